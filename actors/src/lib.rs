@@ -1,0 +1,2 @@
+//! What to do next.
+pub mod report;

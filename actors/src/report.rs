@@ -1,0 +1,143 @@
+//! What a node says of itself right now: the answer of `GET /health`, and what heartbeats carry.
+
+use std::collections::BTreeMap;
+
+use interrex_events::{
+    ClusterId, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus, Role, RunId, StepId,
+    TimelineId,
+};
+use interrex_projections::NodeStatus;
+use serde::{Deserialize, Serialize};
+
+/// A measurement of the local PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    /// What it does.
+    pub status: PostgresStatus,
+    /// Its timeline.
+    pub timeline: Option<TimelineId>,
+    /// The end of its log: flushed on a primary, the larger of received and replayed on a standby.
+    pub lsn: Option<Lsn>,
+    /// How far a standby has replayed.
+    pub replayed: Option<Lsn>,
+    /// The server's own words, where it does not answer.
+    pub detail: String,
+}
+
+impl PostgresFacts {
+    /// A server that gave no answer.
+    #[must_use]
+    pub fn silent(status: PostgresStatus, detail: impl Into<String>) -> Self {
+        Self { status, timeline: None, lsn: None, replayed: None, detail: detail.into() }
+    }
+}
+
+/// A measurement of the local Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedisFacts {
+    /// What it does.
+    pub status: RedisStatus,
+    /// Its replication offset, in bytes.
+    pub offset: Option<u64>,
+    /// The server's own words, where it does not answer.
+    pub detail: String,
+}
+
+/// A measurement of a dependent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DependentFacts {
+    /// What it does.
+    pub status: DependentStatus,
+    /// The readiness check's own words, where it fails.
+    pub detail: String,
+}
+
+/// How far a secondary is behind main.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Bytes of log between main's last report and what is held here.
+    pub bytes: u64,
+    /// Seconds since this node last held all that main had reported.
+    pub seconds: f64,
+    /// Main may have written more since its last report: the figures are then the least, not the most.
+    pub lower_bound: bool,
+    /// Main's last report.
+    pub main_lsn: Lsn,
+}
+
+/// How an actor is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActorFacts {
+    /// Restarts since the supervisor started.
+    pub restarts: u32,
+    /// Messages that found its mailbox full and were dropped.
+    pub dropped: u64,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// How it is, by its own journal.
+    pub status: NodeStatus,
+    /// The newest epoch it knows.
+    pub epoch: Epoch,
+    /// Who is main, as far as it knows.
+    pub main: Option<NodeId>,
+    /// Where the timeline of that epoch left the old one, if it opened the epoch itself.
+    pub switchpoint: Option<Lsn>,
+    /// Whether it does what its role demands; decides between 200 and 503.
+    pub healthy: bool,
+    /// What is missing, if not.
+    pub problems: Vec<String>,
+    /// Its PostgreSQL.
+    pub postgres: PostgresFacts,
+    /// Its Redis.
+    pub redis: RedisFacts,
+    /// Its dependents.
+    pub dependents: BTreeMap<String, DependentFacts>,
+    /// On a secondary: how far it is behind.
+    pub lag: Option<Lag>,
+    /// On a secondary: how long main has given no good sign, in milliseconds.
+    pub main_silent_ms: Option<u64>,
+    /// How long it may, in milliseconds.
+    pub threshold_ms: u64,
+    /// Who is asked before a node becomes main; `none` protects nobody from a cut link.
+    pub quorum: String,
+    /// The run this node is making, and the steps it is at.
+    pub run: Option<(RunId, Vec<StepId>)>,
+    /// The newest event of every journal held here.
+    pub journal_heads: Vec<Head>,
+    /// Its clock.
+    pub hlc: Hlc,
+    /// Milliseconds since its supervisor started.
+    pub uptime_ms: u64,
+    /// Its actors.
+    pub actors: BTreeMap<String, ActorFacts>,
+}
+
+/// `POST /api/cluster/notify`: who is main from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The cluster it speaks of.
+    pub cluster_id: ClusterId,
+    /// Who sends it.
+    pub from: NodeId,
+    /// Who is main.
+    pub main: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// On which timeline.
+    pub timeline: Option<TimelineId>,
+    /// Where that timeline left the old one.
+    pub switchpoint: Option<Lsn>,
+    /// The sender's clock.
+    pub hlc: Hlc,
+}

@@ -1,0 +1,3 @@
+//! The way in: the `interrex` program. Daemon, command line, HTTP.
+
+pub mod config;

@@ -1,0 +1,258 @@
+//! What surrounds a fact: who recorded it, when, in which epoch, why, and what it is chained to.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    ClusterId, Epoch, Event, EventId, Hlc, NodeId, NodeSeq, RunId,
+    chain::{ChainHash, Digest},
+};
+
+/// Who caused an event.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Cause {
+    /// Interrex itself.
+    #[default]
+    System,
+    /// A person or program with a name.
+    Person {
+        /// The name it proved.
+        name: String,
+        /// Where the request came from.
+        source: String,
+    },
+}
+
+/// A fact as a decider states it, before the journal stamps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// The fact.
+    pub event: Event,
+    /// The epoch in which it is stated.
+    pub epoch: Epoch,
+    /// The run it belongs to.
+    pub run_id: Option<RunId>,
+    /// The event that led to it, and the first event of the chain of causes that one belongs to.
+    pub caused_by: Option<Lineage>,
+    /// Who caused it.
+    pub actor: Cause,
+}
+
+/// Where an event stands among causes and effects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lineage {
+    /// The event itself.
+    pub causation_id: EventId,
+    /// The first event of its chain of causes.
+    pub correlation_id: EventId,
+}
+
+impl Draft {
+    /// A fact stated by the system, of no run.
+    #[must_use]
+    pub fn new(epoch: Epoch, event: impl Into<Event>) -> Self {
+        Self { event: event.into(), epoch, run_id: None, caused_by: None, actor: Cause::System }
+    }
+
+    /// The same, as part of a run.
+    #[must_use]
+    pub fn in_run(mut self, run: RunId) -> Self {
+        self.run_id = Some(run);
+        self
+    }
+
+    /// The same, led to by another event.
+    #[must_use]
+    pub fn because_of(mut self, cause: Lineage) -> Self {
+        self.caused_by = Some(cause);
+        self
+    }
+}
+
+/// A stored event, exactly as recorded: what is exchanged, exported and hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its name in the outside world.
+    pub event_id: EventId,
+    /// The cluster it belongs to.
+    pub cluster_id: ClusterId,
+    /// The node that recorded it.
+    pub node_id: NodeId,
+    /// Its place in that node's journal. `(node_id, node_seq)` is its identity.
+    pub node_seq: NodeSeq,
+    /// The epoch in which it was stated.
+    pub epoch: Epoch,
+    /// Its place in the story of all nodes.
+    pub hlc: Hlc,
+    /// The node's wall clock, to the millisecond.
+    pub recorded_at: DateTime<Utc>,
+    /// Its kind, in snake_case.
+    pub kind: String,
+    /// Version of its payload's shape.
+    pub schema_version: u32,
+    /// The run it belongs to.
+    pub run_id: Option<RunId>,
+    /// The first event of the chain of causes it belongs to.
+    pub correlation_id: EventId,
+    /// The event that led to it.
+    pub causation_id: Option<EventId>,
+    /// Who caused it, JSON.
+    pub actor: String,
+    /// Its payload, JSON.
+    pub payload: String,
+    /// Hash of the event before it in the same journal.
+    pub prev_hash: ChainHash,
+    /// Hash of all of the above.
+    pub hash: ChainHash,
+}
+
+impl Record {
+    /// The hash that the fields call for.
+    #[must_use]
+    pub fn computed_hash(&self) -> ChainHash {
+        let mut digest = Digest::default();
+        digest
+            .bytes(self.prev_hash.as_bytes())
+            .bytes(self.event_id.0.as_bytes())
+            .bytes(self.cluster_id.0.as_bytes())
+            .number(u64::from(self.node_id.0))
+            .number(self.node_seq.0)
+            .number(self.epoch.0)
+            .number(self.hlc.0.cast_unsigned())
+            .number(self.recorded_at.timestamp_millis().cast_unsigned())
+            .bytes(self.kind.as_bytes())
+            .number(u64::from(self.schema_version))
+            .optional(self.run_id.as_ref().map(|id| id.0.as_bytes().as_slice()))
+            .bytes(self.correlation_id.0.as_bytes())
+            .optional(self.causation_id.as_ref().map(|id| id.0.as_bytes().as_slice()))
+            .bytes(self.actor.as_bytes())
+            .bytes(self.payload.as_bytes());
+        digest.finish()
+    }
+
+    /// The event as the program reads it.
+    #[must_use]
+    pub fn open(&self) -> Envelope {
+        Envelope {
+            event_id: self.event_id,
+            cluster_id: self.cluster_id,
+            node_id: self.node_id,
+            node_seq: self.node_seq,
+            epoch: self.epoch,
+            hlc: self.hlc,
+            recorded_at: self.recorded_at,
+            run_id: self.run_id,
+            correlation_id: self.correlation_id,
+            causation_id: self.causation_id,
+            actor: serde_json::from_str(&self.actor).unwrap_or_default(),
+            event: Event::read(&self.kind, &self.payload),
+        }
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::{Error, SerializeStruct};
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).map_err(S::Error::custom);
+        let mut out = serializer.serialize_struct("Record", 16)?;
+        out.serialize_field("event_id", &self.event_id)?;
+        out.serialize_field("cluster_id", &self.cluster_id)?;
+        out.serialize_field("node_id", &self.node_id)?;
+        out.serialize_field("node_seq", &self.node_seq)?;
+        out.serialize_field("epoch", &self.epoch)?;
+        out.serialize_field("hlc", &self.hlc)?;
+        out.serialize_field("recorded_at", &self.recorded_at)?;
+        out.serialize_field("kind", &self.kind)?;
+        out.serialize_field("schema_version", &self.schema_version)?;
+        out.serialize_field("run_id", &self.run_id)?;
+        out.serialize_field("correlation_id", &self.correlation_id)?;
+        out.serialize_field("causation_id", &self.causation_id)?;
+        out.serialize_field("actor", &raw(&self.actor)?)?;
+        out.serialize_field("payload", &raw(&self.payload)?)?;
+        out.serialize_field("prev_hash", &self.prev_hash)?;
+        out.serialize_field("hash", &self.hash)?;
+        out.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Wire {
+            event_id: EventId,
+            cluster_id: ClusterId,
+            node_id: NodeId,
+            node_seq: NodeSeq,
+            epoch: Epoch,
+            hlc: Hlc,
+            recorded_at: DateTime<Utc>,
+            kind: String,
+            schema_version: u32,
+            run_id: Option<RunId>,
+            correlation_id: EventId,
+            causation_id: Option<EventId>,
+            actor: Box<RawValue>,
+            payload: Box<RawValue>,
+            prev_hash: ChainHash,
+            hash: ChainHash,
+        }
+        let wire = Wire::deserialize(deserializer)?;
+        Ok(Self {
+            event_id: wire.event_id,
+            cluster_id: wire.cluster_id,
+            node_id: wire.node_id,
+            node_seq: wire.node_seq,
+            epoch: wire.epoch,
+            hlc: wire.hlc,
+            recorded_at: wire.recorded_at,
+            kind: wire.kind,
+            schema_version: wire.schema_version,
+            run_id: wire.run_id,
+            correlation_id: wire.correlation_id,
+            causation_id: wire.causation_id,
+            actor: wire.actor.get().to_owned(),
+            payload: wire.payload.get().to_owned(),
+            prev_hash: wire.prev_hash,
+            hash: wire.hash,
+        })
+    }
+}
+
+/// An event as the program reads it: what folds and deciders see.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// Its name in the outside world.
+    pub event_id: EventId,
+    /// The cluster it belongs to.
+    pub cluster_id: ClusterId,
+    /// The node that recorded it.
+    pub node_id: NodeId,
+    /// Its place in that node's journal.
+    pub node_seq: NodeSeq,
+    /// The epoch in which it was stated.
+    pub epoch: Epoch,
+    /// Its place in the story of all nodes.
+    pub hlc: Hlc,
+    /// The node's wall clock, to the millisecond.
+    pub recorded_at: DateTime<Utc>,
+    /// The run it belongs to.
+    pub run_id: Option<RunId>,
+    /// The first event of the chain of causes it belongs to.
+    pub correlation_id: EventId,
+    /// The event that led to it.
+    pub causation_id: Option<EventId>,
+    /// Who caused it.
+    pub actor: Cause,
+    /// The fact.
+    pub event: Event,
+}
+
+impl Envelope {
+    /// As a cause of what comes next.
+    #[must_use]
+    pub fn lineage(&self) -> Lineage {
+        Lineage { causation_id: self.event_id, correlation_id: self.correlation_id }
+    }
+}

@@ -1,0 +1,134 @@
+//! Facts about who is main, and about those who no longer are.
+
+use serde::{Deserialize, Serialize};
+
+use super::health::shown_in_words;
+use crate::{Epoch, Lsn, NodeId, TimelineId};
+
+/// What a node is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Serves alone; no peers are configured.
+    Standalone,
+    /// Acknowledges writes.
+    Main,
+    /// Follows main.
+    Secondary,
+}
+
+shown_in_words!(Role { Standalone => "standalone", Main => "main", Secondary => "secondary" });
+
+/// Payload of `epoch_opened`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochOpened {
+    /// The new epoch.
+    pub epoch: Epoch,
+    /// Its main.
+    pub main: NodeId,
+    /// Who was main before.
+    pub old_main: Option<NodeId>,
+    /// PostgreSQL's new timeline.
+    pub timeline: TimelineId,
+    /// Where the new timeline left the old one; nothing for a cluster's first epoch.
+    pub switchpoint: Option<Lsn>,
+}
+
+/// How a node learned of a new main.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedBy {
+    /// The new main's `POST /api/cluster/notify`.
+    Notice,
+    /// A heartbeat exchanged with a peer.
+    Heartbeat,
+    /// The question a starting node asks before it lets a client in.
+    StartupCheck,
+}
+
+shown_in_words!(LearnedBy { Notice => "notice", Heartbeat => "heartbeat", StartupCheck => "startup check" });
+
+/// Payload of `main_announced`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MainAnnounced {
+    /// Who is main now.
+    pub main: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// On which timeline, where it was said.
+    pub timeline: Option<TimelineId>,
+    /// Where that timeline left the old one.
+    pub switchpoint: Option<Lsn>,
+    /// Who said so.
+    pub announced_by: NodeId,
+    /// By which way.
+    pub learned_by: LearnedBy,
+}
+
+/// Payload of `notice_refused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeRefused {
+    /// Who sent it.
+    pub announced_by: NodeId,
+    /// The epoch it spoke of.
+    pub epoch: Epoch,
+    /// The epoch this node knows.
+    pub known_epoch: Epoch,
+    /// Why it was refused.
+    pub reason: String,
+}
+
+/// Payload of `started_unconfirmed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartedUnconfirmed {
+    /// How long a peer's answer was waited for, in milliseconds.
+    pub waited_ms: u64,
+    /// Who was asked in vain, and why that failed.
+    pub detail: String,
+}
+
+/// Payload of `fencing_started`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencingStarted {
+    /// Who is main now.
+    pub superseded_by: NodeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The epoch in which this node was main.
+    pub own_epoch: Epoch,
+}
+
+/// Payload of `node_fenced`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFenced {
+    /// The epoch that superseded this node's.
+    pub epoch: Epoch,
+    /// How PostgreSQL was found: stopped already, or stopped now, with the proof.
+    pub postgres: String,
+    /// The same for Redis.
+    pub redis: String,
+    /// The same for dependents.
+    pub dependents: String,
+    /// What the operator does next.
+    pub next: String,
+}
+
+/// Payload of `fencing_failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencingFailed {
+    /// The epoch that superseded this node's.
+    pub epoch: Epoch,
+    /// What failed.
+    pub error: String,
+}
+
+/// Payload of `follow_finished`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowFinished {
+    /// Whom this node follows now.
+    pub main: NodeId,
+    /// Whether the new main's log is being received.
+    pub streaming: bool,
+    /// What was done and seen.
+    pub detail: String,
+}

@@ -1,0 +1,263 @@
+//! The journal: a node's own durable, append-only log of events, an SQLite file outside PGDATA.
+//!
+//! ```text
+//! append(drafts) ─bounded queue─> writer thread: stamp, chain, INSERT ... COMMIT (one fsync per batch)
+//!                                        └─> Appended(records) to whoever asked
+//! ```
+//!
+//! An append that was answered is on disk: WAL mode with `synchronous=FULL`, set and read back at every
+//! opening. A write or fsync that failed is never tried again: the journal is then dead and says so, for the
+//! kernel may have thrown the pages away, and the node must stop (ADR 2).
+
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chrono::{DateTime, Utc};
+
+pub use self::read::{JournalReader, Selection, Verification};
+pub(crate) use self::schema::RECORD_COLUMNS;
+use crate::{Broken, ClusterId, Draft, EventId, Head, Hlc, HlcClock, NodeId, Record};
+
+/// What the journal asks of the outside: the wall clock and fresh ids. Only `actors::env` implements it for real.
+pub trait Stamp: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> DateTime<Utc>;
+    /// A fresh UUID version 7.
+    fn event_id(&self) -> EventId;
+}
+
+/// Whose journal it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The node.
+    pub node_id: NodeId,
+}
+
+/// Why a journal cannot be opened, read or written. Nothing was changed by a call that returns one.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The file is not there.
+    #[error("there is no journal at {0}")]
+    Missing(PathBuf),
+    /// Another process has it.
+    #[error("the journal {0} is in use by another supervisor; stop that one first, or give this node its own journal")]
+    InUse(PathBuf),
+    /// It belongs to another node or cluster.
+    #[error("the journal {path} belongs to node {found_node} of cluster {found_cluster}, but this is node {node} of cluster {cluster}; \
+             correct `node.id`, `cluster.id` or `node.journal` in the configuration")]
+    OtherIdentity {
+        /// The file.
+        path: PathBuf,
+        /// Node in the file.
+        found_node: NodeId,
+        /// Cluster in the file.
+        found_cluster: ClusterId,
+        /// Node asked for.
+        node: NodeId,
+        /// Cluster asked for.
+        cluster: ClusterId,
+    },
+    /// It was written by a newer version.
+    #[error("the journal {path} has schema version {found}, and this program knows versions up to {known}; use the newer program")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest one known here.
+        known: i64,
+    },
+    /// The file is no journal.
+    #[error("{0} is an SQLite file, but not a journal of this program")]
+    NotAJournal(PathBuf),
+    /// The chain is broken.
+    #[error("the journal {path} is damaged: {broken}; keep the file as evidence, and restore it from a copy or from a peer")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first bad event.
+        broken: Broken,
+    },
+    /// A durability setting did not take.
+    #[error("the journal {path} cannot be made durable: `{setting}` reads `{found}` instead of `{wanted}`")]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// The pragma.
+        setting: &'static str,
+        /// What it reads.
+        found: String,
+        /// What it must read.
+        wanted: &'static str,
+    },
+    /// SQLite or the file system failed.
+    #[error("the journal {path} failed: {detail}")]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's or the system's words.
+        detail: String,
+    },
+    /// More appends wait than the queue holds.
+    #[error("the journal's queue is full: {0} appends are waiting for the disk")]
+    Overloaded(usize),
+}
+
+impl JournalError {
+    pub(crate) fn failed(path: &Path, error: impl std::fmt::Display) -> Self {
+        Self::Failed { path: path.to_owned(), detail: error.to_string() }
+    }
+}
+
+/// Answer to an append: the events as stored, in order, once they are on disk.
+pub type AppendResult = Result<Vec<Record>, JournalError>;
+
+/// The journal, open for writing. Dropping it ends the writer thread after what is queued.
+pub struct Journal {
+    path: PathBuf,
+    identity: Identity,
+    queue: writer::Queue,
+    clock: Arc<Mutex<HlcClock>>,
+    stamp: Arc<dyn Stamp>,
+    /// Held for as long as the journal is open: a second supervisor is refused by it.
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens the journal of `identity`, creating it where there is none; an existing one is verified first.
+    ///
+    /// # Errors
+    /// Another process has it, it is another node's, it is damaged, or it cannot be made durable.
+    pub fn open(path: &Path, identity: Identity, stamp: Arc<dyn Stamp>) -> Result<Self, JournalError> {
+        let lock = lock(path)?;
+        let newest = if !path.exists() || read::is_blank(path)? {
+            Newest::none(identity.node_id)
+        } else {
+            inspect(path, identity)?
+        };
+        let connection = schema::open_for_writing(path, identity)?;
+        let clock = Arc::new(Mutex::new(HlcClock::continuing(newest.hlc)));
+        let queue = writer::spawn(writer::Writer {
+            path: path.to_owned(),
+            connection,
+            identity,
+            head: newest.head,
+            clock: clock.clone(),
+            stamp: stamp.clone(),
+        })
+        .map_err(|error| JournalError::failed(path, error))?;
+        Ok(Self { path: path.to_owned(), identity, queue, clock, stamp, _lock: lock })
+    }
+
+    /// Queues facts to be stored together, in this order, in one transaction. The answer comes when they are on disk.
+    ///
+    /// # Errors
+    /// The queue is full, or the journal is dead; both before anything is stored.
+    pub fn append(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
+        self.queue.append(drafts, &self.path)
+    }
+
+    /// Takes note of a peer's clock, so that what is recorded next comes after what the peer recorded.
+    ///
+    /// # Errors
+    /// The peer's clock is too far ahead to be followed.
+    pub fn observe_clock(&self, remote: Hlc) -> Result<(), crate::TooFarAhead> {
+        let wall_ms = self.stamp.now().timestamp_millis();
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(remote, wall_ms)
+    }
+
+    /// A moment on this node's clock, to send to a peer.
+    #[must_use]
+    pub fn tick_clock(&self) -> Hlc {
+        let wall_ms = self.stamp.now().timestamp_millis();
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(wall_ms)
+    }
+
+    /// A reader of its own connection.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn reader(&self) -> Result<JournalReader, JournalError> {
+        JournalReader::open(&self.path)
+    }
+
+    /// Whose journal it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The newest event of this node that is on disk.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.queue.head()
+    }
+}
+
+struct Newest {
+    head: Head,
+    hlc: Hlc,
+}
+
+impl Newest {
+    fn none(node_id: NodeId) -> Self {
+        Self { head: Head::empty(node_id), hlc: Hlc::default() }
+    }
+}
+
+/// Looks at an existing journal without writing: whose it is, and whether every chain in it is sound.
+fn inspect(path: &Path, identity: Identity) -> Result<Newest, JournalError> {
+    let reader = JournalReader::open(path)?;
+    let found = reader.identity();
+    if found != identity {
+        return Err(JournalError::OtherIdentity {
+            path: path.to_owned(),
+            found_node: found.node_id,
+            found_cluster: found.cluster_id,
+            node: identity.node_id,
+            cluster: identity.cluster_id,
+        });
+    }
+    let verification = reader.verify()?;
+    if let Some(broken) = verification.broken {
+        return Err(JournalError::Damaged { path: path.to_owned(), broken });
+    }
+    let head = verification
+        .heads
+        .into_iter()
+        .find(|head| head.node_id == identity.node_id)
+        .unwrap_or(Head::empty(identity.node_id));
+    Ok(Newest { head, hlc: verification.newest_hlc })
+}
+
+/// One supervisor per journal: an advisory lock on a file beside it, which the kernel drops with the process.
+fn lock(path: &Path) -> Result<File, JournalError> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| JournalError::failed(path, format!("{}: {error}", lock_path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(JournalError::failed(path, error)),
+    }
+}

@@ -1,0 +1,24 @@
+//! What happened: the facts of a cluster, and the store that keeps them.
+//!
+//! ```text
+//! Draft ──journal──> Record ──open──> Envelope ──> folds (projections), deciders (actors)
+//!  (a fact)          (stamped, chained,  (as the
+//!                     stored as is)       program reads it)
+//! ```
+//!
+//! **Invariant:** this crate knows no actor, no clock of its own and no network but the event store's two
+//! databases, each behind a cargo feature (`journal`, `postgres`).
+
+mod chain;
+mod envelope;
+mod event;
+mod hlc;
+mod ids;
+#[cfg(feature = "journal")]
+pub mod journal;
+
+pub use chain::{Broken, ChainHash, ChainWalk, Head};
+pub use envelope::{Cause, Draft, Envelope, Lineage, Record};
+pub use event::*;
+pub use hlc::{Hlc, HlcClock, TooFarAhead};
+pub use ids::{ClusterId, Epoch, EventId, Lsn, NodeId, NodeSeq, NotAnLsn, RunId, TimelineId};

@@ -1,0 +1,251 @@
+//! `cluster_nodes`: who is main, in which epoch, and how every node is.
+
+use std::{collections::BTreeMap, fmt};
+
+use chrono::{DateTime, Utc};
+use interrex_events::{
+    DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, PostgresStatus, RedisStatus, Role, TimelineId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Projection;
+
+/// How a node is, as far as the stream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStatus {
+    /// Nothing was heard of it yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Online,
+    /// It missed a probe; its silence is being measured.
+    Suspected,
+    /// It does not answer.
+    Offline,
+    /// Its supervisor ended in good order.
+    Stopped,
+    /// Its reign was superseded; its servers are being stopped.
+    Fencing,
+    /// It acknowledges no writes until it has rejoined.
+    Fenced,
+}
+
+impl fmt::Display for NodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Online => "online",
+            Self::Suspected => "suspected",
+            Self::Offline => "offline",
+            Self::Stopped => "stopped",
+            Self::Fencing => "fencing",
+            Self::Fenced => "fenced",
+        })
+    }
+}
+
+/// A row of `cluster_nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// `host:port` of its supervisor.
+    pub address: String,
+    /// `host:port` of its PostgreSQL.
+    pub postgres_address: String,
+    /// `host:port` of its Redis.
+    pub redis_address: Option<String>,
+    /// What it is for.
+    pub role: Role,
+    /// How it is.
+    pub status: NodeStatus,
+    /// When that status began, by the clock of the node that recorded it.
+    pub status_since: Option<DateTime<Utc>>,
+    /// What its PostgreSQL does, where the stream says.
+    pub postgres: Option<PostgresStatus>,
+    /// Its timeline, where the stream says.
+    pub timeline: Option<TimelineId>,
+    /// The end of its log when its PostgreSQL last changed state.
+    pub lsn: Option<Lsn>,
+    /// What its Redis does, where the stream says.
+    pub redis: Option<RedisStatus>,
+    /// What its dependents do, by name.
+    pub dependents: BTreeMap<String, DependentStatus>,
+    /// Actors restarted after a panic, since the supervisor's last start.
+    pub actor_restarts: u32,
+}
+
+/// The fold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ClusterNodes {
+    /// Every node, by number.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Who is main.
+    pub main: Option<NodeId>,
+    /// The newest epoch that was opened, as far as the stream says.
+    pub epoch: Epoch,
+    /// The timeline of that epoch, where the stream says.
+    pub timeline: Option<TimelineId>,
+}
+
+impl ClusterNodes {
+    /// A node's row.
+    #[must_use]
+    pub fn get(&self, node: NodeId) -> Option<&Node> {
+        self.nodes.get(&node)
+    }
+
+    /// A node's name, or its number where it has none.
+    #[must_use]
+    pub fn name(&self, node: NodeId) -> String {
+        self.get(node).map_or_else(|| format!("node {node}"), |row| row.name.clone())
+    }
+
+    /// Whether a node is main.
+    #[must_use]
+    pub fn is_main(&self, node: NodeId) -> bool {
+        self.main == Some(node)
+    }
+
+    /// Whether a node was superseded and has not rejoined: it must serve no client.
+    #[must_use]
+    pub fn is_superseded(&self, node: NodeId) -> bool {
+        self.get(node)
+            .is_some_and(|row| matches!(row.status, NodeStatus::Fencing | NodeStatus::Fenced))
+    }
+
+    fn set_status(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
+        if let Some(row) = self.nodes.get_mut(&node)
+            && row.status != status
+        {
+            row.status = status;
+            row.status_since = Some(at);
+        }
+    }
+
+    fn crown(&mut self, main: NodeId, epoch: Epoch, timeline: Option<TimelineId>, at: DateTime<Utc>) {
+        if epoch < self.epoch {
+            return;
+        }
+        (self.main, self.epoch) = (Some(main), epoch);
+        self.timeline = timeline.or(self.timeline);
+        for row in self.nodes.values_mut() {
+            row.role = match row.role {
+                _ if row.node == main => Role::Main,
+                Role::Main => Role::Secondary,
+                role => role,
+            };
+        }
+        self.set_status(main, NodeStatus::Online, at);
+    }
+}
+
+impl Projection for ClusterNodes {
+    fn apply(&mut self, envelope: &Envelope) {
+        let (me, at) = (envelope.node_id, envelope.recorded_at);
+        match &envelope.event {
+            Event::SupervisorStarted(started) => {
+                for spec in &started.nodes {
+                    let is_main = started.main == Some(spec.node);
+                    let row = self.nodes.entry(spec.node).or_insert_with(|| Node {
+                        node: spec.node,
+                        name: String::new(),
+                        address: String::new(),
+                        postgres_address: String::new(),
+                        redis_address: None,
+                        role: if is_main { Role::Main } else { Role::Secondary },
+                        status: NodeStatus::Unknown,
+                        status_since: None,
+                        postgres: None,
+                        timeline: None,
+                        lsn: None,
+                        redis: None,
+                        dependents: BTreeMap::new(),
+                        actor_restarts: 0,
+                    });
+                    row.name.clone_from(&spec.name);
+                    row.address.clone_from(&spec.address);
+                    row.postgres_address.clone_from(&spec.postgres);
+                    row.redis_address.clone_from(&spec.redis);
+                }
+                if self.main.is_none() {
+                    (self.main, self.epoch) = (started.main, envelope.epoch);
+                }
+                if let Some(row) = self.nodes.get_mut(&me) {
+                    row.role = started.role;
+                    row.actor_restarts = 0;
+                }
+                // being fenced outlives the supervisor: only a rejoin ends it
+                if !self.is_superseded(me) {
+                    self.set_status(me, NodeStatus::Online, at);
+                }
+            }
+            Event::SupervisorStopped(_) => {
+                if !self.is_superseded(me) {
+                    self.set_status(me, NodeStatus::Stopped, at);
+                }
+            }
+            Event::ActorRestarted(_) => {
+                if let Some(row) = self.nodes.get_mut(&me) {
+                    row.actor_restarts += 1;
+                }
+            }
+            Event::PostgresChanged(changed) => {
+                if let Some(row) = self.nodes.get_mut(&me) {
+                    row.postgres = Some(changed.status);
+                    row.timeline = changed.timeline.or(row.timeline);
+                    row.lsn = changed.lsn.or(row.lsn);
+                }
+            }
+            Event::RedisChanged(changed) => {
+                if let Some(row) = self.nodes.get_mut(&me) {
+                    row.redis = Some(changed.status);
+                }
+            }
+            Event::DependentChanged(changed) => {
+                if let Some(row) = self.nodes.get_mut(&me) {
+                    row.dependents.insert(changed.name.clone(), changed.status);
+                }
+            }
+            Event::MainSeen(seen) => self.set_status(seen.main, NodeStatus::Online, at),
+            Event::MainSuspected(suspected) => self.set_status(suspected.main, NodeStatus::Suspected, at),
+            Event::MainRecovered(recovered) => self.set_status(recovered.main, NodeStatus::Online, at),
+            Event::MainLost(lost) => self.set_status(lost.main, NodeStatus::Offline, at),
+            Event::PeerUnreachable(peer) => self.set_status(peer.peer, NodeStatus::Offline, at),
+            Event::PeerReachable(peer) => self.set_status(peer.peer, NodeStatus::Online, at),
+            Event::EpochOpened(opened) => {
+                self.crown(opened.main, opened.epoch, Some(opened.timeline), at);
+                if let Some(old) = opened.old_main
+                    && old != opened.main
+                {
+                    self.set_status(old, NodeStatus::Offline, at);
+                }
+            }
+            Event::MainAnnounced(announced) => {
+                self.crown(announced.main, announced.epoch, announced.timeline, at);
+            }
+            Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
+            Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
+            Event::SupervisorStalled(_)
+            | Event::ClockJumped(_)
+            | Event::HeartbeatsObserved(_)
+            | Event::FailoverWithheld(_)
+            | Event::FailoverStarted(_)
+            | Event::FailoverRefused(_)
+            | Event::RunResumed(_)
+            | Event::StepStarted(_)
+            | Event::StepFinished(_)
+            | Event::StepUndone(_)
+            | Event::FailoverCompleted(_)
+            | Event::FailoverFailed(_)
+            | Event::NoticeRefused(_)
+            | Event::StartedUnconfirmed(_)
+            | Event::FencingFailed(_)
+            | Event::FollowFinished(_)
+            | Event::Unknown(_) => {}
+        }
+    }
+}

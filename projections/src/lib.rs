@@ -1,0 +1,65 @@
+//! What is: pure folds of the event stream into something to read.
+//!
+//! A fold never performs an effect, reads no clock and never fails: an event it does not know is counted and
+//! shown. What an actor believes is a fold too, so a dashboard shows what the deciders act on.
+//!
+//! **Invariant:** this crate knows no actor and no I/O.
+
+mod cluster_nodes;
+mod runs;
+mod timeline;
+mod words;
+
+use std::collections::BTreeMap;
+
+use interrex_events::{Envelope, Event};
+use serde::Serialize;
+
+pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
+pub use runs::{Run, RunEnd, Runs, Step, StepState};
+pub use timeline::{Entry, Level, Timeline};
+pub use words::{human_bytes, human_ms};
+
+/// Something that is folded from events.
+pub trait Projection {
+    /// Takes in the next event.
+    fn apply(&mut self, envelope: &Envelope);
+}
+
+/// Everything a supervisor and its readers believe about the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cluster {
+    /// Who is who, and how they are.
+    pub nodes: ClusterNodes,
+    /// Every run.
+    pub runs: Runs,
+    /// Events folded.
+    pub events: u64,
+    /// Events that this version could not read, by kind.
+    pub unknown_kinds: BTreeMap<String, u64>,
+}
+
+impl Cluster {
+    /// The fold of a whole stream.
+    pub fn of<'a>(stream: impl IntoIterator<Item = &'a Envelope>) -> Self {
+        let mut cluster = Self::default();
+        for envelope in stream {
+            cluster.apply(envelope);
+        }
+        cluster
+    }
+}
+
+impl Projection for Cluster {
+    fn apply(&mut self, envelope: &Envelope) {
+        self.events += 1;
+        if let Event::Unknown(unknown) = &envelope.event {
+            *self.unknown_kinds.entry(unknown.kind.clone()).or_default() += 1;
+        }
+        self.nodes.apply(envelope);
+        self.runs.apply(envelope);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Runs: every failover with its steps, from the events of intent and outcome.
+
+use std::{collections::BTreeMap, fmt};
+
+use chrono::{DateTime, Utc};
+use interrex_events::{
+    Envelope, Epoch, Event, Evidence, FailedEnd, FailoverCompleted, FailoverStarted, LastReport, Lineage,
+    Loss, NodeId, RecoveryTime, RunId, StepId, StepOutcome, Trigger,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::Projection;
+
+/// How far a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "outcome")]
+pub enum StepState {
+    /// Its turn has not come.
+    #[default]
+    Pending,
+    /// Its intent is recorded, its outcome is not.
+    Running,
+    /// Its outcome is recorded.
+    Ended(StepOutcome),
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Step {
+    /// How far it is.
+    #[serde(flatten)]
+    pub state: StepState,
+    /// Attempts begun.
+    pub attempts: u32,
+    /// When the last attempt began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When the last outcome was recorded.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// How long the last attempt took, in milliseconds.
+    pub took_ms: Option<u64>,
+    /// In a sentence.
+    pub detail: String,
+    /// What was observed.
+    pub observed: Map<String, Value>,
+    /// Whether it was taken back, and whether that worked.
+    pub undone: Option<bool>,
+}
+
+impl Step {
+    /// Whether the steps that wait for it may begin.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        matches!(self.state, StepState::Ended(outcome) if outcome.is_success())
+    }
+
+    /// Whether its outcome is missing.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state == StepState::Running
+    }
+}
+
+/// In which state a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEnd {
+    /// It goes on.
+    Running,
+    /// A new main, every step done.
+    Completed,
+    /// A new main, without something it could do without.
+    CompletedDegraded,
+    /// Given up by policy before anything changed.
+    Refused,
+    /// Given up before the point of no return, everything taken back.
+    RolledBack,
+    /// Given up before the point of no return, and something could not be taken back.
+    Failed,
+    /// After the point of no return: a person must look.
+    NeedsOperator,
+}
+
+impl fmt::Display for RunEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::CompletedDegraded => "completed_degraded",
+            Self::Refused => "refused",
+            Self::RolledBack => "rolled_back",
+            Self::Failed => "failed",
+            Self::NeedsOperator => "needs_operator",
+        })
+    }
+}
+
+/// One failover.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The node that makes it.
+    pub node: NodeId,
+    /// What started it.
+    pub trigger: Trigger,
+    /// Who was main.
+    pub old_main: NodeId,
+    /// Who shall be.
+    pub new_main: NodeId,
+    /// The epoch to win.
+    pub epoch: Epoch,
+    /// In which state it is.
+    pub end: RunEnd,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// How long main had been silent at the verdict, in milliseconds.
+    pub silent_ms: u64,
+    /// What was known at the verdict.
+    pub evidence: Evidence,
+    /// What main last said of itself.
+    pub last_report: Option<LastReport>,
+    /// The steps, in order.
+    pub steps: BTreeMap<StepId, Step>,
+    /// Times it was taken up again after the supervisor died.
+    pub resumed: u32,
+    /// Where the time went, once it completed.
+    pub recovery_time: Option<RecoveryTime>,
+    /// What is lost, once it completed.
+    pub loss: Option<Loss>,
+    /// Steps it had to do without.
+    pub degraded: Vec<StepId>,
+    /// The last error, and what to do about it.
+    pub problem: Option<String>,
+    /// The event that began it, as a cause of what follows.
+    #[serde(skip)]
+    pub lineage: Lineage,
+}
+
+impl Run {
+    fn begin(id: RunId, started: &FailoverStarted, envelope: &Envelope) -> Self {
+        let mut steps: BTreeMap<StepId, Step> =
+            StepId::ALL.into_iter().map(|step| (step, Step::default())).collect();
+        let recorded = Step {
+            state: StepState::Ended(StepOutcome::Succeeded),
+            attempts: 1,
+            started_at: Some(envelope.recorded_at),
+            ended_at: Some(envelope.recorded_at),
+            took_ms: Some(0),
+            detail: "the run and its evidence are in the journal".to_owned(),
+            ..Step::default()
+        };
+        steps.insert(StepId::RecordStart, recorded);
+        Self {
+            id,
+            node: envelope.node_id,
+            trigger: started.trigger,
+            old_main: started.old_main,
+            new_main: started.new_main,
+            epoch: started.epoch,
+            end: RunEnd::Running,
+            started_at: envelope.recorded_at,
+            ended_at: None,
+            silent_ms: started.silent_ms,
+            evidence: started.evidence.clone(),
+            last_report: started.last_report.clone(),
+            steps,
+            resumed: 0,
+            recovery_time: None,
+            loss: None,
+            degraded: Vec::new(),
+            problem: None,
+            lineage: envelope.lineage(),
+        }
+    }
+
+    /// One step; a step that the stream never mentioned is pending.
+    #[must_use]
+    pub fn step(&self, step: StepId) -> Step {
+        self.steps.get(&step).cloned().unwrap_or_default()
+    }
+
+    /// Whether it goes on.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.end == RunEnd::Running
+    }
+
+    /// Whether the promotion was requested: from then on the run only goes forward.
+    #[must_use]
+    pub fn is_past_no_return(&self) -> bool {
+        self.step(StepId::Promote).state != StepState::Pending
+    }
+
+    /// Milliseconds from the begin of the run to a moment of it.
+    #[must_use]
+    pub fn ms_until(&self, moment: DateTime<Utc>) -> u64 {
+        (moment - self.started_at).num_milliseconds().max(0).cast_unsigned()
+    }
+
+    fn complete(&mut self, completed: &FailoverCompleted, at: DateTime<Utc>) {
+        self.end =
+            if completed.degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
+        self.ended_at = Some(at);
+        self.recovery_time = Some(completed.recovery_time);
+        self.loss.clone_from(&completed.loss);
+        self.degraded.clone_from(&completed.degraded);
+        let recorded = Step {
+            state: StepState::Ended(StepOutcome::Succeeded),
+            attempts: 1,
+            started_at: Some(at),
+            ended_at: Some(at),
+            took_ms: Some(0),
+            detail: "the end of the run is in the journal".to_owned(),
+            ..Step::default()
+        };
+        self.steps.insert(StepId::RecordCompletion, recorded);
+    }
+
+    fn give_up(&mut self, end: RunEnd, problem: String, at: DateTime<Utc>) {
+        (self.end, self.ended_at, self.problem) = (end, Some(at), Some(problem));
+    }
+}
+
+/// The fold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Runs {
+    /// Every run, oldest first: a version 7 id begins with its time.
+    pub runs: BTreeMap<RunId, Run>,
+}
+
+impl Runs {
+    /// The run that a node is making.
+    #[must_use]
+    pub fn active(&self, node: NodeId) -> Option<&Run> {
+        self.runs.values().rev().find(|run| run.node == node && run.is_running())
+    }
+
+    /// The newest run.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Run> {
+        self.runs.values().next_back()
+    }
+
+    /// One run.
+    #[must_use]
+    pub fn get(&self, id: RunId) -> Option<&Run> {
+        self.runs.get(&id)
+    }
+}
+
+impl Projection for Runs {
+    fn apply(&mut self, envelope: &Envelope) {
+        let Some(id) = envelope.run_id else { return };
+        let at = envelope.recorded_at;
+        if let Event::FailoverStarted(started) = &envelope.event {
+            self.runs.entry(id).or_insert_with(|| Run::begin(id, started, envelope));
+            return;
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        match &envelope.event {
+            Event::StepStarted(started) => {
+                let step = run.steps.entry(started.step).or_default();
+                step.state = StepState::Running;
+                step.attempts = started.attempt;
+                (step.started_at, step.ended_at, step.took_ms) = (Some(at), None, None);
+            }
+            Event::StepFinished(finished) => {
+                let step = run.steps.entry(finished.step).or_default();
+                step.state = StepState::Ended(finished.outcome);
+                (step.ended_at, step.took_ms) = (Some(at), Some(finished.took_ms));
+                step.detail.clone_from(&finished.detail);
+                step.observed.clone_from(&finished.observed);
+                if !finished.outcome.is_success() {
+                    run.problem = Some(format!("{}: {}", finished.step, finished.detail));
+                }
+            }
+            Event::StepUndone(undone) => {
+                run.steps.entry(undone.step).or_default().undone = Some(undone.undone);
+            }
+            Event::RunResumed(_) => run.resumed += 1,
+            Event::FailoverCompleted(completed) => run.complete(completed, at),
+            Event::FailoverRefused(refused) => {
+                run.give_up(RunEnd::Refused, format!("{}: {}", refused.step, refused.reason), at);
+            }
+            Event::FailoverFailed(failed) => {
+                let end = match failed.end {
+                    FailedEnd::RolledBack => RunEnd::RolledBack,
+                    FailedEnd::Failed => RunEnd::Failed,
+                    FailedEnd::NeedsOperator => RunEnd::NeedsOperator,
+                };
+                run.give_up(end, format!("{}: {}; next: {}", failed.step, failed.error, failed.next), at);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The audit timeline: every event as one sentence, in story order.
+
+use chrono::{DateTime, Utc};
+use interrex_events::{Cause, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome};
+use serde::Serialize;
+
+use crate::{ClusterNodes, Projection, human_bytes, human_ms};
+
+/// How loud an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Routine.
+    Info,
+    /// A change that somebody will ask about.
+    Notice,
+    /// Something is wrong, or was done about it.
+    Alarm,
+}
+
+/// One line of the timeline.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// The recording node's wall clock.
+    pub at: DateTime<Utc>,
+    /// Place in the story.
+    pub hlc: Hlc,
+    /// Who recorded it.
+    pub node: NodeId,
+    /// Its place in that node's journal.
+    pub node_seq: NodeSeq,
+    /// That node's name.
+    pub node_name: String,
+    /// The event's kind.
+    pub kind: String,
+    /// The run it belongs to.
+    pub run_id: Option<RunId>,
+    /// How loud it is.
+    pub level: Level,
+    /// In a sentence.
+    pub text: String,
+    /// Who caused it, where it was not the system.
+    pub actor: Option<String>,
+}
+
+/// The fold: entries in the order in which the events were handed in.
+#[derive(Debug, Clone, Default)]
+pub struct Timeline {
+    nodes: ClusterNodes,
+    /// The lines.
+    pub entries: Vec<Entry>,
+}
+
+impl Projection for Timeline {
+    fn apply(&mut self, envelope: &Envelope) {
+        self.nodes.apply(envelope);
+        let (level, text) = sentence(&envelope.event, &self.nodes);
+        self.entries.push(Entry {
+            at: envelope.recorded_at,
+            hlc: envelope.hlc,
+            node: envelope.node_id,
+            node_seq: envelope.node_seq,
+            node_name: self.nodes.name(envelope.node_id),
+            kind: envelope.event.kind().to_owned(),
+            run_id: envelope.run_id,
+            level,
+            text,
+            actor: match &envelope.actor {
+                Cause::System => None,
+                Cause::Person { name, source } => Some(format!("{name} from {source}")),
+            },
+        });
+    }
+}
+
+fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
+    let name = |node: NodeId| nodes.name(node);
+    match event {
+        Event::SupervisorStarted(started) => {
+            let resumed = match started.interrupted_run {
+                Some(run) => format!(", run {} was left unfinished", run.short()),
+                None => String::new(),
+            };
+            let text = format!(
+                "supervisor {} started as {}, pid {}{resumed}",
+                started.version, started.role, started.pid
+            );
+            (Level::Notice, text)
+        }
+        Event::SupervisorStopped(stopped) => (Level::Notice, format!("supervisor stopped: {}", stopped.reason)),
+        Event::SupervisorStalled(stalled) => (
+            Level::Alarm,
+            format!(
+                "this supervisor itself did not run for {} (normal is up to {}); it judges nobody by that time",
+                human_ms(stalled.stalled_ms),
+                human_ms(stalled.tolerance_ms)
+            ),
+        ),
+        Event::ClockJumped(jumped) => {
+            let direction = if jumped.step_ms < 0 { "back" } else { "forward" };
+            let text = format!(
+                "the wall clock was moved {direction} by {}; verdicts run on another clock",
+                human_ms(jumped.step_ms.unsigned_abs())
+            );
+            (Level::Alarm, text)
+        }
+        Event::ActorRestarted(restarted) => (
+            Level::Alarm,
+            format!(
+                "{} was restarted ({} of at most {} within {} s): {}",
+                restarted.actor, restarted.restarts, restarted.limit, restarted.window_seconds, restarted.reason
+            ),
+        ),
+        Event::PostgresChanged(changed) => {
+            let place = match (changed.timeline, changed.lsn) {
+                (Some(timeline), Some(lsn)) => format!(", timeline {timeline} at {lsn}"),
+                _ => String::new(),
+            };
+            (Level::Info, with_detail(format!("PostgreSQL is {}{place}", changed.status), &changed.detail))
+        }
+        Event::RedisChanged(changed) => {
+            (Level::Info, with_detail(format!("Redis is {}", changed.status), &changed.detail))
+        }
+        Event::DependentChanged(changed) => {
+            (Level::Info, with_detail(format!("{} is {}", changed.name, changed.status), &changed.detail))
+        }
+        Event::MainSeen(seen) => (Level::Info, format!("main {} answers, epoch {}", name(seen.main), seen.epoch)),
+        Event::MainSuspected(suspected) => (
+            Level::Alarm,
+            format!(
+                "main {} gives no good sign: PostgreSQL {}; supervisor {}; allowed silence {}",
+                name(suspected.main),
+                suspected.evidence.postgres.detail,
+                suspected.evidence.supervisor.detail,
+                human_ms(suspected.threshold_ms)
+            ),
+        ),
+        Event::MainRecovered(recovered) => (
+            Level::Notice,
+            format!(
+                "main {} answers again after {} of silence (allowed {})",
+                name(recovered.main),
+                human_ms(recovered.silent_ms),
+                human_ms(recovered.threshold_ms)
+            ),
+        ),
+        Event::MainLost(lost) => (
+            Level::Alarm,
+            format!(
+                "main {} is lost: silent for {} (allowed {}); PostgreSQL {}; supervisor {}; log receiver {}",
+                name(lost.main),
+                human_ms(lost.silent_ms),
+                human_ms(lost.threshold_ms),
+                lost.evidence.postgres.detail,
+                lost.evidence.supervisor.detail,
+                lost.evidence.wal_receiver.detail
+            ),
+        ),
+        Event::PeerUnreachable(peer) => {
+            (Level::Alarm, format!("{} does not answer: {}", name(peer.peer), peer.detail))
+        }
+        Event::PeerReachable(peer) => {
+            let after = match peer.silent_ms {
+                Some(ms) => format!(" again after {}", human_ms(ms)),
+                None => String::new(),
+            };
+            (Level::Notice, format!("{} answers{after}", name(peer.peer)))
+        }
+        Event::HeartbeatsObserved(window) => (
+            Level::Info,
+            format!(
+                "{} probes of {} in {}: {} answered, {} missed",
+                window.answered as usize + window.missed_at_ms.len(),
+                name(window.peer),
+                human_ms(window.window_ms),
+                window.answered,
+                window.missed_at_ms.len()
+            ),
+        ),
+        Event::FailoverWithheld(withheld) => {
+            (Level::Notice, format!("no failover, rule {}: {}", withheld.rule, withheld.detail))
+        }
+        Event::FailoverStarted(started) => (
+            Level::Alarm,
+            format!(
+                "failover from {} to {} started for epoch {}, after {} of silence (allowed {}); quorum {}",
+                name(started.old_main),
+                name(started.new_main),
+                started.epoch,
+                human_ms(started.silent_ms),
+                human_ms(started.threshold_ms),
+                started.quorum
+            ),
+        ),
+        Event::FailoverRefused(refused) => (
+            Level::Alarm,
+            format!("failover refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
+        ),
+        Event::RunResumed(resumed) => {
+            let steps: Vec<_> = resumed.interrupted.iter().map(|step| step.name()).collect();
+            let steps = if steps.is_empty() { "between two steps".to_owned() } else { steps.join(", ") };
+            (Level::Notice, format!("run taken up again, interrupted at: {steps}"))
+        }
+        Event::StepStarted(started) => {
+            let again = if started.attempt > 1 { format!(", attempt {}", started.attempt) } else { String::new() };
+            (Level::Info, format!("step {:>2} {} begins{again}", started.step.number(), started.step))
+        }
+        Event::StepFinished(finished) => {
+            let level = match finished.outcome {
+                StepOutcome::Failed | StepOutcome::Unknown | StepOutcome::Refused => Level::Alarm,
+                _ => Level::Info,
+            };
+            let text = format!(
+                "step {:>2} {} {} in {}",
+                finished.step.number(),
+                finished.step,
+                finished.outcome,
+                human_ms(finished.took_ms)
+            );
+            (level, with_detail(text, &finished.detail))
+        }
+        Event::StepUndone(undone) => {
+            let how = if undone.undone { "taken back" } else { "could not be taken back" };
+            (Level::Notice, with_detail(format!("step {} {how}", undone.step), &undone.detail))
+        }
+        Event::FailoverCompleted(completed) => {
+            let time = completed.recovery_time;
+            let degraded = if completed.degraded.is_empty() {
+                String::new()
+            } else {
+                let steps: Vec<_> = completed.degraded.iter().map(|step| step.name()).collect();
+                format!(", without {}", steps.join(", "))
+            };
+            let loss = match completed.loss.as_ref().and_then(|loss| loss.bytes) {
+                Some(bytes) => format!("at least {} of log lost", human_bytes(bytes)),
+                None => "loss unknown, for main never reported its position".to_owned(),
+            };
+            let text = format!(
+                "failover completed{degraded}: {} is main of epoch {}; {} without writes (detect {}, decide {}, \
+                 promote {}); {loss}",
+                name(completed.main),
+                completed.epoch,
+                human_ms(time.without_writes_ms()),
+                human_ms(time.detect_ms),
+                human_ms(time.decide_ms),
+                human_ms(time.promote_ms),
+            );
+            (Level::Notice, text)
+        }
+        Event::FailoverFailed(failed) => (
+            Level::Alarm,
+            format!("failover {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
+        ),
+        Event::EpochOpened(opened) => {
+            let from = match opened.switchpoint {
+                Some(lsn) => format!(" from {lsn}"),
+                None => String::new(),
+            };
+            let text = format!(
+                "{} is main of epoch {}, timeline {}{from}",
+                name(opened.main),
+                opened.epoch,
+                opened.timeline
+            );
+            (Level::Notice, text)
+        }
+        Event::MainAnnounced(announced) => (
+            Level::Notice,
+            format!(
+                "{} says that {} is main of epoch {} (learned by {})",
+                name(announced.announced_by),
+                name(announced.main),
+                announced.epoch,
+                announced.learned_by
+            ),
+        ),
+        Event::NoticeRefused(refused) => (
+            Level::Alarm,
+            format!(
+                "refused what {} says of epoch {}, this node knows epoch {}: {}",
+                name(refused.announced_by),
+                refused.epoch,
+                refused.known_epoch,
+                refused.reason
+            ),
+        ),
+        Event::StartedUnconfirmed(started) => (
+            Level::Alarm,
+            format!(
+                "started as main with nobody to confirm it, after waiting {}: {}",
+                human_ms(started.waited_ms),
+                started.detail
+            ),
+        ),
+        Event::FencingStarted(fencing) => (
+            Level::Alarm,
+            format!(
+                "superseded: {} is main of epoch {}, this node was of epoch {}; stopping its servers",
+                name(fencing.superseded_by),
+                fencing.epoch,
+                fencing.own_epoch
+            ),
+        ),
+        Event::NodeFenced(fenced) => (
+            Level::Alarm,
+            format!(
+                "fenced by epoch {}: PostgreSQL {}; Redis {}; dependents {}; next: {}",
+                fenced.epoch, fenced.postgres, fenced.redis, fenced.dependents, fenced.next
+            ),
+        ),
+        Event::FencingFailed(failed) => (Level::Alarm, format!("fencing failed, trying again: {}", failed.error)),
+        Event::FollowFinished(follow) => {
+            let (level, state) = if follow.streaming {
+                (Level::Notice, "streaming")
+            } else {
+                (Level::Alarm, "NOT streaming")
+            };
+            (level, with_detail(format!("follows {}, {state}", name(follow.main)), &follow.detail))
+        }
+        Event::Unknown(unknown) => {
+            (Level::Notice, format!("an event this version cannot read ({}): {}", unknown.reason, unknown.payload))
+        }
+    }
+}
+
+fn with_detail(text: String, detail: &str) -> String {
+    if detail.is_empty() { text } else { format!("{text}: {detail}") }
+}
