@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use interrex_events::{
-    ClusterId, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus, Role, RunId, StepId,
-    TimelineId,
+    ClusterId, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus, Role, RunId,
+    StepId, TimelineId,
 };
 use interrex_projections::NodeStatus;
 use serde::{Deserialize, Serialize};

@@ -303,7 +303,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        // a supervisor's servers work in other folders: every path must stand without this one
+        let absolute = std::path::absolute(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let folder = absolute.parent().unwrap_or(Path::new("/"));
         Self::parse(&text, std::env::vars(), folder).map_err(|problem| match problem {
             Problem::Malformed(message) => ConfigError::Malformed { path: path.to_owned(), message },
             Problem::Wrong(problems) => ConfigError::Wrong { path: path.to_owned(), problems },
@@ -320,9 +323,9 @@ impl Config {
         toml::from_str::<Self>(text).map_err(|error| explain(&error))?;
         let mut document: toml::Table = toml::from_str(text).map_err(|error| explain(&error))?;
         override_from(&mut document, environment)?;
-        let mut config: Self = document
-            .try_into()
-            .map_err(|error: toml::de::Error| Problem::Malformed(format!("after overrides: {}", error.message())))?;
+        let mut config: Self = document.try_into().map_err(|error: toml::de::Error| {
+            Problem::Malformed(format!("after overrides: {}", error.message()))
+        })?;
         config.resolve_paths(folder);
         let problems = config.contradictions();
         if problems.is_empty() { Ok(config) } else { Err(Problem::Wrong(problems)) }
@@ -379,7 +382,8 @@ impl Config {
             self.node.role != Role::Standalone || self.peers.is_empty(),
             "node.role is `standalone`, but there are [[peers]]; use `main` or `secondary`".to_owned(),
         );
-        let mains = self.peers.iter().filter(|peer| peer.main).count() + usize::from(self.node.role == Role::Main);
+        let mains =
+            self.peers.iter().filter(|peer| peer.main).count() + usize::from(self.node.role == Role::Main);
         demand(
             mains == 1 || self.node.role == Role::Standalone,
             format!(
@@ -391,7 +395,10 @@ impl Config {
         ids.sort_unstable();
         let total = ids.len();
         ids.dedup();
-        demand(ids.len() == total, "two nodes have the same id: check node.id and `id` of [[peers]]".to_owned());
+        demand(
+            ids.len() == total,
+            "two nodes have the same id: check node.id and `id` of [[peers]]".to_owned(),
+        );
         demand(
             self.node.journal.starts_with(&self.postgres.data_dir).eq(&false),
             format!(
@@ -517,9 +524,9 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
     }
     let unknown = quoted.next().unwrap_or_default();
     let known: Vec<&str> = quoted.collect();
-    let nearest = known.iter().max_by(|a, b| {
-        strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b))
-    });
+    let nearest = known
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
     match nearest {
         Some(nearest) => format!(
             "{place}unknown key `{unknown}`; did you mean `{nearest}`? (keys here: {})",
@@ -573,7 +580,10 @@ main = true
     fn an_unknown_key_is_refused_with_its_line_and_the_nearest_right_one() {
         let text = MINIMAL.replace("[postgres]", "[failover]\nprobe_intervall = \"1s\"\n[postgres]");
         let error = parse(&text, &[]).unwrap_err();
-        assert!(error.starts_with("line 12: unknown key `probe_intervall`; did you mean `probe_interval`?"), "{error}");
+        assert!(
+            error.starts_with("line 12: unknown key `probe_intervall`; did you mean `probe_interval`?"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,3 +1,7 @@
 //! The way in: the `interrex` program. Daemon, command line, HTTP.
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod sandbox;

@@ -139,9 +139,8 @@ impl ChainWalk {
     /// # Errors
     /// What is wrong with it: a gap, a link to another predecessor, or content that its hash does not cover.
     pub fn step(&mut self, record: &Record) -> Result<(), Broken> {
-        let broken = |problem: String| {
-            Err(Broken { node_id: record.node_id, node_seq: record.node_seq, problem })
-        };
+        let broken =
+            |problem: String| Err(Broken { node_id: record.node_id, node_seq: record.node_seq, problem });
         let expected = self.head.node_seq.next();
         if record.node_seq != expected {
             return broken(format!("event {expected} is missing before it"));

@@ -10,6 +10,8 @@
 //! databases, each behind a cargo feature (`journal`, `postgres`).
 
 mod chain;
+#[cfg(feature = "postgres")]
+pub mod cluster_events;
 mod envelope;
 mod event;
 mod hlc;

@@ -113,8 +113,7 @@ impl ClusterNodes {
     /// Whether a node was superseded and has not rejoined: it must serve no client.
     #[must_use]
     pub fn is_superseded(&self, node: NodeId) -> bool {
-        self.get(node)
-            .is_some_and(|row| matches!(row.status, NodeStatus::Fencing | NodeStatus::Fenced))
+        self.get(node).is_some_and(|row| matches!(row.status, NodeStatus::Fencing | NodeStatus::Fenced))
     }
 
     fn set_status(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
@@ -225,7 +224,12 @@ impl Projection for ClusterNodes {
                 }
             }
             Event::MainAnnounced(announced) => {
+                // a main that learns of another one is superseded from this very event on
+                let superseded = self.is_main(me) && announced.main != me && announced.epoch > self.epoch;
                 self.crown(announced.main, announced.epoch, announced.timeline, at);
+                if superseded {
+                    self.set_status(me, NodeStatus::Fencing, at);
+                }
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
             Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
@@ -238,6 +242,7 @@ impl Projection for ClusterNodes {
             | Event::RunResumed(_)
             | Event::StepStarted(_)
             | Event::StepFinished(_)
+            | Event::StepUndoStarted(_)
             | Event::StepUndone(_)
             | Event::FailoverCompleted(_)
             | Event::FailoverFailed(_)

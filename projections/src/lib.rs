@@ -12,11 +12,11 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event};
+use interrex_events::{Envelope, Event, Lineage, MainLost, WithheldRule};
 use serde::Serialize;
 
 pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
-pub use runs::{Run, RunEnd, Runs, Step, StepState};
+pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
 pub use timeline::{Entry, Level, Timeline};
 pub use words::{human_bytes, human_ms};
 
@@ -33,13 +33,49 @@ pub struct Cluster {
     pub nodes: ClusterNodes,
     /// Every run.
     pub runs: Runs,
+    /// A verdict of this supervisor that main is lost, and that nothing has overtaken yet. A new supervisor
+    /// begins without one: it must see main once before it judges it (facts, S6).
+    #[serde(skip)]
+    pub verdict: Option<Standing>,
     /// Events folded.
     pub events: u64,
     /// Events that this version could not read, by kind.
     pub unknown_kinds: BTreeMap<String, u64>,
 }
 
+/// A verdict that stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The verdict.
+    pub lost: MainLost,
+    /// Its event, as the cause of what follows.
+    pub lineage: Lineage,
+    /// The rule that kept a failover from following it, if any was recorded.
+    pub withheld: Option<WithheldRule>,
+}
+
 impl Cluster {
+    fn judge(&mut self, envelope: &Envelope) {
+        match &envelope.event {
+            Event::MainLost(lost) => {
+                self.verdict =
+                    Some(Standing { lost: lost.clone(), lineage: envelope.lineage(), withheld: None });
+            }
+            Event::FailoverWithheld(withheld) => {
+                if let Some(verdict) = &mut self.verdict {
+                    verdict.withheld = Some(withheld.rule);
+                }
+            }
+            Event::SupervisorStarted(_)
+            | Event::SupervisorStalled(_)
+            | Event::MainSeen(_)
+            | Event::MainRecovered(_)
+            | Event::EpochOpened(_)
+            | Event::MainAnnounced(_) => self.verdict = None,
+            _ => {}
+        }
+    }
+
     /// The fold of a whole stream.
     pub fn of<'a>(stream: impl IntoIterator<Item = &'a Envelope>) -> Self {
         let mut cluster = Self::default();
@@ -56,6 +92,7 @@ impl Projection for Cluster {
         if let Event::Unknown(unknown) = &envelope.event {
             *self.unknown_kinds.entry(unknown.kind.clone()).or_default() += 1;
         }
+        self.judge(envelope);
         self.nodes.apply(envelope);
         self.runs.apply(envelope);
     }

@@ -33,7 +33,7 @@ pub struct Step {
     pub state: StepState,
     /// Attempts begun.
     pub attempts: u32,
-    /// When the last attempt began.
+    /// When its first attempt began.
     pub started_at: Option<DateTime<Utc>>,
     /// When the last outcome was recorded.
     pub ended_at: Option<DateTime<Utc>>,
@@ -43,8 +43,23 @@ pub struct Step {
     pub detail: String,
     /// What was observed.
     pub observed: Map<String, Value>,
-    /// Whether it was taken back, and whether that worked.
-    pub undone: Option<bool>,
+    /// Whether it is being taken back.
+    pub undo: Undo,
+}
+
+/// How far the taking back of a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Undo {
+    /// It stands.
+    #[default]
+    NotAsked,
+    /// Its undo's intent is recorded, the outcome is not.
+    Running,
+    /// It was observed to be taken back.
+    Done,
+    /// It was not.
+    Failed,
 }
 
 impl Step {
@@ -200,9 +215,16 @@ impl Run {
         (moment - self.started_at).num_milliseconds().max(0).cast_unsigned()
     }
 
+    /// The run as it stands once a step has ended so: what a decider plans the next steps on.
+    #[must_use]
+    pub fn with_outcome(&self, step: StepId, outcome: StepOutcome) -> Self {
+        let mut run = self.clone();
+        run.steps.entry(step).or_default().state = StepState::Ended(outcome);
+        run
+    }
+
     fn complete(&mut self, completed: &FailoverCompleted, at: DateTime<Utc>) {
-        self.end =
-            if completed.degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
+        self.end = if completed.degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
         self.ended_at = Some(at);
         self.recovery_time = Some(completed.recovery_time);
         self.loss.clone_from(&completed.loss);
@@ -265,7 +287,8 @@ impl Projection for Runs {
                 let step = run.steps.entry(started.step).or_default();
                 step.state = StepState::Running;
                 step.attempts = started.attempt;
-                (step.started_at, step.ended_at, step.took_ms) = (Some(at), None, None);
+                step.started_at = step.started_at.or(Some(at));
+                (step.ended_at, step.took_ms) = (None, None);
             }
             Event::StepFinished(finished) => {
                 let step = run.steps.entry(finished.step).or_default();
@@ -273,12 +296,20 @@ impl Projection for Runs {
                 (step.ended_at, step.took_ms) = (Some(at), Some(finished.took_ms));
                 step.detail.clone_from(&finished.detail);
                 step.observed.clone_from(&finished.observed);
+                let about = format!("{}: ", finished.step);
                 if !finished.outcome.is_success() {
-                    run.problem = Some(format!("{}: {}", finished.step, finished.detail));
+                    run.problem = Some(format!("{about}{}", finished.detail));
+                } else if run.problem.as_ref().is_some_and(|problem| problem.starts_with(&about)) {
+                    // a later attempt mended it
+                    run.problem = None;
                 }
             }
+            Event::StepUndoStarted(started) => {
+                run.steps.entry(started.step).or_default().undo = Undo::Running;
+            }
             Event::StepUndone(undone) => {
-                run.steps.entry(undone.step).or_default().undone = Some(undone.undone);
+                let undo = if undone.undone { Undo::Done } else { Undo::Failed };
+                run.steps.entry(undone.step).or_default().undo = undo;
             }
             Event::RunResumed(_) => run.resumed += 1,
             Event::FailoverCompleted(completed) => run.complete(completed, at),

@@ -87,7 +87,9 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             );
             (Level::Notice, text)
         }
-        Event::SupervisorStopped(stopped) => (Level::Notice, format!("supervisor stopped: {}", stopped.reason)),
+        Event::SupervisorStopped(stopped) => {
+            (Level::Notice, format!("supervisor stopped: {}", stopped.reason))
+        }
         Event::SupervisorStalled(stalled) => (
             Level::Alarm,
             format!(
@@ -108,7 +110,11 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             Level::Alarm,
             format!(
                 "{} was restarted ({} of at most {} within {} s): {}",
-                restarted.actor, restarted.restarts, restarted.limit, restarted.window_seconds, restarted.reason
+                restarted.actor,
+                restarted.restarts,
+                restarted.limit,
+                restarted.window_seconds,
+                restarted.reason
             ),
         ),
         Event::PostgresChanged(changed) => {
@@ -124,7 +130,9 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::DependentChanged(changed) => {
             (Level::Info, with_detail(format!("{} is {}", changed.name, changed.status), &changed.detail))
         }
-        Event::MainSeen(seen) => (Level::Info, format!("main {} answers, epoch {}", name(seen.main), seen.epoch)),
+        Event::MainSeen(seen) => {
+            (Level::Info, format!("main {} answers, epoch {}", name(seen.main), seen.epoch))
+        }
         Event::MainSuspected(suspected) => (
             Level::Alarm,
             format!(
@@ -202,7 +210,8 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             (Level::Notice, format!("run taken up again, interrupted at: {steps}"))
         }
         Event::StepStarted(started) => {
-            let again = if started.attempt > 1 { format!(", attempt {}", started.attempt) } else { String::new() };
+            let again =
+                if started.attempt > 1 { format!(", attempt {}", started.attempt) } else { String::new() };
             (Level::Info, format!("step {:>2} {} begins{again}", started.step.number(), started.step))
         }
         Event::StepFinished(finished) => {
@@ -219,6 +228,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             );
             (level, with_detail(text, &finished.detail))
         }
+        Event::StepUndoStarted(undo) => (Level::Notice, format!("step {} is being taken back", undo.step)),
         Event::StepUndone(undone) => {
             let how = if undone.undone { "taken back" } else { "could not be taken back" };
             (Level::Notice, with_detail(format!("step {} {how}", undone.step), &undone.detail))
@@ -232,6 +242,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 format!(", without {}", steps.join(", "))
             };
             let loss = match completed.loss.as_ref().and_then(|loss| loss.bytes) {
+                Some(0) => "all that main had reported is here".to_owned(),
                 Some(bytes) => format!("at least {} of log lost", human_bytes(bytes)),
                 None => "loss unknown, for main never reported its position".to_owned(),
             };
@@ -308,18 +319,18 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 fenced.epoch, fenced.postgres, fenced.redis, fenced.dependents, fenced.next
             ),
         ),
-        Event::FencingFailed(failed) => (Level::Alarm, format!("fencing failed, trying again: {}", failed.error)),
+        Event::FencingFailed(failed) => {
+            (Level::Alarm, format!("fencing failed, trying again: {}", failed.error))
+        }
         Event::FollowFinished(follow) => {
-            let (level, state) = if follow.streaming {
-                (Level::Notice, "streaming")
-            } else {
-                (Level::Alarm, "NOT streaming")
-            };
+            let (level, state) =
+                if follow.streaming { (Level::Notice, "streaming") } else { (Level::Alarm, "NOT streaming") };
             (level, with_detail(format!("follows {}, {state}", name(follow.main)), &follow.detail))
         }
-        Event::Unknown(unknown) => {
-            (Level::Notice, format!("an event this version cannot read ({}): {}", unknown.reason, unknown.payload))
-        }
+        Event::Unknown(unknown) => (
+            Level::Notice,
+            format!("an event this version cannot read ({}): {}", unknown.reason, unknown.payload),
+        ),
     }
 }
 

@@ -126,6 +126,8 @@ event_kinds! {
     "step_started" => StepStarted,
     /// A step of a run ended, with what was observed of it.
     "step_finished" => StepFinished,
+    /// A step is about to be taken back, before the point of no return.
+    "step_undo_started" => StepUndoStarted,
     /// A step's effect was taken back before the point of no return.
     "step_undone" => StepUndone,
     /// A failover run ended with a new main.

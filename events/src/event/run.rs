@@ -116,8 +116,6 @@ pub enum WithheldRule {
     AutoFailoverDisabled,
     /// Main was not seen once since this supervisor started (facts, S6).
     MainNeverSeenSinceBoot,
-    /// Main answered again before the threshold.
-    MainAnsweredInTime,
     /// Main's PostgreSQL answers, only its supervisor does not.
     PostgresStillAnswers,
     /// Main's supervisor answers and vouches for its PostgreSQL.
@@ -136,7 +134,7 @@ pub enum WithheldRule {
 
 shown_in_words!(WithheldRule {
     AutoFailoverDisabled => "auto_failover_disabled", MainNeverSeenSinceBoot => "main_never_seen_since_boot",
-    MainAnsweredInTime => "main_answered_in_time", PostgresStillAnswers => "postgres_still_answers",
+    PostgresStillAnswers => "postgres_still_answers",
     SupervisorVouches => "supervisor_vouches", WalStillStreaming => "wal_still_streaming",
     OwnStall => "own_stall", ClockJump => "clock_jump", CoolDown => "cool_down", NotPromotable => "not_promotable",
 });
@@ -266,6 +264,13 @@ pub struct StepFinished {
     pub observed: Map<String, Value>,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+}
+
+/// Payload of `step_undo_started`: the intent, recorded before the act.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepUndoStarted {
+    /// Which step.
+    pub step: StepId,
 }
 
 /// Payload of `step_undone`.

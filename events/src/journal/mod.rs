@@ -51,11 +51,15 @@ pub enum JournalError {
     #[error("there is no journal at {0}")]
     Missing(PathBuf),
     /// Another process has it.
-    #[error("the journal {0} is in use by another supervisor; stop that one first, or give this node its own journal")]
+    #[error(
+        "the journal {0} is in use by another supervisor; stop that one first, or give this node its own journal"
+    )]
     InUse(PathBuf),
     /// It belongs to another node or cluster.
-    #[error("the journal {path} belongs to node {found_node} of cluster {found_cluster}, but this is node {node} of cluster {cluster}; \
-             correct `node.id`, `cluster.id` or `node.journal` in the configuration")]
+    #[error(
+        "the journal {path} belongs to node {found_node} of cluster {found_cluster}, but this is node {node} of cluster {cluster}; \
+             correct `node.id`, `cluster.id` or `node.journal` in the configuration"
+    )]
     OtherIdentity {
         /// The file.
         path: PathBuf,
@@ -69,7 +73,9 @@ pub enum JournalError {
         cluster: ClusterId,
     },
     /// It was written by a newer version.
-    #[error("the journal {path} has schema version {found}, and this program knows versions up to {known}; use the newer program")]
+    #[error(
+        "the journal {path} has schema version {found}, and this program knows versions up to {known}; use the newer program"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -82,7 +88,9 @@ pub enum JournalError {
     #[error("{0} is an SQLite file, but not a journal of this program")]
     NotAJournal(PathBuf),
     /// The chain is broken.
-    #[error("the journal {path} is damaged: {broken}; keep the file as evidence, and restore it from a copy or from a peer")]
+    #[error(
+        "the journal {path} is damaged: {broken}; keep the file as evidence, and restore it from a copy or from a peer"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

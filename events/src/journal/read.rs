@@ -75,11 +75,7 @@ impl JournalReader {
     ///
     /// # Errors
     /// The file cannot be read, or holds a row that is no event.
-    pub fn for_each(
-        &self,
-        selection: &Selection,
-        mut visit: impl FnMut(Record),
-    ) -> Result<(), JournalError> {
+    pub fn for_each(&self, selection: &Selection, mut visit: impl FnMut(Record)) -> Result<(), JournalError> {
         let mut conditions = vec!["1".to_owned()];
         let mut values: Vec<rusqlite::types::Value> = Vec::new();
         let mut add = |sql: String, value: Vec<rusqlite::types::Value>| {
@@ -151,8 +147,7 @@ impl JournalReader {
         let mut newest_hlc = Hlc::default();
         let sql = format!("SELECT {RECORD_COLUMNS} FROM cluster_events ORDER BY node_id, node_seq");
         self.visit(&sql, (), |record| {
-            let walk =
-                walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
+            let walk = walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
             match walk.step(&record) {
                 Ok(()) => {
                     events += 1;
@@ -202,8 +197,10 @@ fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
         Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
-    let cannot_open =
-        matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly));
+    let cannot_open = matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
+    );
     if !cannot_open {
         return Err(JournalError::failed(path, error));
     }
@@ -218,9 +215,8 @@ fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
 pub(super) fn is_blank(path: &Path) -> Result<bool, JournalError> {
     let failed = |error: rusqlite::Error| JournalError::failed(path, error);
     let connection = open_read_only(path)?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(failed)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(failed)?;
     Ok(tables == 0)
 }
 
@@ -231,8 +227,7 @@ fn read_identity(connection: &Connection, path: &Path) -> Result<Identity, Journ
     if application != APPLICATION_ID {
         return Err(JournalError::NotAJournal(path.to_owned()));
     }
-    let found: i64 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     if found > SCHEMA_VERSION {
         return Err(JournalError::Newer { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }

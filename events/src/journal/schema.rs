@@ -65,8 +65,7 @@ pub(super) fn open_for_writing(path: &Path, identity: Identity) -> Result<Connec
     ] {
         set_and_assert(&connection, path, setting, value, wanted)?;
     }
-    let transaction =
-        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     create_if_new(&transaction, identity).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok(connection)

@@ -99,10 +99,7 @@ fn a_second_supervisor_is_refused_and_so_is_another_nodes_journal() {
     drop(journal);
     let other = Identity { node_id: NodeId(3), ..identity() };
     let before = std::fs::read(&path).unwrap();
-    assert!(matches!(
-        Journal::open(&path, other, TestStamp::new()),
-        Err(JournalError::OtherIdentity { .. })
-    ));
+    assert!(matches!(Journal::open(&path, other, TestStamp::new()), Err(JournalError::OtherIdentity { .. })));
     assert!(std::fs::read(&path).unwrap() == before, "a refused opening changed the file");
 }
 
@@ -181,7 +178,8 @@ fn a_selection_by_kind_run_and_time_finds_just_those() {
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
-    let ids = (any::<u128>(), any::<u128>(), any::<Option<u128>>(), any::<u32>(), 1u64..1 << 60, any::<u32>());
+    let ids =
+        (any::<u128>(), any::<u128>(), any::<Option<u128>>(), any::<u32>(), 1u64..1 << 60, any::<u32>());
     let texts = ("[a-z_]{1,20}", "[^\0]{0,40}", any::<i64>(), 0i64..4_000_000_000_000);
     (ids, texts).prop_map(|((event, cluster, run, node, seq, epoch), (kind, text, hlc, wall_ms))| {
         let mut record = Record {

@@ -133,11 +133,8 @@ impl Writer {
         let json = |error: serde_json::Error| JournalError::failed(&self.path, error);
         let recorded_at = self.stamp.now().with_timezone(&Utc).trunc_subsecs(3);
         let event_id = self.stamp.event_id();
-        let hlc = self
-            .clock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tick(recorded_at.timestamp_millis());
+        let hlc =
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(recorded_at.timestamp_millis());
         let mut record = Record {
             event_id,
             cluster_id: self.identity.cluster_id,

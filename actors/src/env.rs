@@ -1,0 +1,67 @@
+//! The one place that reads clocks and makes ids. Everything else is told the time.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use interrex_events::{EventId, RunId, journal::Stamp};
+use uuid::Uuid;
+
+/// A moment on both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Time since boot, suspension included: verdicts are measured on it, for nobody can set it.
+    pub monotonic: Duration,
+    /// The wall clock: for people.
+    pub wall: DateTime<Utc>,
+}
+
+impl Moment {
+    /// Milliseconds from `earlier` to this moment, on the monotonic clock.
+    #[must_use]
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        ms(self.monotonic.saturating_sub(earlier.monotonic))
+    }
+}
+
+/// A duration in whole milliseconds.
+#[must_use]
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Clocks and ids.
+pub trait Env: Stamp {
+    /// Now, on both clocks.
+    fn moment(&self) -> Moment;
+    /// A fresh id for a run.
+    fn run_id(&self) -> RunId;
+}
+
+/// The machine's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemEnv;
+
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+impl Stamp for SystemEnv {
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    fn event_id(&self) -> EventId {
+        EventId(Uuid::now_v7())
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+impl Env for SystemEnv {
+    fn moment(&self) -> Moment {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(boot.tv_sec).unwrap_or_default();
+        let nanoseconds = u32::try_from(boot.tv_nsec).unwrap_or_default();
+        Moment { monotonic: Duration::new(seconds, nanoseconds), wall: Utc::now() }
+    }
+
+    fn run_id(&self) -> RunId {
+        RunId(Uuid::now_v7())
+    }
+}

@@ -1,0 +1,196 @@
+//! The shell around the decider: input, decide, persist, fold, act.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
+use interrex_events::NodeSeq;
+use interrex_projections::{Cluster, Projection};
+
+use super::{
+    decider::{self, Effect, Input, Situation},
+    steps::{self, Maker, RETRY_PAUSE},
+};
+use crate::{
+    journal::refold,
+    messages::{
+        Append, Fence, FenceEnded, FenceRequest, Follow, Persisted, RunStep, StepEnded, UndoEnded, UndoStep,
+    },
+    node::{Fatal, Shared},
+};
+
+/// How often a standing verdict is looked at again: a rule such as the cool-down ends by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Pause before fencing is tried again.
+const FENCE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Starts, resumes and finishes runs.
+pub struct FailoverActor {
+    shared: Arc<Shared>,
+    cluster: Cluster,
+    folded: NodeSeq,
+    waiting: VecDeque<Input>,
+    /// While facts are being stored nothing is decided: the next decision must see them.
+    writing: bool,
+    /// The newest fact of the last decision; it must be folded before the next one.
+    must_fold: NodeSeq,
+}
+
+impl FailoverActor {
+    /// An instance whose state is rebuilt from the journal.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn rebuilt(shared: &Arc<Shared>) -> Result<Self, Fatal> {
+        let (cluster, folded) = refold(shared)?;
+        let waiting = VecDeque::from([Input::Booted]);
+        Ok(Self { shared: shared.clone(), cluster, folded, waiting, writing: false, must_fold: NodeSeq(0) })
+    }
+
+    /// Connects the lines that lead here.
+    pub fn bind(shared: &Shared, address: &Addr<Self>) {
+        let lines = &shared.lines;
+        lines.failover_persisted.bind(address.clone().recipient());
+        lines.step_ended.bind(address.clone().recipient());
+        lines.undo_ended.bind(address.clone().recipient());
+        lines.fence_request.bind(address.clone().recipient());
+        lines.fence_ended.bind(address.clone().recipient());
+    }
+
+    fn take(&mut self, input: Input, context: &mut Context<Self>) {
+        self.waiting.push_back(input);
+        self.work(context);
+    }
+
+    /// Decides input after input, until facts have to be stored first.
+    fn work(&mut self, context: &mut Context<Self>) {
+        while !self.writing && self.folded >= self.must_fold {
+            let Some(input) = self.waiting.pop_front() else { return };
+            let situation = Situation {
+                me: self.shared.settings.me,
+                cluster: &self.cluster,
+                policy: &self.shared.settings.failover,
+                now: self.shared.env.moment(),
+                fresh_run: self.shared.env.run_id(),
+            };
+            let facts = decider::decide(situation, &input);
+            if facts.is_empty() {
+                continue;
+            }
+            self.writing = true;
+            let append = self.shared.lines.append.clone();
+            let stored = async move { append.ask(Append(facts)).await };
+            context.spawn(stored.into_actor(self).map(|answer, actor, context| {
+                // an answer that never comes leaves the facts unknown: a new instance reads the journal
+                let place = answer.ok().and_then(Result::ok);
+                let Some(place) = place else { return actix::ActorContext::terminate(context) };
+                (actor.writing, actor.must_fold) = (false, place);
+                actor.work(context);
+            }));
+        }
+    }
+
+    fn act(&self, effect: &Effect) {
+        let lines = &self.shared.lines;
+        match *effect {
+            Effect::RunStep(run, step, attempt) => {
+                let Some(run) = self.cluster.runs.get(run) else { return };
+                let rule = steps::rule(step);
+                let pause = if attempt > 1 { RETRY_PAUSE } else { Duration::ZERO };
+                let order = RunStep { run: Arc::new(run.clone()), step, attempt, limit: rule.limit(), pause };
+                match rule.maker {
+                    Maker::Journal => {}
+                    Maker::Heartbeat => lines.heartbeat_step.tell(order),
+                    Maker::Replication => lines.replication_step.tell(order),
+                    Maker::Notifier => lines.notifier_step.tell(order),
+                }
+            }
+            Effect::UndoStep(run, step) => {
+                let Some(run) = self.cluster.runs.get(run) else { return };
+                let limit = steps::rule(step).limit();
+                lines.undo_step.tell(UndoStep { run: Arc::new(run.clone()), step, limit });
+            }
+            Effect::Fence { epoch, again } => {
+                let pause = if again { FENCE_AGAIN } else { Duration::ZERO };
+                lines.fence.tell(Fence { epoch, pause });
+            }
+            Effect::Follow(main) => lines.follow.tell(Follow { main }),
+            Effect::Look => {}
+        }
+    }
+}
+
+impl Actor for FailoverActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        for effect in decider::outstanding(self.shared.settings.me, &self.cluster) {
+            self.act(&effect);
+        }
+        self.work(context);
+        let look_again = fut::wrap_future::<_, Self>(tokio::time::sleep(LOOK_AGAIN));
+        context.spawn(look_again.map(|(), actor, context| actor.look_again(context)));
+    }
+}
+
+impl FailoverActor {
+    fn look_again(&mut self, context: &mut Context<Self>) {
+        if self.cluster.verdict.is_some() && self.waiting.is_empty() {
+            self.take(Input::Looked, context);
+        }
+        let again = fut::wrap_future::<_, Self>(tokio::time::sleep(LOOK_AGAIN));
+        context.spawn(again.map(|(), actor, context| actor.look_again(context)));
+    }
+}
+
+impl Handler<Persisted> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, persisted: Persisted, context: &mut Self::Context) {
+        let me = self.shared.settings.me;
+        let known = self.folded;
+        for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
+            self.cluster.apply(envelope);
+            self.folded = envelope.node_seq;
+            for effect in decider::effects(me, &self.cluster, envelope.run_id, &envelope.event) {
+                if effect == Effect::Look {
+                    self.waiting.push_back(Input::Looked);
+                }
+                self.act(&effect);
+            }
+        }
+        self.work(context);
+    }
+}
+
+impl Handler<StepEnded> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: StepEnded, context: &mut Self::Context) {
+        self.take(Input::StepEnded(ended), context);
+    }
+}
+
+impl Handler<UndoEnded> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: UndoEnded, context: &mut Self::Context) {
+        self.take(Input::UndoEnded(ended), context);
+    }
+}
+
+impl Handler<FenceRequest> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, request: FenceRequest, context: &mut Self::Context) {
+        self.take(Input::FenceRequested(request), context);
+    }
+}
+
+impl Handler<FenceEnded> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, ended: FenceEnded, context: &mut Self::Context) {
+        self.take(Input::FenceEnded(ended), context);
+    }
+}

@@ -1,0 +1,431 @@
+//! Given the stream, when an input comes, then these facts follow.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta};
+use interrex_events::*;
+use interrex_projections::{Projection, RunEnd};
+use uuid::Uuid;
+
+use super::*;
+
+const ME: NodeId = NodeId(2);
+const MAIN: NodeId = NodeId(1);
+const RUN: RunId = RunId(Uuid::from_u128(1));
+
+/// One node's fold, its clock, and the facts it stated.
+struct Node {
+    cluster: Cluster,
+    policy: FailoverPolicy,
+    now: Moment,
+    sequence: u64,
+    stated: Vec<Event>,
+}
+
+impl Node {
+    /// A secondary whose standby streams.
+    fn secondary() -> Self {
+        let spec = |node: NodeId, name: &str| NodeSpec {
+            node,
+            name: name.to_owned(),
+            address: String::new(),
+            postgres: String::new(),
+            redis: None,
+        };
+        let mut node = Self {
+            cluster: Cluster::default(),
+            policy: FailoverPolicy {
+                auto_enabled: true,
+                threshold_ms: 5_000,
+                cool_down_ms: 600_000,
+                maximum_lag_bytes: None,
+                quorum: "none",
+            },
+            now: Moment {
+                monotonic: std::time::Duration::from_secs(100),
+                wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            },
+            sequence: 0,
+            stated: Vec::new(),
+        };
+        node.store(
+            SupervisorStarted {
+                name: "beta".to_owned(),
+                version: String::new(),
+                pid: 1,
+                role: Role::Secondary,
+                nodes: vec![spec(MAIN, "alpha"), spec(ME, "beta")],
+                main: Some(MAIN),
+                interrupted_run: None,
+                settings: serde_json::Map::new(),
+            }
+            .into(),
+            None,
+        );
+        let streaming = PostgresChanged {
+            status: PostgresStatus::Streaming,
+            timeline: None,
+            lsn: None,
+            detail: String::new(),
+        };
+        node.store(streaming.into(), None);
+        node
+    }
+
+    fn store(&mut self, event: Event, run_id: Option<RunId>) {
+        self.sequence += 1;
+        let event_id = EventId(Uuid::from_u128(self.sequence.into()));
+        self.cluster.apply(&Envelope {
+            event_id,
+            cluster_id: ClusterId(Uuid::nil()),
+            node_id: ME,
+            node_seq: NodeSeq(self.sequence),
+            epoch: self.cluster.nodes.epoch.max(Epoch(1)),
+            hlc: Hlc::from_wall_ms(self.now.wall.timestamp_millis()),
+            recorded_at: self.now.wall,
+            run_id,
+            correlation_id: event_id,
+            causation_id: None,
+            actor: Cause::System,
+            event,
+        });
+    }
+
+    fn pass(&mut self, ms: i64) {
+        self.now.monotonic += std::time::Duration::from_millis(ms.unsigned_abs());
+        self.now.wall += TimeDelta::milliseconds(ms);
+    }
+
+    /// Decides, and stores what follows. The facts.
+    fn when(&mut self, input: &Input) -> Vec<Event> {
+        let situation =
+            Situation { me: ME, cluster: &self.cluster, policy: &self.policy, now: self.now, fresh_run: RUN };
+        let drafts = decide(situation, input);
+        let events: Vec<Event> = drafts.iter().map(|draft| draft.event.clone()).collect();
+        for draft in drafts {
+            self.store(draft.event, draft.run_id);
+        }
+        self.stated.extend(events.clone());
+        events
+    }
+
+    fn main_is_lost(&mut self) {
+        let finding = || Finding::bad("connection refused");
+        let lost = MainLost {
+            main: MAIN,
+            silent_ms: 5_000,
+            threshold_ms: 5_000,
+            evidence: Evidence {
+                supervisor: finding(),
+                postgres: finding(),
+                redis: finding(),
+                wal_receiver: finding(),
+                last_good_at: None,
+                missed_probes: 5,
+            },
+            last_report: None,
+        };
+        self.store(lost.into(), None);
+    }
+
+    fn run(&self) -> &Run {
+        self.cluster.runs.get(RUN).unwrap()
+    }
+
+    /// The steps whose outcome is awaited.
+    fn running(&self) -> BTreeSet<StepId> {
+        self.run().steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id).collect()
+    }
+
+    fn end(&mut self, step: StepId, outcome: StepOutcome) -> Vec<Event> {
+        let mut report = StepReport::new(outcome, format!("{step} {outcome}"));
+        if step == StepId::Promote && outcome.is_success() {
+            report = report.with("timeline", 2).with("switchpoint", "0/3000060");
+        }
+        let attempt = self.run().step(step).attempts;
+        self.pass(10);
+        self.when(&Input::StepEnded(StepEnded { run: RUN, step, attempt, report, took_ms: 10 }))
+    }
+
+    /// Ends every step that is running, and those that follow, with success, but for what `outcome` says.
+    fn go_on(&mut self, outcome: impl Fn(StepId, u32) -> StepOutcome) {
+        for _ in 0..200 {
+            let Some(step) = self.running().into_iter().next() else { return };
+            let attempt = self.run().step(step).attempts;
+            self.end(step, outcome(step, attempt));
+            self.undo_all();
+        }
+        panic!("the run does not end: {:?}", self.running());
+    }
+
+    fn undo_all(&mut self) {
+        let asked = self.run().steps.iter().find(|(_, step)| step.undo == Undo::Running).map(|(id, _)| *id);
+        if let Some(step) = asked {
+            let detail = "taken back".to_owned();
+            self.when(&Input::UndoEnded(UndoEnded { run: RUN, step, undone: true, detail }));
+        }
+    }
+
+    fn failing_over() -> Self {
+        let mut node = Self::secondary();
+        node.main_is_lost();
+        node.when(&Input::Looked);
+        node
+    }
+
+    fn withheld(&self) -> Vec<WithheldRule> {
+        let rule = |event: &Event| match event {
+            Event::FailoverWithheld(withheld) => Some(withheld.rule),
+            _ => None,
+        };
+        self.stated.iter().filter_map(rule).collect()
+    }
+}
+
+fn success(_: StepId, _: u32) -> StepOutcome {
+    StepOutcome::Succeeded
+}
+
+const WORKED: [StepId; 12] = [
+    StepId::WinEpoch,
+    StepId::MeasureLoss,
+    StepId::FenceOldMain,
+    StepId::Detach,
+    StepId::SanitiseSettings,
+    StepId::Promote,
+    StepId::PromoteRedis,
+    StepId::OpenEpoch,
+    StepId::RestartDependents,
+    StepId::NotifyPeers,
+    StepId::PrepareRejoin,
+    StepId::RunHooks,
+];
+
+#[test]
+fn a_lost_main_becomes_a_run_and_the_run_a_new_main() {
+    let mut node = Node::failing_over();
+    assert!(matches!(&node.stated[..], [Event::FailoverStarted(_), Event::StepStarted(first)]
+        if first.step == StepId::WinEpoch));
+    node.go_on(success);
+    assert_eq!(node.run().end, RunEnd::Completed);
+    assert_eq!((node.cluster.nodes.main, node.cluster.nodes.epoch), (Some(ME), Epoch(2)));
+    for step in WORKED {
+        let of_step = |event: &&Event| match event {
+            Event::StepStarted(started) => started.step == step,
+            Event::StepFinished(finished) => finished.step == step,
+            _ => false,
+        };
+        assert_eq!(node.stated.iter().filter(of_step).count(), 2, "{step} lacks its intent or its outcome");
+    }
+    let Some(Event::FailoverCompleted(completed)) = node.stated.last() else { panic!("no completion") };
+    assert_eq!(completed.recovery_time.detect_ms, 5_000);
+    assert_eq!(completed.recovery_time.decide_ms, 50, "five steps of 10 ms before the promote request");
+    assert_eq!(completed.recovery_time.promote_ms, 10);
+}
+
+#[test]
+fn steps_after_the_promotion_run_side_by_side() {
+    let mut node = Node::failing_over();
+    while !node.running().contains(&StepId::Promote) {
+        let step = *node.running().first().unwrap();
+        node.end(step, StepOutcome::Succeeded);
+    }
+    assert_eq!(node.running().len(), 1, "nothing runs beside the promotion");
+    node.end(StepId::Promote, StepOutcome::Succeeded);
+    let beside = [StepId::PromoteRedis, StepId::OpenEpoch, StepId::RestartDependents, StepId::PrepareRejoin];
+    assert_eq!(node.running(), beside.into());
+}
+
+#[test]
+fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
+    for failing in WORKED {
+        for bad in [StepOutcome::Failed, StepOutcome::Unknown, StepOutcome::Refused] {
+            let mut node = Node::failing_over();
+            node.go_on(|step, _| if step == failing { bad } else { StepOutcome::Succeeded });
+            let expected = match (failing, rule(failing).need) {
+                (_, Need::BestEffort) => RunEnd::CompletedDegraded,
+                (step, _) if step >= StepId::Promote => RunEnd::NeedsOperator,
+                (_, _) if bad == StepOutcome::Refused => RunEnd::Refused,
+                // the old main was asked to stop, and nobody here can start it again
+                (step, _) if step > StepId::FenceOldMain => RunEnd::Failed,
+                _ => RunEnd::RolledBack,
+            };
+            assert_eq!(node.run().end, expected, "{failing} {bad}");
+            let promoted = failing > StepId::Promote || rule(failing).need == Need::BestEffort;
+            assert_eq!(node.cluster.nodes.is_main(ME), promoted, "{failing} {bad}");
+            if failing == StepId::SanitiseSettings {
+                assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done, "{failing} {bad}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_that_fails_once_is_tried_again_where_the_table_says_so() {
+    for failing in WORKED.into_iter().filter(|step| rule(*step).attempts > 1) {
+        let mut node = Node::failing_over();
+        node.go_on(|step, attempt| {
+            if step == failing && attempt == 1 { StepOutcome::Unknown } else { StepOutcome::Succeeded }
+        });
+        assert_eq!(node.run().end, RunEnd::Completed, "{failing}");
+        assert_eq!(node.run().step(failing).attempts, 2, "{failing}");
+    }
+}
+
+#[test]
+fn a_supervisor_that_died_in_any_step_goes_on_with_that_step() {
+    for dying in WORKED {
+        let mut node = Node::failing_over();
+        while !node.running().contains(&dying) {
+            let step = *node.running().first().unwrap();
+            node.end(step, StepOutcome::Succeeded);
+        }
+        let before = node.run().step(dying).attempts;
+        let resumed = node.when(&Input::Booted);
+        assert!(matches!(&resumed[0], Event::RunResumed(resumed) if resumed.interrupted.contains(&dying)));
+        assert_eq!(node.run().step(dying).attempts, before + 1, "{dying}");
+        assert!(node.running().contains(&dying), "{dying} is not taken up again");
+        node.go_on(success);
+        assert_eq!(node.run().end, RunEnd::Completed, "{dying}");
+    }
+}
+
+#[test]
+fn a_supervisor_that_dies_again_and_again_uses_up_no_attempt() {
+    let mut node = Node::failing_over();
+    for _ in 0..20 {
+        node.when(&Input::Booted);
+    }
+    node.go_on(success);
+    assert_eq!(node.run().end, RunEnd::Completed);
+}
+
+#[test]
+fn an_answer_to_an_attempt_that_was_given_up_changes_nothing() {
+    let mut node = Node::failing_over();
+    let late = StepEnded {
+        run: RUN,
+        step: StepId::WinEpoch,
+        attempt: 1,
+        report: StepReport::new(StepOutcome::Succeeded, "late"),
+        took_ms: 1,
+    };
+    node.when(&Input::Booted);
+    assert_eq!(node.run().step(StepId::WinEpoch).attempts, 2);
+    assert!(node.when(&Input::StepEnded(late)).is_empty());
+}
+
+#[test]
+fn a_run_yields_to_a_node_that_opened_the_epoch_meanwhile() {
+    let mut node = Node::failing_over();
+    let announced = MainAnnounced {
+        main: NodeId(3),
+        epoch: Epoch(2),
+        timeline: None,
+        switchpoint: None,
+        announced_by: NodeId(3),
+        learned_by: LearnedBy::Notice,
+    };
+    node.store(announced.into(), None);
+    node.end(StepId::WinEpoch, StepOutcome::Succeeded);
+    assert_eq!(node.run().end, RunEnd::Refused);
+    assert!(!node.cluster.nodes.is_main(ME));
+}
+
+#[test]
+fn a_rule_that_says_no_is_recorded_once_with_its_name() {
+    let mut node = Node::secondary();
+    node.policy.auto_enabled = false;
+    node.main_is_lost();
+    for _ in 0..3 {
+        node.when(&Input::Looked);
+    }
+    assert_eq!(node.withheld(), [WithheldRule::AutoFailoverDisabled]);
+
+    let mut node = Node::secondary();
+    let stopped =
+        PostgresChanged { status: PostgresStatus::Stopped, timeline: None, lsn: None, detail: String::new() };
+    node.store(stopped.into(), None);
+    node.main_is_lost();
+    node.when(&Input::Looked);
+    assert_eq!(node.withheld(), [WithheldRule::NotPromotable]);
+}
+
+#[test]
+fn after_a_run_another_waits_for_the_cool_down() {
+    let mut node = Node::failing_over();
+    node.go_on(|step, _| if step == StepId::WinEpoch { StepOutcome::Failed } else { StepOutcome::Succeeded });
+    assert_eq!(node.run().end, RunEnd::RolledBack);
+    node.main_is_lost();
+    node.when(&Input::Looked);
+    assert_eq!(node.withheld(), [WithheldRule::CoolDown]);
+    node.pass(600_001);
+    let next = RunId(Uuid::from_u128(2));
+    let situation =
+        Situation { me: ME, cluster: &node.cluster, policy: &node.policy, now: node.now, fresh_run: next };
+    assert!(matches!(decide(situation, &Input::Looked)[0].event, Event::FailoverStarted(_)));
+}
+
+#[test]
+fn a_new_supervisor_does_not_act_on_the_verdict_of_the_old_one() {
+    let mut node = Node::secondary();
+    node.main_is_lost();
+    let restarted = SupervisorStarted {
+        name: "beta".to_owned(),
+        version: String::new(),
+        pid: 2,
+        role: Role::Secondary,
+        nodes: Vec::new(),
+        main: Some(MAIN),
+        interrupted_run: None,
+        settings: serde_json::Map::new(),
+    };
+    node.store(restarted.into(), None);
+    assert!(node.when(&Input::Booted).is_empty() && node.when(&Input::Looked).is_empty());
+}
+
+#[test]
+fn a_main_fences_itself_for_a_later_epoch_only() {
+    let mut node = Node::failing_over();
+    node.go_on(success);
+    let request = |epoch| Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(epoch) });
+    assert!(node.when(&request(2)).is_empty(), "its own epoch fences nobody");
+    let facts = node.when(&request(3));
+    assert!(matches!(&facts[..], [Event::FencingStarted(_)]));
+    let effect = effects(ME, &node.cluster, None, &facts[0]);
+    assert_eq!(effect, [Effect::Fence { epoch: Epoch(3), again: false }]);
+    assert!(node.when(&request(4)).is_empty(), "fencing is under way already");
+}
+
+#[test]
+fn a_superseded_main_is_fenced_by_the_announcement_itself_and_again_after_a_restart() {
+    let mut node = Node::failing_over();
+    node.go_on(success);
+    let announced = Event::from(MainAnnounced {
+        main: MAIN,
+        epoch: Epoch(3),
+        timeline: None,
+        switchpoint: None,
+        announced_by: MAIN,
+        learned_by: LearnedBy::Heartbeat,
+    });
+    node.store(announced.clone(), None);
+    let fence = [Effect::Fence { epoch: Epoch(3), again: false }];
+    assert_eq!(effects(ME, &node.cluster, None, &announced), fence);
+    assert_eq!(outstanding(ME, &node.cluster), fence);
+}
+
+#[test]
+fn a_secondary_follows_an_announced_main() {
+    let mut node = Node::secondary();
+    let announced = Event::from(MainAnnounced {
+        main: NodeId(3),
+        epoch: Epoch(2),
+        timeline: None,
+        switchpoint: None,
+        announced_by: NodeId(3),
+        learned_by: LearnedBy::Notice,
+    });
+    node.store(announced.clone(), None);
+    assert_eq!(effects(ME, &node.cluster, None, &announced), [Effect::Follow(NodeId(3))]);
+}

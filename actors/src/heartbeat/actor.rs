@@ -1,0 +1,234 @@
+//! The shell: it probes on every tick, hands what it sees to the decider, and stores what follows.
+
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
+use interrex_events::{Draft, NodeId, NodeSeq, StepOutcome};
+use interrex_projections::{Cluster, Projection};
+
+use super::{
+    decider::{Input, Situation, Timing, Watch},
+    lease::{Grant, LeasePort},
+};
+use crate::{
+    barrier,
+    journal::refold,
+    messages::{Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, StepReport},
+    node::{Fatal, Shared},
+    ports::PeersPort,
+};
+
+/// Probes peers and judges main.
+pub struct HeartbeatActor {
+    shared: Arc<Shared>,
+    peers: Rc<dyn PeersPort>,
+    lease: Rc<dyn LeasePort>,
+    timing: Timing,
+    cluster: Cluster,
+    folded: NodeSeq,
+    watch: Watch,
+    /// At most one probe of each peer is under way.
+    probing: BTreeSet<NodeId>,
+}
+
+impl HeartbeatActor {
+    /// An instance whose fold is rebuilt from the journal. What it saw itself begins anew.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn rebuilt(
+        shared: &Arc<Shared>,
+        peers: &Rc<dyn PeersPort>,
+        lease: &Rc<dyn LeasePort>,
+    ) -> Result<Self, Fatal> {
+        let (cluster, folded) = refold(shared)?;
+        let settings = &shared.settings;
+        let timing = Timing {
+            probe_interval: settings.probe_interval,
+            probe_timeout: settings.probe_timeout,
+            threshold_ms: settings.failover.threshold_ms,
+        };
+        Ok(Self {
+            shared: shared.clone(),
+            peers: peers.clone(),
+            lease: lease.clone(),
+            timing,
+            cluster,
+            folded,
+            watch: Watch::default(),
+            probing: BTreeSet::new(),
+        })
+    }
+
+    /// Connects the lines that lead here.
+    pub fn bind(shared: &Shared, address: &Addr<Self>) {
+        let lines = &shared.lines;
+        lines.heartbeat_persisted.bind(address.clone().recipient());
+        lines.measured.bind(address.clone().recipient());
+        lines.probe_ended.bind(address.clone().recipient());
+        lines.claim.bind(address.clone().recipient());
+        lines.close_windows.bind(address.clone().recipient());
+        lines.heartbeat_step.bind(address.clone().recipient());
+    }
+
+    fn take(&mut self, input: Input) {
+        let situation = Situation {
+            me: self.shared.settings.me,
+            cluster: &self.cluster,
+            timing: &self.timing,
+            now: self.shared.env.moment(),
+        };
+        let verdict = self.watch.decide(situation, input);
+        self.shared.measured(|view| (view.lag, view.main_silent_since) = (verdict.lag, verdict.silent_since));
+        if verdict.facts.is_empty() {
+            return;
+        }
+        let append = self.shared.lines.append.clone();
+        tokio::task::spawn_local(async move {
+            // a journal that fails ends the process by itself; a restarted journal actor reads what it stored
+            let _ = append.ask(Append(verdict.facts)).await;
+        });
+    }
+
+    fn tick(&mut self, context: &mut Context<Self>) {
+        barrier::panic_if_asked("heartbeat");
+        self.take(Input::Tick);
+        let peers: Vec<NodeId> = self.shared.settings.peers().map(|spec| spec.node).collect();
+        for peer in peers {
+            if self.probing.insert(peer) {
+                self.probe(peer);
+            }
+        }
+        // an absolute schedule would answer a stall with a burst of ticks
+        let pause = self.watch.until_next_probe(&self.timing, self.shared.env.moment());
+        let next = fut::wrap_future::<_, Self>(tokio::time::sleep(pause));
+        context.spawn(next.map(|(), actor, context| actor.tick(context)));
+    }
+
+    /// Asks everything that could speak for a peer at the same time; its databases only if it is main.
+    fn probe(&self, peer: NodeId) {
+        let (shared, peers) = (self.shared.clone(), self.peers.clone());
+        let is_main = self.cluster.nodes.is_main(peer);
+        let limit = self.timing.probe_timeout;
+        tokio::task::spawn_local(async move {
+            let began = shared.env.moment();
+            let own = shared.report();
+            let late = || format!("no answer within {limit:?}");
+            let supervisor = async {
+                tokio::time::timeout(limit, peers.exchange(peer, &own)).await.unwrap_or_else(|_| Err(late()))
+            };
+            let postgres = async {
+                if !is_main {
+                    return None;
+                }
+                Some(tokio::time::timeout(limit, peers.postgres(peer)).await.unwrap_or_else(|_| Err(late())))
+            };
+            let redis = async {
+                if !is_main {
+                    return None;
+                }
+                tokio::time::timeout(limit, peers.redis(peer)).await.unwrap_or_else(|_| Some(Err(late())))
+            };
+            let (supervisor, postgres, redis) = tokio::join!(supervisor, postgres, redis);
+            if let Ok(report) = &supervisor {
+                follow_clock(&shared, report.hlc);
+            }
+            let ended = shared.env.moment();
+            shared.lines.probe_ended.tell(ProbeEnded { peer, began, ended, supervisor, postgres, redis });
+        });
+    }
+}
+
+/// What is recorded here next comes after what the peer recorded.
+fn follow_clock(shared: &Shared, remote: interrex_events::Hlc) {
+    if let Err(too_far) = shared.journal.observe_clock(remote) {
+        tracing::warn!(%too_far, "a peer's clock is not followed");
+    }
+}
+
+impl Actor for HeartbeatActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.tick(context);
+    }
+}
+
+impl Handler<Persisted> for HeartbeatActor {
+    type Result = ();
+
+    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
+        let known = self.folded;
+        for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
+            self.cluster.apply(envelope);
+            self.folded = envelope.node_seq;
+        }
+    }
+}
+
+impl Handler<ProbeEnded> for HeartbeatActor {
+    type Result = ();
+
+    fn handle(&mut self, probe: ProbeEnded, _: &mut Self::Context) {
+        self.probing.remove(&probe.peer);
+        self.take(Input::ProbeEnded(Box::new(probe)));
+    }
+}
+
+impl Handler<Measured> for HeartbeatActor {
+    type Result = ();
+
+    fn handle(&mut self, measured: Measured, _: &mut Self::Context) {
+        self.take(Input::Measured(Box::new(measured)));
+    }
+}
+
+impl Handler<Claim> for HeartbeatActor {
+    type Result = ();
+
+    fn handle(&mut self, claim: Claim, _: &mut Self::Context) {
+        self.take(Input::Claim(claim));
+    }
+}
+
+impl Handler<RunStep> for HeartbeatActor {
+    type Result = ();
+
+    /// The step `win_epoch`: the lease is this actor's.
+    fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
+        let (shared, lease) = (self.shared.clone(), self.lease.clone());
+        let me = shared.settings.me;
+        let work = async move {
+            barrier::make_step(&shared, &order, async {
+                match lease.win(me, order.run.epoch).await {
+                    Grant::Granted { by } => StepReport::new(
+                        StepOutcome::Succeeded,
+                        format!("epoch {} granted by {by}", order.run.epoch),
+                    )
+                    .with("granted_by", by),
+                    Grant::NobodyToAsk => StepReport::new(
+                        StepOutcome::Succeeded,
+                        format!(
+                            "epoch {} taken; quorum none: nobody was asked (unprotected)",
+                            order.run.epoch
+                        ),
+                    )
+                    .with("protected", false),
+                    Grant::Refused { reason } => StepReport::new(StepOutcome::Refused, reason),
+                }
+            })
+            .await;
+        };
+        context.spawn(work.into_actor(self));
+    }
+}
+
+impl Handler<CloseWindows> for HeartbeatActor {
+    type Result = Vec<Draft>;
+
+    fn handle(&mut self, _: CloseWindows, _: &mut Self::Context) -> Self::Result {
+        let epoch = self.cluster.nodes.epoch;
+        let windows = self.watch.close_windows(self.shared.env.moment());
+        windows.into_iter().map(|event| Draft::new(epoch, event)).collect()
+    }
+}

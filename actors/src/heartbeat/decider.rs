@@ -1,0 +1,693 @@
+//! When is main lost? A pure state machine over probes, measurements and ticks.
+//!
+//! Silence is measured on the monotonic clock from the last good sign. A good sign is main's PostgreSQL
+//! answering as a primary, main's supervisor vouching for it, or fresh log arriving from it; one is enough.
+//! No verdict without one good sign since this supervisor started (facts, S6), none by time in which this
+//! supervisor did not run itself (facts, Sentinel's TILT), none without two probes that failed.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use interrex_events::{
+    ClockJumped, Draft, Epoch, Event, Evidence, FailoverWithheld, Finding, HeartbeatsObserved, LastReport,
+    Lsn, MainAnnounced, MainLost, MainRecovered, MainSeen, MainSuspected, NodeId, NoticeRefused,
+    PeerReachable, PeerUnreachable, PostgresStatus, SupervisorStalled, WithheldRule,
+};
+use interrex_projections::{Cluster, human_ms};
+
+use crate::{
+    env::{Moment, ms},
+    messages::{Claim, Measured, ProbeEnded},
+    report::{Lag, NodeReport},
+};
+
+/// Probes without a good sign before main is suspected: one lost packet is nothing.
+const SUSPECT_AFTER_MISSES: u32 = 2;
+/// Probes without an answer before a peer that is not main counts as unreachable.
+const UNREACHABLE_AFTER_MISSES: u32 = 3;
+/// How long a heartbeat window is.
+const WINDOW: Duration = Duration::from_secs(300);
+/// Misses that one window lists; it is closed early when it is full, so that none is left out.
+const WINDOW_MISSES_LIMIT: usize = 256;
+/// The least gap between two ticks that is taken for a stall.
+const STALL_FLOOR: Duration = Duration::from_secs(1);
+/// The largest step of the wall clock between two ticks that is taken for slewing.
+const CLOCK_STEP_LIMIT_MS: u64 = 1_000;
+
+/// What does not change.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// How often peers are probed.
+    pub probe_interval: Duration,
+    /// When one probe is given up.
+    pub probe_timeout: Duration,
+    /// How long main may be silent.
+    pub threshold_ms: u64,
+}
+
+impl Timing {
+    fn stall_tolerance(&self) -> Duration {
+        STALL_FLOOR.max(3 * self.probe_interval)
+    }
+
+    /// How old the log receiver's last message may be to speak for main.
+    fn receiver_freshness(&self) -> Duration {
+        self.probe_interval + self.probe_timeout
+    }
+}
+
+/// What a decision is made from, beside the watch itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// The fold of the journal.
+    pub cluster: &'a Cluster,
+    /// Intervals and limits.
+    pub timing: &'a Timing,
+    /// Now.
+    pub now: Moment,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// A probe ended.
+    ProbeEnded(Box<ProbeEnded>),
+    /// The local servers were measured.
+    Measured(Box<Measured>),
+    /// Somebody said who is main.
+    Claim(Claim),
+}
+
+/// Everything this supervisor saw since it started. It is not in the journal: a new supervisor judges by what
+/// it sees itself.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    last_input: Option<Moment>,
+    main: Option<MainWatch>,
+    peers: BTreeMap<NodeId, PeerWatch>,
+    measured: Option<Measured>,
+    /// The newest claim that was taken up and may not be folded yet.
+    believed: Option<Epoch>,
+}
+
+/// What was seen of main.
+#[derive(Debug, Clone)]
+struct MainWatch {
+    main: NodeId,
+    /// From when its silence counts: the last good sign, or the end of a stall, or the begin of the watch.
+    silent_since: Moment,
+    /// When it last gave a good sign at all.
+    last_good: Option<Moment>,
+    /// When it last answered itself, by its PostgreSQL or its supervisor, or when that began to count.
+    answered: Moment,
+    missed: u32,
+    first_miss_at: Option<DateTime<Utc>>,
+    suspected: bool,
+    lost: bool,
+    withheld: Vec<WithheldRule>,
+    evidence: Evidence,
+    report: Option<Report>,
+}
+
+/// Main's last report of its own log.
+#[derive(Debug, Clone, Copy)]
+struct Report {
+    lsn: Lsn,
+    at: Moment,
+    caught_up_at: Option<Moment>,
+}
+
+/// What was seen of a peer, for its window and its reachability.
+#[derive(Debug, Clone)]
+struct PeerWatch {
+    window_since: Moment,
+    answered: u32,
+    round_trips: [u32; 11],
+    missed_at_ms: Vec<u32>,
+    misses: u32,
+    reachable: Option<bool>,
+    last_answer: Option<Moment>,
+}
+
+/// What a decision came to.
+#[derive(Debug, Default)]
+pub struct Judgement {
+    /// The facts to store.
+    pub facts: Vec<Draft>,
+    /// How far this node is behind main.
+    pub lag: Option<Lag>,
+    /// Since when main is silent.
+    pub silent_since: Option<Moment>,
+}
+
+impl Watch {
+    /// Takes an input in and says what follows from it.
+    pub fn decide(&mut self, situation: Situation<'_>, input: Input) -> Judgement {
+        self.turn_to_main(situation);
+        let mut facts = self.notice_own_stall(situation);
+        facts.extend(match input {
+            Input::Tick => self.close_old_windows(situation.now),
+            Input::ProbeEnded(probe) => self.probe_ended(situation, &probe),
+            Input::Measured(measured) => self.take_measure(situation, *measured),
+            Input::Claim(claim) if Some(claim.epoch) <= self.believed => Vec::new(),
+            Input::Claim(claim) => judge_claim(situation, &claim),
+        });
+        for fact in &facts {
+            if let Event::MainAnnounced(announced) = fact {
+                self.believed = Some(announced.epoch);
+            }
+        }
+        let epoch = situation.cluster.nodes.epoch;
+        Judgement {
+            facts: facts.into_iter().map(|event| Draft::new(epoch, event)).collect(),
+            lag: self.lag(situation),
+            silent_since: self.main.as_ref().map(|main| main.silent_since),
+        }
+    }
+
+    /// How long to wait for the next probes: a suspected main is asked once more just when its time is up.
+    #[must_use]
+    pub fn until_next_probe(&self, timing: &Timing, now: Moment) -> Duration {
+        let suspected = self.main.as_ref().filter(|main| main.suspected && !main.lost);
+        let left_ms =
+            suspected.map(|main| timing.threshold_ms.saturating_sub(now.ms_since(main.silent_since)));
+        let left = left_ms.filter(|left| *left > 0).map(Duration::from_millis);
+        left.map_or(timing.probe_interval, |left| left.min(timing.probe_interval))
+    }
+
+    /// Windows that are still open, for a supervisor that ends.
+    pub fn close_windows(&mut self, now: Moment) -> Vec<Event> {
+        let peers: Vec<NodeId> = self.peers.keys().copied().collect();
+        peers.into_iter().filter_map(|peer| self.close_window(peer, now)).collect()
+    }
+
+    /// Watches whoever is main now; a new main is watched from the begin.
+    fn turn_to_main(&mut self, situation: Situation<'_>) {
+        let main = situation.cluster.nodes.main.filter(|main| *main != situation.me);
+        if main != self.main.as_ref().map(|watch| watch.main) {
+            self.main = main.map(|main| MainWatch::new(main, situation.now));
+        }
+    }
+
+    // ---- this supervisor's own health ----------------------------------------------------------------------
+
+    /// Before anything is judged: did this supervisor run all the time, and did the wall clock?
+    fn notice_own_stall(&mut self, situation: Situation<'_>) -> Vec<Event> {
+        let now = situation.now;
+        let Some(last) = self.last_input.replace(now) else { return Vec::new() };
+        let mut facts = Vec::new();
+        let gap = now.monotonic.saturating_sub(last.monotonic);
+        let tolerance = situation.timing.probe_interval + situation.timing.stall_tolerance();
+        if gap > tolerance {
+            facts.extend(self.stalled(situation, gap, tolerance));
+        }
+        let wall_ms = (now.wall - last.wall).num_milliseconds();
+        let step_ms = wall_ms - i64::try_from(ms(gap)).unwrap_or(i64::MAX);
+        if step_ms.unsigned_abs() > CLOCK_STEP_LIMIT_MS {
+            facts.extend(self.clock_jumped(situation, step_ms));
+        }
+        facts
+    }
+
+    fn close_old_windows(&mut self, now: Moment) -> Vec<Event> {
+        let old = |peer: &PeerWatch| now.monotonic.saturating_sub(peer.window_since.monotonic) >= WINDOW;
+        let over: Vec<NodeId> = self.peers.iter().filter(|(_, peer)| old(peer)).map(|(id, _)| *id).collect();
+        over.into_iter().filter_map(|peer| self.close_window(peer, now)).collect()
+    }
+
+    /// The silence of this time may be one's own: it does not count against main.
+    fn stalled(&mut self, situation: Situation<'_>, gap: Duration, tolerance: Duration) -> Vec<Event> {
+        let stalled = SupervisorStalled { stalled_ms: ms(gap), tolerance_ms: ms(tolerance) };
+        let mut facts = vec![stalled.into()];
+        if let Some(main) = &mut self.main {
+            let silent_ms = situation.now.ms_since(main.silent_since);
+            (main.silent_since, main.answered, main.missed, main.lost) =
+                (situation.now, situation.now, 0, false);
+            if silent_ms >= situation.timing.threshold_ms {
+                let detail = format!(
+                    "nothing was heard of main for {}, but this supervisor itself did not run for {} of it; the silence \
+                     is measured anew",
+                    human_ms(silent_ms),
+                    human_ms(ms(gap))
+                );
+                facts.push(main.withhold(situation, WithheldRule::OwnStall, detail, Some(silent_ms)));
+                main.withheld.clear();
+            }
+        }
+        facts
+    }
+
+    fn clock_jumped(&mut self, situation: Situation<'_>, step_ms: i64) -> Vec<Event> {
+        let mut facts = vec![ClockJumped { step_ms, tolerance_ms: CLOCK_STEP_LIMIT_MS }.into()];
+        let threshold_ms = situation.timing.threshold_ms;
+        if let Some(main) = &mut self.main
+            && step_ms.unsigned_abs() >= threshold_ms
+        {
+            let silent_ms = situation.now.ms_since(main.silent_since);
+            let detail = format!(
+                "by the wall clock main would have been silent for {} more; by the monotonic clock it is {}",
+                human_ms(step_ms.unsigned_abs()),
+                human_ms(silent_ms)
+            );
+            facts.push(main.withhold(situation, WithheldRule::ClockJump, detail, Some(silent_ms)));
+            main.withheld.retain(|rule| *rule != WithheldRule::ClockJump);
+        }
+        facts
+    }
+
+    // ---- probes --------------------------------------------------------------------------------------------
+
+    fn probe_ended(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
+        let mut facts = self.note_probe(situation, probe);
+        if let Ok(report) = &probe.supervisor {
+            let claim = claim_of(report).filter(|claim| Some(claim.epoch) > self.believed);
+            facts.extend(claim.and_then(|claim| judge_report(situation, &claim)));
+        }
+        let receiver = self.receiver_finding(situation);
+        let Some(main) = self.main.as_mut().filter(|main| main.main == probe.peer) else { return facts };
+        main.take_probe(situation, probe, receiver, &mut facts);
+        // only a probe that just failed can bring the verdict, never the mere passing of time
+        facts.extend(self.judge_main(situation));
+        facts
+    }
+
+    /// The window of one peer, and whether it can be reached at all.
+    fn note_probe(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
+        let is_main = self.main.as_ref().is_some_and(|main| main.main == probe.peer);
+        let peer = self.peers.entry(probe.peer).or_insert_with(|| PeerWatch::new(probe.began));
+        let answered = probe.supervisor.is_ok();
+        peer.note(probe, answered);
+        let mut facts = Vec::new();
+        // main's reachability is told by the verdicts on main
+        if answered && peer.reachable != Some(true) {
+            let silent_ms = peer.last_answer.map(|at| probe.ended.ms_since(at));
+            peer.reachable = Some(true);
+            if !is_main {
+                facts.push(PeerReachable { peer: probe.peer, silent_ms }.into());
+            }
+        } else if let Err(detail) = &probe.supervisor
+            && peer.misses >= UNREACHABLE_AFTER_MISSES
+            && peer.reachable != Some(false)
+        {
+            peer.reachable = Some(false);
+            if !is_main {
+                facts.push(PeerUnreachable { peer: probe.peer, detail: detail.clone() }.into());
+            }
+        }
+        if answered {
+            peer.last_answer = Some(probe.ended);
+        }
+        if peer.missed_at_ms.len() >= WINDOW_MISSES_LIMIT {
+            facts.extend(self.close_window(probe.peer, situation.now));
+        }
+        facts
+    }
+
+    fn close_window(&mut self, id: NodeId, now: Moment) -> Option<Event> {
+        let peer = self.peers.get_mut(&id)?;
+        let window = HeartbeatsObserved {
+            peer: id,
+            since: peer.window_since.wall,
+            window_ms: now.ms_since(peer.window_since),
+            answered: std::mem::take(&mut peer.answered),
+            round_trips: std::mem::take(&mut peer.round_trips),
+            missed_at_ms: std::mem::take(&mut peer.missed_at_ms),
+        };
+        peer.window_since = now;
+        (window.answered > 0 || !window.missed_at_ms.is_empty()).then(|| window.into())
+    }
+
+    fn receiver_finding(&self, situation: Situation<'_>) -> Finding {
+        let Some(measured) = &self.measured else { return Finding::unknown("not measured yet") };
+        let Some(heard) = measured.receiver_heard else {
+            return Finding::bad(format!("no log is received (PostgreSQL {})", measured.postgres.status));
+        };
+        let age = heard + situation.now.monotonic.saturating_sub(measured.at.monotonic);
+        let text = format!("last heard from main {} ago", human_ms(ms(age)));
+        if age <= situation.timing.receiver_freshness() {
+            Finding::good(text)
+        } else {
+            Finding::unknown(text)
+        }
+    }
+
+    // ---- lag -----------------------------------------------------------------------------------------------
+
+    fn take_measure(&mut self, situation: Situation<'_>, measured: Measured) -> Vec<Event> {
+        if let Some(report) = self.main.as_mut().and_then(|main| main.report.as_mut())
+            && measured.postgres.lsn.is_some_and(|own| own >= report.lsn)
+        {
+            report.caught_up_at = Some(measured.at);
+        }
+        self.measured = Some(measured);
+        let receiver = self.receiver_finding(situation);
+        if let Some(main) = &mut self.main {
+            // log that arrives from main is a sign of it, whatever became of the probes
+            if receiver.is_good() && main.last_good.is_some() {
+                main.silent_since = situation.now;
+                main.last_good = Some(situation.now);
+            }
+            main.evidence.wal_receiver = receiver;
+        }
+        Vec::new()
+    }
+
+    fn lag(&self, situation: Situation<'_>) -> Option<Lag> {
+        let main = self.main.as_ref()?;
+        let report = main.report?;
+        let own = self.measured.as_ref()?.postgres.lsn?;
+        let since = report.caught_up_at.unwrap_or(report.at);
+        let bytes = report.lsn.bytes_ahead_of(own);
+        let behind_ms = if bytes == 0 && main.missed == 0 { 0 } else { situation.now.ms_since(since) };
+        Some(Lag { bytes, seconds: seconds(behind_ms), lower_bound: main.missed > 0, main_lsn: report.lsn })
+    }
+
+    // ---- the verdict ---------------------------------------------------------------------------------------
+
+    fn judge_main(&mut self, situation: Situation<'_>) -> Vec<Event> {
+        let Some(main) = &mut self.main else { return Vec::new() };
+        if situation.cluster.nodes.is_superseded(situation.me) {
+            return Vec::new();
+        }
+        let threshold_ms = situation.timing.threshold_ms;
+        let silent_ms = situation.now.ms_since(main.silent_since);
+        let unanswered_ms = situation.now.ms_since(main.answered);
+        if main.missed < SUSPECT_AFTER_MISSES || main.lost {
+            return Vec::new();
+        }
+        if main.last_good.is_none() {
+            if silent_ms < threshold_ms {
+                return Vec::new();
+            }
+            let detail = "main has not been seen once since this supervisor started: it may never have been up, or this \
+                          node may be the one that is cut off; promote by hand if main is really gone"
+                .to_owned();
+            return main.withhold_once(
+                situation,
+                WithheldRule::MainNeverSeenSinceBoot,
+                detail,
+                Some(silent_ms),
+            );
+        }
+        if silent_ms >= threshold_ms {
+            main.lost = true;
+            let lost = MainLost {
+                main: main.main,
+                silent_ms,
+                threshold_ms,
+                evidence: main.evidence.clone(),
+                last_report: main.last_report(),
+            };
+            return vec![lost.into()];
+        }
+        if unanswered_ms >= threshold_ms && main.evidence.wal_receiver.is_good() {
+            let detail = format!(
+                "main has not answered for {}, but its log still arrives here: it is alive",
+                human_ms(unanswered_ms)
+            );
+            return main.withhold_once(
+                situation,
+                WithheldRule::WalStillStreaming,
+                detail,
+                Some(unanswered_ms),
+            );
+        }
+        Vec::new()
+    }
+}
+
+impl MainWatch {
+    fn new(main: NodeId, now: Moment) -> Self {
+        let nothing = || Finding::unknown("not asked yet");
+        Self {
+            main,
+            silent_since: now,
+            last_good: None,
+            answered: now,
+            missed: 0,
+            first_miss_at: None,
+            suspected: false,
+            lost: false,
+            withheld: Vec::new(),
+            evidence: Evidence {
+                supervisor: nothing(),
+                postgres: nothing(),
+                redis: nothing(),
+                wal_receiver: nothing(),
+                last_good_at: None,
+                missed_probes: 0,
+            },
+            report: None,
+        }
+    }
+
+    fn take_probe(
+        &mut self,
+        situation: Situation<'_>,
+        probe: &ProbeEnded,
+        receiver: Finding,
+        facts: &mut Vec<Event>,
+    ) {
+        let supervisor = supervisor_finding(probe);
+        let postgres = postgres_finding(probe);
+        let answered = postgres.is_good() || supervisor.is_good();
+        let only_postgres = postgres.is_good() && probe.supervisor.is_err();
+        let only_supervisor = supervisor.is_good() && !postgres.is_good();
+        self.evidence = Evidence {
+            supervisor,
+            postgres,
+            redis: redis_finding(probe),
+            wal_receiver: receiver,
+            last_good_at: self.last_good.map(|at| at.wall),
+            missed_probes: self.missed,
+        };
+        self.take_report(probe);
+        if answered {
+            self.good_sign(situation, probe, facts);
+        } else {
+            self.missed += 1;
+            self.evidence.missed_probes = self.missed;
+            self.first_miss_at = self.first_miss_at.or(Some(probe.began.wall));
+            if self.missed == SUSPECT_AFTER_MISSES && self.last_good.is_some() && !self.suspected {
+                self.suspected = true;
+                let evidence = self.evidence.clone();
+                let threshold_ms = situation.timing.threshold_ms;
+                facts.push(MainSuspected { main: self.main, evidence, threshold_ms }.into());
+            }
+        }
+        if only_postgres {
+            let detail =
+                "main's supervisor does not answer, but its PostgreSQL does: clients are served".to_owned();
+            facts.extend(self.withhold_once(situation, WithheldRule::PostgresStillAnswers, detail, None));
+        } else if only_supervisor {
+            let detail = format!(
+                "main's PostgreSQL does not answer here ({}), but its supervisor says that it serves: the way there is broken, \
+                 not main",
+                self.evidence.postgres.detail
+            );
+            facts.extend(self.withhold_once(situation, WithheldRule::SupervisorVouches, detail, None));
+        } else if answered {
+            self.withheld.retain(|rule| {
+                !matches!(rule, WithheldRule::PostgresStillAnswers | WithheldRule::SupervisorVouches)
+            });
+        }
+    }
+
+    fn good_sign(&mut self, situation: Situation<'_>, probe: &ProbeEnded, facts: &mut Vec<Event>) {
+        let silent_ms = probe.ended.ms_since(self.answered);
+        if self.last_good.is_none() {
+            let epoch = situation.cluster.nodes.epoch;
+            facts.push(MainSeen { main: self.main, epoch, evidence: self.evidence.clone() }.into());
+        } else if self.suspected || self.lost {
+            let threshold_ms = situation.timing.threshold_ms;
+            let evidence = self.evidence.clone();
+            facts.push(MainRecovered { main: self.main, silent_ms, threshold_ms, evidence }.into());
+        }
+        // an answer that was under way during a stall does not take back what the stall set
+        let from =
+            if probe.ended.monotonic > self.silent_since.monotonic { probe.ended } else { self.silent_since };
+        (self.silent_since, self.answered, self.last_good) = (from, from, Some(probe.ended));
+        (self.missed, self.first_miss_at, self.suspected, self.lost) = (0, None, false, false);
+        self.withheld.retain(|rule| {
+            matches!(rule, WithheldRule::PostgresStillAnswers | WithheldRule::SupervisorVouches)
+        });
+    }
+
+    /// The end of main's log, by itself or by its supervisor, whichever is further.
+    fn take_report(&mut self, probe: &ProbeEnded) {
+        let direct =
+            probe.postgres.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|main| main.writable);
+        let told =
+            probe.supervisor.as_ref().ok().filter(|report| report.postgres.status == PostgresStatus::Primary);
+        let lsn = direct.and_then(|main| main.lsn).max(told.and_then(|report| report.postgres.lsn));
+        if let Some(lsn) = lsn {
+            let caught_up_at = self.report.and_then(|report| report.caught_up_at);
+            self.report = Some(Report { lsn, at: probe.ended, caught_up_at });
+        }
+    }
+
+    fn last_report(&self) -> Option<LastReport> {
+        self.report.map(|report| LastReport {
+            lsn: report.lsn,
+            reported_at: report.at.wall,
+            caught_up_at: report.caught_up_at.map(|at| at.wall),
+            first_miss_at: self.first_miss_at,
+        })
+    }
+
+    fn withhold(
+        &mut self,
+        situation: Situation<'_>,
+        rule: WithheldRule,
+        detail: String,
+        silent_ms: Option<u64>,
+    ) -> Event {
+        self.withheld.push(rule);
+        let evidence = Some(self.evidence.clone());
+        let threshold_ms = situation.timing.threshold_ms;
+        FailoverWithheld { main: self.main, rule, detail, silent_ms, threshold_ms, evidence }.into()
+    }
+
+    /// A rule is recorded once for as long as it goes on: a quiet day stays quiet.
+    fn withhold_once(
+        &mut self,
+        situation: Situation<'_>,
+        rule: WithheldRule,
+        detail: String,
+        silent_ms: Option<u64>,
+    ) -> Vec<Event> {
+        if self.withheld.contains(&rule) {
+            return Vec::new();
+        }
+        vec![self.withhold(situation, rule, detail, silent_ms)]
+    }
+}
+
+impl PeerWatch {
+    fn new(since: Moment) -> Self {
+        Self {
+            window_since: since,
+            answered: 0,
+            round_trips: [0; 11],
+            missed_at_ms: Vec::new(),
+            misses: 0,
+            reachable: None,
+            last_answer: None,
+        }
+    }
+
+    fn note(&mut self, probe: &ProbeEnded, answered: bool) {
+        if answered {
+            let took_ms = probe.ended.ms_since(probe.began);
+            let class =
+                HeartbeatsObserved::BOUNDS_MS.iter().position(|bound| took_ms <= *bound).unwrap_or(10);
+            self.round_trips[class] += 1;
+            self.answered += 1;
+            self.misses = 0;
+        } else {
+            let offset = probe.began.ms_since(self.window_since);
+            self.missed_at_ms.push(u32::try_from(offset).unwrap_or(u32::MAX));
+            self.misses += 1;
+        }
+    }
+}
+
+fn supervisor_finding(probe: &ProbeEnded) -> Finding {
+    match &probe.supervisor {
+        Err(error) => Finding::bad(error.clone()),
+        Ok(report) if report.postgres.status == PostgresStatus::Primary => {
+            Finding::good("answers, and says that its PostgreSQL serves")
+        }
+        Ok(report) => {
+            Finding::bad(format!("answers, and says that its PostgreSQL is {}", report.postgres.status))
+        }
+    }
+}
+
+fn postgres_finding(probe: &ProbeEnded) -> Finding {
+    match &probe.postgres {
+        None => Finding::unknown("not asked"),
+        Some(Err(error)) => Finding::bad(error.clone()),
+        Some(Ok(main)) if main.writable => Finding::good("answers as a primary"),
+        Some(Ok(_)) => Finding::bad("answers, but as a standby"),
+    }
+}
+
+fn redis_finding(probe: &ProbeEnded) -> Finding {
+    match &probe.redis {
+        None => Finding::unknown("not asked"),
+        Some(Err(error)) => Finding::bad(error.clone()),
+        Some(Ok(role)) => Finding::good(format!("answers as {role}")),
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}
+
+// ---- who is main -------------------------------------------------------------------------------------------
+
+/// What a peer's report says about who is main: only a main speaks for itself.
+fn claim_of(report: &Arc<NodeReport>) -> Option<Claim> {
+    Some(Claim {
+        main: report.main?,
+        epoch: report.epoch,
+        timeline: report.postgres.timeline.filter(|_| report.main == Some(report.node)),
+        switchpoint: report.switchpoint,
+        from: report.node,
+        learned_by: interrex_events::LearnedBy::Heartbeat,
+    })
+}
+
+/// A later epoch is believed, an older one ignored: heartbeats of those who do not know yet are no attack.
+fn judge_report(situation: Situation<'_>, claim: &Claim) -> Option<Event> {
+    (claim.epoch > situation.cluster.nodes.epoch).then(|| announced(claim))
+}
+
+/// A notice of an older epoch, or of another main of this one, is refused, and said so.
+fn judge_claim(situation: Situation<'_>, claim: &Claim) -> Vec<Event> {
+    let nodes = &situation.cluster.nodes;
+    let refusal = if claim.epoch < nodes.epoch {
+        "the epoch is older than the one known here".to_owned()
+    } else if claim.epoch == nodes.epoch && nodes.main != Some(claim.main) {
+        format!(
+            "epoch {} has another main here ({}): two nodes may both think they are main",
+            nodes.epoch,
+            nodes.main.map_or("none".to_owned(), |main| nodes.name(main))
+        )
+    } else if claim.epoch == nodes.epoch {
+        return Vec::new();
+    } else {
+        return vec![announced(claim)];
+    };
+    if claim.learned_by == interrex_events::LearnedBy::Heartbeat {
+        return Vec::new();
+    }
+    let refused = NoticeRefused {
+        announced_by: claim.from,
+        epoch: claim.epoch,
+        known_epoch: nodes.epoch,
+        reason: refusal,
+    };
+    vec![refused.into()]
+}
+
+fn announced(claim: &Claim) -> Event {
+    MainAnnounced {
+        main: claim.main,
+        epoch: claim.epoch,
+        timeline: claim.timeline,
+        switchpoint: claim.switchpoint,
+        announced_by: claim.from,
+        learned_by: claim.learned_by,
+    }
+    .into()
+}
+
+#[cfg(test)]
+#[path = "decider_tests.rs"]
+mod tests;

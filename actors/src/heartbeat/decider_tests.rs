@@ -1,0 +1,341 @@
+//! Given what was seen, when time passes or a probe ends, then these facts follow.
+
+use chrono::TimeDelta;
+use interrex_events::*;
+use interrex_projections::Projection;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    messages::MainPostgres,
+    report::{PostgresFacts, RedisFacts},
+};
+
+const ME: NodeId = NodeId(2);
+const MAIN: NodeId = NodeId(1);
+
+struct Node {
+    cluster: Cluster,
+    timing: Timing,
+    now: Moment,
+    watch: Watch,
+    stated: Vec<Event>,
+}
+
+impl Node {
+    /// A secondary with probes each second and a threshold of five.
+    fn secondary() -> Self {
+        let mut cluster = Cluster::default();
+        let event_id = EventId(Uuid::nil());
+        let wall = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        cluster.apply(&Envelope {
+            event_id,
+            cluster_id: ClusterId(Uuid::nil()),
+            node_id: ME,
+            node_seq: NodeSeq(1),
+            epoch: Epoch(1),
+            hlc: Hlc::from_wall_ms(wall.timestamp_millis()),
+            recorded_at: wall,
+            run_id: None,
+            correlation_id: event_id,
+            causation_id: None,
+            actor: Cause::System,
+            event: SupervisorStarted {
+                name: "beta".to_owned(),
+                version: String::new(),
+                pid: 1,
+                role: Role::Secondary,
+                nodes: Vec::new(),
+                main: Some(MAIN),
+                interrupted_run: None,
+                settings: serde_json::Map::new(),
+            }
+            .into(),
+        });
+        let timing = Timing {
+            probe_interval: Duration::from_secs(1),
+            probe_timeout: Duration::from_secs(1),
+            threshold_ms: 5_000,
+        };
+        let now = Moment { monotonic: Duration::from_secs(1_000), wall };
+        Self { cluster, timing, now, watch: Watch::default(), stated: Vec::new() }
+    }
+
+    fn take(&mut self, input: Input) -> Judgement {
+        let situation = Situation { me: ME, cluster: &self.cluster, timing: &self.timing, now: self.now };
+        let verdict = self.watch.decide(situation, input);
+        self.stated.extend(verdict.facts.iter().map(|draft| draft.event.clone()));
+        verdict
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now.monotonic += Duration::from_millis(ms);
+        self.now.wall += TimeDelta::milliseconds(i64::try_from(ms).unwrap());
+    }
+
+    /// For so many seconds: a tick, then a probe of main with this answer.
+    fn seconds(&mut self, seconds: u32, main: Main) {
+        for _ in 0..seconds {
+            self.pass(1_000);
+            self.take(Input::Tick);
+            self.probe(main);
+        }
+    }
+
+    fn probe(&mut self, main: Main) {
+        let refused = || "connection refused".to_owned();
+        let postgres = match main {
+            Main::Serves | Main::WithoutSupervisor => {
+                Ok(MainPostgres { writable: true, lsn: Some(Lsn(5_000)) })
+            }
+            Main::Dead | Main::BehindABrokenWay => Err(refused()),
+        };
+        let supervisor = match main {
+            Main::Serves | Main::BehindABrokenWay => {
+                Ok(Arc::new(report(MAIN, Epoch(1), PostgresStatus::Primary)))
+            }
+            Main::Dead | Main::WithoutSupervisor => Err(refused()),
+        };
+        let (began, ended) = (self.now, self.now);
+        let probe =
+            ProbeEnded { peer: MAIN, began, ended, supervisor, postgres: Some(postgres), redis: None };
+        self.take(Input::ProbeEnded(Box::new(probe)));
+    }
+
+    fn measure(&mut self, lsn: u64, heard: Option<Duration>) -> Judgement {
+        let postgres = PostgresFacts {
+            status: PostgresStatus::Streaming,
+            timeline: Some(TimelineId(1)),
+            lsn: Some(Lsn(lsn)),
+            replayed: Some(Lsn(lsn)),
+            detail: String::new(),
+        };
+        let redis = RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() };
+        let measured = Measured { at: self.now, postgres, receiver_heard: heard, redis };
+        self.take(Input::Measured(Box::new(measured)))
+    }
+
+    fn kinds(&self) -> Vec<&str> {
+        self.stated.iter().map(Event::kind).collect()
+    }
+
+    fn withheld(&self) -> Vec<WithheldRule> {
+        let rule = |event: &Event| match event {
+            Event::FailoverWithheld(withheld) => Some(withheld.rule),
+            _ => None,
+        };
+        self.stated.iter().filter_map(rule).collect()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Main {
+    Serves,
+    Dead,
+    WithoutSupervisor,
+    BehindABrokenWay,
+}
+
+fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
+    NodeReport {
+        cluster_id: ClusterId(Uuid::nil()),
+        node,
+        name: String::new(),
+        role: Role::Main,
+        status: interrex_projections::NodeStatus::Online,
+        epoch,
+        main: Some(node),
+        switchpoint: None,
+        healthy: true,
+        problems: Vec::new(),
+        postgres: PostgresFacts::silent(postgres, ""),
+        redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+        dependents: BTreeMap::new(),
+        lag: None,
+        main_silent_ms: None,
+        threshold_ms: 0,
+        quorum: String::new(),
+        run: None,
+        journal_heads: Vec::new(),
+        hlc: Hlc::default(),
+        uptime_ms: 0,
+        actors: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn a_main_that_is_silent_for_the_threshold_is_lost_once() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    node.seconds(20, Main::Dead);
+    assert_eq!(node.kinds(), ["main_seen", "main_suspected", "main_lost"]);
+    let Some(Event::MainLost(lost)) = node.stated.last() else { panic!() };
+    assert_eq!(lost.silent_ms, 5_000);
+    assert_eq!(lost.last_report.as_ref().unwrap().lsn, Lsn(5_000));
+}
+
+#[test]
+fn a_main_that_answers_before_the_threshold_is_not_lost_and_that_is_said() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    node.seconds(4, Main::Dead);
+    node.seconds(10, Main::Serves);
+    assert_eq!(node.kinds(), ["main_seen", "main_suspected", "main_recovered"]);
+    let Some(Event::MainRecovered(recovered)) = node.stated.last() else { panic!() };
+    assert_eq!((recovered.silent_ms, recovered.threshold_ms), (5_000, 5_000));
+}
+
+#[test]
+fn a_quiet_day_is_quiet() {
+    let mut node = Node::secondary();
+    node.seconds(610, Main::Serves);
+    assert_eq!(node.kinds(), ["main_seen", "heartbeats_observed", "heartbeats_observed"]);
+    let Event::HeartbeatsObserved(window) = &node.stated[1] else { panic!() };
+    assert_eq!(window.answered + u32::try_from(window.missed_at_ms.len()).unwrap(), 300);
+}
+
+#[test]
+fn a_secondary_that_starts_while_main_is_down_judges_nobody() {
+    let mut node = Node::secondary();
+    node.seconds(600, Main::Dead);
+    assert_eq!(node.withheld(), [WithheldRule::MainNeverSeenSinceBoot]);
+    assert!(!node.kinds().contains(&"main_lost"));
+}
+
+#[test]
+fn one_witness_is_enough_for_main() {
+    for (main, rule) in [
+        (Main::WithoutSupervisor, WithheldRule::PostgresStillAnswers),
+        (Main::BehindABrokenWay, WithheldRule::SupervisorVouches),
+    ] {
+        let mut node = Node::secondary();
+        node.seconds(10, Main::Serves);
+        node.seconds(100, main);
+        assert_eq!(node.withheld(), [rule], "recorded once, however long it goes on");
+        assert!(!node.kinds().contains(&"main_lost"));
+    }
+}
+
+#[test]
+fn log_that_still_arrives_speaks_for_a_main_that_does_not_answer() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    for _ in 0..60 {
+        node.measure(5_000, Some(Duration::from_millis(100)));
+        node.seconds(1, Main::Dead);
+    }
+    assert_eq!(node.withheld(), [WithheldRule::WalStillStreaming]);
+    assert!(!node.kinds().contains(&"main_lost"));
+    // the log stops too: then silence counts from the last of it
+    node.measure(5_000, None);
+    node.seconds(6, Main::Dead);
+    assert!(node.kinds().contains(&"main_lost"));
+}
+
+#[test]
+fn an_open_connection_that_says_nothing_is_no_witness() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    for second in 0..6 {
+        node.measure(5_000, Some(Duration::from_secs(10 + second)));
+        node.seconds(1, Main::Dead);
+    }
+    assert!(node.kinds().contains(&"main_lost"));
+}
+
+#[test]
+fn a_supervisor_that_was_frozen_does_not_blame_main_for_it() {
+    for dead_after in [false, true] {
+        let mut node = Node::secondary();
+        node.seconds(10, Main::Serves);
+        node.pass(10_000);
+        // whichever comes first after the freeze, a probe that ran into its limit or the tick
+        node.probe(Main::Dead);
+        node.take(Input::Tick);
+        assert!(node.kinds().contains(&"supervisor_stalled"));
+        assert_eq!(node.withheld(), [WithheldRule::OwnStall]);
+        assert!(!node.kinds().contains(&"main_lost"));
+        node.seconds(4, if dead_after { Main::Dead } else { Main::Serves });
+        assert!(!node.kinds().contains(&"main_lost"), "the silence is measured anew");
+        node.seconds(2, if dead_after { Main::Dead } else { Main::Serves });
+        assert_eq!(node.kinds().contains(&"main_lost"), dead_after);
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_loses_nobody() {
+    for hours in [1, -1] {
+        let mut node = Node::secondary();
+        node.seconds(10, Main::Serves);
+        node.now.wall += TimeDelta::hours(hours);
+        node.seconds(10, Main::Serves);
+        assert_eq!(node.kinds(), ["main_seen", "clock_jumped", "failover_withheld"]);
+        assert_eq!(node.withheld(), [WithheldRule::ClockJump]);
+    }
+}
+
+#[test]
+fn the_last_probe_before_a_verdict_comes_just_when_the_time_is_up() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    assert_eq!(node.watch.until_next_probe(&node.timing, node.now), Duration::from_secs(1));
+    node.seconds(4, Main::Dead);
+    node.pass(700);
+    assert_eq!(node.watch.until_next_probe(&node.timing, node.now), Duration::from_millis(300));
+}
+
+#[test]
+fn lag_is_a_lower_bound_from_the_first_miss_on() {
+    let mut node = Node::secondary();
+    node.seconds(2, Main::Serves);
+    let caught_up = node.measure(5_000, None).lag.unwrap();
+    assert_eq!((caught_up.bytes, caught_up.seconds, caught_up.lower_bound), (0, 0.0, false));
+    node.pass(500);
+    let behind = node.measure(2_000, None).lag.unwrap();
+    assert_eq!((behind.bytes, behind.seconds, behind.lower_bound), (3_000, 0.5, false));
+    node.seconds(2, Main::Dead);
+    assert!(node.measure(2_000, None).lag.unwrap().lower_bound);
+}
+
+#[test]
+fn a_later_epoch_is_believed_once_and_an_older_notice_refused() {
+    let claim = |main: u32, epoch: u64, learned_by: LearnedBy| {
+        let (main, epoch) = (NodeId(main), Epoch(epoch));
+        Input::Claim(Claim { main, epoch, timeline: None, switchpoint: None, from: main, learned_by })
+    };
+    let mut node = Node::secondary();
+    node.take(claim(3, 2, LearnedBy::Notice));
+    node.take(claim(3, 2, LearnedBy::Heartbeat));
+    assert_eq!(node.kinds(), ["main_announced"], "it may not be folded yet, and is not repeated");
+
+    let mut node = Node::secondary();
+    node.take(claim(3, 0, LearnedBy::Notice));
+    node.take(claim(3, 1, LearnedBy::Notice));
+    node.take(claim(3, 0, LearnedBy::Heartbeat));
+    assert_eq!(
+        node.kinds(),
+        ["notice_refused", "notice_refused"],
+        "an older one, and another main of this one"
+    );
+}
+
+#[test]
+fn a_peer_beside_main_is_unreachable_after_three_misses() {
+    let mut node = Node::secondary();
+    let peer = NodeId(3);
+    let probe = |node: &mut Node, answers: bool| {
+        node.pass(1_000);
+        let supervisor = if answers {
+            Ok(Arc::new(NodeReport { main: Some(MAIN), ..report(peer, Epoch(1), PostgresStatus::Streaming) }))
+        } else {
+            Err("connection refused".to_owned())
+        };
+        let (began, ended) = (node.now, node.now);
+        let probe = ProbeEnded { peer, began, ended, supervisor, postgres: None, redis: None };
+        node.take(Input::ProbeEnded(Box::new(probe)));
+    };
+    for answers in [true, false, false, false, false, true] {
+        probe(&mut node, answers);
+    }
+    assert_eq!(node.kinds(), ["peer_reachable", "peer_unreachable", "peer_reachable"]);
+}

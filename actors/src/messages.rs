@@ -1,0 +1,223 @@
+//! What actors say to each other. Every message is typed, and every one that acts carries its run or epoch.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::Message;
+use interrex_events::{
+    Draft, Envelope, Epoch, LearnedBy, Lsn, NodeId, NodeSeq, RunId, StepId, StepOutcome, TimelineId,
+};
+use interrex_projections::Run;
+use serde_json::{Map, Value};
+
+use crate::{
+    env::Moment,
+    line::Gone,
+    report::{NodeReport, PostgresFacts, RedisFacts},
+};
+
+/// To the JournalActor: store these facts together. The answer is the last one's place, once all are on disk.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<NodeSeq, Gone>")]
+pub struct Append(pub Vec<Draft>);
+
+/// From the JournalActor, to all who fold: these events are on disk. Every event comes once, in order.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Persisted(pub Arc<[Envelope]>);
+
+/// From the FailoverActor: make this step. Its intent is on disk.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct RunStep {
+    /// The run as folded when the intent was stored.
+    pub run: Arc<Run>,
+    /// Which step.
+    pub step: StepId,
+    /// From 1.
+    pub attempt: u32,
+    /// When it is given up.
+    pub limit: Duration,
+    /// Pause before a repeated attempt.
+    pub pause: Duration,
+}
+
+/// From the FailoverActor: take this step back. The intent is on disk.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct UndoStep {
+    /// The run.
+    pub run: Arc<Run>,
+    /// Which step.
+    pub step: StepId,
+    /// When it is given up.
+    pub limit: Duration,
+}
+
+/// What a step or its undo came to, as observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// How it ended.
+    pub outcome: StepOutcome,
+    /// In a sentence.
+    pub detail: String,
+    /// The observations.
+    pub observed: Map<String, Value>,
+}
+
+impl StepReport {
+    /// An outcome without further observations.
+    #[must_use]
+    pub fn new(outcome: StepOutcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into(), observed: Map::new() }
+    }
+
+    /// The same with one more observation.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.observed.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// To the FailoverActor: a step ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct StepEnded {
+    /// The run.
+    pub run: RunId,
+    /// Which step.
+    pub step: StepId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// What it came to.
+    pub report: StepReport,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// To the FailoverActor: an undo ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct UndoEnded {
+    /// The run.
+    pub run: RunId,
+    /// Which step.
+    pub step: StepId,
+    /// Whether it was observed to work.
+    pub undone: bool,
+    /// In a sentence.
+    pub detail: String,
+}
+
+/// From the ReplicationActor to the HeartbeatActor: what the local servers are doing.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Measured {
+    /// When.
+    pub at: Moment,
+    /// The local PostgreSQL.
+    pub postgres: PostgresFacts,
+    /// How long ago the log receiver last heard from main, where it is connected.
+    pub receiver_heard: Option<Duration>,
+    /// The local Redis.
+    pub redis: RedisFacts,
+}
+
+/// What main's PostgreSQL said to a secondary that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MainPostgres {
+    /// Whether it accepts writes.
+    pub writable: bool,
+    /// The end of its flushed log.
+    pub lsn: Option<Lsn>,
+}
+
+/// To the HeartbeatActor, from its own probe task: one probe of one peer ended.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct ProbeEnded {
+    /// Which peer.
+    pub peer: NodeId,
+    /// When the probe began.
+    pub began: Moment,
+    /// When it ended.
+    pub ended: Moment,
+    /// Its supervisor's words, or the error.
+    pub supervisor: Result<Arc<NodeReport>, String>,
+    /// Its PostgreSQL's words, or the error; nothing where it was not asked.
+    pub postgres: Option<Result<MainPostgres, String>>,
+    /// Its Redis' words, or the error; nothing where it was not asked.
+    pub redis: Option<Result<String, String>>,
+}
+
+/// To the HeartbeatActor: what somebody said about who is main.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Claim {
+    /// Who is main.
+    pub main: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// On which timeline.
+    pub timeline: Option<TimelineId>,
+    /// Where that timeline left the old one.
+    pub switchpoint: Option<Lsn>,
+    /// Who said so.
+    pub from: NodeId,
+    /// By which way.
+    pub learned_by: LearnedBy,
+}
+
+/// To the FailoverActor: a peer has won a later epoch and asks this node to stop serving.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct FenceRequest {
+    /// Who asks.
+    pub by: NodeId,
+    /// Its epoch.
+    pub epoch: Epoch,
+}
+
+/// From the FailoverActor to the ReplicationActor: stop every server of this node, and prove it.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Fence {
+    /// The epoch that superseded this node's.
+    pub epoch: Epoch,
+    /// Pause before a repeated attempt.
+    pub pause: Duration,
+}
+
+/// To the FailoverActor: what fencing came to.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct FenceEnded {
+    /// The epoch that superseded this node's.
+    pub epoch: Epoch,
+    /// What PostgreSQL, Redis and the dependents were found to be, or the error.
+    pub result: Result<FenceProof, String>,
+}
+
+/// What was observed of a fenced node's servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FenceProof {
+    /// PostgreSQL.
+    pub postgres: String,
+    /// Redis.
+    pub redis: String,
+    /// Dependents.
+    pub dependents: String,
+}
+
+/// From the FailoverActor to the ReplicationActor: follow another main.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Follow {
+    /// Whom.
+    pub main: NodeId,
+}
+
+/// To the HeartbeatActor of a supervisor that ends: close the windows that are open. What they hold.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<Draft>")]
+pub struct CloseWindows;

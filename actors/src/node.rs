@@ -1,0 +1,433 @@
+//! What the actors of one node share: settings, lines to each other, and the view that is shown outside.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use interrex_events::{
+    ClusterId, Draft, Envelope, Epoch, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec, RedisStatus, Role,
+    journal::{Journal, JournalError, Selection},
+};
+use interrex_projections::{Cluster, Projection};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    env::{Env, Moment},
+    failover::policy::FailoverPolicy,
+    line::{DropCount, Line},
+    messages::{
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, Measured, Persisted,
+        ProbeEnded, RunStep, StepEnded, UndoEnded, UndoStep,
+    },
+    report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts},
+};
+
+/// The actors, by name.
+pub mod actor_names {
+    /// Owns the journal.
+    pub const JOURNAL: &str = "journal";
+    /// Probes peers.
+    pub const HEARTBEAT: &str = "heartbeat";
+    /// Makes runs.
+    pub const FAILOVER: &str = "failover";
+    /// Owns PostgreSQL and Redis.
+    pub const REPLICATION: &str = "replication";
+    /// Tells everyone.
+    pub const NOTIFIER: &str = "notifier";
+    /// All of them.
+    pub const ALL: [&str; 5] = [JOURNAL, HEARTBEAT, FAILOVER, REPLICATION, NOTIFIER];
+}
+
+/// Why the whole process must end.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Fatal {
+    /// The journal cannot be written or read any more.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An actor fails again and again.
+    #[error(
+        "actor `{actor}` failed {restarts} times within {window_seconds} s, last: {reason}; the supervisor ends so that \
+             its service manager starts it afresh"
+    )]
+    ActorKeepsFailing {
+        /// Which one.
+        actor: &'static str,
+        /// How often.
+        restarts: u32,
+        /// Within how many seconds.
+        window_seconds: u64,
+        /// How it failed last.
+        reason: String,
+    },
+}
+
+/// What is fixed for the life of a supervisor.
+#[derive(Debug, Clone)]
+pub struct NodeSettings {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// This node.
+    pub me: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its role when its journal is new.
+    pub initial_role: Role,
+    /// Who is main when its journal is new.
+    pub initial_main: Option<NodeId>,
+    /// Every node, this one included.
+    pub nodes: Vec<NodeSpec>,
+    /// How often peers are probed and local servers measured.
+    pub probe_interval: Duration,
+    /// When one probe is given up.
+    pub probe_timeout: Duration,
+    /// How long a starting main waits for a peer to confirm it.
+    pub startup_wait: Duration,
+    /// When a failover is made.
+    pub failover: FailoverPolicy,
+}
+
+impl NodeSettings {
+    /// The other nodes.
+    pub fn peers(&self) -> impl Iterator<Item = &NodeSpec> {
+        self.nodes.iter().filter(|spec| spec.node != self.me)
+    }
+
+    /// A node of the configuration.
+    #[must_use]
+    pub fn spec(&self, node: NodeId) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|spec| spec.node == node)
+    }
+}
+
+/// One line per message, to the actor that receives it.
+#[derive(Clone)]
+pub struct Lines {
+    /// To the JournalActor.
+    pub append: Line<Append>,
+    /// To the HeartbeatActor.
+    pub heartbeat_persisted: Line<Persisted>,
+    /// To the HeartbeatActor.
+    pub measured: Line<Measured>,
+    /// To the HeartbeatActor.
+    pub probe_ended: Line<ProbeEnded>,
+    /// To the HeartbeatActor.
+    pub claim: Line<Claim>,
+    /// To the HeartbeatActor.
+    pub close_windows: Line<CloseWindows>,
+    /// To the HeartbeatActor, which holds the lease: the step `win_epoch`.
+    pub heartbeat_step: Line<RunStep>,
+    /// To the FailoverActor.
+    pub failover_persisted: Line<Persisted>,
+    /// To the FailoverActor.
+    pub step_ended: Line<StepEnded>,
+    /// To the FailoverActor.
+    pub undo_ended: Line<UndoEnded>,
+    /// To the FailoverActor.
+    pub fence_request: Line<FenceRequest>,
+    /// To the FailoverActor.
+    pub fence_ended: Line<FenceEnded>,
+    /// To the ReplicationActor.
+    pub replication_step: Line<RunStep>,
+    /// To the ReplicationActor.
+    pub undo_step: Line<UndoStep>,
+    /// To the ReplicationActor.
+    pub fence: Line<Fence>,
+    /// To the ReplicationActor.
+    pub follow: Line<Follow>,
+    /// To the NotifierActor.
+    pub notifier_step: Line<RunStep>,
+    dropped: BTreeMap<&'static str, DropCount>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        use actor_names::{ALL, FAILOVER, HEARTBEAT, JOURNAL, NOTIFIER, REPLICATION};
+        let dropped: BTreeMap<&'static str, DropCount> =
+            ALL.into_iter().map(|actor| (actor, DropCount::default())).collect();
+        let to = |actor: &str| dropped.get(actor).cloned().unwrap_or_default();
+        Self {
+            append: Line::new(to(JOURNAL)),
+            heartbeat_persisted: Line::new(to(HEARTBEAT)),
+            measured: Line::new(to(HEARTBEAT)),
+            probe_ended: Line::new(to(HEARTBEAT)),
+            claim: Line::new(to(HEARTBEAT)),
+            close_windows: Line::new(to(HEARTBEAT)),
+            heartbeat_step: Line::new(to(HEARTBEAT)),
+            failover_persisted: Line::new(to(FAILOVER)),
+            step_ended: Line::new(to(FAILOVER)),
+            undo_ended: Line::new(to(FAILOVER)),
+            fence_request: Line::new(to(FAILOVER)),
+            fence_ended: Line::new(to(FAILOVER)),
+            replication_step: Line::new(to(REPLICATION)),
+            undo_step: Line::new(to(REPLICATION)),
+            fence: Line::new(to(REPLICATION)),
+            follow: Line::new(to(REPLICATION)),
+            notifier_step: Line::new(to(NOTIFIER)),
+            dropped,
+        }
+    }
+}
+
+/// What is shown outside: the fold of the journal, and what was measured last.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The fold of everything this node's journal holds.
+    pub cluster: Cluster,
+    /// The newest own event in it.
+    pub folded: NodeSeq,
+    /// The local PostgreSQL.
+    pub postgres: PostgresFacts,
+    /// The local Redis.
+    pub redis: RedisFacts,
+    /// The local dependents.
+    pub dependents: BTreeMap<String, DependentFacts>,
+    /// How far this node is behind main.
+    pub lag: Option<Lag>,
+    /// Since when main has given no good sign.
+    pub main_silent_since: Option<Moment>,
+    /// Where the newest epoch's timeline left the old one, if it was opened here or announced.
+    pub switchpoint: Option<Lsn>,
+    /// The newest own event that `cluster_events` was seen to hold, since this supervisor started.
+    pub relayed: NodeSeq,
+    /// What proved that this node is fenced, if it is.
+    pub fence_proof: Option<NodeFenced>,
+}
+
+/// What the actors of one node share.
+pub struct Shared {
+    /// Clocks and ids.
+    pub env: Arc<dyn Env>,
+    /// What is fixed.
+    pub settings: NodeSettings,
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// Lines between actors.
+    pub lines: Lines,
+    started: Moment,
+    view: Mutex<View>,
+    changed: watch::Sender<u64>,
+    restarts: BTreeMap<&'static str, AtomicU32>,
+    fatal: mpsc::Sender<Fatal>,
+}
+
+impl Shared {
+    /// The shared part of a node whose journal is open; what it holds is folded first.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn new(
+        env: Arc<dyn Env>,
+        settings: NodeSettings,
+        journal: Arc<Journal>,
+    ) -> Result<(Self, mpsc::Receiver<Fatal>), JournalError> {
+        let (fatal, fatals) = mpsc::channel(1);
+        let (changed, _) = watch::channel(0);
+        let mut view = View {
+            cluster: Cluster::default(),
+            folded: NodeSeq(0),
+            postgres: PostgresFacts::silent(interrex_events::PostgresStatus::Unreachable, "not measured yet"),
+            redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+            dependents: BTreeMap::new(),
+            lag: None,
+            main_silent_since: None,
+            switchpoint: None,
+            relayed: NodeSeq(0),
+            fence_proof: None,
+        };
+        journal
+            .reader()?
+            .for_each(&Selection::default(), |record| fold(&mut view, &record.open(), settings.me))?;
+        let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
+        let shared = Self {
+            started: env.moment(),
+            env,
+            settings,
+            journal,
+            lines: Lines::default(),
+            view: Mutex::new(view),
+            changed,
+            restarts,
+            fatal,
+        };
+        Ok((shared, fatals))
+    }
+
+    /// The view, for a look or a change that does not wait for anything.
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the view.
+    pub fn look<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view())
+    }
+
+    /// Changes what was measured.
+    pub fn measured(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view());
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Takes events into the view. Only the JournalActor calls it, with what is on disk.
+    pub fn fold(&self, envelopes: &[Envelope]) {
+        self.measured(|view| {
+            for envelope in envelopes {
+                fold(view, envelope, self.settings.me);
+            }
+        });
+    }
+
+    /// Waits until the view satisfies a condition.
+    ///
+    /// Returns whether it did within the limit.
+    pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&View) -> bool) -> bool {
+        let mut changes = self.changed.subscribe();
+        let wait = async {
+            while !self.look(&mut condition) {
+                if changes.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(limit, wait).await.unwrap_or(false)
+    }
+
+    /// The newest epoch this node knows.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.look(|view| view.cluster.nodes.epoch)
+    }
+
+    /// The newest own event that `cluster_events` was seen to hold.
+    #[must_use]
+    pub fn relayed(&self) -> NodeSeq {
+        self.look(|view| view.relayed)
+    }
+
+    /// Notes how far the relay came.
+    pub fn set_relayed(&self, relayed: NodeSeq) {
+        self.measured(|view| view.relayed = relayed);
+    }
+
+    /// Stores a fact without waiting for it. A journal that fails ends the process by itself.
+    pub fn record(&self, draft: Draft) {
+        let append = self.lines.append.clone();
+        tokio::task::spawn_local(async move {
+            if append.ask(Append(vec![draft])).await.is_err() {
+                tracing::warn!("a fact was not stored: the journal's actor was being restarted");
+            }
+        });
+    }
+
+    /// Notes a restart of an actor.
+    pub fn count_restart(&self, actor: &'static str) {
+        if let Some(count) = self.restarts.get(actor) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the process with an error.
+    pub fn give_up(&self, fatal: Fatal) {
+        tracing::error!(error = %fatal, "the supervisor gives up");
+        // a second reason adds nothing: the first one is already ending the process
+        let _ = self.fatal.try_send(fatal);
+    }
+
+    /// What this node says of itself now.
+    #[must_use]
+    pub fn report(&self) -> NodeReport {
+        let now = self.env.moment();
+        let me = self.settings.me;
+        let view = self.view();
+        let nodes = &view.cluster.nodes;
+        let row = nodes.get(me);
+        let role = row.map_or(self.settings.initial_role, |row| row.role);
+        let problems = problems(&view, me, role);
+        NodeReport {
+            cluster_id: self.settings.cluster_id,
+            node: me,
+            name: self.settings.name.clone(),
+            role,
+            status: row.map(|row| row.status).unwrap_or_default(),
+            epoch: nodes.epoch,
+            main: nodes.main,
+            switchpoint: view.switchpoint,
+            healthy: problems.is_empty(),
+            problems,
+            postgres: view.postgres.clone(),
+            redis: view.redis.clone(),
+            dependents: view.dependents.clone(),
+            lag: view.lag,
+            main_silent_ms: view.main_silent_since.map(|since| now.ms_since(since)),
+            threshold_ms: self.settings.failover.threshold_ms,
+            quorum: self.settings.failover.quorum.to_owned(),
+            run: view.cluster.runs.active(me).map(|run| {
+                let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
+                (run.id, steps.collect())
+            }),
+            journal_heads: vec![self.journal.head()],
+            hlc: self.journal.tick_clock(),
+            uptime_ms: now.ms_since(self.started),
+            actors: self
+                .restarts
+                .iter()
+                .map(|(name, restarts)| {
+                    let dropped =
+                        self.lines.dropped.get(name).map_or(0, |count| count.load(Ordering::Relaxed));
+                    let facts = ActorFacts { restarts: restarts.load(Ordering::Relaxed), dropped };
+                    ((*name).to_owned(), facts)
+                })
+                .collect(),
+        }
+    }
+}
+
+fn fold(view: &mut View, envelope: &Envelope, me: NodeId) {
+    use interrex_events::Event;
+    view.cluster.apply(envelope);
+    if envelope.node_id == me {
+        view.folded = view.folded.max(envelope.node_seq);
+    }
+    match &envelope.event {
+        Event::EpochOpened(opened) => view.switchpoint = opened.switchpoint,
+        Event::MainAnnounced(announced) => view.switchpoint = announced.switchpoint,
+        Event::NodeFenced(proof) if envelope.node_id == me => view.fence_proof = Some(proof.clone()),
+        _ => {}
+    }
+}
+
+/// What keeps a node from doing what its role demands.
+fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
+    use interrex_events::{DependentStatus, PostgresStatus};
+    let mut problems = Vec::new();
+    if view.cluster.nodes.is_superseded(me) {
+        problems
+            .push(format!("superseded by epoch {}: fenced until it has rejoined", view.cluster.nodes.epoch));
+    }
+    let (wanted_postgres, wanted_redis) = match role {
+        Role::Main | Role::Standalone => (PostgresStatus::Primary, RedisStatus::Master),
+        Role::Secondary => (PostgresStatus::Streaming, RedisStatus::Linked),
+    };
+    if view.postgres.status != wanted_postgres {
+        problems.push(with_detail(format!("PostgreSQL is {}", view.postgres.status), &view.postgres.detail));
+    }
+    if view.redis.status != wanted_redis && view.redis.status != RedisStatus::None {
+        problems.push(with_detail(format!("Redis is {}", view.redis.status), &view.redis.detail));
+    }
+    for (name, facts) in &view.dependents {
+        if facts.status != DependentStatus::Ready {
+            problems.push(with_detail(format!("{name} is {}", facts.status), &facts.detail));
+        }
+    }
+    problems
+}
+
+fn with_detail(text: String, detail: &str) -> String {
+    if detail.is_empty() { text } else { format!("{text}: {detail}") }
+}

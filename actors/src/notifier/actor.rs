@@ -1,0 +1,153 @@
+//! The shell: it makes the steps that tell others.
+
+use std::{rc::Rc, sync::Arc};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
+use interrex_events::{StepId, StepOutcome};
+use interrex_projections::Run;
+use serde_json::Value;
+
+use crate::{
+    barrier,
+    messages::{RunStep, StepReport},
+    node::Shared,
+    ports::{HookFacts, HooksPort, PeersPort},
+    replication::Servers,
+    report::Notice,
+};
+
+/// Tells everyone.
+pub struct NotifierActor {
+    shared: Arc<Shared>,
+    servers: Rc<Servers>,
+    peers: Rc<dyn PeersPort>,
+    hooks: Rc<dyn HooksPort>,
+}
+
+impl NotifierActor {
+    /// An instance; it has no state of its own.
+    #[must_use]
+    pub fn new(
+        shared: &Arc<Shared>,
+        servers: &Rc<Servers>,
+        peers: &Rc<dyn PeersPort>,
+        hooks: &Rc<dyn HooksPort>,
+    ) -> Self {
+        Self { shared: shared.clone(), servers: servers.clone(), peers: peers.clone(), hooks: hooks.clone() }
+    }
+
+    /// Connects the lines that lead here.
+    pub fn bind(shared: &Shared, address: &Addr<Self>) {
+        shared.lines.notifier_step.bind(address.clone().recipient());
+    }
+}
+
+impl Actor for NotifierActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<RunStep> for NotifierActor {
+    type Result = ();
+
+    fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
+        let shared = self.shared.clone();
+        let (servers, peers, hooks) = (self.servers.clone(), self.peers.clone(), self.hooks.clone());
+        let work = async move {
+            let run = order.run.clone();
+            let effect = async {
+                match order.step {
+                    StepId::FenceOldMain => fence_old_main(&*peers, &run).await,
+                    StepId::RestartDependents => restart_dependents(&shared, &servers).await,
+                    StepId::NotifyPeers => notify_peers(&shared, &*peers, &run).await,
+                    StepId::RunHooks => run_hooks(&*hooks, &run).await,
+                    other => failed(format!("{other} is no step of the NotifierActor")),
+                }
+            };
+            barrier::make_step(&shared, &order, effect).await;
+        };
+        context.spawn(work.into_actor(self));
+    }
+}
+
+fn failed(detail: impl Into<String>) -> StepReport {
+    StepReport::new(StepOutcome::Failed, detail)
+}
+
+/// A main that does not answer cannot be fenced from here: the step is skipped then, and says so.
+async fn fence_old_main(peers: &dyn PeersPort, run: &Run) -> StepReport {
+    match peers.fence(run.old_main, run.new_main, run.epoch).await {
+        Ok(proof) => {
+            StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
+                .with("fenced", true)
+        }
+        Err(error) => {
+            let detail = format!(
+                "the old main's supervisor does not answer, so nothing proves that it is fenced: {error}"
+            );
+            StepReport::new(StepOutcome::Skipped, detail).with("fenced", false)
+        }
+    }
+}
+
+async fn restart_dependents(shared: &Shared, servers: &Servers) -> StepReport {
+    let restarted = servers.dependents.restart().await;
+    crate::replication::record_dependents(shared, servers).await;
+    match restarted {
+        Ok(took) if took.is_empty() => {
+            StepReport::new(StepOutcome::Skipped, "no dependents are configured on this node")
+        }
+        Ok(took) => {
+            let words: Vec<String> =
+                took.iter().map(|(name, ms)| format!("{name} ready after {ms} ms")).collect();
+            StepReport::new(StepOutcome::Succeeded, words.join(", "))
+        }
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
+    let nodes = shared.look(|view| view.cluster.nodes.clone());
+    let notice = Notice {
+        cluster_id: shared.settings.cluster_id,
+        from: run.new_main,
+        main: run.new_main,
+        epoch: run.epoch,
+        timeline: nodes.timeline,
+        switchpoint: shared.look(|view| view.switchpoint),
+        hlc: shared.journal.tick_clock(),
+    };
+    let mut told = Vec::new();
+    let mut silent = Vec::new();
+    for peer in shared.settings.peers() {
+        match peers.notify(peer.node, &notice).await {
+            Ok(()) => told.push(peer.name.clone()),
+            Err(error) => silent.push(format!("{}: {error}", peer.name)),
+        }
+    }
+    let later = "; it learns it from its next heartbeat, before it serves";
+    let detail = match (told.is_empty(), silent.is_empty()) {
+        (true, true) => "there are no peers".to_owned(),
+        (_, true) => format!("accepted by {}", told.join(", ")),
+        (true, _) => format!("not told: {}{later}", silent.join(", ")),
+        (false, false) => format!("accepted by {}; not told: {}{later}", told.join(", "), silent.join(", ")),
+    };
+    // the old main is down in most failovers: that it was not told is no failure of this run
+    let others_silent = silent.len() > usize::from(nodes.get(run.old_main).is_some());
+    let outcome = match (others_silent, told.is_empty()) {
+        (true, _) => StepOutcome::Failed,
+        (false, true) => StepOutcome::Skipped,
+        (false, false) => StepOutcome::Succeeded,
+    };
+    StepReport::new(outcome, detail).with("told", Value::from(told))
+}
+
+async fn run_hooks(hooks: &dyn HooksPort, run: &Run) -> StepReport {
+    if hooks.count() == 0 {
+        return StepReport::new(StepOutcome::Skipped, "no hooks are configured on this node");
+    }
+    let facts = HookFacts { run: run.id, epoch: run.epoch, new_main: run.new_main, old_main: run.old_main };
+    match hooks.run(facts).await {
+        Ok(words) => StepReport::new(StepOutcome::Succeeded, words.join("; ")),
+        Err(error) => failed(error.to_string()),
+    }
+}

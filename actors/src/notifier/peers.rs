@@ -1,0 +1,238 @@
+//! The other nodes over HTTP, and main's databases directly.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use interrex_events::{Epoch, NodeId, NodeSpec};
+use redis::aio::MultiplexedConnection;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::{
+    messages::MainPostgres,
+    ports::PeersPort,
+    replication::{postgres, redis as local_redis},
+    report::{NodeReport, Notice},
+};
+
+/// Header that carries the cluster's secret, as in the runbook.
+pub const SECRET_HEADER: &str = "x-cluster-secret";
+/// When a request that a run waits for is given up.
+const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
+/// When the wait for a fenced old main is given up.
+const FENCE_LIMIT: Duration = Duration::from_secs(9);
+/// When a connection to a supervisor is given up: a dead host says nothing at all.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// The envelope of every answer over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiAnswer<T> {
+    /// Whether it was done.
+    pub success: bool,
+    /// The answer, if so.
+    #[serde(skip_serializing_if = "Option::is_none", default = "none")]
+    pub data: Option<T>,
+    /// The error, if not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<ApiError>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiError {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Body of `POST /api/cluster/fence`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FenceBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// Who asks.
+    pub by: NodeId,
+    /// The epoch it won.
+    pub epoch: Epoch,
+}
+
+/// How to log in to main's databases: as to one's own, for they are copies of each other.
+#[derive(Debug, Clone)]
+pub struct DatabaseLogin {
+    /// PostgreSQL user.
+    pub user: String,
+    /// Its password.
+    pub password: Option<String>,
+    /// Database.
+    pub database: String,
+    /// Redis password.
+    pub redis_password: Option<String>,
+}
+
+/// The adapter.
+pub struct RemotePeers {
+    nodes: Vec<NodeSpec>,
+    cluster_id: interrex_events::ClusterId,
+    secret: String,
+    login: DatabaseLogin,
+    http: reqwest::Client,
+    postgres: RefCell<BTreeMap<NodeId, Rc<Client>>>,
+    redis: RefCell<BTreeMap<NodeId, MultiplexedConnection>>,
+}
+
+impl RemotePeers {
+    /// An adapter that connects when it is first asked.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn new(
+        nodes: Vec<NodeSpec>,
+        cluster_id: interrex_events::ClusterId,
+        secret: String,
+        login: DatabaseLogin,
+    ) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        let (postgres, redis) = (RefCell::default(), RefCell::default());
+        Ok(Self { nodes, cluster_id, secret, login, http, postgres, redis })
+    }
+
+    fn spec(&self, peer: NodeId) -> Result<&NodeSpec, String> {
+        self.nodes
+            .iter()
+            .find(|spec| spec.node == peer)
+            .ok_or_else(|| format!("node {peer} is not configured"))
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        peer: NodeId,
+        path: &str,
+        body: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, String> {
+        let address = &self.spec(peer)?.address;
+        let answer = self
+            .http
+            .post(format!("http://{address}{path}"))
+            .header(SECRET_HEADER, &self.secret)
+            .timeout(limit)
+            .json(body)
+            .send()
+            .await
+            .map_err(|error| innermost(&error))?;
+        let status = answer.status();
+        let answer: ApiAnswer<T> =
+            answer.json().await.map_err(|error| format!("HTTP {status}: {}", innermost(&error)))?;
+        match (answer.data, answer.error) {
+            (Some(data), _) if answer.success => Ok(data),
+            (_, Some(error)) => Err(format!("{} (HTTP {status})", error.message)),
+            _ => Err(format!("HTTP {status} without an answer")),
+        }
+    }
+
+    async fn main_client(&self, peer: NodeId) -> Result<Rc<Client>, String> {
+        if let Some(client) = self.postgres.borrow().get(&peer).filter(|client| !client.is_closed()) {
+            return Ok(client.clone());
+        }
+        let (host, port) = split(&self.spec(peer)?.postgres)?;
+        let login = &self.login;
+        let client =
+            postgres::connect((host, port), (&login.user, login.password.as_deref()), &login.database)
+                .await?;
+        let client = Rc::new(client);
+        self.postgres.borrow_mut().insert(peer, client.clone());
+        Ok(client)
+    }
+}
+
+fn split(address: &str) -> Result<(&str, u16), String> {
+    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("`{address}` is not host:port"))?;
+    Ok((host, port.parse().map_err(|_| format!("`{address}` is not host:port"))?))
+}
+
+/// The error at the bottom: "connection refused" says more than "error sending request".
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[async_trait(?Send)]
+impl PeersPort for RemotePeers {
+    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String> {
+        let limit = Duration::from_secs(30);
+        self.post::<NodeReport>(peer, "/api/cluster/heartbeat", own, limit).await.map(Arc::new)
+    }
+
+    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String> {
+        let client = self.main_client(peer).await?;
+        let sql = "SELECT pg_is_in_recovery()::text, \
+                   CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
+        let answer = client.simple_query(sql).await.map_err(|error| {
+            self.postgres.borrow_mut().remove(&peer);
+            interrex_events::cluster_events::in_words(&error)
+        })?;
+        let row = answer.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or("it answered without a row")?;
+        let lsn = row.get(1).and_then(|text| text.parse().ok());
+        Ok(MainPostgres { writable: row.get(0) == Some("false"), lsn })
+    }
+
+    async fn redis(&self, peer: NodeId) -> Option<Result<String, String>> {
+        let address = self.spec(peer).ok()?.redis.clone()?;
+        Some(
+            async {
+                let existing = self.redis.borrow().get(&peer).cloned();
+                let mut connection = match existing {
+                    Some(connection) => connection,
+                    None => {
+                        let (host, port) = split(&address)?;
+                        let fresh =
+                            local_redis::connect(host, port, self.login.redis_password.as_deref()).await?;
+                        self.redis.borrow_mut().insert(peer, fresh.clone());
+                        fresh
+                    }
+                };
+                let info: Result<String, _> =
+                    redis::cmd("INFO").arg("replication").query_async(&mut connection).await;
+                let info = info.map_err(|error| {
+                    self.redis.borrow_mut().remove(&peer);
+                    error.to_string()
+                })?;
+                let role = info
+                    .lines()
+                    .find_map(|line| line.strip_prefix("role:"))
+                    .unwrap_or("something without a role");
+                Ok(role.to_owned())
+            }
+            .await,
+        )
+    }
+
+    async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String> {
+        self.post::<serde_json::Value>(peer, "/api/cluster/notify", notice, NOTIFY_LIMIT).await.map(drop)
+    }
+
+    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, String> {
+        let body = FenceBody { cluster_id: self.cluster_id, by, epoch };
+        let answer =
+            self.post::<serde_json::Value>(peer, "/api/cluster/fence", &json!(body), FENCE_LIMIT).await?;
+        Ok(answer.get("postgres").and_then(|proof| proof.as_str()).unwrap_or("done").to_owned())
+    }
+}

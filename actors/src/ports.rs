@@ -1,0 +1,177 @@
+//! What actors act through. Each port has an adapter for the real thing beside the actor that uses it, and
+//! is small enough for a simulation to stand in for.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use interrex_events::{Epoch, Lsn, NodeId, Record, RunId, TimelineId};
+use interrex_projections::ClusterNodes;
+
+use crate::{
+    messages::MainPostgres,
+    report::{DependentFacts, NodeReport, Notice, PostgresFacts, RedisFacts},
+};
+
+/// Why a port could not do what it was asked; in words for a person. The world may or may not have changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PortError(pub String);
+
+impl PortError {
+    /// An error with what was being done.
+    pub fn new(doing: &str, error: impl std::fmt::Display) -> Self {
+        Self(format!("{doing}: {error}"))
+    }
+}
+
+/// Answer of a port.
+pub type Answer<T> = Result<T, PortError>;
+
+/// A measurement of the local PostgreSQL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PostgresMeasure {
+    /// What it is doing.
+    pub facts: PostgresFacts,
+    /// How long ago its log receiver last heard from main, where one is connected.
+    pub receiver_heard: Option<Duration>,
+}
+
+/// How far a standby is with what it received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayState {
+    /// Whether a log receiver runs.
+    pub receiving: bool,
+    /// End of what was received and flushed.
+    pub received: Lsn,
+    /// End of what was replayed.
+    pub replayed: Lsn,
+    /// Whether the startup process says that it waits for more log: the second positive sign.
+    pub waits_for_more: bool,
+}
+
+/// What proves a promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// The timeline that the server writes now, read from its log's file name (facts 5: the control file lags).
+    pub timeline: TimelineId,
+    /// Where it left the old one, read from the history file.
+    pub switchpoint: Lsn,
+}
+
+/// How a running server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Sessions are ended, the log is flushed, standbys get it.
+    Fast,
+    /// Everything is ended at once; recovery follows at the next start.
+    Immediate,
+}
+
+/// The local PostgreSQL. Callers set the time limit of every call that does not name one.
+#[async_trait(?Send)]
+pub trait PostgresPort {
+    /// What it is doing. An answer always comes: that nothing answers is one.
+    async fn measure(&self) -> PostgresMeasure;
+    /// Starts it, if it does not run. Whether it had to be started.
+    async fn start(&self) -> Answer<bool>;
+    /// Stops it, and proves by observation that it is stopped. What was observed.
+    async fn stop(&self, mode: StopMode) -> Answer<String>;
+    /// Whether its data directory would start as a standby.
+    fn is_standby_directory(&self) -> bool;
+    /// The upstream it receives log from, as configured.
+    async fn upstream(&self) -> Answer<String>;
+    /// Receives from another upstream from now on; empty for none. Retries of the receiver come fast from
+    /// now on, so that a promotion never sleeps through one (measured floors, point 5).
+    async fn set_upstream(&self, conninfo: &str) -> Answer<()>;
+    /// The conninfo with which this node would follow a server.
+    fn conninfo_of(&self, server: &str) -> String;
+    /// How far it is with what it received.
+    async fn replay_state(&self) -> Answer<ReplayState>;
+    /// Clears settings that a base backup carried over from the old main. What was cleared.
+    async fn sanitise(&self) -> Answer<Vec<String>>;
+    /// Asks for promotion, and asks again until recovery has ended; then proves it.
+    async fn promote(&self) -> Answer<Promotion>;
+    /// The proof alone: nothing if it is still a standby.
+    async fn promotion(&self) -> Answer<Option<Promotion>>;
+    /// Commits a row of the epoch: the write that proves a primary.
+    async fn prove_write(&self, epoch: Epoch) -> Answer<()>;
+    /// Creates the schema `interrex` where it is missing.
+    async fn create_schema(&self) -> Answer<()>;
+    /// Writes `cluster_config` and `cluster_nodes`.
+    async fn write_cluster(&self, me: NodeId, nodes: &ClusterNodes) -> Answer<()>;
+    /// The newest event of a node that `cluster_events` holds.
+    async fn relayed(&self, node: NodeId) -> Answer<u64>;
+    /// Appends events to `cluster_events`, each once.
+    async fn relay(&self, records: &[Record]) -> Answer<()>;
+    /// A physical replication slot for a node, reserved from now on. Whether it had to be made.
+    async fn ensure_slot(&self, node: NodeId) -> Answer<bool>;
+    /// A checkpoint, now.
+    async fn checkpoint(&self) -> Answer<()>;
+    /// The timeline in the control file.
+    async fn control_timeline(&self) -> Answer<TimelineId>;
+}
+
+/// The local Redis.
+#[async_trait(?Send)]
+pub trait RedisPort {
+    /// What it is doing. An answer always comes.
+    async fn measure(&self) -> RedisFacts;
+    /// Starts it, if it does not run. Whether it had to be started.
+    async fn start(&self) -> Answer<bool>;
+    /// Stops it, its data saved, and proves it. What was observed.
+    async fn stop(&self) -> Answer<String>;
+    /// Makes it a master, ends its clients' connections, and writes the role to its configuration file.
+    async fn promote(&self) -> Answer<String>;
+    /// Makes it a replica of `host:port`, durably.
+    async fn follow(&self, master: &str) -> Answer<String>;
+}
+
+/// The local dependents.
+#[async_trait(?Send)]
+pub trait DependentsPort {
+    /// What each is doing, by name.
+    async fn measure(&self) -> BTreeMap<String, DependentFacts>;
+    /// Starts those that do not run. The names of those started.
+    async fn start(&self) -> Answer<Vec<String>>;
+    /// Stops all of them, and proves it. What was observed.
+    async fn stop(&self) -> Answer<String>;
+    /// Restarts all of them and waits for their readiness checks. How long each took, in milliseconds.
+    async fn restart(&self) -> Answer<BTreeMap<String, u64>>;
+}
+
+/// What a hook is told.
+#[derive(Debug, Clone, Copy)]
+pub struct HookFacts {
+    /// The run.
+    pub run: RunId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The new main.
+    pub new_main: NodeId,
+    /// The old one.
+    pub old_main: NodeId,
+}
+
+/// The operator's hooks.
+#[async_trait(?Send)]
+pub trait HooksPort {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Runs them one after the other. What each answered; the first that fails ends it.
+    async fn run(&self, facts: HookFacts) -> Answer<Vec<String>>;
+}
+
+/// The other nodes.
+#[async_trait(?Send)]
+pub trait PeersPort {
+    /// Exchanges reports with a peer's supervisor.
+    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String>;
+    /// Asks a peer's PostgreSQL whether it serves.
+    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String>;
+    /// Asks a peer's Redis for its role; nothing where none is configured.
+    async fn redis(&self, peer: NodeId) -> Option<Result<String, String>>;
+    /// Tells a peer's supervisor who is main.
+    async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
+    /// Asks a peer's supervisor to stop its servers, and waits for the proof.
+    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, String>;
+}

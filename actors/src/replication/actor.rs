@@ -1,0 +1,323 @@
+//! The shell: it measures on every tick, and makes steps, fences and follows when told to.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
+use interrex_events::{
+    DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
+    RedisChanged, RedisStatus, StepId,
+};
+
+use super::steps;
+use crate::{
+    barrier,
+    messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
+    node::Shared,
+    ports::{Answer, DependentsPort, PortError, PostgresPort, RedisPort, StopMode},
+    report::RedisFacts,
+};
+
+/// When one measurement is given up.
+const MEASURE_LIMIT: Duration = Duration::from_secs(5);
+/// Readiness checks of dependents start programs: they are made less often than measurements.
+const READINESS_EVERY: Duration = Duration::from_secs(10);
+/// When fencing is given up and tried again.
+const FENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a standby may take to receive a new main's log before that is reported as a failure.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+/// Least pause between two relays of the journal into `cluster_events`.
+const RELAY_EVERY: Duration = Duration::from_secs(2);
+/// When one relay is given up.
+const RELAY_LIMIT: Duration = Duration::from_secs(30);
+
+/// The servers of this node.
+pub struct Servers {
+    /// PostgreSQL.
+    pub postgres: Rc<dyn PostgresPort>,
+    /// Redis, where there is one.
+    pub redis: Option<Rc<dyn RedisPort>>,
+    /// RADIUS and the like.
+    pub dependents: Rc<dyn DependentsPort>,
+    /// Where every node's servers are.
+    pub nodes: Vec<NodeSpec>,
+}
+
+impl Servers {
+    fn spec(&self, node: NodeId) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|spec| spec.node == node)
+    }
+
+    pub(super) fn conninfo_of(&self, node: NodeId) -> Answer<String> {
+        let spec = self.spec(node).ok_or_else(|| PortError(format!("node {node} is not configured here")))?;
+        Ok(self.postgres.conninfo_of(&spec.postgres))
+    }
+
+    pub(super) fn redis_of(&self, node: NodeId) -> Option<String> {
+        self.spec(node)?.redis.clone()
+    }
+
+    /// Starts every server that does not run, databases first. What had to be started.
+    ///
+    /// # Errors
+    /// A server did not start.
+    pub async fn start(&self) -> Answer<Vec<String>> {
+        let mut started = Vec::new();
+        if self.postgres.start().await? {
+            started.push("PostgreSQL".to_owned());
+        }
+        if let Some(redis) = &self.redis
+            && redis.start().await?
+        {
+            started.push("Redis".to_owned());
+        }
+        started.extend(self.dependents.start().await?);
+        Ok(started)
+    }
+
+    /// Stops every server, dependents first, and proves it.
+    ///
+    /// # Errors
+    /// A server lives on.
+    pub async fn stop(&self, mode: StopMode) -> Answer<FenceProof> {
+        // PostgreSQL first: it is what acknowledges; the others are stopped whatever became of it
+        let (postgres, redis, dependents) = tokio::join!(
+            self.postgres.stop(mode),
+            async {
+                match &self.redis {
+                    Some(redis) => redis.stop().await,
+                    None => Ok("none is configured".to_owned()),
+                }
+            },
+            self.dependents.stop()
+        );
+        Ok(FenceProof { postgres: postgres?, redis: redis?, dependents: dependents? })
+    }
+}
+
+/// Owns PostgreSQL and Redis.
+pub struct ReplicationActor {
+    shared: Arc<Shared>,
+    servers: Rc<Servers>,
+    postgres: Option<PostgresStatus>,
+    redis: Option<RedisStatus>,
+    ticks: u32,
+    relaying: bool,
+    measuring: bool,
+    fencing: bool,
+}
+
+impl ReplicationActor {
+    /// An instance that begins to measure.
+    #[must_use]
+    pub fn new(shared: &Arc<Shared>, servers: &Rc<Servers>) -> Self {
+        Self {
+            shared: shared.clone(),
+            servers: servers.clone(),
+            postgres: None,
+            redis: None,
+            ticks: 0,
+            relaying: false,
+            measuring: false,
+            fencing: false,
+        }
+    }
+
+    /// Connects the lines that lead here.
+    pub fn bind(shared: &Shared, address: &Addr<Self>) {
+        let lines = &shared.lines;
+        lines.replication_step.bind(address.clone().recipient());
+        lines.undo_step.bind(address.clone().recipient());
+        lines.fence.bind(address.clone().recipient());
+        lines.follow.bind(address.clone().recipient());
+    }
+
+    fn tick(&mut self, context: &mut Context<Self>) {
+        barrier::panic_if_asked("replication");
+        let interval = self.shared.settings.probe_interval;
+        let every = |period: Duration| {
+            u32::try_from(period.as_millis() / interval.as_millis().max(1)).unwrap_or(1).max(1)
+        };
+        if !self.measuring {
+            self.measure(context);
+        }
+        if self.ticks.is_multiple_of(every(READINESS_EVERY)) {
+            self.measure_dependents();
+        }
+        if self.ticks.is_multiple_of(every(RELAY_EVERY)) && !self.relaying {
+            self.relay(context);
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        let next = fut::wrap_future::<_, Self>(tokio::time::sleep(interval));
+        context.spawn(next.map(|(), actor, context| actor.tick(context)));
+    }
+
+    fn measure(&mut self, context: &mut Context<Self>) {
+        self.measuring = true;
+        let servers = self.servers.clone();
+        let work = async move {
+            let redis = async {
+                match &servers.redis {
+                    Some(redis) => redis.measure().await,
+                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+                }
+            };
+            tokio::time::timeout(MEASURE_LIMIT, async { tokio::join!(servers.postgres.measure(), redis) })
+                .await
+                .ok()
+        };
+        context.spawn(work.into_actor(self).map(|measured, actor, _| {
+            actor.measuring = false;
+            if let Some((postgres, redis)) = measured {
+                actor.take_measure(postgres, redis);
+            }
+        }));
+    }
+
+    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, redis: RedisFacts) {
+        let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
+        if self.postgres.replace(facts.status) != Some(facts.status) {
+            let (status, timeline, lsn, detail) =
+                (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
+            self.record(PostgresChanged { status, timeline, lsn, detail });
+        }
+        if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
+            let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
+            self.record(RedisChanged { status, offset, detail });
+        }
+        self.shared.measured(|view| {
+            view.postgres.clone_from(&facts);
+            view.redis.clone_from(&redis);
+        });
+        let at = self.shared.env.moment();
+        self.shared.lines.measured.tell(Measured { at, postgres: facts, receiver_heard, redis });
+    }
+
+    fn record(&self, event: impl Into<Event>) {
+        self.shared.record(Draft::new(self.shared.epoch(), event));
+    }
+
+    fn measure_dependents(&self) {
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        tokio::task::spawn_local(async move { record_dependents(&shared, &servers).await });
+    }
+
+    /// A main keeps `cluster_events` up to date with its journal.
+    fn relay(&mut self, context: &mut Context<Self>) {
+        let serves = self.shared.look(|view| {
+            let nodes = &view.cluster.nodes;
+            let me = self.shared.settings.me;
+            nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+        });
+        if !serves || self.shared.relayed() >= self.shared.journal.head().node_seq {
+            return;
+        }
+        self.relaying = true;
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let work = async move {
+            let relay = async {
+                servers.postgres.create_schema().await?;
+                let nodes = shared.look(|view| view.cluster.nodes.clone());
+                servers.postgres.write_cluster(shared.settings.me, &nodes).await?;
+                steps::relay(&shared, &servers).await
+            };
+            match tokio::time::timeout(RELAY_LIMIT, relay).await {
+                Ok(Ok(relayed)) => shared.set_relayed(interrex_events::NodeSeq(relayed)),
+                Ok(Err(error)) => tracing::warn!(%error, "the journal was not relayed into cluster_events"),
+                Err(_) => tracing::warn!("relaying the journal into cluster_events took too long"),
+            }
+        };
+        context.spawn(work.into_actor(self).map(|(), actor, _| actor.relaying = false));
+    }
+}
+
+/// Looks at the dependents, shows them, and records those that changed.
+pub(crate) async fn record_dependents(shared: &Shared, servers: &Servers) {
+    let now = servers.dependents.measure().await;
+    let before = shared.look(|view| view.dependents.clone());
+    for (name, facts) in &now {
+        if before.get(name).map(|facts| facts.status) != Some(facts.status) {
+            let (name, status, detail) = (name.clone(), facts.status, facts.detail.clone());
+            shared.record(Draft::new(shared.epoch(), DependentChanged { name, status, detail }));
+        }
+    }
+    shared.measured(|view| view.dependents = now);
+}
+
+impl Actor for ReplicationActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.tick(context);
+    }
+}
+
+impl Handler<RunStep> for ReplicationActor {
+    type Result = ();
+
+    fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let work = async move {
+            let effect = steps::make(&shared, &servers, &order.run, order.step);
+            barrier::make_step(&shared, &order, effect).await;
+        };
+        context.spawn(work.into_actor(self));
+    }
+}
+
+impl Handler<UndoStep> for ReplicationActor {
+    type Result = ();
+
+    fn handle(&mut self, order: UndoStep, context: &mut Self::Context) {
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let work = async move {
+            let undo = async {
+                match order.step {
+                    StepId::Detach => steps::undo_detach(&servers, &order.run).await,
+                    other => Err(PortError(format!("{other} has no undo"))),
+                }
+            };
+            let late = || Err(PortError(format!("not done within {:?}", order.limit)));
+            let result = tokio::time::timeout(order.limit, undo).await.unwrap_or_else(|_| late());
+            let undone = result.is_ok();
+            let detail = result.unwrap_or_else(|error| error.to_string());
+            shared.lines.undo_ended.tell(UndoEnded { run: order.run.id, step: order.step, undone, detail });
+        };
+        context.spawn(work.into_actor(self));
+    }
+}
+
+impl Handler<Fence> for ReplicationActor {
+    type Result = ();
+
+    fn handle(&mut self, order: Fence, context: &mut Self::Context) {
+        if std::mem::replace(&mut self.fencing, true) {
+            return;
+        }
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let work = async move {
+            tokio::time::sleep(order.pause).await;
+            // at once: what a superseded main would still flush to nobody is of no use, and a fast stop waits
+            let stop = servers.stop(StopMode::Immediate);
+            let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
+            let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
+            let result = stopped.map_err(|error| error.to_string());
+            shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
+        };
+        context.spawn(work.into_actor(self).map(|(), actor, _| actor.fencing = false));
+    }
+}
+
+impl Handler<Follow> for ReplicationActor {
+    type Result = ();
+
+    fn handle(&mut self, order: Follow, context: &mut Self::Context) {
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let work = async move {
+            let nodes = shared.look(|view| view.cluster.nodes.clone());
+            let result = steps::follow(&servers, &nodes, order.main, FOLLOW_LIMIT).await;
+            let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
+            shared.record(Draft::new(shared.epoch(), FollowFinished { main: order.main, streaming, detail }));
+        };
+        context.spawn(work.into_actor(self));
+    }
+}

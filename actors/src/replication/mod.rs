@@ -1,0 +1,10 @@
+//! ReplicationActor: owns the local PostgreSQL and Redis. It measures them, and makes the steps that change them.
+
+mod actor;
+pub mod postgres;
+pub mod redis;
+mod steps;
+
+pub(crate) use actor::record_dependents;
+pub use actor::{ReplicationActor, Servers};
+pub use steps::{DETACH_OBSERVED, LOSS_OBSERVED};

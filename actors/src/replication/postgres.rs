@@ -1,0 +1,526 @@
+//! The real PostgreSQL: queries through one owned connection, start and stop through its own programs.
+//!
+//! One connection, because a pool hides which server answers. Every call is limited by the server itself
+//! (`statement_timeout`), by the time to connect, and by the caller.
+
+use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
+
+use async_trait::async_trait;
+use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, Record, TimelineId, cluster_events};
+use interrex_projections::ClusterNodes;
+use rustix::process::Signal;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+
+use crate::{
+    ports::{Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReplayState, StopMode},
+    report::PostgresFacts,
+    runtime::{self, RunAs, is_alive, wait_gone},
+};
+
+/// When opening a connection is given up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// When starting or stopping by PostgreSQL's own programs is given up.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
+/// How long a stop may take before the next harder one is tried.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a dead server may stay unreaped before a start is tried all the same.
+const REAP_LIMIT: Duration = Duration::from_secs(20);
+/// How often a condition in the server is looked at on the way of a failover.
+const LOOK: Duration = Duration::from_millis(3);
+/// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
+const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
+/// The retry interval of the log receiver, for the same reason.
+const RETRIEVE_RETRY: &str = "100ms";
+
+const MEASURE: &str = "\
+SELECT pg_is_in_recovery()::text AS standby,
+       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text AS flushed,
+       CASE WHEN pg_is_in_recovery() THEN NULL
+            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END::text AS own_timeline,
+       pg_last_wal_receive_lsn()::text AS received,
+       pg_last_wal_replay_lsn()::text AS replayed,
+       coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
+                (SELECT timeline_id FROM pg_control_checkpoint()))::text AS followed_timeline,
+       (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver
+        WHERE status = 'streaming')::text AS heard_seconds";
+
+/// How to reach and handle the local server.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// PGDATA.
+    pub data_dir: PathBuf,
+    /// Folder of `pg_ctl` and the others.
+    pub bin_dir: PathBuf,
+    /// Where the server's log goes.
+    pub log_file: PathBuf,
+    /// Whom it runs as.
+    pub run_as: RunAs,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Superuser.
+    pub user: String,
+    /// Its password.
+    pub password: Option<String>,
+    /// Database.
+    pub database: String,
+    /// User that replicates.
+    pub replication_user: String,
+    /// libpq password file for it.
+    pub replication_passfile: Option<PathBuf>,
+    /// This node: names its slot and its standby.
+    pub node: NodeId,
+}
+
+/// The adapter.
+pub struct LocalPostgres {
+    settings: PostgresSettings,
+    client: RefCell<Option<Rc<Client>>>,
+}
+
+/// The name of a node's replication slot, as in the runbook.
+#[must_use]
+pub fn slot_name(node: NodeId) -> String {
+    format!("replica_{node}")
+}
+
+/// A connection that cannot wait for ever, whatever the server or the way to it does.
+///
+/// # Errors
+/// The server's or the system's words.
+pub async fn connect(
+    (host, port): (&str, u16),
+    (user, password): (&str, Option<&str>),
+    database: &str,
+) -> Result<Client, String> {
+    let mut config = Config::new();
+    config
+        .host(host)
+        .port(port)
+        .user(user)
+        .dbname(database)
+        .application_name("interrex")
+        .connect_timeout(CONNECT_LIMIT)
+        .tcp_user_timeout(Duration::from_secs(10))
+        .options(
+            "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s \
+             -c synchronous_commit=local -c default_transaction_read_only=off",
+        );
+    if let Some(password) = password {
+        config.password(password);
+    }
+    let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
+    let (client, connection) = connecting
+        .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
+        .map_err(|error| cluster_events::in_words(&error))?;
+    tokio::task::spawn_local(async move {
+        // the client learns of a broken connection at its next query
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
+impl LocalPostgres {
+    /// An adapter that connects when it is first asked.
+    #[must_use]
+    pub fn new(settings: PostgresSettings) -> Self {
+        Self { settings, client: RefCell::new(None) }
+    }
+
+    async fn client(&self) -> Answer<Rc<Client>> {
+        if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
+            return Ok(client.clone());
+        }
+        let client = Rc::new(self.open().await?);
+        *self.client.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn open(&self) -> Answer<Client> {
+        let settings = &self.settings;
+        connect(
+            (&settings.host, settings.port),
+            (&settings.user, settings.password.as_deref()),
+            &settings.database,
+        )
+        .await
+        .map_err(|words| {
+            PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
+        })
+    }
+
+    async fn rows(&self, sql: &str) -> Answer<Vec<SimpleQueryRow>> {
+        let client = self.client().await?;
+        let messages = client.simple_query(sql).await.map_err(|error| {
+            PortError::new(
+                sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
+                cluster_events::in_words(&error),
+            )
+        })?;
+        Ok(messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn value(&self, sql: &str) -> Answer<Option<String>> {
+        let rows = self.rows(sql).await?;
+        Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
+    }
+
+    fn program(&self, name: &str) -> tokio::process::Command {
+        let mut command = self.settings.run_as.command(self.settings.bin_dir.join(name));
+        command.arg("-D").arg(&self.settings.data_dir);
+        command
+    }
+
+    /// The process that the data directory's pid file names.
+    fn named_postmaster(&self) -> Option<i32> {
+        let text = std::fs::read_to_string(self.settings.data_dir.join("postmaster.pid")).ok()?;
+        text.lines().next()?.trim().parse().ok()
+    }
+
+    /// The postmaster, if it lives.
+    fn postmaster(&self) -> Option<i32> {
+        let pid = self.named_postmaster()?;
+        // a stale file may name another server's process by now; a postmaster works in its data directory
+        let elsewhere = std::fs::read_link(format!("/proc/{pid}/cwd"))
+            .is_ok_and(|folder| self.settings.data_dir.canonicalize().is_ok_and(|own| own != folder));
+        (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
+    }
+
+    async fn control_data(&self, field: &str) -> Answer<String> {
+        let text = runtime::run(self.program("pg_controldata"), "pg_controldata", PROGRAM_LIMIT).await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value
+            .map(|value| value.trim().to_owned())
+            .ok_or_else(|| PortError(format!("pg_controldata does not name `{field}`")))
+    }
+}
+
+fn parsed<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
+    row.get(column)?.parse().ok()
+}
+
+fn facts(row: &SimpleQueryRow) -> PostgresMeasure {
+    let standby = row.get("standby") == Some("true");
+    let heard = parsed::<f64>(row, "heard_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+    let status = match (standby, heard) {
+        (false, _) => PostgresStatus::Primary,
+        (true, Some(_)) => PostgresStatus::Streaming,
+        (true, None) => PostgresStatus::Detached,
+    };
+    let replayed: Option<Lsn> = parsed(row, "replayed").filter(|_| standby);
+    // a restarted receiver reports the begin of a segment: the larger of both is what is held (facts 7)
+    let received: Option<Lsn> = parsed(row, "received");
+    let lsn = if standby { received.max(replayed) } else { parsed(row, "flushed") };
+    let timeline = parsed(row, if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);
+    PostgresMeasure {
+        facts: PostgresFacts { status, timeline, lsn, replayed, detail: String::new() },
+        receiver_heard: heard,
+    }
+}
+
+#[async_trait(?Send)]
+impl PostgresPort for LocalPostgres {
+    async fn measure(&self) -> PostgresMeasure {
+        let silent = |detail: String| {
+            let status = if self.postmaster().is_some() {
+                PostgresStatus::Unreachable
+            } else {
+                PostgresStatus::Stopped
+            };
+            PostgresMeasure { facts: PostgresFacts::silent(status, detail), receiver_heard: None }
+        };
+        match self.rows(MEASURE).await {
+            Ok(rows) => match rows.first() {
+                Some(row) => facts(row),
+                None => silent("it answered without a row".to_owned()),
+            },
+            Err(error) => silent(error.to_string()),
+        }
+    }
+
+    async fn start(&self) -> Answer<bool> {
+        if self.postmaster().is_some() {
+            return Ok(false);
+        }
+        if let Some(dead) = self.named_postmaster() {
+            runtime::wait_reaped(dead, REAP_LIMIT).await;
+        }
+        let mut command = self.program("pg_ctl");
+        command.arg("-l").arg(&self.settings.log_file).args(["-w", "-t", "60", "-s", "start"]);
+        // its output stays with the server: piped, pg_ctl would seem to run as long as the server does
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.settings.log_file.with_extension("start.log"))
+            .map_err(|error| PortError::new("starting PostgreSQL", error))?;
+        let errors = log.try_clone().map_err(|error| PortError::new("starting PostgreSQL", error))?;
+        let status = command.stdout(log).stderr(errors).status();
+        let status = tokio::time::timeout(PROGRAM_LIMIT, status)
+            .await
+            .map_err(|_| PortError(format!("PostgreSQL did not start within {PROGRAM_LIMIT:?}")))?
+            .map_err(|error| PortError::new("pg_ctl start", error))?;
+        if status.success() {
+            return Ok(true);
+        }
+        let words = last_words(&self.settings.log_file);
+        Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
+    }
+
+    async fn stop(&self, mode: StopMode) -> Answer<String> {
+        self.client.borrow_mut().take();
+        let Some(pid) = self.postmaster() else {
+            let state = self.control_data("Database cluster state").await?;
+            return Ok(format!("was not running (control file: {state})"));
+        };
+        let gentle = (mode == StopMode::Fast).then_some(Signal::INT);
+        for number in gentle.into_iter().chain([Signal::QUIT, Signal::KILL]) {
+            runtime::signal(pid, number);
+            runtime::signal(pid, Signal::CONT);
+            if wait_gone(pid, "postgres", STOP_PATIENCE).await {
+                let state = self.control_data("Database cluster state").await?;
+                return Ok(format!("stopped, process {pid} is gone (control file: {state})"));
+            }
+        }
+        Err(PortError(format!("PostgreSQL, process {pid}, lives on after SIGKILL")))
+    }
+
+    fn is_standby_directory(&self) -> bool {
+        self.settings.data_dir.join("standby.signal").exists()
+    }
+
+    async fn upstream(&self) -> Answer<String> {
+        Ok(self.value("SHOW primary_conninfo").await?.unwrap_or_default())
+    }
+
+    async fn set_upstream(&self, conninfo: &str) -> Answer<()> {
+        let slot = if conninfo.is_empty() { String::new() } else { slot_name(self.settings.node) };
+        for (setting, value) in [
+            ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
+            ("primary_conninfo", conninfo),
+            ("primary_slot_name", &slot),
+        ] {
+            let value = value.replace('\'', "''");
+            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+        }
+        self.rows("SELECT pg_reload_conf()").await?;
+        Ok(())
+    }
+
+    fn conninfo_of(&self, server: &str) -> String {
+        let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+        let settings = &self.settings;
+        let passfile = match &settings.replication_passfile {
+            Some(file) => format!(" passfile='{}'", file.display()),
+            None => String::new(),
+        };
+        format!(
+            "host={host} port={port} user={}{passfile} application_name=interrex_{} connect_timeout=5 \
+             keepalives_idle=5 keepalives_interval=2 keepalives_count=3",
+            settings.replication_user, settings.node
+        )
+    }
+
+    async fn replay_state(&self) -> Answer<ReplayState> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)::text AS receiving,
+                          pg_last_wal_receive_lsn()::text AS received,
+                          pg_last_wal_replay_lsn()::text AS replayed,
+                          coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
+                                    FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
+        let rows = self.rows(sql).await?;
+        let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
+        let replayed: Lsn = parsed(row, "replayed").unwrap_or_default();
+        Ok(ReplayState {
+            receiving: row.get("receiving") == Some("true"),
+            received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed),
+            replayed,
+            waits_for_more: row.get("waits") == Some("true"),
+        })
+    }
+
+    async fn sanitise(&self) -> Answer<Vec<String>> {
+        let inherited = self
+            .rows(
+                "SELECT name, setting FROM pg_settings
+                 WHERE (name = 'synchronous_standby_names' AND setting <> '')
+                    OR (name = 'default_transaction_read_only' AND reset_val <> 'off')",
+            )
+            .await?;
+        let mut cleared = Vec::new();
+        for row in &inherited {
+            let (name, setting) =
+                (row.get("name").unwrap_or_default(), row.get("setting").unwrap_or_default());
+            let value = if name == "synchronous_standby_names" { "''" } else { "off" };
+            self.rows(&format!("ALTER SYSTEM SET {name} = {value}")).await?;
+            cleared.push(format!("{name} (was `{setting}`)"));
+        }
+        if !cleared.is_empty() {
+            self.rows("SELECT pg_reload_conf()").await?;
+            while self.value("SHOW synchronous_standby_names").await?.is_some_and(|names| !names.is_empty()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(cleared)
+    }
+
+    async fn promote(&self) -> Answer<Promotion> {
+        let mut asked_for = Duration::MAX;
+        loop {
+            if let Some(promotion) = self.promotion().await? {
+                return Ok(promotion);
+            }
+            if asked_for >= PROMOTE_AGAIN {
+                asked_for = Duration::ZERO;
+                // an error here is the race with the end of recovery, or is met again by the next look
+                if let Err(error) = self.rows("SELECT pg_promote(false)").await {
+                    tracing::debug!(%error, "pg_promote");
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+            asked_for += LOOK;
+        }
+    }
+
+    async fn promotion(&self) -> Answer<Option<Promotion>> {
+        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
+        let Some(name) = self.value(sql).await? else { return Ok(None) };
+        let timeline =
+            u32::from_str_radix(&name, 16).map_err(|error| PortError::new("reading the timeline", error))?;
+        // a server that merely lost its standby.signal is no primary of a new timeline (facts 4)
+        let history = self
+            .value(&format!("SELECT pg_read_file('pg_wal/{name}.history', 0, 65536, true)"))
+            .await?
+            .ok_or_else(|| {
+                PortError(format!(
+                    "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \
+                     started without standby.signal"
+                ))
+            })?;
+        let switchpoint = history
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .next_back()
+            .ok_or_else(|| PortError(format!("{name}.history names no switchpoint")))?;
+        Ok(Some(Promotion { timeline: TimelineId(timeline), switchpoint }))
+    }
+
+    async fn prove_write(&self, epoch: Epoch) -> Answer<()> {
+        let sql = format!(
+            "INSERT INTO interrex.write_probe (epoch, written_at) VALUES ({epoch}, now())
+             ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
+        );
+        let Err(error) = self.rows(&sql).await else { return Ok(()) };
+        // 3F000 and 42P01: this cluster never had a supervised main, so the table is missing
+        if !error.0.contains("3F000") && !error.0.contains("42P01") {
+            return Err(error);
+        }
+        self.create_schema().await?;
+        self.rows(&sql).await.map(drop)
+    }
+
+    async fn create_schema(&self) -> Answer<()> {
+        let mut client = self.open().await?;
+        cluster_events::create_schema(&mut client)
+            .await
+            .map_err(|error| PortError::new("creating the schema interrex", error))
+    }
+
+    async fn write_cluster(&self, me: NodeId, nodes: &ClusterNodes) -> Answer<()> {
+        let doing = |error: tokio_postgres::Error| {
+            PortError::new("writing cluster_config and cluster_nodes", cluster_events::in_words(&error))
+        };
+        let mut client = self.open().await?;
+        let transaction = client.transaction().await.map_err(doing)?;
+        let column = |node: NodeId| i32::try_from(node.0).unwrap_or(i32::MAX);
+        let epoch = nodes.epoch.0.cast_signed();
+        for row in nodes.nodes.values() {
+            transaction
+                .execute(
+                    "INSERT INTO interrex.cluster_nodes (node_id, name, role, status, address, postgres_address, \
+                     redis_address, epoch, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now()) \
+                     ON CONFLICT (node_id) DO UPDATE SET name = excluded.name, role = excluded.role, \
+                     status = excluded.status, address = excluded.address, postgres_address = excluded.postgres_address, \
+                     redis_address = excluded.redis_address, epoch = excluded.epoch, updated_at = excluded.updated_at",
+                    &[
+                        &column(row.node),
+                        &row.name,
+                        &row.role.to_string(),
+                        &row.status.to_string(),
+                        &row.address,
+                        &row.postgres_address,
+                        &row.redis_address,
+                        &epoch,
+                    ],
+                )
+                .await
+                .map_err(doing)?;
+        }
+        let address = nodes.get(me).map(|row| row.postgres_address.clone()).unwrap_or_default();
+        transaction
+            .execute(
+                "INSERT INTO interrex.cluster_main (node_id, address, epoch) VALUES ($1, $2, $3) \
+                 ON CONFLICT (only_row) DO UPDATE SET node_id = excluded.node_id, address = excluded.address, \
+                 epoch = excluded.epoch WHERE cluster_main.epoch <= excluded.epoch",
+                &[&column(me), &address, &epoch],
+            )
+            .await
+            .map_err(doing)?;
+        transaction.commit().await.map_err(doing)
+    }
+
+    async fn relayed(&self, node: NodeId) -> Answer<u64> {
+        let client = self.client().await?;
+        let head = cluster_events::head(&client, node).await;
+        head.map(|head| head.node_seq.0).map_err(|error| PortError::new("reading cluster_events", error))
+    }
+
+    async fn relay(&self, records: &[Record]) -> Answer<()> {
+        let mut client = self.open().await?;
+        cluster_events::append(&mut client, records)
+            .await
+            .map_err(|error| PortError::new("appending to cluster_events", error))
+    }
+
+    async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {
+        let name = slot_name(node);
+        let exists =
+            self.value(&format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}'")).await?;
+        if exists.is_none() {
+            self.rows(&format!("SELECT pg_create_physical_replication_slot('{name}', true)")).await?;
+        }
+        Ok(exists.is_none())
+    }
+
+    async fn checkpoint(&self) -> Answer<()> {
+        // on a connection of its own, without its statement limit: it takes as long as the disk does
+        let client = self.open().await?;
+        let sql = "SET statement_timeout = 0; CHECKPOINT";
+        client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))
+    }
+
+    async fn control_timeline(&self) -> Answer<TimelineId> {
+        let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
+        value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
+    }
+}
+
+/// The last lines of a server's log that say why it did not start.
+fn last_words(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let telling = |line: &&str| line.contains("FATAL") || line.contains("PANIC") || line.contains("ERROR");
+    let lines: Vec<&str> = text.lines().filter(telling).collect();
+    match lines.last() {
+        Some(line) => (*line).to_owned(),
+        None => text.lines().next_back().unwrap_or("its log is empty").to_owned(),
+    }
+}

@@ -1,0 +1,295 @@
+//! The steps that change PostgreSQL and Redis. Each looks first whether it is done already, and reports what
+//! it observed after, never what it hoped.
+
+use std::time::Duration;
+
+use interrex_events::{
+    LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, TimelineId,
+};
+use interrex_projections::{ClusterNodes, Run, human_bytes};
+use serde_json::Value;
+
+use super::Servers;
+use crate::{
+    failover::policy::FailoverPolicy,
+    messages::StepReport,
+    node::Shared,
+    ports::{Answer, PortError, PostgresPort, ReplayState},
+};
+
+/// Under this name `measure_loss` reports a [`Loss`].
+pub const LOSS_OBSERVED: &str = "loss";
+/// Under this name `detach` reports the upstream it cleared, for the undo.
+pub const DETACH_OBSERVED: &str = "upstream";
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(3);
+/// Events in one transaction of the relay.
+const RELAY_PAGE: u32 = 500;
+
+/// Makes one attempt at a step.
+pub(super) async fn make(shared: &Shared, servers: &Servers, run: &Run, step: StepId) -> StepReport {
+    let made = match step {
+        StepId::MeasureLoss => measure_loss(servers, run, &shared.settings.failover).await,
+        StepId::Detach => detach(servers).await,
+        StepId::SanitiseSettings => sanitise(servers).await,
+        StepId::Promote => promote(servers, run).await,
+        StepId::PromoteRedis => promote_redis(servers).await,
+        StepId::OpenEpoch => open_epoch(shared, servers).await,
+        StepId::PrepareRejoin => prepare_rejoin(shared, servers, run).await,
+        other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
+    };
+    made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()))
+}
+
+fn succeeded(detail: impl Into<String>) -> StepReport {
+    StepReport::new(StepOutcome::Succeeded, detail)
+}
+
+// ---- before the point of no return -------------------------------------------------------------------------
+
+async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> Answer<StepReport> {
+    let measure = servers.postgres.measure().await.facts;
+    if measure.status == PostgresStatus::Primary {
+        let detail = "PostgreSQL accepts writes already: the loss was decided by the promotion";
+        return Ok(StepReport::new(StepOutcome::AlreadyDone, detail));
+    }
+    let own_lsn =
+        measure.lsn.ok_or_else(|| PortError(format!("PostgreSQL gives no position: {}", measure.detail)))?;
+    let loss = loss(run.last_report.as_ref(), own_lsn);
+    let detail = in_words(&loss);
+    let too_much = loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit);
+    let report = match too_much {
+        Some((_, limit)) => {
+            let detail = format!("{detail}, more than failover.maximum_lag_bytes = {limit} allows");
+            StepReport::new(StepOutcome::Refused, detail)
+        }
+        None => succeeded(detail),
+    };
+    Ok(report.with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null)))
+}
+
+/// What main said last against what is held here. Main may have gone on after its last word, so both figures
+/// are the least that is lost.
+fn loss(report: Option<&LastReport>, own_lsn: Lsn) -> Loss {
+    let bytes = report.map(|report| report.lsn.bytes_ahead_of(own_lsn));
+    let seconds = report.map(|report| {
+        let until = report.first_miss_at.unwrap_or(report.reported_at);
+        let held_at = if bytes == Some(0) { Some(report.reported_at) } else { report.caught_up_at };
+        let missing = until - held_at.unwrap_or(report.reported_at);
+        missing.to_std().unwrap_or_default().as_secs_f64()
+    });
+    Loss { bytes, seconds, lower_bound: true, main_lsn: report.map(|report| report.lsn), own_lsn }
+}
+
+fn in_words(loss: &Loss) -> String {
+    let (Some(bytes), Some(main)) = (loss.bytes, loss.main_lsn) else {
+        return format!("the loss is unknown: main never reported its position; here is {}", loss.own_lsn);
+    };
+    let here = match bytes {
+        0 => format!("all that main had reported ({main}) is here"),
+        _ => format!(
+            "at least {} are missing: main had reported {main}, here is {}",
+            human_bytes(bytes),
+            loss.own_lsn
+        ),
+    };
+    let seconds = loss.seconds.unwrap_or_default();
+    format!(
+        "{here}; what it acknowledged in the last {seconds:.1} s before it fell silent, nobody here can know"
+    )
+}
+
+async fn detach(servers: &Servers) -> Answer<StepReport> {
+    let postgres = &*servers.postgres;
+    if postgres.promotion().await?.is_some() {
+        return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no standby any more"));
+    }
+    let upstream = postgres.upstream().await?;
+    if !upstream.is_empty() {
+        postgres.set_upstream("").await?;
+    }
+    let state = replayed_all(postgres).await?;
+    let detail = format!("nothing is received any more, and all of it is replayed, up to {}", state.replayed);
+    Ok(succeeded(detail).with(DETACH_OBSERVED, upstream).with("replayed", state.replayed.to_string()))
+}
+
+/// Two positive signs instead of "the position stopped moving": the receiver is gone, and replay either has
+/// reached the end of what was received or says itself that it waits for more (facts, Multigres).
+async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
+    loop {
+        let state = postgres.replay_state().await?;
+        if !state.receiving && (state.replayed >= state.received || state.waits_for_more) {
+            return Ok(state);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Follows the old upstream again.
+pub(super) async fn undo_detach(servers: &Servers, run: &Run) -> Answer<String> {
+    let observed = run.step(StepId::Detach).observed;
+    let upstream = match observed.get(DETACH_OBSERVED).and_then(Value::as_str) {
+        Some(upstream) if !upstream.is_empty() => upstream.to_owned(),
+        // the attempt failed before it could report: the configuration knows main
+        _ => servers.conninfo_of(run.old_main)?,
+    };
+    servers.postgres.set_upstream(&upstream).await?;
+    Ok("primary_conninfo names the old main again".to_owned())
+}
+
+async fn sanitise(servers: &Servers) -> Answer<StepReport> {
+    let cleared = servers.postgres.sanitise().await?;
+    if cleared.is_empty() {
+        return Ok(StepReport::new(
+            StepOutcome::AlreadyDone,
+            "no setting inherited from the old main hinders a new one",
+        ));
+    }
+    Ok(succeeded(format!("cleared {}", cleared.join(", "))))
+}
+
+// ---- the point of no return --------------------------------------------------------------------------------
+
+async fn promote(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let promotion = servers.postgres.promote().await?;
+    servers.postgres.prove_write(run.epoch).await?;
+    let detail = format!(
+        "PostgreSQL is a primary: timeline {} since {}, history file read, a write committed",
+        promotion.timeline, promotion.switchpoint
+    );
+    // names as the decider reads them
+    let report = succeeded(detail)
+        .with("timeline", promotion.timeline.0)
+        .with("switchpoint", promotion.switchpoint.to_string());
+    Ok(report)
+}
+
+// ---- after the point of no return --------------------------------------------------------------------------
+
+async fn promote_redis(servers: &Servers) -> Answer<StepReport> {
+    let Some(redis) = &servers.redis else {
+        return Ok(StepReport::new(StepOutcome::Skipped, "no Redis is configured on this node"));
+    };
+    let facts = redis.measure().await;
+    let detail = redis.promote().await?;
+    let linked =
+        if facts.status == RedisStatus::Unlinked { " (its link to the old master was down)" } else { "" };
+    Ok(succeeded(format!("Redis {detail}{linked}")).with("offset", facts.offset))
+}
+
+async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
+    let nodes = shared.look(|view| view.cluster.nodes.clone());
+    servers.postgres.create_schema().await?;
+    servers.postgres.write_cluster(shared.settings.me, &nodes).await?;
+    let relayed = relay(shared, servers).await?;
+    let detail = format!(
+        "cluster_config and cluster_nodes name epoch {}, cluster_events holds {relayed} events of this node",
+        nodes.epoch
+    );
+    Ok(succeeded(detail).with("relayed", relayed))
+}
+
+/// Brings this node's journal into `cluster_events`. The newest event that is there then.
+pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<u64> {
+    let me = shared.settings.me;
+    let failed = |error: interrex_events::journal::JournalError| PortError::new("reading the journal", error);
+    let mut relayed = servers.postgres.relayed(me).await?;
+    let target = shared.journal.head().node_seq.0;
+    let reader = shared.journal.reader().map_err(failed)?;
+    while relayed < target {
+        let page = reader.page(me, interrex_events::NodeSeq(relayed), RELAY_PAGE).map_err(failed)?;
+        let Some(last) = page.last().map(|record| record.node_seq.0) else { break };
+        servers.postgres.relay(&page).await?;
+        relayed = last;
+    }
+    Ok(relayed)
+}
+
+async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let mut slots = Vec::new();
+    for peer in shared.settings.peers() {
+        servers.postgres.ensure_slot(peer.node).await?;
+        slots.push(super::postgres::slot_name(peer.node));
+    }
+    servers.postgres.checkpoint().await?;
+    let written = servers.postgres.control_timeline().await?;
+    let promoted =
+        run.step(StepId::Promote).observed.get("timeline").and_then(Value::as_u64).unwrap_or_default();
+    if u64::from(written.0) < promoted {
+        return Err(PortError(format!(
+            "after a CHECKPOINT the control file still names timeline {written}, not {promoted}: a rewind would find nothing"
+        )));
+    }
+    let detail = format!(
+        "slots {} are there; the control file names timeline {written}: rewindable",
+        slots.join(", ")
+    );
+    Ok(succeeded(detail))
+}
+
+// ---- following another main --------------------------------------------------------------------------------
+
+/// Lets the standbys of this node follow a new main, and waits until its log arrives.
+pub(super) async fn follow(
+    servers: &Servers,
+    nodes: &ClusterNodes,
+    main: NodeId,
+    limit: Duration,
+) -> Answer<(bool, String)> {
+    if servers.postgres.promotion().await?.is_some() {
+        return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
+    }
+    let upstream = servers.conninfo_of(main)?;
+    servers.postgres.set_upstream(&upstream).await?;
+    let mut words = vec![format!("primary_conninfo names {}", nodes.name(main))];
+    if let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(main)) {
+        match redis.follow(&master).await {
+            Ok(text) => words.push(format!("Redis is a {text}")),
+            Err(error) => words.push(format!("Redis does not follow: {error}")),
+        }
+    }
+    let streams = async {
+        loop {
+            let facts = servers.postgres.measure().await.facts;
+            if facts.status == PostgresStatus::Streaming
+                && facts.timeline >= nodes.timeline.or(Some(TimelineId(0)))
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let streaming = tokio::time::timeout(limit, streams).await.is_ok();
+    if !streaming {
+        words.push(format!("its log did not arrive within {limit:?}"));
+    }
+    Ok((streaming, words.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    #[test]
+    fn the_loss_is_what_main_reported_and_this_node_lacks_and_always_a_lower_bound() {
+        let report = LastReport {
+            lsn: Lsn(5_000),
+            reported_at: at(10),
+            caught_up_at: Some(at(7)),
+            first_miss_at: Some(at(11)),
+        };
+        let behind = loss(Some(&report), Lsn(2_000));
+        assert_eq!((behind.bytes, behind.seconds, behind.lower_bound), (Some(3_000), Some(4.0), true));
+        let caught_up = loss(Some(&report), Lsn(5_000));
+        assert_eq!((caught_up.bytes, caught_up.seconds, caught_up.lower_bound), (Some(0), Some(1.0), true));
+        let unknown = loss(None, Lsn(5_000));
+        assert_eq!((unknown.bytes, unknown.seconds), (None, None));
+    }
+}

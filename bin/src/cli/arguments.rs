@@ -1,0 +1,254 @@
+//! What can be written on the command line. The help texts teach: they are the first page an operator reads.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use interrex_events::KINDS;
+
+use super::{exit, when::When};
+
+/// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
+///
+/// One node is main. When main dies, Interrex moves its role to a secondary, and afterwards it can prove what
+/// happened and why: every act is an event in the node's journal before it is done, and everything shown here
+/// is rebuilt from those events.
+#[derive(Debug, Parser)]
+#[command(name = "interrex", version, after_help = exit::EXPLAINED, max_term_width = 110, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run this node's supervisor, in the foreground, until it is asked to end.
+    ///
+    /// It starts this node's servers, watches the other nodes, and fails over when main is lost. One supervisor
+    /// runs on each node.
+    #[command(after_help = "Example:\n  interrex supervise --config /etc/interrex/interrex.toml")]
+    Supervise(Supervise),
+    /// Watch a real failover on this machine: two nodes, a killed main, and the story told from the events.
+    ///
+    /// It starts two nodes with PostgreSQL, Redis and RADIUS on free loopback ports in a scratch folder, kills
+    /// main, shows the secondary take over, and removes everything again.
+    #[command(after_help = "Examples:\n  interrex demo\n  interrex demo --keep --folder /tmp/interrex-demo")]
+    Demo(Demo),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Who is main, is it healthy, who follows and how far behind, and would a failover work.
+    ///
+    /// It asks every supervisor it can reach, for at most a second, and tells the rest from the journal.
+    #[command(after_help = "Examples:\n  interrex status\n  interrex status --json | jq .health\n  \
+                            watch -n1 interrex status        # exit code 0: healthy, 6: not")]
+    Status(Reading),
+    /// The table cluster_nodes: every node, its role and its servers.
+    ///
+    /// Rows marked `live` are what the node's supervisor says this moment; the others are from the journal.
+    #[command(after_help = "Example:\n  interrex nodes")]
+    Nodes(Reading),
+    /// What happened, one sentence an event, in the order of the story.
+    ///
+    /// The first thing to read after an incident, and to paste into its report.
+    #[command(after_help = "Examples:\n  interrex timeline --since 10m\n  \
+                            interrex timeline --since 03:10:00 --until 03:20:00\n  \
+                            interrex timeline --run 5f3a12bc")]
+    Timeline(Timeline),
+    /// The events themselves, one a line, with their payload.
+    ///
+    /// With --json, each line is the whole event as it is stored and hashed.
+    #[command(after_help = "Examples:\n  interrex events --since 1h --kind failover_withheld\n  \
+                            interrex events --follow\n  \
+                            interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'",
+              after_long_help = kinds_explained())]
+    Events(Events),
+    /// Failovers: which there were, and how each went.
+    #[command(subcommand)]
+    Run(RunCommand),
+    /// The journal itself: this node's append-only log of events.
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+/// Arguments of `supervise`.
+#[derive(Debug, Args)]
+pub struct Supervise {
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Demo {
+    /// Leave both nodes running at the end, and say what to try next.
+    #[arg(long)]
+    pub keep: bool,
+    /// How long main may be silent before the secondary takes over, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
+    pub threshold: f64,
+    /// Where the nodes live; it must be empty or not exist [default: a new folder under /tmp].
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Show it on standard error, and print the figures as one JSON document on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration against itself and this machine, and print what is in force.
+    ///
+    /// Nothing is started or changed. Secrets are read, and never printed.
+    #[command(
+        after_help = "Example:\n  interrex config check --config interrex.toml && systemctl restart interrex"
+    )]
+    Check(ConfigCheck),
+}
+
+/// Arguments of `config check`.
+#[derive(Debug, Args)]
+pub struct ConfigCheck {
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the answer comes from, and in which form it is given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reading {
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE", conflicts_with = "journal")]
+    pub config: Option<PathBuf>,
+    /// Read this journal alone, such as a copy from a lost server; nobody is asked.
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+    /// Print JSON: one document, or one object a line where there are many.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which part of the stream.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Span {
+    /// Only this run: its id, or the begin or end of it that no other run shares.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<String>,
+    /// Only from this time on: 2027-01-15T08:00:00Z, 08:00:00 (today, UTC), or 10m (ago).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Only up to this time.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+}
+
+/// Arguments of `timeline`.
+#[derive(Debug, Args)]
+pub struct Timeline {
+    /// Which part.
+    #[command(flatten)]
+    pub span: Span,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only this kind; give it again, or separate with commas, for more. `--help` lists them all.
+    #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
+    pub kinds: Vec<String>,
+    /// Which part.
+    #[command(flatten)]
+    pub span: Span,
+    /// Go on with what is recorded from now on, until Ctrl-C.
+    #[arg(long, short, conflicts_with = "until")]
+    pub follow: bool,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// What to do with runs.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Every run: from whom to whom, when, how long it took and how it ended.
+    #[command(after_help = "Example:\n  interrex run list")]
+    List(Reading),
+    /// One run: the evidence, where the time went, what was lost, and each of its steps.
+    #[command(after_help = "Examples:\n  interrex run show\n  interrex run show 5f3a12bc")]
+    Show(RunShow),
+}
+
+/// Arguments of `run show`.
+#[derive(Debug, Args)]
+pub struct RunShow {
+    /// The run's id, or the begin or end of it that no other run shares [default: the newest run].
+    #[arg(value_name = "ID")]
+    pub run: Option<String>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// What to do with the journal.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Check every event's hash and its link to the event before, and name the first bad one.
+    ///
+    /// Nothing is changed. It also works beside a running supervisor.
+    #[command(
+        after_help = "Examples:\n  interrex journal verify\n  interrex journal verify --journal copy/journal.db"
+    )]
+    Verify(Reading),
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number of seconds, from 0.1 to 3600".to_owned()),
+    }
+}
+
+/// Every kind with its meaning, for `events --help`.
+fn kinds_explained() -> String {
+    let width = KINDS.iter().map(|(kind, _)| kind.len()).max().unwrap_or_default();
+    let lines: Vec<String> =
+        KINDS.iter().map(|(kind, meaning)| format!("  {kind:width$} {meaning}")).collect();
+    format!(
+        "Examples:\n  interrex events --since 1h --kind failover_withheld\n  interrex events --follow\n  \
+         interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'\n\nKinds:\n{}",
+        lines.join("\n")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_every_command_has_an_example() {
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+            let commands: Vec<_> = match command.has_subcommands() {
+                true => command.get_subcommands().filter(|command| command.get_name() != "help").collect(),
+                false => vec![command],
+            };
+            for command in commands {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "`{}` teaches no example", command.get_name());
+            }
+        }
+    }
+}

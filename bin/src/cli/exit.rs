@@ -1,0 +1,53 @@
+//! What the program's exit code means. Scripts rely on it: a number is never given another meaning.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked; `status`: the cluster is healthy.
+    Fine = 0,
+    /// It failed.
+    Failed = 1,
+    /// It was called in a way it does not understand.
+    WrongUsage = 2,
+    /// The configuration is missing or wrong.
+    ConfigurationWrong = 3,
+    /// The journal is missing, damaged, another node's, or from a newer version.
+    JournalUnusable = 4,
+    /// Another supervisor has the journal, or listens where this one would.
+    InUse = 5,
+    /// `status`: the cluster is not healthy, or nobody answers who could say that it is.
+    NotHealthy = 6,
+    /// There is no such run.
+    NotFound = 7,
+    /// It was interrupted, as by Ctrl-C, and cleaned up.
+    Interrupted = 130,
+}
+
+/// The same for people, at the end of `interrex --help`.
+pub(super) const EXPLAINED: &str = "\
+Exit codes:
+  0  it did what was asked; `status`: the cluster is healthy
+  1  it failed
+  2  it was called in a way it does not understand
+  3  the configuration is missing or wrong
+  4  the journal is missing, damaged, another node's, or from a newer version
+  5  another supervisor has the journal or the port
+  6  `status`: not healthy, or nobody answers who could say that it is
+  7  there is no such run
+  130  it was interrupted, as by Ctrl-C, and cleaned up
+
+Environment:
+  INTERREX_CONFIG           the configuration file, where --config is not given
+  INTERREX_<SECTION>_<KEY>  overrides a key of it, such as INTERREX_FAILOVER_PROBE_INTERVAL=2s
+  INTERREX_LOG              how much `supervise` says on standard error, such as debug
+  NO_COLOR                  no colours, also on a terminal
+
+At 3 in the morning, begin with:  interrex status";
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

@@ -1,0 +1,114 @@
+//! Why a command could not do what was asked, which exit code that is, and what to do about it.
+
+use std::{error::Error, io, path::PathBuf};
+
+use interrex_events::journal::JournalError;
+
+use super::exit::Exit;
+use crate::{config::ConfigError, daemon::DaemonError, demo::DemoError};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No configuration was named, and none lies where one is looked for.
+    #[error("there is no configuration: neither {} exists", looked_at.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor "))]
+    NoConfig {
+        /// Where one was looked for.
+        looked_at: Vec<PathBuf>,
+    },
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A text names no run, or more than one.
+    #[error("{0}")]
+    NoSuchRun(String),
+    /// The arguments contradict each other or the stream.
+    #[error("{0}")]
+    Usage(String),
+    /// What was found cannot be written out.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+    /// A supervisor did not start, or had to end.
+    #[error("{0}")]
+    Daemon(DaemonError),
+    /// The demo could not be shown to its end.
+    #[error("{0}")]
+    Demo(#[from] DemoError),
+    /// Another part of the program failed.
+    #[error("{what}")]
+    Other {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Journal(error) => Self::Journal(error),
+            other => Self::Daemon(other),
+        }
+    }
+}
+
+impl Failure {
+    /// Whether nobody reads the answer any more, as in `interrex events | head -1`: no failure to speak of.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) | Self::NoConfig { .. } | Self::Daemon(DaemonError::Machine(_)) => {
+                Exit::ConfigurationWrong
+            }
+            Self::Journal(JournalError::InUse(_)) => Exit::InUse,
+            Self::Journal(_) => Exit::JournalUnusable,
+            Self::NoSuchRun(_) => Exit::NotFound,
+            Self::Usage(_) => Exit::WrongUsage,
+            Self::Daemon(DaemonError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
+                Exit::InUse
+            }
+            Self::Daemon(_) | Self::Demo(_) | Self::Output(_) | Self::Other { .. } => Exit::Failed,
+        }
+    }
+
+    /// What to do about it, where the message does not say so itself.
+    fn next(&self) -> Option<&'static str> {
+        match self {
+            Self::Config(_) | Self::Daemon(DaemonError::Machine(_)) => {
+                Some("correct it, and see what is in force with: interrex config check --config FILE")
+            }
+            Self::NoConfig { .. } => Some(
+                "name one with --config FILE or INTERREX_CONFIG, or read a journal alone with --journal FILE",
+            ),
+            Self::Journal(JournalError::Missing(_)) => {
+                Some("a supervisor makes its journal when it first starts: interrex supervise --config FILE")
+            }
+            _ => None,
+        }
+    }
+
+    /// The message, every cause beneath it, and what to do next.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let mut words = format!("error: {self}");
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            words.push_str(&format!("\n  because: {error}"));
+            cause = error.source();
+        }
+        if let Some(next) = self.next() {
+            words.push_str(&format!("\n   next: {next}"));
+        }
+        words
+    }
+}

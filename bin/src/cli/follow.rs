@@ -1,0 +1,61 @@
+//! Waiting for new events, until Ctrl-C or until nobody reads any more.
+
+use std::{io, os::fd::AsFd as _, time::Duration};
+
+use interrex_events::{
+    Hlc, NodeId, NodeSeq, Record,
+    journal::{JournalReader, Selection},
+};
+use tokio::{io::Interest, net::unix::pipe::Sender};
+
+use super::failure::Failure;
+
+/// How often the journal is looked at: fast enough for the eye, and nothing for the disk.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The place of an event in the story.
+pub(super) fn place(record: &Record) -> (Hlc, NodeId, NodeSeq) {
+    (record.hlc, record.node_id, record.node_seq)
+}
+
+/// Hands over every selected event that is recorded from now on, a batch at a time.
+pub(super) fn follow(
+    reader: &JournalReader,
+    mut selection: Selection,
+    mut show: impl FnMut(&[Record]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Other {
+        what: "cannot wait for new events".to_owned(),
+        source: Some(error.into()),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let interrupted = tokio::signal::ctrl_c();
+        let unread = nobody_reads();
+        tokio::pin!(interrupted, unread);
+        loop {
+            let records = reader.read(&selection)?;
+            if let Some(newest) = records.last() {
+                selection.after = Some(place(newest));
+                show(&records)?;
+            }
+            tokio::select! {
+                interrupted = &mut interrupted => return interrupted.map_err(failed),
+                () = &mut unread => return Ok(()),
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    })
+}
+
+/// Ends when the reader of standard output is gone. On a quiet cluster no write would find that out for hours.
+async fn nobody_reads() {
+    // only watched, never written through; a file has no reader that could go away, and is refused here
+    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    if let Ok(stdout) = watched
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}

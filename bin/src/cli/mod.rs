@@ -1,0 +1,90 @@
+//! The command line: parse, read, fold, show. What is shown is rebuilt from the journal at every call.
+//!
+//! ```text
+//! arguments ─> source (configuration, journal) ─fold─> story ┐
+//!                  └─ live (GET /health, one second) ────────┴─> views ─> output
+//! ```
+
+pub mod arguments;
+pub mod exit;
+pub mod failure;
+mod follow;
+mod live;
+mod output;
+mod outside;
+mod sight;
+mod source;
+mod story;
+mod table;
+#[cfg(test)]
+mod tests;
+mod views;
+pub mod when;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::{
+    arguments::{Arguments, Command, ConfigCommand, JournalCommand, RunCommand},
+    exit::Exit,
+    failure::Failure,
+    output::{Output, Style, Tone},
+    outside::{Outside, World},
+};
+use crate::config::Config;
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => {
+            // help and version are answers too; if nobody reads them, so be it
+            let _ = answer.print();
+            return if answer.use_stderr() { Exit::WrongUsage } else { Exit::Fine }.into();
+        }
+    };
+    run(arguments.command, &World, &mut Output::standard()).into()
+}
+
+/// One command, its failure told on standard error.
+fn run(command: Command, outside: &dyn Outside, output: &mut Output<'_>) -> Exit {
+    let done = dispatch(command, outside, output).and_then(|exit| output.flush().map(|()| exit));
+    match done {
+        Ok(exit) => exit,
+        Err(failure) if failure.is_closed_pipe() => Exit::Fine,
+        Err(failure) => {
+            // what was found before the failure comes before the words about it
+            let _ = output.flush();
+            tell(&failure);
+            failure.exit()
+        }
+    }
+}
+
+fn tell(failure: &Failure) {
+    let style = Style { colour: output::colour_on(&std::io::stderr()), width: None };
+    let words = failure.in_words();
+    let rest = words.strip_prefix("error:").unwrap_or(&words);
+    output::say(&format!("{}{rest}", style.paint(Tone::Bad, "error:")));
+}
+
+fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    match command {
+        Command::Supervise(arguments) => {
+            let path = source::config_path(arguments.config.as_deref())?;
+            wiring::supervise(Config::load(&path)?)
+        }
+        Command::Demo(options) => wiring::demo(options),
+        Command::Config(ConfigCommand::Check(arguments)) => views::config::check(&arguments, output),
+        Command::Status(reading) => views::status::show(&reading, outside, output),
+        Command::Nodes(reading) => views::nodes::show(&reading, outside, output),
+        Command::Timeline(arguments) => views::timeline::show(&arguments, outside, output),
+        Command::Events(arguments) => views::events::show(&arguments, outside, output),
+        Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
+        Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
+        Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, output),
+    }
+}

@@ -1,0 +1,51 @@
+//! What a command needs of the outside: the time, and the answers of live supervisors. Tests give their own.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use interrex_actors::{env::SystemEnv, report::NodeReport};
+use interrex_events::{NodeId, journal::Stamp as _};
+
+use super::live;
+
+/// A supervisor to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Whose.
+    pub(super) node: NodeId,
+    /// `host:port` where it answers.
+    pub(super) address: String,
+}
+
+/// What a supervisor said of itself, or why it said nothing.
+pub(super) type Answer = Result<NodeReport, Silence>;
+
+/// Why a supervisor said nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Nothing listens there: it does not run. Otherwise it may run, and be frozen or unreachable.
+    pub(super) not_running: bool,
+    /// The system's words.
+    pub(super) words: String,
+}
+
+/// The outside.
+pub(super) trait Outside {
+    /// The wall clock.
+    fn now(&self) -> DateTime<Utc>;
+    /// Asks supervisors, all at once, for a limited time.
+    fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer>;
+}
+
+/// The real one.
+pub(super) struct World;
+
+impl Outside for World {
+    fn now(&self) -> DateTime<Utc> {
+        SystemEnv.now()
+    }
+
+    fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer> {
+        live::ask(questions)
+    }
+}

@@ -1,0 +1,139 @@
+//! Where a command's answer comes from: a node's configuration, its journal, and whoever answers live.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use interrex_events::{
+    NodeId,
+    journal::{Identity, JournalError, JournalReader, Selection},
+};
+use interrex_projections::Projection;
+
+use super::{
+    arguments::Reading,
+    failure::Failure,
+    live,
+    outside::{Answer, Outside, Question, Silence},
+};
+use crate::config::Config;
+
+const VARIABLE: &str = "INTERREX_CONFIG";
+const LOOKED_AT: [&str; 2] = ["./interrex.toml", "/etc/interrex/interrex.toml"];
+
+/// The configuration to use: the one named, or the first one that is where one is looked for. It is absolute,
+/// and with it the paths inside: servers that are started elsewhere must find them too.
+pub(super) fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    std::path::absolute(find_config(named)?).map_err(no_folder)
+}
+
+fn no_folder(error: std::io::Error) -> Failure {
+    Failure::Other { what: "cannot tell which folder this is".to_owned(), source: Some(error.into()) }
+}
+
+fn find_config(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(path) = named {
+        return Ok(path.to_owned());
+    }
+    if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let looked_at = LOOKED_AT.map(PathBuf::from);
+    match looked_at.iter().find(|path| path.exists()) {
+        Some(path) => Ok(path.clone()),
+        None => Err(Failure::NoConfig { looked_at: looked_at.to_vec() }),
+    }
+}
+
+/// An open journal, and the configuration that named it, if one did.
+pub(super) struct Source {
+    /// The configuration; nothing where a journal is read alone.
+    pub(super) config: Option<Config>,
+    /// The journal's file.
+    pub(super) path: PathBuf,
+    reader: JournalReader,
+}
+
+impl Source {
+    /// Opens what the arguments name.
+    pub(super) fn open(reading: &Reading) -> Result<Self, Failure> {
+        let config = match &reading.journal {
+            Some(_) => None,
+            None => Some(Config::load(&config_path(reading.config.as_deref())?)?),
+        };
+        let path = match (&reading.journal, &config) {
+            (Some(path), _) => path.clone(),
+            (None, Some(config)) => config.node.journal.clone(),
+            (None, None) => PathBuf::new(),
+        };
+        let reader = JournalReader::open(&path)?;
+        if let Some(config) = &config {
+            demand_identity(&path, reader.identity(), config)?;
+        }
+        Ok(Self { config, path, reader })
+    }
+
+    /// Whose journal it is.
+    pub(super) fn identity(&self) -> Identity {
+        self.reader.identity()
+    }
+
+    /// The journal.
+    pub(super) fn reader(&self) -> &JournalReader {
+        &self.reader
+    }
+
+    /// The journal, to be moved to another thread.
+    pub(super) fn into_reader(self) -> JournalReader {
+        self.reader
+    }
+
+    /// Folds the whole stream.
+    pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
+        let mut projection = P::default();
+        self.reader.for_each(&Selection::default(), |record| projection.apply(&record.open()))?;
+        Ok(projection)
+    }
+
+    /// Asks this node's supervisor and its peers' what they say of themselves; nobody where a journal is read alone.
+    pub(super) fn ask(&self, outside: &dyn Outside) -> BTreeMap<NodeId, Answer> {
+        let Some(config) = &self.config else { return BTreeMap::new() };
+        let this = Question { node: config.node.id, address: live::reachable(config.node.listen) };
+        let peers = config.peers.iter().map(|peer| Question { node: peer.id, address: peer.address.clone() });
+        let questions: Vec<Question> = std::iter::once(this).chain(peers).collect();
+        let mut answers = outside.ask(&questions);
+        for question in questions {
+            if let Some(answer) = answers.get_mut(&question.node) {
+                refuse_a_stranger(answer, &question, config);
+            }
+        }
+        answers
+    }
+}
+
+/// A port may have been taken by another cluster's supervisor, such as a second copy of the demo.
+fn refuse_a_stranger(answer: &mut Answer, question: &Question, config: &Config) {
+    if let Ok(report) = answer
+        && (report.cluster_id, report.node) != (config.cluster.id, question.node)
+    {
+        let words = format!(
+            "at {} answers node {} of cluster {}, not node {} of this cluster",
+            question.address, report.node, report.cluster_id, question.node
+        );
+        *answer = Err(Silence { not_running: true, words });
+    }
+}
+
+fn demand_identity(path: &Path, found: Identity, config: &Config) -> Result<(), JournalError> {
+    if (found.cluster_id, found.node_id) == (config.cluster.id, config.node.id) {
+        return Ok(());
+    }
+    Err(JournalError::OtherIdentity {
+        path: path.to_owned(),
+        found_node: found.node_id,
+        found_cluster: found.cluster_id,
+        node: config.node.id,
+        cluster: config.cluster.id,
+    })
+}

@@ -1,0 +1,382 @@
+//! A fixed cluster and what happens to it: alpha (node 1) is main until it dies, beta (node 2) tells the story.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
+use interrex_events::{
+    journal::{Identity, Journal, Stamp},
+    *,
+};
+use interrex_projections::NodeStatus;
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+pub(super) const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0x018f_0000_0000_7000_8000_0000_0000_0001));
+pub(in crate::cli) const ALPHA: NodeId = NodeId(1);
+pub(super) const BETA: NodeId = NodeId(2);
+/// The run that ends well.
+pub(super) const RUN: RunId = RunId(Uuid::from_u128(0x019b_bf3a_1000_7000_8000_0000_5f3a_12bc));
+/// A later one that does not.
+pub(super) const OTHER_RUN: RunId = RunId(Uuid::from_u128(0x019b_bf3f_2000_7000_8000_0000_77aa_90de));
+
+/// Milliseconds after 08:00.
+pub(super) fn at(ms: i64) -> DateTime<Utc> {
+    "2027-01-15T08:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::milliseconds(ms)
+}
+
+/// A wall clock that the story sets, and ids that count.
+struct Script(Mutex<(DateTime<Utc>, u128)>);
+
+impl Stamp for Script {
+    fn now(&self) -> DateTime<Utc> {
+        self.0.lock().unwrap().0
+    }
+
+    fn event_id(&self) -> EventId {
+        let mut state = self.0.lock().unwrap();
+        state.1 += 1;
+        EventId(Uuid::from_u128(state.1))
+    }
+}
+
+/// Writes a story into a journal.
+pub(super) struct Author {
+    journal: Journal,
+    script: Arc<Script>,
+    epoch: Epoch,
+}
+
+impl Author {
+    pub(super) fn of(path: &Path, node_id: NodeId) -> Self {
+        let script = Arc::new(Script(Mutex::new((at(0), 0))));
+        let identity = Identity { cluster_id: CLUSTER, node_id };
+        let journal = Journal::open(path, identity, script.clone()).unwrap();
+        Self { journal, script, epoch: Epoch(1) }
+    }
+
+    fn tell(&mut self, ms: i64, run_id: Option<RunId>, event: impl Into<Event>) {
+        self.script.0.lock().unwrap().0 = at(ms);
+        let draft = Draft { run_id, ..Draft::new(self.epoch, event) };
+        self.journal.append(vec![draft]).unwrap().blocking_recv().unwrap().unwrap();
+    }
+
+    fn step(&mut self, ms: i64, step: StepId, took_ms: u64, outcome: StepOutcome, detail: &str) {
+        self.tell(ms, Some(RUN), StepStarted { step, attempt: 1, limit_ms: 60_000 });
+        self.finish(ms + took_ms.cast_signed(), RUN, step, took_ms, outcome, detail);
+    }
+
+    fn finish(
+        &mut self,
+        ms: i64,
+        run: RunId,
+        step: StepId,
+        took_ms: u64,
+        outcome: StepOutcome,
+        detail: &str,
+    ) {
+        let detail = detail.to_owned();
+        let finished = StepFinished { step, attempt: 1, outcome, detail, observed: Map::new(), took_ms };
+        self.tell(ms, Some(run), finished);
+    }
+
+    /// Beta starts, follows alpha, and once decides not to act.
+    pub(super) fn quiet_morning(mut self) -> Self {
+        self.tell(0, None, supervisor_started("beta", Role::Secondary));
+        let (timeline, lsn) = (Some(TimelineId(1)), Some(Lsn(0x0300_0060)));
+        self.tell(
+            310,
+            None,
+            PostgresChanged { status: PostgresStatus::Streaming, timeline, lsn, detail: String::new() },
+        );
+        self.tell(
+            320,
+            None,
+            RedisChanged { status: RedisStatus::Linked, offset: Some(420), detail: String::new() },
+        );
+        let name = "radius".to_owned();
+        self.tell(
+            330,
+            None,
+            DependentChanged { name, status: DependentStatus::Ready, detail: String::new() },
+        );
+        self.tell(1_000, None, MainSeen { main: ALPHA, epoch: Epoch(1), evidence: evidence(true) });
+        self.tell(
+            61_000,
+            None,
+            MainSuspected { main: ALPHA, evidence: evidence(false), threshold_ms: 5_000 },
+        );
+        let withheld = FailoverWithheld {
+            main: ALPHA,
+            rule: WithheldRule::PostgresStillAnswers,
+            detail: "main's PostgreSQL answers, only its supervisor does not".to_owned(),
+            silent_ms: Some(5_100),
+            threshold_ms: 5_000,
+            evidence: None,
+        };
+        self.tell(66_100, None, withheld);
+        let recovered =
+            MainRecovered { main: ALPHA, silent_ms: 7_200, threshold_ms: 5_000, evidence: evidence(true) };
+        self.tell(68_200, None, recovered);
+        self.tell(70_000, None, Event::read("moon_phase_observed", r#"{"phase":"full"}"#));
+        self
+    }
+
+    /// Alpha dies, and beta gets as far as asking for its promotion.
+    pub(super) fn death_of_main(mut self) -> Self {
+        self.tell(
+            600_000,
+            None,
+            MainSuspected { main: ALPHA, evidence: evidence(false), threshold_ms: 5_000 },
+        );
+        let started = failover_started();
+        let lost = MainLost {
+            main: ALPHA,
+            silent_ms: 5_050,
+            threshold_ms: 5_000,
+            evidence: evidence(false),
+            last_report: started.last_report.clone(),
+        };
+        self.tell(605_050, None, lost);
+        self.tell(605_051, Some(RUN), started);
+        self.epoch = Epoch(2);
+        let step = [
+            (605_060, StepId::WinEpoch, 4, StepOutcome::Succeeded, "epoch 2, quorum none: nobody was asked"),
+            (
+                605_070,
+                StepId::MeasureLoss,
+                3,
+                StepOutcome::Succeeded,
+                "17 kB of main's log is known to be missing",
+            ),
+            (
+                605_080,
+                StepId::FenceOldMain,
+                9,
+                StepOutcome::Skipped,
+                "main does not answer: there is nobody to fence",
+            ),
+            (
+                605_090,
+                StepId::Detach,
+                12,
+                StepOutcome::Succeeded,
+                "all received log is replayed, up to 0/3000060",
+            ),
+            (605_110, StepId::SanitiseSettings, 8, StepOutcome::AlreadyDone, ""),
+        ];
+        for (ms, step, took, outcome, detail) in step {
+            self.step(ms, step, took, outcome, detail);
+        }
+        self.tell(605_120, Some(RUN), StepStarted { step: StepId::Promote, attempt: 1, limit_ms: 60_000 });
+        self
+    }
+
+    /// The promotion succeeds, and one hook does not.
+    pub(super) fn new_main(mut self) -> Self {
+        let detail = "timeline 2 from 0/3000060, proved by a write";
+        self.finish(605_151, RUN, StepId::Promote, 31, StepOutcome::Succeeded, detail);
+        let opened = EpochOpened {
+            epoch: Epoch(2),
+            main: BETA,
+            old_main: Some(ALPHA),
+            timeline: TimelineId(2),
+            switchpoint: Some(Lsn(0x0300_0060)),
+        };
+        self.tell(605_152, Some(RUN), opened);
+        let (timeline, lsn) = (Some(TimelineId(2)), Some(Lsn(0x0300_0148)));
+        self.tell(
+            605_153,
+            None,
+            PostgresChanged { status: PostgresStatus::Primary, timeline, lsn, detail: String::new() },
+        );
+        self.step(
+            605_160,
+            StepId::PromoteRedis,
+            7,
+            StepOutcome::Succeeded,
+            "master, and so after a restart too",
+        );
+        self.step(605_170, StepId::OpenEpoch, 22, StepOutcome::Succeeded, "cluster_events holds 31 events");
+        self.step(605_200, StepId::RestartDependents, 410, StepOutcome::Succeeded, "radius is ready");
+        self.step(
+            605_620,
+            StepId::NotifyPeers,
+            2,
+            StepOutcome::Succeeded,
+            "alpha does not answer: it learns at its start",
+        );
+        self.step(605_630, StepId::PrepareRejoin, 40, StepOutcome::Succeeded, "slot interrex_1");
+        let hook = "hook `dns` ended with exit code 1: could not reach the server\x1b[2J\nof names, and this was its last word";
+        self.step(605_680, StepId::RunHooks, 95, StepOutcome::Failed, hook);
+        let completed = FailoverCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: vec![StepId::RunHooks],
+            recovery_time: RecoveryTime {
+                detect_ms: 5_050,
+                decide_ms: 69,
+                promote_ms: 31,
+                dependents_ms: 459,
+            },
+            loss: Some(Loss {
+                bytes: Some(17_500),
+                seconds: Some(0.42),
+                lower_bound: true,
+                main_lsn: Some(Lsn(0x0300_44bc)),
+                own_lsn: Lsn(0x0300_0060),
+            }),
+        };
+        self.tell(605_780, Some(RUN), completed);
+        self
+    }
+
+    /// Another run, the next day, that a person must look at.
+    pub(super) fn bad_day(mut self) -> Self {
+        let day = 86_400_000;
+        let started = FailoverStarted { trigger: Trigger::Operator, ..failover_started() };
+        self.tell(day, Some(OTHER_RUN), started);
+        self.tell(
+            day + 10,
+            Some(OTHER_RUN),
+            StepStarted { step: StepId::Promote, attempt: 2, limit_ms: 60_000 },
+        );
+        let detail = "no answer within 60 s";
+        self.finish(day + 60_010, OTHER_RUN, StepId::Promote, 60_000, StepOutcome::Unknown, detail);
+        let failed = FailoverFailed {
+            end: FailedEnd::NeedsOperator,
+            step: StepId::Promote,
+            error: detail.to_owned(),
+            next: "see whether PostgreSQL runs: pg_controldata /srv/pg | grep state".to_owned(),
+        };
+        self.tell(day + 60_020, Some(OTHER_RUN), failed);
+        self
+    }
+
+    /// Alpha's own journal: it comes back, and learns that it is main no more.
+    pub(super) fn return_of_the_old_main(mut self) {
+        self.tell(0, None, supervisor_started("alpha", Role::Main));
+        let announced = MainAnnounced {
+            main: BETA,
+            epoch: Epoch(2),
+            timeline: Some(TimelineId(2)),
+            switchpoint: Some(Lsn(0x0300_0060)),
+            announced_by: BETA,
+            learned_by: LearnedBy::StartupCheck,
+        };
+        self.tell(900_000, None, announced);
+        let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1) };
+        self.tell(900_001, None, fencing);
+        let fenced = NodeFenced {
+            epoch: Epoch(2),
+            postgres: "was stopped already".to_owned(),
+            redis: "stopped now".to_owned(),
+            dependents: "stopped now".to_owned(),
+            next: "bring it back as a secondary: interrex rejoin".to_owned(),
+        };
+        self.tell(900_200, None, fenced);
+    }
+}
+
+fn supervisor_started(name: &str, role: Role) -> SupervisorStarted {
+    let spec = |node: NodeId, name: &str| NodeSpec {
+        node,
+        name: name.to_owned(),
+        address: format!("127.0.0.1:740{node}"),
+        postgres: format!("127.0.0.1:540{node}"),
+        redis: Some(format!("127.0.0.1:630{node}")),
+    };
+    let settings = json!({
+        "auto_failover_enabled": true, "auto_failover_threshold_ms": 5_000, "quorum": "none",
+    });
+    SupervisorStarted {
+        name: name.to_owned(),
+        version: "0.1.0".to_owned(),
+        pid: 4711,
+        role,
+        nodes: vec![spec(ALPHA, "alpha"), spec(BETA, "beta")],
+        main: Some(ALPHA),
+        interrupted_run: None,
+        settings: settings.as_object().cloned().unwrap_or_default(),
+    }
+}
+
+fn failover_started() -> FailoverStarted {
+    FailoverStarted {
+        trigger: Trigger::Automatic,
+        old_main: ALPHA,
+        new_main: BETA,
+        epoch: Epoch(2),
+        evidence: evidence(false),
+        silent_ms: 5_050,
+        threshold_ms: 5_000,
+        last_report: Some(LastReport {
+            lsn: Lsn(0x0300_44bc),
+            reported_at: at(599_800),
+            caught_up_at: Some(at(599_380)),
+            first_miss_at: Some(at(600_000)),
+        }),
+        quorum: "none".to_owned(),
+    }
+}
+
+fn evidence(good: bool) -> Evidence {
+    let finding = |words: &str| if good { Finding::good(words) } else { Finding::bad("connection refused") };
+    Evidence {
+        supervisor: finding("answers, vouches for its PostgreSQL"),
+        postgres: finding("answers as a primary"),
+        redis: finding("answers"),
+        wal_receiver: if good {
+            Finding::good("streaming")
+        } else {
+            Finding::unknown("its last word is old")
+        },
+        last_good_at: Some(at(600_000)),
+        missed_probes: if good { 0 } else { 5 },
+    }
+}
+
+/// What a supervisor says of itself while all is well and alpha is main.
+pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
+    let is_main = node == ALPHA;
+    let radius = DependentFacts { status: DependentStatus::Ready, detail: String::new() };
+    let lag = Lag { bytes: 160, seconds: 0.45, lower_bound: true, main_lsn: Lsn(0x0300_0100) };
+    NodeReport {
+        cluster_id: CLUSTER,
+        node,
+        name: if is_main { "alpha" } else { "beta" }.to_owned(),
+        role: if is_main { Role::Main } else { Role::Secondary },
+        status: NodeStatus::Online,
+        epoch: Epoch(1),
+        main: Some(ALPHA),
+        switchpoint: None,
+        healthy: true,
+        problems: Vec::new(),
+        postgres: PostgresFacts {
+            status: if is_main { PostgresStatus::Primary } else { PostgresStatus::Streaming },
+            timeline: Some(TimelineId(1)),
+            lsn: Some(Lsn(if is_main { 0x0300_0100 } else { 0x0300_0060 })),
+            replayed: (!is_main).then_some(Lsn(0x0300_0060)),
+            detail: String::new(),
+        },
+        redis: RedisFacts {
+            status: if is_main { RedisStatus::Master } else { RedisStatus::Linked },
+            offset: Some(420),
+            detail: String::new(),
+        },
+        dependents: BTreeMap::from([("radius".to_owned(), radius)]),
+        lag: (!is_main).then_some(lag),
+        main_silent_ms: (!is_main).then_some(400),
+        threshold_ms: 5_000,
+        quorum: "none".to_owned(),
+        run: None,
+        journal_heads: Vec::new(),
+        hlc: Hlc::from_wall_ms(at(0).timestamp_millis()),
+        uptime_ms: 60_000,
+        actors: BTreeMap::new(),
+    }
+}

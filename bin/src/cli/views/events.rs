@@ -1,0 +1,84 @@
+//! `interrex events`: the events themselves, one a line.
+
+use interrex_events::{KINDS, Record, journal::Selection};
+
+use super::super::{
+    arguments,
+    exit::Exit,
+    failure::Failure,
+    follow,
+    output::{Output, Style, harmless},
+    outside::Outside,
+    source::Source,
+    table, when,
+};
+
+/// Shows them; with `--follow`, also those to come.
+pub(in crate::cli) fn show(
+    arguments: &arguments::Events,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let source = Source::open(&arguments.reading)?;
+    demand_known(&arguments.kinds, &source)?;
+    let mut selection = super::selection(&arguments.span, &source, outside)?;
+    selection.kinds.clone_from(&arguments.kinds);
+    let json = arguments.reading.json;
+    let (mut newest, mut written) = (None, Ok(()));
+    source.reader().for_each(&selection, |record| {
+        if written.is_ok() {
+            newest = Some(follow::place(&record));
+            written = write(&record, json, output);
+        }
+    })?;
+    written?;
+    if arguments.follow {
+        output.flush()?;
+        selection.after = newest;
+        follow::follow(source.reader(), selection, |records| {
+            records.iter().try_for_each(|record| write(record, json, output))?;
+            output.flush()
+        })?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn write(record: &Record, json: bool, output: &mut Output<'_>) -> Result<(), Failure> {
+    if json {
+        output.json_line(record)
+    } else {
+        let line = in_text(record, output.style);
+        output.line(&line)
+    }
+}
+
+fn in_text(record: &Record, style: Style) -> String {
+    let identity = format!("{}/{}", record.node_id, record.node_seq);
+    let line = format!(
+        "{}  {identity:<8} {:<20} {}",
+        when::date_and_time_utc(record.recorded_at),
+        record.kind,
+        record.payload
+    );
+    table::cut(harmless(&line), style.width)
+}
+
+/// A kind that nothing knows is a slip of the pen, and silence would look like an answer. A kind that only the
+/// journal knows is from another version, and is as good as any.
+fn demand_known(kinds: &[String], source: &Source) -> Result<(), Failure> {
+    for kind in kinds {
+        if KINDS.iter().any(|(known, _)| known == kind) {
+            continue;
+        }
+        let selection = Selection { kinds: vec![kind.clone()], ..Selection::default() };
+        if source.reader().read(&selection)?.is_empty() {
+            let likeness = |known: &str| strsim::jaro_winkler(kind, known);
+            let nearest = KINDS.iter().max_by(|(a, _), (b, _)| likeness(a).total_cmp(&likeness(b)));
+            let nearest = nearest.map_or("", |(known, _)| known);
+            return Err(Failure::Usage(format!(
+                "there is no kind `{kind}`; did you mean `{nearest}`? `interrex events --help` lists them all"
+            )));
+        }
+    }
+    Ok(())
+}

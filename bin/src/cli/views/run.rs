@@ -1,0 +1,223 @@
+//! `interrex run show`: one run, for the post-mortem.
+
+use interrex_events::{Finding, StepId, StepOutcome, Verdict};
+use interrex_projections::{Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
+
+use super::{
+    super::{
+        arguments::RunShow,
+        exit::Exit,
+        failure::Failure,
+        output::{Output, Style, Tone},
+        source::Source,
+        story::Story,
+        table::{Cell, Table},
+        when,
+    },
+    runs::{self, ToldRun},
+};
+
+/// Shows it.
+pub(in crate::cli) fn show(arguments: &RunShow, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let story: Story = Source::open(&arguments.reading)?.fold()?;
+    let run = match &arguments.run {
+        Some(text) => {
+            let id = story.find_run(text)?;
+            story.cluster.runs.get(id)
+        }
+        None => story.cluster.runs.newest(),
+    };
+    let Some(run) = run else {
+        return Err(Failure::NoSuchRun(
+            "the journal holds no run: nothing was failed over since it began".to_owned(),
+        ));
+    };
+    let told = ToldRun::of(run, &story);
+    if arguments.reading.json {
+        output.json(&told)?;
+    } else {
+        let text = in_text(&told, &story, output.style);
+        output.text(&text)?;
+    }
+    Ok(Exit::Fine)
+}
+
+fn in_text(told: &ToldRun<'_>, story: &Story, style: Style) -> String {
+    format!(
+        "{}\n{}\n{}\n{}",
+        summary(told, story).render(style),
+        evidence(told).render(style),
+        outcome(told).render(style),
+        steps(told.run).render(style)
+    )
+}
+
+fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
+    let run = told.run;
+    let mut table = Table::plain();
+    let mut row = |label: &str, cell: Cell| table.row([Cell::toned(Tone::Strong, label), cell]);
+    row(
+        "RUN",
+        format!("{} from {} to {}, epoch {}", told.kind, told.old_main_name, told.new_main_name, run.epoch)
+            .into(),
+    );
+    row("ID", format!("{} (for short {})", run.id, run.id.short()).into());
+    let by = story.cluster.nodes.name(run.node);
+    row("STARTED", format!("{} by {by}", when::date_and_time_utc(run.started_at)).into());
+    let ended = match (run.ended_at, told.took_ms) {
+        (Some(at), Some(took)) => format!("{}, after {}", when::date_and_time_utc(at), human_ms(took)),
+        _ => "not yet".to_owned(),
+    };
+    row("ENDED", ended.into());
+    if run.resumed > 0 {
+        row("RESUMED", format!("{} times, after its supervisor died", run.resumed).into());
+    }
+    row("OUTCOME", Cell::toned(runs::tone(run.end), run.end.to_string()));
+    table
+}
+
+/// What was known when the verdict fell.
+fn evidence(told: &ToldRun<'_>) -> Table {
+    let run = told.run;
+    let mut table = Table::plain();
+    let allowed = match told.threshold_ms {
+        Some(threshold) => format!(" (allowed {})", human_ms(threshold)),
+        None => String::new(),
+    };
+    let silence = format!("main {} was silent for {}{allowed}", told.old_main_name, human_ms(run.silent_ms));
+    table.row([Cell::toned(Tone::Strong, "EVIDENCE"), "silence".into(), silence.into()]);
+    let mut row = |what: &str, cell: Cell| table.row([Cell::default(), what.into(), cell]);
+    let last_good = match run.evidence.last_good_at {
+        Some(at) => {
+            format!("{}; {} probes missed since", when::date_and_time_utc(at), run.evidence.missed_probes)
+        }
+        None => format!("none; {} probes missed", run.evidence.missed_probes),
+    };
+    row("last good sign", last_good.into());
+    row("PostgreSQL", finding(&run.evidence.postgres));
+    row("supervisor", finding(&run.evidence.supervisor));
+    row("log receiver", finding(&run.evidence.wal_receiver));
+    row("Redis", finding(&run.evidence.redis));
+    let report = match &run.last_report {
+        Some(report) => format!("{} at {}", report.lsn, when::date_and_time_utc(report.reported_at)),
+        None => "none: main never told its position in the log".to_owned(),
+    };
+    row("main's last report", report.into());
+    if let Some(at) = run.last_report.as_ref().and_then(|report| report.caught_up_at) {
+        row("held all of it", when::date_and_time_utc(at).into());
+    }
+    if let Some(at) = run.last_report.as_ref().and_then(|report| report.first_miss_at) {
+        row("first miss after it", when::date_and_time_utc(at).into());
+    }
+    if let Some(quorum) = told.quorum {
+        let asked = if quorum == "none" { "none: nobody else was asked" } else { quorum };
+        row("quorum", asked.into());
+    }
+    table
+}
+
+fn finding(finding: &Finding) -> Cell {
+    let tone = match finding.verdict {
+        Verdict::Good => Tone::Good,
+        Verdict::Bad => Tone::Bad,
+        Verdict::Unknown => Tone::Plain,
+    };
+    Cell::toned(tone, format!("{}: {}", finding.verdict, finding.detail))
+}
+
+/// Where the time went, what was lost, and what remains to be done.
+fn outcome(told: &ToldRun<'_>) -> Table {
+    let run = told.run;
+    let mut table = Table::plain();
+    let mut row = |label: &str, cell: Cell| table.row([Cell::toned(Tone::Strong, label), cell]);
+    if let Some(time) = run.recovery_time {
+        let split = format!(
+            "{} without writes: detect {}, decide {}, promote {}; dependents ready {} after that",
+            human_ms(time.without_writes_ms()),
+            human_ms(time.detect_ms),
+            human_ms(time.decide_ms),
+            human_ms(time.promote_ms),
+            human_ms(time.dependents_ms)
+        );
+        row("TIME", split.into());
+    }
+    row("LOSS", loss(run).into());
+    if !run.degraded.is_empty() {
+        let steps: Vec<_> = run.degraded.iter().map(|step| step.name()).collect();
+        row("DONE WITHOUT", Cell::toned(Tone::Warning, steps.join(", ")));
+    }
+    if let Some(problem) = runs::problem(run, told.next) {
+        row("LAST PROBLEM", Cell::toned(Tone::Warning, problem));
+    }
+    match (told.next, run.end) {
+        (Some(next), _) => row("NEXT", Cell::toned(Tone::Strong, next)),
+        (None, RunEnd::Running) => row(
+            "NEXT",
+            "its supervisor goes on with it, also after a restart; watch it with: interrex events --follow"
+                .into(),
+        ),
+        (None, _) => {}
+    }
+    table
+}
+
+fn loss(run: &Run) -> String {
+    let Some(loss) = &run.loss else {
+        return match run.end {
+            RunEnd::Completed | RunEnd::CompletedDegraded => "not measured".to_owned(),
+            _ => "not stated: the run did not complete".to_owned(),
+        };
+    };
+    let Some(bytes) = loss.bytes else {
+        return format!("unknown: main never told its position; the log here ends at {}", loss.own_lsn);
+    };
+    let at_least = if loss.lower_bound { "at least " } else { "" };
+    let seconds = match loss.seconds {
+        Some(seconds) => format!(" and {seconds:.1} s"),
+        None => String::new(),
+    };
+    let main = loss.main_lsn.map_or_else(|| "unknown".to_owned(), |lsn| lsn.to_string());
+    format!(
+        "{at_least}{}{seconds} of log: main was at {main}, the log here ends at {}",
+        human_bytes(bytes),
+        loss.own_lsn
+    )
+}
+
+fn steps(run: &Run) -> Table {
+    let mut table = Table::headed(["#", "STEP", "OUTCOME", "TOOK", "DETAIL"]).right([0, 3]);
+    for id in StepId::ALL {
+        let step = run.step(id);
+        table.row([
+            id.number().to_string().into(),
+            id.name().into(),
+            step_outcome(&step),
+            step.took_ms.map_or_else(|| "-".to_owned(), human_ms).into(),
+            step.detail.into(),
+        ]);
+    }
+    table
+}
+
+fn step_outcome(step: &Step) -> Cell {
+    let (tone, text) = match step.state {
+        StepState::Pending => (Tone::Faint, "not begun".to_owned()),
+        StepState::Running => (Tone::Warning, "running".to_owned()),
+        StepState::Ended(outcome) => {
+            let tone = match outcome {
+                StepOutcome::Succeeded | StepOutcome::AlreadyDone => Tone::Good,
+                StepOutcome::Skipped => Tone::Plain,
+                StepOutcome::Failed | StepOutcome::Refused | StepOutcome::Unknown => Tone::Bad,
+            };
+            (tone, outcome.to_string())
+        }
+    };
+    let attempts = if step.attempts > 1 { format!(", attempt {}", step.attempts) } else { String::new() };
+    let undo = match step.undo {
+        Undo::NotAsked => "",
+        Undo::Running => ", being taken back",
+        Undo::Done => ", taken back",
+        Undo::Failed => ", NOT taken back",
+    };
+    Cell::toned(tone, format!("{text}{attempts}{undo}"))
+}

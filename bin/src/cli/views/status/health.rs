@@ -1,0 +1,164 @@
+//! Whether all is well, by what live supervisors say. A journal alone cannot tell.
+
+use interrex_actors::report::NodeReport;
+use interrex_events::{NodeId, PostgresStatus, Role};
+use interrex_projections::NodeStatus;
+use serde::Serialize;
+
+use super::super::super::sight::Sight;
+
+/// The answer in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Health {
+    /// Main serves, and everything else is as it should be.
+    Healthy,
+    /// Main serves, and something else is not as it should be.
+    Degraded,
+    /// Nobody is known to accept writes.
+    Down,
+    /// More than one node accepts writes.
+    Split,
+    /// Nobody answers who could tell.
+    Unknown,
+}
+
+/// The answer, and everything that speaks against `healthy`.
+pub(super) struct Judgement {
+    pub(super) health: Health,
+    pub(super) problems: Vec<String>,
+}
+
+/// Judges by the live reports.
+pub(super) fn judge(sight: &Sight) -> Judgement {
+    let me = sight.identity.node_id;
+    let mut problems: Vec<String> = sight.supervisor().warning(&sight.name(me)).into_iter().collect();
+    if sight.reports().next().is_none() {
+        return Judgement { health: Health::Unknown, problems };
+    }
+    let writable = writable(sight);
+    if writable.len() > 1 {
+        let names: Vec<String> = writable.iter().map(|node| sight.name(*node)).collect();
+        let main = sight.reign().0.map_or_else(|| "nobody".to_owned(), |main| sight.name(main));
+        let names = names.join(" and ");
+        problems.insert(
+            0,
+            format!("{names} accept writes at the same time; the newest epoch is {main}'s: stop the others"),
+        );
+    }
+    let serves = match sight.reign().0 {
+        Some(main) => main_serves(main, sight, &mut problems),
+        None => {
+            problems.push("nobody is known to be main".to_owned());
+            false
+        }
+    };
+    for node in sight.nodes() {
+        problems.extend(problems_of(node, sight));
+    }
+    problems.extend(unfinished_run(sight));
+    if serves && writable.len() <= 1 && sight.nodes().len() > 1 && candidates(sight).next().is_none() {
+        problems.push("nobody could take over if main died now".to_owned());
+    }
+    let health = match (writable.len(), serves, problems.is_empty()) {
+        (2.., _, _) => Health::Split,
+        (_, false, _) => Health::Down,
+        (_, true, false) => Health::Degraded,
+        (_, true, true) => Health::Healthy,
+    };
+    Judgement { health, problems }
+}
+
+fn writable(sight: &Sight) -> Vec<NodeId> {
+    let primaries = sight.reports().filter(|report| report.postgres.status == PostgresStatus::Primary);
+    primaries.map(|report| report.node).collect()
+}
+
+/// Whether main accepts writes: by its own words, or because a secondary still receives its log.
+fn main_serves(main: NodeId, sight: &Sight, problems: &mut Vec<String>) -> bool {
+    let name = sight.name(main);
+    if let Some(report) = sight.report(main) {
+        let serves = report.postgres.status == PostgresStatus::Primary;
+        if !serves {
+            let words =
+                format!("main {name} does not accept writes: PostgreSQL is {}", report.postgres.status);
+            problems.push(with_detail(words, &report.postgres.detail));
+        }
+        return serves;
+    }
+    let streams =
+        |report: &&NodeReport| report.postgres.status == PostgresStatus::Streaming && !is_alone(report);
+    match sight.reports().find(streams) {
+        Some(report) => {
+            let words = "only its PostgreSQL is known to run";
+            problems.push(format!("main {name}: {words}, for {} still receives its log", report.name));
+            true
+        }
+        None => {
+            problems.push(format!("main {name} gives no sign, and nobody receives its log"));
+            false
+        }
+    }
+}
+
+/// Whether a secondary has had no good sign of main for all of the time that main may be silent.
+fn is_alone(report: &NodeReport) -> bool {
+    report.main_silent_ms.is_some_and(|silent| silent >= report.threshold_ms)
+}
+
+/// What speaks against a node, by its own words, or by its silence.
+fn problems_of(node: NodeId, sight: &Sight) -> Vec<String> {
+    let (name, is_me) = (sight.name(node), node == sight.identity.node_id);
+    let Some(report) = sight.report(node) else {
+        // of this node's own silence the warning speaks already
+        let silence = sight.silence(node).filter(|_| !is_me);
+        return silence
+            .map(|words| format!("{name}'s supervisor does not answer: {words}"))
+            .into_iter()
+            .collect();
+    };
+    let mut problems: Vec<String> =
+        report.problems.iter().map(|problem| format!("{name}: {problem}")).collect();
+    if problems.is_empty() && !report.healthy {
+        problems.push(format!("{name} says that it is not healthy"));
+    }
+    if problems.is_empty() && matches!(report.status, NodeStatus::Fenced | NodeStatus::Fencing) {
+        problems.push(format!("{name} is {}", report.status));
+    }
+    let (_, epoch) = sight.reign();
+    if report.epoch < epoch {
+        problems.push(format!(
+            "{name} does not know of epoch {epoch} yet, it is still in epoch {}",
+            report.epoch
+        ));
+    }
+    problems
+}
+
+/// Nodes that answer and have a standby to promote.
+pub(super) fn candidates(sight: &Sight) -> impl Iterator<Item = &NodeReport> {
+    let main = sight.reign().0;
+    sight.reports().filter(move |report| {
+        Some(report.node) != main
+            && report.role == Role::Secondary
+            && report.status == NodeStatus::Online
+            && matches!(report.postgres.status, PostgresStatus::Streaming | PostgresStatus::Detached)
+    })
+}
+
+/// A run that goes on or was left behind: this node's by its journal, another's by its own words.
+fn unfinished_run(sight: &Sight) -> Option<String> {
+    if let Some(run) = sight.story.cluster.runs.runs.values().rev().find(|run| run.is_running()) {
+        let (from, to) = (sight.name(run.old_main), sight.name(run.new_main));
+        return Some(match sight.report(run.node) {
+            Some(_) => format!("the role of main is being moved from {from} to {to}"),
+            None => format!("the move of the role of main from {from} to {to} was interrupted"),
+        });
+    }
+    let report = sight.reports().find(|report| report.run.is_some())?;
+    Some(format!("{} is moving the role of main", report.name))
+}
+
+fn with_detail(words: String, detail: &str) -> String {
+    if detail.is_empty() { words } else { format!("{words}: {detail}") }
+}

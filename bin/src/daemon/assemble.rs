@@ -1,0 +1,267 @@
+//! From a configuration to ports, settings and actors.
+
+use std::{
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
+
+use interrex_actors::{
+    env::{SystemEnv, ms},
+    failover::{FailoverActor, policy::FailoverPolicy},
+    heartbeat::{
+        HeartbeatActor,
+        lease::{LeasePort, NoQuorum},
+    },
+    journal::JournalActor,
+    node::{NodeSettings, Shared, actor_names},
+    notifier::{
+        NotifierActor,
+        dependents::{Dependent, DependentPrograms},
+        hooks::{Hook, HookPrograms},
+        peers::{DatabaseLogin, RemotePeers},
+    },
+    ports::{HooksPort, PeersPort},
+    replication::{
+        ReplicationActor, Servers,
+        postgres::{LocalPostgres, PostgresSettings},
+        redis::{LocalRedis, RedisSettings},
+    },
+    runtime::{Background, RunAs},
+    supervision::keep,
+};
+use interrex_events::{NodeSpec, Role};
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, Quorum, read_secret};
+
+/// What the actors act through.
+pub(super) struct Ports {
+    pub(super) servers: Rc<Servers>,
+    pub(super) peers: Rc<dyn PeersPort>,
+    hooks: Rc<dyn HooksPort>,
+    lease: Rc<dyn LeasePort>,
+    /// The cluster's secret.
+    pub(super) secret: Arc<str>,
+}
+
+/// Adapters for everything that is configured. Nothing is started or connected yet.
+pub(super) fn ports(config: &Config) -> Result<Ports, String> {
+    let run_as = RunAs::resolve(config.node.run_as.as_deref(), &config.postgres.data_dir)
+        .map_err(|error| error.to_string())?;
+    let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16)?;
+    let optional =
+        |file: &Option<PathBuf>, key: &str| file.as_ref().map(|file| read_secret(file, key, 1)).transpose();
+    let password = optional(&config.postgres.password_file, "postgres.password_file")?;
+    let redis_file = config.redis.as_ref().and_then(|redis| redis.password_file.clone());
+    let redis_password = optional(&redis_file, "redis.password_file")?;
+    let login = DatabaseLogin {
+        user: config.postgres.user.clone(),
+        password: password.clone(),
+        database: config.postgres.database.clone(),
+        redis_password: redis_password.clone(),
+    };
+    let nodes = nodes(config);
+    let servers = Servers {
+        postgres: Rc::new(LocalPostgres::new(postgres(config, run_as, password)?)),
+        redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
+        dependents: Rc::new(dependents(config, run_as)),
+        nodes: nodes.clone(),
+    };
+    Ok(Ports {
+        servers: Rc::new(servers),
+        peers: Rc::new(RemotePeers::new(nodes, config.cluster.id, secret.clone(), login)?),
+        hooks: Rc::new(hooks(config, run_as)),
+        lease: Rc::new(match config.failover.quorum {
+            Quorum::None => NoQuorum,
+        }),
+        secret: secret.into(),
+    })
+}
+
+fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<PostgresSettings, String> {
+    let postgres = &config.postgres;
+    let bin_dir = match &postgres.bin_dir {
+        Some(folder) => folder.clone(),
+        None => find_programs(&postgres.data_dir)?,
+    };
+    if !bin_dir.join("pg_ctl").is_file() {
+        return Err(format!("postgres.bin_dir: there is no pg_ctl in {}", bin_dir.display()));
+    }
+    Ok(PostgresSettings {
+        data_dir: postgres.data_dir.clone(),
+        bin_dir,
+        log_file: postgres.log_file.clone().unwrap_or_else(|| config.beside_journal("postgres.log")),
+        run_as,
+        host: postgres.host.clone(),
+        port: postgres.port,
+        user: postgres.user.clone(),
+        password,
+        database: postgres.database.clone(),
+        replication_user: postgres.replication_user.clone(),
+        replication_passfile: postgres.replication_passfile.clone(),
+        node: config.node.id,
+    })
+}
+
+/// The programs of the version that the data directory was made by, where Debian and others put them.
+fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
+    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
+    let version = version.trim();
+    [
+        format!("/usr/lib/postgresql/{version}/bin"),
+        format!("/usr/pgsql-{version}/bin"),
+        "/usr/local/pgsql/bin".to_owned(),
+        "/usr/bin".to_owned(),
+    ]
+    .into_iter()
+    .map(PathBuf::from)
+    .find(|folder| folder.join("pg_ctl").is_file())
+    .ok_or_else(|| {
+        format!("PostgreSQL {version}'s programs were not found: install them, or set postgres.bin_dir to their folder")
+    })
+}
+
+fn redis(config: &Config, run_as: RunAs, password: Option<String>) -> Option<RedisSettings> {
+    config.redis.as_ref().map(|redis| RedisSettings {
+        config_file: redis.config_file.clone(),
+        program: redis.program.clone().unwrap_or_else(|| "redis-server".into()),
+        run_as,
+        host: redis.host.clone(),
+        port: redis.port,
+        password,
+    })
+}
+
+fn dependents(config: &Config, run_as: RunAs) -> DependentPrograms {
+    let dependent = |dependent: &crate::config::DependentConfig| Dependent {
+        name: dependent.name.clone(),
+        program: Background {
+            command: dependent.command.clone(),
+            pid_file: config.beside_journal(&format!("{}.pid", dependent.name)),
+            log_file: dependent
+                .log_file
+                .clone()
+                .unwrap_or_else(|| config.beside_journal(&format!("{}.log", dependent.name))),
+            run_as,
+        },
+        ready_command: dependent.ready_command.clone(),
+        ready_limit: dependent.ready_timeout,
+    };
+    let dependents = config.dependents.iter().map(dependent).collect();
+    DependentPrograms { dependents, env: Arc::new(SystemEnv) }
+}
+
+fn hooks(config: &Config, run_as: RunAs) -> HookPrograms {
+    let hook = |hook: &crate::config::HookConfig| Hook {
+        name: hook.name.clone(),
+        command: hook.command.clone(),
+        limit: hook.timeout,
+    };
+    HookPrograms { hooks: config.hooks.iter().map(hook).collect(), run_as }
+}
+
+fn nodes(config: &Config) -> Vec<NodeSpec> {
+    let me = NodeSpec {
+        node: config.node.id,
+        name: config.node.name.clone(),
+        address: config.node.listen.to_string(),
+        postgres: format!("{}:{}", config.postgres.host, config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| format!("{}:{}", redis.host, redis.port)),
+    };
+    let peers = config.peers.iter().map(|peer| NodeSpec {
+        node: peer.id,
+        name: peer.name.clone(),
+        address: peer.address.clone(),
+        postgres: peer.postgres.clone(),
+        redis: peer.redis.clone(),
+    });
+    let mut nodes: Vec<NodeSpec> = std::iter::once(me).chain(peers).collect();
+    nodes.sort_by_key(|spec| spec.node);
+    nodes
+}
+
+/// What is fixed for the life of this supervisor.
+pub(super) fn settings(config: &Config) -> NodeSettings {
+    let failover = &config.failover;
+    let initial_main = match config.node.role {
+        Role::Secondary => config.peers.iter().find(|peer| peer.main).map(|peer| peer.id),
+        Role::Main | Role::Standalone => Some(config.node.id),
+    };
+    NodeSettings {
+        cluster_id: config.cluster.id,
+        me: config.node.id,
+        name: config.node.name.clone(),
+        initial_role: config.node.role,
+        initial_main,
+        nodes: nodes(config),
+        probe_interval: failover.probe_interval,
+        probe_timeout: failover.probe_timeout,
+        startup_wait: failover.startup_wait,
+        failover: FailoverPolicy {
+            auto_enabled: failover.auto_failover_enabled,
+            threshold_ms: ms(failover.auto_failover_threshold_seconds),
+            cool_down_ms: ms(failover.cool_down),
+            maximum_lag_bytes: failover.maximum_lag_bytes,
+            quorum: match failover.quorum {
+                Quorum::None => "none",
+            },
+        },
+    }
+}
+
+/// The journal's actor comes before all others: nothing is done that it did not store.
+pub(super) fn keep_journal(shared: &Arc<Shared>) -> JoinHandle<()> {
+    let (make, bind) = (shared.clone(), shared.clone());
+    keep(
+        actor_names::JOURNAL,
+        shared.clone(),
+        move || std::future::ready(JournalActor::rebuilt(&make)),
+        move |address| JournalActor::bind(&bind, address),
+    )
+}
+
+/// All other actors.
+pub(super) fn keep_actors(shared: &Arc<Shared>, ports: &Ports) -> Vec<JoinHandle<()>> {
+    let heartbeat = {
+        let (make, bind) = (shared.clone(), shared.clone());
+        let (peers, lease) = (ports.peers.clone(), ports.lease.clone());
+        keep(
+            actor_names::HEARTBEAT,
+            shared.clone(),
+            move || std::future::ready(HeartbeatActor::rebuilt(&make, &peers, &lease)),
+            move |address| HeartbeatActor::bind(&bind, address),
+        )
+    };
+    let replication = {
+        let (make, bind) = (shared.clone(), shared.clone());
+        let servers = ports.servers.clone();
+        keep(
+            actor_names::REPLICATION,
+            shared.clone(),
+            move || std::future::ready(Ok(ReplicationActor::new(&make, &servers))),
+            move |address| ReplicationActor::bind(&bind, address),
+        )
+    };
+    let notifier = {
+        let (make, bind) = (shared.clone(), shared.clone());
+        let (servers, peers, hooks) = (ports.servers.clone(), ports.peers.clone(), ports.hooks.clone());
+        keep(
+            actor_names::NOTIFIER,
+            shared.clone(),
+            move || std::future::ready(Ok(NotifierActor::new(&make, &servers, &peers, &hooks))),
+            move |address| NotifierActor::bind(&bind, address),
+        )
+    };
+    // last: it may have a run to take up, and the others make its steps
+    let failover = {
+        let (make, bind) = (shared.clone(), shared.clone());
+        keep(
+            actor_names::FAILOVER,
+            shared.clone(),
+            move || std::future::ready(FailoverActor::rebuilt(&make)),
+            move |address| FailoverActor::bind(&bind, address),
+        )
+    };
+    vec![heartbeat, replication, notifier, failover]
+}

@@ -1,0 +1,184 @@
+//! HTTP between nodes, and `GET /health` for everyone (ADR 1: axum beside actix).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use interrex_actors::{
+    messages::{Claim, FenceRequest},
+    node::Shared,
+    notifier::peers::{ApiAnswer, ApiError, FenceBody, SECRET_HEADER},
+    report::{NodeReport, Notice},
+};
+use interrex_events::{ClusterId, Hlc, LearnedBy};
+use interrex_projections::NodeStatus;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
+
+/// How long a notice may take to be stored.
+const NOTICE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a node may take to fence itself before the peer that asked is told so.
+const FENCE_LIMIT: Duration = Duration::from_secs(8);
+
+struct Api {
+    shared: Arc<Shared>,
+    secret: Arc<str>,
+}
+
+/// Serves until the process ends.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Arc<str>) {
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/api/cluster/heartbeat", post(heartbeat))
+        .route("/api/cluster/notify", post(notify))
+        .route("/api/cluster/fence", post(fence))
+        .fallback(not_found)
+        .with_state(Arc::new(Api { shared, secret }));
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the HTTP server ended");
+    }
+}
+
+fn answer(status: StatusCode, data: impl Serialize) -> Response {
+    (status, Json(ApiAnswer { success: true, data: Some(data), error: None })).into_response()
+}
+
+fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Response {
+    let error = ApiError { code: code.to_owned(), message: message.into() };
+    (status, Json(ApiAnswer::<()> { success: false, data: None, error: Some(error) })).into_response()
+}
+
+async fn not_found() -> Response {
+    refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing here; see GET /health")
+}
+
+/// The whole report; 200 if the node does what its role demands, 503 if not.
+async fn health(State(api): State<Arc<Api>>) -> Response {
+    let report = api.shared.report();
+    let status = if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, report)
+}
+
+impl Api {
+    /// Who may: whoever shows the cluster's secret. What: a body of the right shape, of this cluster.
+    fn admit<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        cluster_of: impl Fn(&T) -> ClusterId,
+    ) -> Result<T, Box<Response>> {
+        let shown = headers.get(SECRET_HEADER).map_or(&b""[..], |value| value.as_bytes());
+        if !bool::from(shown.ct_eq(self.secret.as_bytes())) {
+            let message = format!("the header {SECRET_HEADER} does not carry this cluster's secret");
+            return Err(Box::new(refuse(StatusCode::UNAUTHORIZED, "wrong_secret", message)));
+        }
+        let body: T = serde_json::from_slice(body)
+            .map_err(|error| Box::new(refuse(StatusCode::BAD_REQUEST, "bad_body", error.to_string())))?;
+        let (theirs, ours) = (cluster_of(&body), self.shared.settings.cluster_id);
+        if theirs != ours {
+            let message = format!("this node is of cluster {ours}, not {theirs}");
+            return Err(Box::new(refuse(StatusCode::CONFLICT, "other_cluster", message)));
+        }
+        Ok(body)
+    }
+
+    fn follow_clock(&self, remote: Hlc) {
+        if let Err(too_far) = self.shared.journal.observe_clock(remote) {
+            tracing::warn!(%too_far, "a peer's clock is not followed");
+        }
+    }
+}
+
+/// An exchange of reports: the peer learns of this node, and this node of the peer.
+async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let report: NodeReport = match api.admit(&headers, &body, |report: &NodeReport| report.cluster_id) {
+        Ok(report) => report,
+        Err(refusal) => return *refusal,
+    };
+    api.follow_clock(report.hlc);
+    if let Some(main) = report.main.filter(|_| report.epoch > api.shared.epoch()) {
+        api.shared.lines.claim.tell(Claim {
+            main,
+            epoch: report.epoch,
+            timeline: report.postgres.timeline.filter(|_| main == report.node),
+            switchpoint: report.switchpoint,
+            from: report.node,
+            learned_by: LearnedBy::Heartbeat,
+        });
+    }
+    answer(StatusCode::OK, api.shared.report())
+}
+
+/// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.
+async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let notice: Notice = match api.admit(&headers, &body, |notice: &Notice| notice.cluster_id) {
+        Ok(notice) => notice,
+        Err(refusal) => return *refusal,
+    };
+    api.follow_clock(notice.hlc);
+    let known = api.shared.epoch();
+    api.shared.lines.claim.tell(Claim {
+        main: notice.main,
+        epoch: notice.epoch,
+        timeline: notice.timeline,
+        switchpoint: notice.switchpoint,
+        from: notice.from,
+        learned_by: LearnedBy::Notice,
+    });
+    if notice.epoch < known {
+        let message = format!("epoch {} is older than epoch {known}, which this node knows", notice.epoch);
+        return refuse(StatusCode::CONFLICT, "older_epoch", message);
+    }
+    let stored = api.shared.wait_until(NOTICE_LIMIT, |view| view.cluster.nodes.epoch >= notice.epoch).await;
+    let main = api.shared.look(|view| view.cluster.nodes.main);
+    if !stored {
+        return refuse(
+            StatusCode::GATEWAY_TIMEOUT,
+            "not_stored",
+            format!("not stored within {NOTICE_LIMIT:?}"),
+        );
+    }
+    if main != Some(notice.main) {
+        let message = format!("epoch {} has another main here", notice.epoch);
+        return refuse(StatusCode::CONFLICT, "other_main", message);
+    }
+    answer(StatusCode::OK, json!({ "accepted": true, "epoch": notice.epoch }))
+}
+
+/// A peer won a later epoch: this node stops serving, and answers when that is proved.
+async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let request: FenceBody = match api.admit(&headers, &body, |request: &FenceBody| request.cluster_id) {
+        Ok(request) => request,
+        Err(refusal) => return *refusal,
+    };
+    let me = api.shared.settings.me;
+    let (epoch, is_main, superseded) = api.shared.look(|view| {
+        let nodes = &view.cluster.nodes;
+        (nodes.epoch, nodes.is_main(me), nodes.is_superseded(me))
+    });
+    if request.epoch <= epoch && !superseded {
+        let message =
+            format!("epoch {} is not later than epoch {epoch}, which this node knows", request.epoch);
+        return refuse(StatusCode::CONFLICT, "older_epoch", message);
+    }
+    if !is_main && !superseded {
+        return refuse(StatusCode::CONFLICT, "not_main", "this node is not main: there is nothing to fence");
+    }
+    api.shared.lines.fence_request.tell(FenceRequest { by: request.by, epoch: request.epoch });
+    let is_fenced = |view: &interrex_actors::node::View| {
+        view.cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced)
+    };
+    if !api.shared.wait_until(FENCE_LIMIT, is_fenced).await {
+        let message = format!("asked to stop, and not proved to be stopped within {FENCE_LIMIT:?}");
+        return refuse(StatusCode::GATEWAY_TIMEOUT, "not_fenced", message);
+    }
+    answer(StatusCode::OK, api.shared.look(|view| view.fence_proof.clone()))
+}

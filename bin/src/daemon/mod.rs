@@ -1,0 +1,172 @@
+//! `interrex supervise`: one node, from its configuration to its end.
+//!
+//! Order matters here. What can be refused is refused before anything is written; the journal is opened and
+//! told of the start before anything is done; a main asks its peers whether it still is one before its
+//! database lets a client in.
+
+mod assemble;
+mod http;
+mod startup;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use interrex_actors::{
+    env::SystemEnv,
+    messages::CloseWindows,
+    node::{Fatal, Shared},
+    ports::{PortError, StopMode},
+};
+use interrex_events::{
+    Draft, SupervisorStopped,
+    journal::{Identity, Journal, JournalError},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
+
+use crate::config::{Config, OnExit};
+
+/// Why a supervisor did not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration does not fit this machine. Nothing was changed.
+    #[error("{}", .0.join("\n"))]
+    Machine(Vec<String>),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The supervisor's own port is taken.
+    #[error("cannot listen on {address} (node.listen): {error}; is another supervisor running there?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: std::io::Error,
+    },
+    /// A server did not start.
+    #[error("{0}")]
+    Server(#[from] PortError),
+    /// The process cannot go on.
+    #[error(transparent)]
+    Fatal(Fatal),
+    /// The system refused something every process needs.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs a node until it is asked to end.
+///
+/// # Errors
+/// It could not start, or could not go on.
+pub fn supervise(config: Config) -> Result<(), DaemonError> {
+    let problems = config.problems_on_this_machine();
+    if !problems.is_empty() {
+        return Err(DaemonError::Machine(problems));
+    }
+    log_to_stderr();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, run(config))
+}
+
+fn log_to_stderr() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("INTERREX_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // a second subscriber in one process is refused; the first one serves
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .try_init();
+}
+
+async fn run(config: Config) -> Result<(), DaemonError> {
+    let mut asked_to_end = signals()?;
+    let address = config.node.listen;
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
+    let ports = assemble::ports(&config).map_err(|problem| DaemonError::Machine(vec![problem]))?;
+    startup::check_login(&ports.servers).await?;
+
+    let env = Arc::new(SystemEnv);
+    let identity = Identity { cluster_id: config.cluster.id, node_id: config.node.id };
+    let journal = Arc::new(Journal::open(&config.node.journal, identity, env.clone())?);
+    let settings = assemble::settings(&config);
+    let (shared, mut fatals) = Shared::new(env, settings, journal)?;
+    let shared = Arc::new(shared);
+
+    let journal_actor = assemble::keep_journal(&shared);
+    startup::record_start(&shared, &config).await?;
+    tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
+
+    let started = tokio::select! {
+        started = startup::start_servers(&shared, &ports) => started,
+        reason = asked_to_end.recv() => {
+            end(&shared, &config, &ports, reason).await;
+            return Ok(());
+        }
+    };
+    if let Err(error) = started {
+        startup::record(
+            &shared,
+            vec![Draft::new(shared.epoch(), SupervisorStopped { reason: error.to_string() })],
+        )
+        .await;
+        return Err(error);
+    }
+    let actors = assemble::keep_actors(&shared, &ports);
+    tracing::info!(node = config.node.name, %address, "supervising");
+
+    let result = tokio::select! {
+        reason = asked_to_end.recv() => {
+            end(&shared, &config, &ports, reason).await;
+            Ok(())
+        }
+        fatal = fatals.recv() => match fatal {
+            Some(fatal) => Err(DaemonError::Fatal(fatal)),
+            None => Ok(()),
+        },
+    };
+    for actor in actors.into_iter().chain([journal_actor]) {
+        actor.abort();
+    }
+    result
+}
+
+/// The end in good order: servers as configured, and a last event.
+async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, reason: Option<&'static str>) {
+    let mut reason = reason.unwrap_or("its signals are gone").to_owned();
+    if config.node.on_exit == OnExit::Stop {
+        match ports.servers.stop(StopMode::Fast).await {
+            Ok(_) => reason.push_str("; its servers were stopped (node.on_exit)"),
+            Err(error) => reason.push_str(&format!("; its servers were not stopped: {error}")),
+        }
+    }
+    let windows =
+        tokio::time::timeout(Duration::from_secs(2), shared.lines.close_windows.ask(CloseWindows)).await;
+    let mut facts = windows.ok().and_then(Result::ok).unwrap_or_default();
+    facts.push(Draft::new(shared.epoch(), SupervisorStopped { reason }));
+    startup::record(shared, facts).await;
+}
+
+/// SIGTERM and SIGINT, as one stream with names.
+struct AskedToEnd {
+    term: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl AskedToEnd {
+    async fn recv(&mut self) -> Option<&'static str> {
+        tokio::select! {
+            signal = self.term.recv() => signal.map(|()| "asked to by SIGTERM"),
+            signal = self.interrupt.recv() => signal.map(|()| "asked to by SIGINT"),
+        }
+    }
+}
+
+fn signals() -> Result<AskedToEnd, DaemonError> {
+    Ok(AskedToEnd { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+}

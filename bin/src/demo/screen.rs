@@ -1,0 +1,208 @@
+//! Where the demo is shown: lines that stay, and on a terminal a block beneath them that is redrawn.
+
+use std::{
+    io::{self, IsTerminal as _, Write},
+    os::fd::AsFd as _,
+    process::Stdio,
+};
+
+use super::DemoError;
+
+/// How something is meant; never told by the colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Faint,
+    Strong,
+    Good,
+    Bad,
+}
+
+/// Explanations are not made wider than is good to read.
+const READABLE: usize = 100;
+
+/// The demo's way out.
+pub(super) struct Screen {
+    out: Box<dyn Write>,
+    to_stderr: bool,
+    /// Whether the block can be redrawn.
+    pub(super) is_live: bool,
+    colour: bool,
+    /// Columns; nothing where a line may have any length.
+    width: Option<usize>,
+    /// Lines of the block that is drawn now.
+    drawn: usize,
+    block: Vec<String>,
+}
+
+impl Screen {
+    pub(super) fn for_people() -> Self {
+        let out = io::stdout();
+        Self::on(out.is_terminal(), width(&out), Box::new(out), false)
+    }
+
+    /// Standard output is for the figures alone.
+    pub(super) fn for_programs() -> Self {
+        let out = io::stderr();
+        Self::on(out.is_terminal(), width(&out), Box::new(out), true)
+    }
+
+    fn on(is_terminal: bool, width: Option<usize>, out: Box<dyn Write>, to_stderr: bool) -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let is_live = is_terminal && set("TERM").is_none_or(|term| term != "dumb");
+        let colour = is_live && set("NO_COLOR").is_none();
+        Self { out, to_stderr, is_live, colour, width, drawn: 0, block: Vec::new() }
+    }
+
+    /// Whether the figures are for a program.
+    pub(super) fn is_for_programs(&self) -> bool {
+        self.to_stderr
+    }
+
+    /// A text in its tone.
+    pub(super) fn paint(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Faint => "2",
+            Tone::Strong => "1",
+            Tone::Good => "32",
+            Tone::Bad => "31",
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A line that stays, above the block.
+    pub(super) fn line(&mut self, line: &str) -> Result<(), DemoError> {
+        let block = std::mem::take(&mut self.block);
+        self.clear()?;
+        writeln!(self.out, "{line}").map_err(DemoError::Output)?;
+        self.draw(block)
+    }
+
+    /// The begin of an act, with what a newcomer should know to follow it.
+    pub(super) fn heading(&mut self, number: u32, title: &str, explanation: &str) -> Result<(), DemoError> {
+        self.drop_block()?;
+        let title = self.paint(Tone::Strong, &format!("{number}  {title}"));
+        self.line(&format!("\n{title}"))?;
+        for line in wrap(explanation, self.width.unwrap_or(READABLE).min(READABLE) - 3) {
+            let line = self.paint(Tone::Faint, &format!("   {line}"));
+            self.line(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a block in the place of the last one; nothing where it could not be redrawn.
+    pub(super) fn draw(&mut self, block: Vec<String>) -> Result<(), DemoError> {
+        if !self.is_live {
+            return self.out.flush().map_err(DemoError::Output);
+        }
+        self.clear()?;
+        for line in &block {
+            writeln!(self.out, "{}", self.cut(line)).map_err(DemoError::Output)?;
+        }
+        self.drawn = block.len();
+        self.block = block;
+        self.out.flush().map_err(DemoError::Output)
+    }
+
+    /// The block stays as it is from now on.
+    pub(super) fn let_block_stand(&mut self) {
+        self.drawn = 0;
+        self.block.clear();
+    }
+
+    /// The block goes.
+    pub(super) fn drop_block(&mut self) -> Result<(), DemoError> {
+        self.block.clear();
+        self.clear()
+    }
+
+    fn clear(&mut self) -> Result<(), DemoError> {
+        if self.drawn > 0 {
+            write!(self.out, "\x1b[{}A\r\x1b[J", self.drawn).map_err(DemoError::Output)?;
+            self.drawn = 0;
+        }
+        Ok(())
+    }
+
+    /// One that wraps would be redrawn at the wrong place. Colours take no columns.
+    pub(super) fn cut(&self, line: &str) -> String {
+        let Some(width) = self.width.filter(|width| columns(line) > *width) else { return line.to_owned() };
+        let mut kept = String::new();
+        let mut in_code = false;
+        for letter in line.chars() {
+            in_code |= letter == '\x1b';
+            if !in_code && columns(&kept) + 1 == width {
+                break;
+            }
+            kept.push(letter);
+            in_code &= letter != 'm';
+        }
+        kept.push('…');
+        if self.colour { kept + "\x1b[0m" } else { kept }
+    }
+
+    /// For a program that writes to the same place.
+    pub(super) fn for_child(&mut self) -> Result<Stdio, DemoError> {
+        self.out.flush().map_err(DemoError::Output)?;
+        if !self.to_stderr {
+            return Ok(Stdio::inherit());
+        }
+        let copy = io::stderr().as_fd().try_clone_to_owned().map_err(DemoError::System)?;
+        Ok(copy.into())
+    }
+}
+
+fn width(out: &impl std::os::fd::AsFd) -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(out).ok()?;
+    (size.ws_col >= 40).then(|| usize::from(size.ws_col))
+}
+
+/// What is seen of a line.
+fn columns(line: &str) -> usize {
+    let mut in_code = false;
+    let seen = line.chars().filter(|letter| {
+        let was_in_code = in_code || *letter == '\x1b';
+        in_code = was_in_code && *letter != 'm';
+        !was_in_code
+    });
+    seen.count()
+}
+
+/// Breaks a text at its blanks.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn screen(width: usize) -> Screen {
+        Screen::on(false, Some(width), Box::new(io::sink()), false)
+    }
+
+    #[test]
+    fn a_line_is_cut_by_what_is_seen_of_it() {
+        let screen = screen(6);
+        assert_eq!(screen.cut("abcdef"), "abcdef");
+        assert_eq!(screen.cut("abcdefg"), "abcde…");
+        assert_eq!(screen.cut("\x1b[31mabcdef\x1b[0m"), "\x1b[31mabcdef\x1b[0m");
+        assert_eq!(screen.cut("ab\x1b[31mcdefg\x1b[0m"), "ab\x1b[31mcde…");
+    }
+
+    #[test]
+    fn explanations_wrap_at_blanks() {
+        assert_eq!(wrap("the quick  brown fox", 10), ["the quick", "brown fox"]);
+    }
+}

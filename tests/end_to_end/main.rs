@@ -1,0 +1,29 @@
+//! End to end: real PostgreSQL, Redis and RADIUS, real supervisors as child processes, killed for real.
+//!
+//! What is checked is what the outside world says: rows that a client was told are committed, `psql`, Redis,
+//! RADIUS. The journal is read from its file, as a post-mortem would.
+
+#![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
+
+mod bad_input;
+mod checks;
+mod death_of_main;
+mod panic;
+mod resume;
+mod return_of_the_old_main;
+mod withheld;
+
+use std::time::Duration;
+
+use interrex::sandbox::{Builder, Sandbox};
+
+/// Two nodes with PostgreSQL and Redis, and a threshold that a test can wait for.
+fn two_nodes() -> Builder {
+    Sandbox::builder(interrex_tests::interrex())
+        .without_radius()
+        .threshold(Duration::from_millis(1_500))
+        .probe_interval(Duration::from_millis(200))
+        .probe_timeout(Duration::from_millis(500))
+        .startup_wait(Duration::from_millis(500))
+        .patience(Duration::from_secs(60))
+}

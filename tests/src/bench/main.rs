@@ -1,0 +1,48 @@
+//! The benchmarks: whole figures with their spread, each beside a floor measured in the same run.
+
+mod failover;
+mod figure;
+mod idle;
+
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures what Interrex promises, on real servers on loopback.
+///
+/// Every figure is measured n times and given as minimum, median and maximum; where there is a floor, it is
+/// measured in the same run, and the ratio of the medians is given: machines are noisy, ratios travel.
+#[derive(Debug, Parser)]
+#[command(name = "bin/bench")]
+struct Arguments {
+    /// What to measure.
+    name: Name,
+    /// How often.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+    /// One JSON object a line, a figure each.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// SIGKILL of main's PostgreSQL and supervisor until the first acknowledged write on the new main, beside a bare
+    /// `pg_promote()`.
+    Failover,
+    /// Memory and processor time of a supervisor whose cluster is well, at a probe a second.
+    Idle,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    interrex_tests::run(async move {
+        let figures = match arguments.name {
+            Name::Failover => failover::measure(arguments.runs).await?,
+            Name::Idle => idle::measure(arguments.runs).await?,
+        };
+        figure::print(&figures, arguments.json);
+        Ok(())
+    });
+    ExitCode::SUCCESS
+}
