@@ -32,7 +32,9 @@ fn sigkill_of_everything_on_main_moves_postgresql_redis_and_radius() {
         writer.wait_acknowledged(100, Duration::from_secs(20)).await?;
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
-        writer.wait_ack_after(SystemEnv.moment(), Duration::from_secs(20)).await?;
+        writer
+            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(20))
+            .await?;
         sound_failover(&sandbox, &run, &writer.stop()).await?;
 
         assert_eq!(sandbox.redis(BETA, &["GET", "session"]).await?, "kept");
@@ -70,7 +72,9 @@ fn death_of_postgresql_alone_moves_the_role_and_the_old_main_is_fenced_first() {
         writer.wait_acknowledged(50, Duration::from_secs(20)).await?;
         sandbox.kill_postgres(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
-        writer.wait_ack_after(SystemEnv.moment(), Duration::from_secs(20)).await?;
+        writer
+            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(20))
+            .await?;
         sound_failover(&sandbox, &run, &writer.stop()).await?;
         assert_eq!(outcome(&run, StepId::FenceOldMain), Some(StepOutcome::Succeeded));
         assert_eq!(outcome(&run, StepId::NotifyPeers), Some(StepOutcome::Succeeded));
@@ -99,7 +103,9 @@ fn a_third_node_follows_the_new_main() {
         let followed = |event: &Event| matches!(event, Event::FollowFinished(follow) if follow.streaming && follow.main == BETA);
         sandbox.wait_event(GAMMA, "follow_finished", |envelope| followed(&envelope.event)).await?;
         sandbox.wait_streaming(BETA, GAMMA).await?;
-        writer.wait_ack_after(SystemEnv.moment(), Duration::from_secs(20)).await?;
+        writer
+            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(20))
+            .await?;
         let acknowledged = writer.stop();
         until("all rows are on the third node", Duration::from_secs(20), || async {
             let lost_on_main =

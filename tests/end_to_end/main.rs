@@ -8,6 +8,7 @@
 mod bad_input;
 mod checks;
 mod death_of_main;
+mod demo;
 mod panic;
 mod resume;
 mod return_of_the_old_main;

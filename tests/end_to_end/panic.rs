@@ -25,7 +25,9 @@ fn it_is_survived_counted_and_visible_and_the_next_failover_works() {
         sandbox.wait_event(BETA, "main_seen", |envelope| seen(&envelope.event)).await?;
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
-        writer.wait_ack_after(SystemEnv.moment(), Duration::from_secs(30)).await?;
+        writer
+            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(30))
+            .await?;
         sound_failover(&sandbox, &run, &writer.stop()).await
     });
 }

@@ -29,7 +29,9 @@ fn dies_at(barrier: &'static str) {
         sandbox
             .wait_event(BETA, "run_resumed", |envelope| matches!(envelope.event, Event::RunResumed(_)))
             .await?;
-        writer.wait_ack_after(SystemEnv.moment(), Duration::from_secs(30)).await?;
+        writer
+            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(30))
+            .await?;
         sound_failover(&sandbox, &run, &writer.stop()).await
     });
 }

@@ -26,11 +26,14 @@ async fn a_pair_streams_is_killed_and_promoted_and_leaves_nothing_behind() {
     let beta = sandbox.node(BETA).unwrap().postgres_port;
     let first = writer.wait_ack_by(beta, killed_at, SOON).await.unwrap();
     let acknowledged = writer.stop();
-    let gap = acknowledged.longest_gap_after(killed_at).unwrap();
-    assert_eq!((gap.to, gap.from.port), (first, sandbox.node(ALPHA).unwrap().postgres_port));
+    let last = acknowledged.0.iter().rfind(|ack| ack.port != beta).unwrap();
+    assert!(
+        acknowledged.longest_gap_after(killed_at).unwrap().duration()
+            >= first.at.monotonic - last.at.monotonic
+    );
     // replication is asynchronous: what alpha acknowledged last may be missing, and nothing else
     let lost = sandbox.rows_lost(&acknowledged, BETA).await.unwrap();
-    assert!(lost.len() < 10 && lost.iter().all(|id| *id > gap.from.id - 10), "{lost:?}");
+    assert!(lost.len() < 10 && lost.iter().all(|id| *id > last.id - 10), "{lost:?}");
     let log = fs::read_to_string(folder.join("acknowledged.log")).unwrap();
     assert_eq!(log.lines().count(), acknowledged.0.len());
 

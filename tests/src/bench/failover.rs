@@ -58,8 +58,9 @@ async fn failover() -> Done<Failover> {
     sandbox.start().await?;
     let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
     writer.wait_acknowledged(500, PATIENCE).await?;
+    // no Redis, no RADIUS: everything of this node is PostgreSQL and the supervisor
     let killed = sandbox.kill_everything_of(ALPHA);
-    let first = writer.wait_ack_after(killed, PATIENCE).await?;
+    let first = writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, killed, PATIENCE).await?;
     sandbox.wait_run_ended(BETA).await?;
     let started = |event: &Event| matches!(event, Event::FailoverStarted(_));
     let decided = sandbox.wait_event(BETA, "failover_started", |envelope| started(&envelope.event)).await?;
@@ -93,7 +94,7 @@ async fn bare_promotion() -> Done<f64> {
     tokio::time::sleep(THRESHOLD).await;
     let asked = SystemEnv.moment();
     client.simple_query("SELECT pg_promote()").await.map_err(failed)?;
-    let first = writer.wait_ack_after(asked, PATIENCE).await?;
+    let first = writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, asked, PATIENCE).await?;
     sandbox.teardown()?;
     Ok(ms_between(asked, first.at))
 }
