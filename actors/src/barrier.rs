@@ -2,7 +2,7 @@
 //!
 //! In builds with debug assertions, the environment variable `INTERREX_BARRIER` names a place where the
 //! process kills itself as `kill -9` would (`before:promote`, `after:promote`) or an actor panics
-//! (`panic:heartbeat`, once). The end-to-end tests crash a supervisor at every step that way.
+//! (`panic:heartbeat`, or in a step, `panic:detach`; once). The end-to-end tests crash a supervisor at every step that way.
 
 use std::future::Future;
 
@@ -20,6 +20,7 @@ pub(crate) async fn make_step(shared: &Shared, order: &RunStep, effect: impl Fut
         tokio::time::sleep(order.pause).await;
     }
     kill_if_asked("before", order);
+    panic_if_asked(order.step.name());
     let began = shared.env.moment();
     let report = tokio::time::timeout(order.limit, effect).await.unwrap_or_else(|_| {
         let detail = format!("no outcome within {:?}: it may or may not have happened", order.limit);

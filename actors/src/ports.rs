@@ -105,6 +105,8 @@ pub trait PostgresPort {
     async fn relay(&self, records: &[Record]) -> Answer<()>;
     /// A physical replication slot for a node, reserved from now on. Whether it had to be made.
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool>;
+    /// Sees to it that a slot whose node never comes back cannot fill the disk. The limit in force.
+    async fn cap_slots(&self) -> Answer<String>;
     /// A checkpoint, now.
     async fn checkpoint(&self) -> Answer<()>;
     /// The timeline in the control file.

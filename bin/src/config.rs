@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -60,6 +61,8 @@ pub struct NodeConfig {
     pub role: Role,
     /// Where its supervisor listens, `address:port`.
     pub listen: SocketAddr,
+    /// Host by which other nodes and clients reach this node's servers. By default the host of `listen`.
+    pub address: Option<String>,
     /// The journal's file, outside PGDATA, best on another volume.
     pub journal: PathBuf,
     /// The user that servers run as when the supervisor runs as root. By default the owner of `postgres.data_dir`.
@@ -375,6 +378,13 @@ impl Config {
             ),
         );
         demand(
+            self.node.address.is_some() || !self.node.listen.ip().is_unspecified(),
+            format!(
+                "node.listen is {}, which no other node can reach: set node.address to this node's own",
+                self.node.listen
+            ),
+        );
+        demand(
             !failover.probe_timeout.is_zero(),
             "failover.probe_timeout must be more than nothing".to_owned(),
         );
@@ -457,6 +467,12 @@ impl Config {
         problems
     }
 
+    /// Host by which others reach this node.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.node.address.clone().unwrap_or_else(|| self.node.listen.ip().to_string())
+    }
+
     /// A file beside the journal.
     #[must_use]
     pub fn beside_journal(&self, name: &str) -> PathBuf {
@@ -467,8 +483,16 @@ impl Config {
 /// Reads a secret from its file, without the line's end.
 ///
 /// # Errors
-/// The file cannot be read, or holds too little.
+/// The file cannot be read, can be read by others, or holds too little.
 pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, String> {
+    let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "{key}: {} can be read by others (mode {:o}): chmod 600 it",
+            path.display(),
+            mode & 0o777
+        ));
+    }
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
     let secret = text.trim_end_matches(['\r', '\n']).to_owned();
@@ -600,8 +624,9 @@ main = true
         let text = MINIMAL
             .replace("main = true", "main = false")
             .replace("id = 1\n", "id = 2\n")
-            .replace("journal = \"journal.db\"", "journal = \"pgdata/journal.db\"");
+            .replace("journal = \"journal.db\"", "journal = \"pgdata/journal.db\"")
+            .replace("127.0.0.1:7402", "0.0.0.0:7402");
         let error = parse(&text, &[]).unwrap_err();
-        assert_eq!(error.lines().count(), 3, "{error}");
+        assert_eq!(error.lines().count(), 4, "{error}");
     }
 }

@@ -12,7 +12,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event, Lineage, MainLost, WithheldRule};
+use interrex_events::{Envelope, Event, Lineage, MainLost, NodeId, WithheldRule};
 use serde::Serialize;
 
 pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
@@ -37,6 +37,11 @@ pub struct Cluster {
     /// begins without one: it must see main once before it judges it (facts, S6).
     #[serde(skip)]
     pub verdict: Option<Standing>,
+    /// The main that this supervisor has seen well since it started.
+    #[serde(skip)]
+    pub seen_main: Option<NodeId>,
+    /// The announced main that this node's standbys do not receive log from yet.
+    pub to_follow: Option<NodeId>,
     /// Events folded.
     pub events: u64,
     /// Events that this version could not read, by kind.
@@ -56,6 +61,14 @@ pub struct Standing {
 
 impl Cluster {
     fn judge(&mut self, envelope: &Envelope) {
+        match &envelope.event {
+            Event::SupervisorStarted(_) => self.seen_main = None,
+            Event::MainSeen(seen) => self.seen_main = Some(seen.main),
+            Event::MainAnnounced(announced) => self.to_follow = Some(announced.main),
+            Event::FollowFinished(follow) if follow.streaming => self.to_follow = None,
+            Event::EpochOpened(_) => self.to_follow = None,
+            _ => {}
+        }
         match &envelope.event {
             Event::MainLost(lost) => {
                 self.verdict =

@@ -101,6 +101,16 @@ fn a_missing_data_directory_is_named() {
 }
 
 #[test]
+fn a_secret_that_others_can_read_is_refused() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        let secret = sandbox.node(BETA)?.secrets_dir().join("cluster");
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        refuses(&sandbox, BETA, 3, &["cluster.secret_file", "mode 644", "chmod 600"])
+    });
+}
+
+#[test]
 fn a_wrong_password_is_found_before_anything_is_written_and_the_server_goes_on() {
     run(async {
         let sandbox = two_nodes().build().await?;
@@ -109,6 +119,7 @@ fn a_wrong_password_is_found_before_anything_is_written_and_the_server_goes_on()
         let wrong = sandbox.folder().join("wrong-password");
         std::fs::write(&wrong, "not the password")
             .map_err(|error| SandboxError::failed("writing a password", error))?;
+        std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         sandbox.set_config(ALPHA, "postgres.password_file", wrong.to_string_lossy().as_ref())?;
         let journal = std::fs::read(sandbox.node(ALPHA)?.journal()).unwrap();
         let output = supervise(sandbox.node(ALPHA)?)?;

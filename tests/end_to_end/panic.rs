@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA};
 use interrex_actors::env::{Env, SystemEnv};
-use interrex_events::Event;
+use interrex_events::{Event, StepId};
 use interrex_tests::run;
 
 use crate::{checks::sound_failover, two_nodes};
@@ -28,6 +28,23 @@ fn it_is_survived_counted_and_visible_and_the_next_failover_works() {
         writer
             .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(30))
             .await?;
+        sound_failover(&sandbox, &run, &writer.stop()).await
+    });
+}
+
+#[test]
+fn in_the_middle_of_a_step_it_makes_the_run_try_that_step_again() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("panic:detach"));
+        sandbox.start().await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, Duration::from_secs(30)).await?;
+        sandbox.kill_everything_of(ALPHA);
+        let run = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(run.step(StepId::Detach).attempts, 2);
+        let beta = sandbox.node(BETA)?.postgres_port;
+        writer.wait_ack_by(beta, SystemEnv.moment(), Duration::from_secs(30)).await?;
         sound_failover(&sandbox, &run, &writer.stop()).await
     });
 }

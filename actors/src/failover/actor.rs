@@ -3,19 +3,22 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::NodeSeq;
+use interrex_events::{Event, NodeSeq, StepOutcome};
 use interrex_projections::{Cluster, Projection};
 
 use super::{
     decider::{self, Effect, Input, Situation},
+    orders::{Order, Orders},
     steps::{self, Maker, RETRY_PAUSE},
 };
 use crate::{
     journal::refold,
     messages::{
-        Append, Fence, FenceEnded, FenceRequest, Follow, Persisted, RunStep, StepEnded, UndoEnded, UndoStep,
+        Append, Fence, FenceEnded, FenceRequest, Follow, Persisted, RunStep, StepEnded, StepReport,
+        UndoEnded, UndoStep,
     },
     node::{Fatal, Shared},
+    replication::{FENCE_LIMIT, FOLLOW_LIMIT},
 };
 
 /// How often a standing verdict is looked at again: a rule such as the cool-down ends by itself.
@@ -23,6 +26,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Pause before fencing is tried again.
 const FENCE_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before following a main is tried again.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// Starts, resumes and finishes runs.
 pub struct FailoverActor {
@@ -30,6 +35,7 @@ pub struct FailoverActor {
     cluster: Cluster,
     folded: NodeSeq,
     waiting: VecDeque<Input>,
+    orders: Orders,
     /// While facts are being stored nothing is decided: the next decision must see them.
     writing: bool,
     /// The newest fact of the last decision; it must be folded before the next one.
@@ -44,7 +50,16 @@ impl FailoverActor {
     pub fn rebuilt(shared: &Arc<Shared>) -> Result<Self, Fatal> {
         let (cluster, folded) = refold(shared)?;
         let waiting = VecDeque::from([Input::Booted]);
-        Ok(Self { shared: shared.clone(), cluster, folded, waiting, writing: false, must_fold: NodeSeq(0) })
+        let orders = Orders::default();
+        Ok(Self {
+            shared: shared.clone(),
+            cluster,
+            folded,
+            waiting,
+            orders,
+            writing: false,
+            must_fold: NodeSeq(0),
+        })
     }
 
     /// Connects the lines that lead here.
@@ -90,14 +105,16 @@ impl FailoverActor {
         }
     }
 
-    fn act(&self, effect: &Effect) {
+    fn act(&mut self, effect: &Effect) {
         let lines = &self.shared.lines;
+        let now = self.shared.env.moment();
         match *effect {
             Effect::RunStep(run, step, attempt) => {
                 let Some(run) = self.cluster.runs.get(run) else { return };
                 let rule = steps::rule(step);
                 let pause = if attempt > 1 { RETRY_PAUSE } else { Duration::ZERO };
                 let order = RunStep { run: Arc::new(run.clone()), step, attempt, limit: rule.limit(), pause };
+                self.orders.give(Order::Step(run.id, step, attempt), rule.maker, now, rule.limit() + pause);
                 match rule.maker {
                     Maker::Journal => {}
                     Maker::Heartbeat => lines.heartbeat_step.tell(order),
@@ -108,15 +125,61 @@ impl FailoverActor {
             Effect::UndoStep(run, step) => {
                 let Some(run) = self.cluster.runs.get(run) else { return };
                 let limit = steps::rule(step).limit();
+                self.orders.give(Order::Undo(run.id, step), Maker::Replication, now, limit);
                 lines.undo_step.tell(UndoStep { run: Arc::new(run.clone()), step, limit });
             }
             Effect::Fence { epoch, again } => {
                 let pause = if again { FENCE_AGAIN } else { Duration::ZERO };
+                self.orders.give(Order::Fence, Maker::Replication, now, FENCE_LIMIT + pause);
                 lines.fence.tell(Fence { epoch, pause });
             }
-            Effect::Follow(main) => lines.follow.tell(Follow { main }),
-            Effect::Look => {}
+            Effect::Follow(main) => {
+                self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_LIMIT);
+                lines.follow.tell(Follow { main });
+            }
+            Effect::FollowLater(main) => {
+                self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_AGAIN);
+            }
+            Effect::Look => self.waiting.push_back(Input::Looked),
         }
+    }
+
+    /// Orders that were lost on the way become outcomes nobody knows, or are given again.
+    fn give_up_orders(&mut self) {
+        for order in self.orders.overdue(self.shared.env.moment()) {
+            let detail = "nobody reported an outcome: whoever was at it failed".to_owned();
+            match order {
+                Order::Step(run, step, attempt) => {
+                    let report = StepReport::new(StepOutcome::Unknown, detail);
+                    self.waiting.push_back(Input::StepEnded(StepEnded {
+                        run,
+                        step,
+                        attempt,
+                        report,
+                        took_ms: 0,
+                    }));
+                }
+                Order::Undo(run, step) => {
+                    self.waiting.push_back(Input::UndoEnded(UndoEnded { run, step, undone: false, detail }));
+                }
+                Order::Fence | Order::Follow(_) => {
+                    for effect in decider::outstanding(self.shared.settings.me, &self.cluster) {
+                        self.act(&effect);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Once in a while: lost orders, and verdicts that a rule held back.
+    fn look_again(&mut self, context: &mut Context<Self>) {
+        self.give_up_orders();
+        if self.cluster.verdict.is_some() && self.waiting.is_empty() {
+            self.waiting.push_back(Input::Looked);
+        }
+        self.work(context);
+        let again = fut::wrap_future::<_, Self>(tokio::time::sleep(LOOK_AGAIN));
+        context.spawn(again.map(|(), actor, context| actor.look_again(context)));
     }
 }
 
@@ -127,19 +190,7 @@ impl Actor for FailoverActor {
         for effect in decider::outstanding(self.shared.settings.me, &self.cluster) {
             self.act(&effect);
         }
-        self.work(context);
-        let look_again = fut::wrap_future::<_, Self>(tokio::time::sleep(LOOK_AGAIN));
-        context.spawn(look_again.map(|(), actor, context| actor.look_again(context)));
-    }
-}
-
-impl FailoverActor {
-    fn look_again(&mut self, context: &mut Context<Self>) {
-        if self.cluster.verdict.is_some() && self.waiting.is_empty() {
-            self.take(Input::Looked, context);
-        }
-        let again = fut::wrap_future::<_, Self>(tokio::time::sleep(LOOK_AGAIN));
-        context.spawn(again.map(|(), actor, context| actor.look_again(context)));
+        self.look_again(context);
     }
 }
 
@@ -152,10 +203,12 @@ impl Handler<Persisted> for FailoverActor {
         for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
             self.cluster.apply(envelope);
             self.folded = envelope.node_seq;
+            match &envelope.event {
+                Event::ActorRestarted(it) => self.orders.restarted(&it.actor, self.shared.env.moment()),
+                Event::FollowFinished(it) => self.orders.answered(Order::Follow(it.main)),
+                _ => {}
+            }
             for effect in decider::effects(me, &self.cluster, envelope.run_id, &envelope.event) {
-                if effect == Effect::Look {
-                    self.waiting.push_back(Input::Looked);
-                }
                 self.act(&effect);
             }
         }
@@ -167,6 +220,7 @@ impl Handler<StepEnded> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, ended: StepEnded, context: &mut Self::Context) {
+        self.orders.answered(Order::Step(ended.run, ended.step, ended.attempt));
         self.take(Input::StepEnded(ended), context);
     }
 }
@@ -175,6 +229,7 @@ impl Handler<UndoEnded> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, ended: UndoEnded, context: &mut Self::Context) {
+        self.orders.answered(Order::Undo(ended.run, ended.step));
         self.take(Input::UndoEnded(ended), context);
     }
 }
@@ -191,6 +246,7 @@ impl Handler<FenceEnded> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, ended: FenceEnded, context: &mut Self::Context) {
+        self.orders.answered(Order::Fence);
         self.take(Input::FenceEnded(ended), context);
     }
 }

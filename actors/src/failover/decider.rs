@@ -499,6 +499,8 @@ pub enum Effect {
     },
     /// Let this node's standbys follow another main.
     Follow(NodeId),
+    /// The same, some time later: it did not succeed just now.
+    FollowLater(NodeId),
     /// Look whether a verdict should become a run.
     Look,
 }
@@ -520,12 +522,15 @@ pub fn effects(me: NodeId, cluster: &Cluster, run: Option<RunId>, event: &Event)
                 vec![Effect::Follow(announced.main)]
             }
         }
+        (Event::FollowFinished(follow), _) if !follow.streaming => {
+            cluster.to_follow.map(Effect::FollowLater).into_iter().collect()
+        }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }
 }
 
-/// The effects that a restarted supervisor finds outstanding: a fence that was not proved.
+/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet.
 #[must_use]
 pub fn outstanding(me: NodeId, cluster: &Cluster) -> Vec<Effect> {
     match cluster.nodes.get(me).map(|row| row.status) {
@@ -533,7 +538,7 @@ pub fn outstanding(me: NodeId, cluster: &Cluster) -> Vec<Effect> {
         Some(NodeStatus::Fencing | NodeStatus::Fenced) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
-        _ => Vec::new(),
+        _ => cluster.to_follow.filter(|main| *main != me).map(Effect::Follow).into_iter().collect(),
     }
 }
 

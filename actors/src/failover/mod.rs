@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod decider;
+mod orders;
 pub mod policy;
 pub mod steps;
 

@@ -1,6 +1,6 @@
 //! The shell: it probes on every tick, hands what it sees to the decider, and stores what follows.
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
 use interrex_events::{Draft, NodeId, NodeSeq, StepOutcome};
@@ -12,11 +12,17 @@ use super::{
 };
 use crate::{
     barrier,
+    env::Moment,
     journal::refold,
     messages::{Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, StepReport},
     node::{Fatal, Shared},
     ports::PeersPort,
 };
+
+/// A probe that has not ended so long after its limit never will: its task died.
+const LOST_PROBE: Duration = Duration::from_secs(5);
+/// Pause before facts are stored again that the journal's actor did not live to confirm.
+const STORE_AGAIN: Duration = Duration::from_millis(50);
 
 /// Probes peers and judges main.
 pub struct HeartbeatActor {
@@ -27,8 +33,8 @@ pub struct HeartbeatActor {
     cluster: Cluster,
     folded: NodeSeq,
     watch: Watch,
-    /// At most one probe of each peer is under way.
-    probing: BTreeSet<NodeId>,
+    /// At most one probe of each peer is under way; since when.
+    probing: BTreeMap<NodeId, Moment>,
 }
 
 impl HeartbeatActor {
@@ -56,7 +62,7 @@ impl HeartbeatActor {
             cluster,
             folded,
             watch: Watch::default(),
-            probing: BTreeSet::new(),
+            probing: BTreeMap::new(),
         })
     }
 
@@ -85,8 +91,11 @@ impl HeartbeatActor {
         }
         let append = self.shared.lines.append.clone();
         tokio::task::spawn_local(async move {
-            // a journal that fails ends the process by itself; a restarted journal actor reads what it stored
-            let _ = append.ask(Append(verdict.facts)).await;
+            // the watch has moved on, so a fact that was not stored is stored again; twice does no harm. A journal
+            // that fails ends the process by itself
+            while !matches!(append.ask(Append(verdict.facts.clone())).await, Ok(Ok(_))) {
+                tokio::time::sleep(STORE_AGAIN).await;
+            }
         });
     }
 
@@ -95,7 +104,12 @@ impl HeartbeatActor {
         self.take(Input::Tick);
         let peers: Vec<NodeId> = self.shared.settings.peers().map(|spec| spec.node).collect();
         for peer in peers {
-            if self.probing.insert(peer) {
+            let now = self.shared.env.moment();
+            let lost = |since: &Moment| {
+                now.monotonic.saturating_sub(since.monotonic) > 2 * self.timing.probe_timeout + LOST_PROBE
+            };
+            if self.probing.get(&peer).is_none_or(lost) {
+                self.probing.insert(peer, now);
                 self.probe(peer);
             }
         }

@@ -189,7 +189,7 @@ impl Watch {
     fn turn_to_main(&mut self, situation: Situation<'_>) {
         let main = situation.cluster.nodes.main.filter(|main| *main != situation.me);
         if main != self.main.as_ref().map(|watch| watch.main) {
-            self.main = main.map(|main| MainWatch::new(main, situation.now));
+            self.main = main.map(|main| MainWatch::new(main, situation));
         }
     }
 
@@ -421,12 +421,15 @@ impl Watch {
 }
 
 impl MainWatch {
-    fn new(main: NodeId, now: Moment) -> Self {
+    fn new(main: NodeId, situation: Situation<'_>) -> Self {
+        let now = situation.now;
+        // an actor that was restarted within one life of the supervisor goes by what its predecessor recorded
+        let last_good = (situation.cluster.seen_main == Some(main)).then_some(now);
         let nothing = || Finding::unknown("not asked yet");
         Self {
             main,
             silent_since: now,
-            last_good: None,
+            last_good,
             answered: now,
             missed: 0,
             first_miss_at: None,

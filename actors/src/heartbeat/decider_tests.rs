@@ -203,6 +203,16 @@ fn a_secondary_that_starts_while_main_is_down_judges_nobody() {
 }
 
 #[test]
+fn an_actor_that_is_restarted_while_main_dies_still_judges_it() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    node.cluster.seen_main = Some(MAIN);
+    node.watch = Watch::default();
+    node.seconds(6, Main::Dead);
+    assert_eq!(node.kinds(), ["main_seen", "main_suspected", "main_lost"]);
+}
+
+#[test]
 fn one_witness_is_enough_for_main() {
     for (main, rule) in [
         (Main::WithoutSupervisor, WithheldRule::PostgresStillAnswers),

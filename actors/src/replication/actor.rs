@@ -22,9 +22,9 @@ const MEASURE_LIMIT: Duration = Duration::from_secs(5);
 /// Readiness checks of dependents start programs: they are made less often than measurements.
 const READINESS_EVERY: Duration = Duration::from_secs(10);
 /// When fencing is given up and tried again.
-const FENCE_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a standby may take to receive a new main's log before that is reported as a failure.
-const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// Least pause between two relays of the journal into `cluster_events`.
 const RELAY_EVERY: Duration = Duration::from_secs(2);
 /// When one relay is given up.

@@ -5,6 +5,6 @@ pub mod postgres;
 pub mod redis;
 mod steps;
 
-pub(crate) use actor::record_dependents;
+pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
 pub use steps::{DETACH_OBSERVED, LOSS_OBSERVED};

@@ -29,6 +29,8 @@ const REAP_LIMIT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(3);
 /// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
 const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
+/// What a replication slot may hold back where the operator set no limit.
+const SLOT_LIMIT: &str = "10GB";
 /// The retry interval of the log receiver, for the same reason.
 const RETRIEVE_RETRY: &str = "100ms";
 
@@ -496,6 +498,16 @@ impl PostgresPort for LocalPostgres {
             self.rows(&format!("SELECT pg_create_physical_replication_slot('{name}', true)")).await?;
         }
         Ok(exists.is_none())
+    }
+
+    async fn cap_slots(&self) -> Answer<String> {
+        let limit = self.value("SHOW max_slot_wal_keep_size").await?.unwrap_or_default();
+        if limit != "-1" {
+            return Ok(limit);
+        }
+        self.rows(&format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{SLOT_LIMIT}'")).await?;
+        self.rows("SELECT pg_reload_conf()").await?;
+        Ok(format!("{SLOT_LIMIT}, set now, for it was unlimited"))
     }
 
     async fn checkpoint(&self) -> Answer<()> {

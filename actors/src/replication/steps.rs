@@ -207,6 +207,7 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<u64> {
 }
 
 async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let limit = servers.postgres.cap_slots().await?;
     let mut slots = Vec::new();
     for peer in shared.settings.peers() {
         servers.postgres.ensure_slot(peer.node).await?;
@@ -222,7 +223,7 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
         )));
     }
     let detail = format!(
-        "slots {} are there; the control file names timeline {written}: rewindable",
+        "slots {} are there (max_slot_wal_keep_size {limit}); the control file names timeline {written}: rewindable",
         slots.join(", ")
     );
     Ok(succeeded(detail))

@@ -162,12 +162,13 @@ fn hooks(config: &Config, run_as: RunAs) -> HookPrograms {
 }
 
 fn nodes(config: &Config) -> Vec<NodeSpec> {
+    let host = config.address();
     let me = NodeSpec {
         node: config.node.id,
         name: config.node.name.clone(),
-        address: config.node.listen.to_string(),
-        postgres: format!("{}:{}", config.postgres.host, config.postgres.port),
-        redis: config.redis.as_ref().map(|redis| format!("{}:{}", redis.host, redis.port)),
+        address: format!("{host}:{}", config.node.listen.port()),
+        postgres: format!("{host}:{}", config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| format!("{host}:{}", redis.port)),
     };
     let peers = config.peers.iter().map(|peer| NodeSpec {
         node: peer.id,

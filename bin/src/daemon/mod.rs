@@ -152,10 +152,11 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
     startup::record(shared, facts).await;
 }
 
-/// SIGTERM and SIGINT, as one stream with names.
+/// The signals that ask for an end in good order, as one stream with names.
 struct AskedToEnd {
     term: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl AskedToEnd {
@@ -163,10 +164,15 @@ impl AskedToEnd {
         tokio::select! {
             signal = self.term.recv() => signal.map(|()| "asked to by SIGTERM"),
             signal = self.interrupt.recv() => signal.map(|()| "asked to by SIGINT"),
+            signal = self.hangup.recv() => signal.map(|()| "asked to by SIGHUP: its terminal is gone"),
         }
     }
 }
 
 fn signals() -> Result<AskedToEnd, DaemonError> {
-    Ok(AskedToEnd { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    Ok(AskedToEnd {
+        term: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    })
 }

@@ -1,6 +1,6 @@
 //! What happens in the demo, in order.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use interrex_actors::env::{Env as _, Moment, SystemEnv, ms};
 use interrex_events::journal::Stamp as _;
@@ -130,13 +130,25 @@ fn kill_main(sandbox: &Sandbox, screen: &mut Screen) -> Result<Moment, DemoError
          threshold before it believes that, for a slow main is no dead main. (With two nodes and no third opinion a \
          cut cable looks the same: `quorum none`, which Interrex calls unprotected everywhere.)",
     )?;
-    let victims: Vec<String> =
-        ["supervisor", "postgres", "redis-server", "freeradius"].map(str::to_owned).into();
+    let victims = in_words(&sandbox.processes_of(ALPHA)?);
     let blow = sandbox.kill_everything_of(ALPHA);
     let now = SystemEnv.now().format("%H:%M:%S%.3f UTC");
     let killed = screen.paint(Tone::Bad, "killed");
-    screen.line(&format!("   {killed}    {} of alpha, at {now}", victims.join(", ")))?;
+    screen.line(&format!("   {killed}    {victims} of alpha, at {now}"))?;
     Ok(blow)
+}
+
+/// `interrex, 9 x postgres, redis-server, freeradius`
+fn in_words(processes: &[(i32, String)]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, name) in processes {
+        *counts.entry(name).or_default() += 1;
+    }
+    let words = counts.iter().map(|(name, count)| match count {
+        1 => (*name).to_owned(),
+        count => format!("{count} x {name}"),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 // ---- 4: the failover ---------------------------------------------------------------------------------------

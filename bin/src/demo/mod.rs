@@ -139,6 +139,8 @@ async fn show(options: DemoOptions, screen: &mut Screen) -> Result<Ended, DemoEr
             keep::leave_files(sandbox, screen)?;
             Ok(ended)
         }
+        // as in `interrex demo | head`: nobody looks any more
+        Err(DemoError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ended::Interrupted),
         Err(error) => {
             sandbox.keep_files();
             sandbox.end_processes()?;

@@ -79,6 +79,18 @@ impl Screen {
         self.draw(block)
     }
 
+    /// Words that wrap under themselves, after what stands before them.
+    pub(super) fn hanging(&mut self, tone: Tone, before: &str, words: &str) -> Result<(), DemoError> {
+        let room = self.width.map(|width| width.saturating_sub(columns(before)).max(20));
+        let parts = room.map_or_else(|| vec![words.to_owned()], |room| wrap(words, room));
+        for (index, part) in parts.iter().enumerate() {
+            let before = if index == 0 { before.to_owned() } else { " ".repeat(columns(before)) };
+            let part = self.paint(tone, part);
+            self.line(&format!("{before}{part}"))?;
+        }
+        Ok(())
+    }
+
     /// The begin of an act, with what a newcomer should know to follow it.
     pub(super) fn heading(&mut self, number: u32, title: &str, explanation: &str) -> Result<(), DemoError> {
         self.drop_block()?;
@@ -169,19 +181,19 @@ fn columns(line: &str) -> usize {
     seen.count()
 }
 
-/// Breaks a text at its blanks.
+/// Breaks a text at its blanks; blanks that align something within a line are kept.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let used = lines.last().map_or(0, |line| line.chars().count());
+        if used > 0 && used + word.trim_end().chars().count() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(word);
         }
     }
-    lines
+    lines.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +215,6 @@ mod tests {
 
     #[test]
     fn explanations_wrap_at_blanks() {
-        assert_eq!(wrap("the quick  brown fox", 10), ["the quick", "brown fox"]);
+        assert_eq!(wrap("the  quick brown fox", 10), ["the  quick", "brown fox"]);
     }
 }

@@ -44,9 +44,8 @@ impl Story {
             }
             if let Some((tone, words)) = self.in_words(&envelope.event) {
                 let since = (envelope.recorded_at - self.begin).num_milliseconds();
-                let line = format!("   +{:>2}.{:02} s  {words}", since / 1_000, since % 1_000 / 10);
-                let line = screen.paint(tone, &screen.cut(&line));
-                screen.line(&line)?;
+                let when = format!("   +{:>2}.{:02} s  ", since / 1_000, since % 1_000 / 10);
+                screen.hanging(tone, &when, &words)?;
             }
             self.is_over |= matches!(
                 envelope.event,
@@ -66,15 +65,10 @@ impl Story {
                     StepOutcome::Failed | StepOutcome::Unknown | StepOutcome::Refused => Tone::Bad,
                     _ => Tone::Plain,
                 };
-                let words = format!(
-                    "step {:>2} {:<18} {:<12} {:>6}  {}",
-                    finished.step.number(),
-                    finished.step.name(),
-                    finished.outcome,
-                    human_ms(finished.took_ms),
-                    rule(finished.step).effect
-                );
-                Some((tone, words))
+                let (number, name, took) =
+                    (finished.step.number(), finished.step.name(), human_ms(finished.took_ms));
+                let result = format!("step {number:>2} {name:<18} {:<12} {took:>6}", finished.outcome);
+                Some((tone, format!("{result}  {}", rule(finished.step).effect)))
             }
             Event::MainSuspected(_)
             | Event::MainLost(_)

@@ -199,7 +199,12 @@ impl Sandbox {
     async fn template(&self, cache: Option<&Path>, own: &Path) -> Done<Template> {
         let maker = Maker { programs: &self.programs.postgres, account: self.account, mark: &self.folder };
         match cache {
-            Some(cache) => maker.cached(cache).await,
+            Some(cache) => {
+                let failed = |error| SandboxError::failed(format!("creating {}", cache.display()), error);
+                fs::create_dir_all(cache).map_err(failed)?;
+                check_way(cache, self.account).await?;
+                maker.cached(&fs::canonicalize(cache).map_err(failed)?).await
+            }
             None => maker.make(own).await,
         }
     }
@@ -215,17 +220,19 @@ fn open_folder(wanted: Option<&Path>) -> Done<(PathBuf, bool)> {
     };
     let doing = || format!("using the folder {}", wanted.display());
     let failed = |error: std::io::Error| SandboxError::failed(doing(), error);
+    // before anything is made: what it will be called
+    let wanted = checked(std::path::absolute(wanted).map_err(failed)?)?;
     let is_new = !wanted.exists();
     if is_new {
-        fs::create_dir_all(wanted).map_err(failed)?;
-        set_mode(wanted, 0o755)?;
-    } else if fs::read_dir(wanted).map_err(failed)?.next().is_some() {
+        fs::create_dir_all(&wanted).map_err(failed)?;
+        set_mode(&wanted, 0o755)?;
+    } else if fs::read_dir(&wanted).map_err(failed)?.next().is_some() {
         return Err(SandboxError::failed(
             doing(),
             "it is not empty; name one that is, or that does not exist yet",
         ));
     }
-    Ok((checked(fs::canonicalize(wanted).map_err(failed)?)?, is_new))
+    Ok((checked(fs::canonicalize(&wanted).map_err(failed)?)?, is_new))
 }
 
 fn checked(folder: PathBuf) -> Done<PathBuf> {

@@ -170,7 +170,15 @@ impl Sandbox {
     /// Every living process of the sandbox: number and name.
     #[must_use]
     pub fn processes(&self) -> Vec<(i32, String)> {
-        processes::of_folder(&self.folder).into_iter().map(|process| (process.pid, process.name)).collect()
+        numbers_and_names(processes::of_folder(&self.folder))
+    }
+
+    /// Every living process of a node: number and name.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn processes_of(&self, id: NodeId) -> Done<Vec<(i32, String)>> {
+        Ok(numbers_and_names(processes::of_folder(&self.node(id)?.folder)))
     }
 
     pub(super) fn kill_all_supervisors(&self) {
@@ -190,6 +198,10 @@ impl Sandbox {
         let words: Vec<&str> = lines.into_iter().rev().map(str::trim).collect();
         if words.is_empty() { "its log is empty".to_owned() } else { words.join(" / ") }
     }
+}
+
+fn numbers_and_names(processes: Vec<Process>) -> Vec<(i32, String)> {
+    processes.into_iter().map(|process| (process.pid, process.name)).collect()
 }
 
 fn is_running(child: &mut Child) -> bool {

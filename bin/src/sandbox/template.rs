@@ -86,8 +86,6 @@ pub(super) struct Maker<'a> {
 impl Maker<'_> {
     /// A template from the cache; made first if it is not there.
     pub(super) async fn cached(&self, cache: &Path) -> Done<Template> {
-        fs::create_dir_all(cache)
-            .map_err(|error| SandboxError::failed(format!("creating {}", cache.display()), error))?;
         let folder = cache.join(format!("postgres-template-{:016x}", self.fingerprint()));
         if folder.join("passwords.json").exists() {
             return read(&folder);

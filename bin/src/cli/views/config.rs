@@ -162,6 +162,7 @@ fn node(config: &Config) -> Section {
         ("name", json!(node.name)),
         ("role", json!(node.role)),
         ("listen", json!(node.listen)),
+        ("address", json!(node.address)),
         ("journal", file(&node.journal)),
         ("run_as", json!(node.run_as)),
         ("on_exit", json!(on_exit)),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stops everything that still runs of this demo: supervisors first, for they would start their servers again.
-# A process is known by the demo's mark in its environment, or by being one of the servers and living in this
-# folder; no other one is touched. Made by `interrex demo --keep`.
+# A process is known by the demo's mark in its environment, or by being a server or supervisor that works in
+# this folder or has its files open; no other one is touched. Made by `interrex demo --keep`.
 set -u
 folder={FOLDER}
 
@@ -22,38 +22,37 @@ case "${1-}" in
   *) usage >&2; exit 2 ;;
 esac
 
-# Prints PID NAME PARENT of every process of the folder.
+marks=(-e "INTERREX_SANDBOX=$folder")
+for node in alpha beta gamma; do marks+=(-e "INTERREX_SANDBOX=$folder/$node"); done
+
+# Prints PID NAME PARENT of every process of the demo.
 ours() {
-  local at pid name parent state rest
-  for at in /proc/[0-9]*; do
-    pid=${at#/proc/}
-    [[ $pid == "$$" || $pid == "$BASHPID" ]] && continue
-    { read -r rest <"$at/stat"; } 2>/dev/null || continue
-    name=${rest#*(} name=${name%)*}
-    read -r state parent _ <<<"${rest##*) }"
-    [[ $state == Z ]] && continue
-    if belongs "$at" "$name"; then echo "$pid $name $parent"; fi
+  local at name state parent
+  for at in $({ marked; servers_in_folder; } | sort -u); do
+    { read -r name <"$at/comm"; read -r stat <"$at/stat"; } 2>/dev/null || continue
+    read -r state parent _ <<<"${stat##*) }"
+    [[ $state == Z || $at == "/proc/$$" ]] || echo "${at#/proc/} $name $parent"
   done
 }
 
-belongs() { # /proc/PID NAME
-  local word
-  while IFS= read -r -d '' word; do
-    case $word in "INTERREX_SANDBOX=$folder" | "INTERREX_SANDBOX=$folder"/*) return 0 ;; esac
-  done 2>/dev/null <"$1/environ"
-  local words=" $(tr '\0' ' ' 2>/dev/null <"$1/cmdline")"
-  case $2 in
-    postgres | redis-server | freeradius)
-      case $(readlink "$1/cwd" 2>/dev/null)/ in "$folder"/*) return 0 ;; esac
-      [[ $words == *" $folder/"* ]]
-      ;;
-    interrex*) [[ $words == *" supervise "*"$folder/"* ]] ;; # one that was started by hand
-    *) return 1 ;;
-  esac
+marked() { grep -lzsxF "${marks[@]}" /proc/[0-9]*/environ | sed 's|/environ$||'; }
+
+servers_in_folder() {
+  local at
+  for at in $(grep -lsxE 'postgres|redis-server|freeradius|interrex.*' /proc/[0-9]*/comm | sed 's|/comm$||'); do
+    if lives_here "$at"; then echo "$at"; fi
+  done
 }
 
-# Waits until none of the named programs is left, at most $1 seconds.
-gone() { # SECONDS PATTERN
+lives_here() { # /proc/PID
+  case $(readlink "$1/cwd" 2>/dev/null)/ in "$folder"/*) [[ $(cat "$1/comm" 2>/dev/null) != interrex* ]] && return ;; esac
+  # a supervisor that was started by hand has its journal open; `interrex events --follow` is none
+  tr '\0' ' ' 2>/dev/null <"$1/cmdline" | grep -qE '^(postgres|redis|[^ ]*freeradius|[^ ]* supervise)' || return
+  find "$1/fd" -lname "$folder/*" 2>/dev/null | grep -q .
+}
+
+# Waits until none of those names is left, at most so many seconds.
+gone() { # SECONDS NAMES
   local end=$((SECONDS + $1))
   while ours | grep -Eq "^[0-9]+ ($2) "; do
     [[ $SECONDS -ge $end ]] && return 1
@@ -61,7 +60,7 @@ gone() { # SECONDS PATTERN
   done
 }
 
-end() { # SIGNAL PATTERN
+end() { # SIGNAL NAMES
   local pid name parent
   while read -r pid name parent; do
     # PostgreSQL's first process ends the others
@@ -75,13 +74,9 @@ end TERM 'interrex.*'
 gone 10 'interrex.*'
 end TERM 'freeradius|redis-server'
 end INT 'postgres'
-gone 20 '.*'
-while read -r pid name parent; do
-  echo "killing $name (process $pid)"
-  kill -KILL "$pid" 2>/dev/null
-done < <(ours)
+if ! gone 20 '.*'; then end KILL '.*'; fi
 if ! gone 5 '.*'; then
-  echo "these live on; is this another user's demo?" >&2
+  echo "these live on; are they another user's?" >&2
   ours >&2
   exit 1
 fi
