@@ -283,7 +283,8 @@ fn config_check_shows_what_is_in_force_and_what_is_wrong() {
     std::fs::write(stage.path("pgdata/PG_VERSION"), "15").unwrap();
     stage.golden("config-check-wrong.txt", "config check --config @interrex.toml", Exit::ConfigurationWrong);
     std::fs::write(stage.path("secret"), "sixteen characters\n").unwrap();
-    std::fs::set_permissions(stage.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(stage.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     stage.golden("config-check.txt", "config check --config @interrex.toml", Exit::Fine);
     stage.golden("config-check.json", "config check --json --config @interrex.toml", Exit::Fine);
     std::fs::write(stage.path("interrex.toml"), CONFIG.replace("listen", "lisen")).unwrap();
