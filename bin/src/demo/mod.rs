@@ -93,7 +93,7 @@ pub enum DemoError {
 /// # Errors
 /// It cannot be shown to its end.
 pub fn run(options: DemoOptions) -> Result<Ended, DemoError> {
-    perform(options, Screen::for_people())
+    perform(options, Screen::for_people()?)
 }
 
 /// Shows it on standard error, and prints the figures as one JSON document on standard output.
@@ -101,7 +101,7 @@ pub fn run(options: DemoOptions) -> Result<Ended, DemoError> {
 /// # Errors
 /// It cannot be shown to its end.
 pub fn run_as_json(options: DemoOptions) -> Result<Ended, DemoError> {
-    perform(options, Screen::for_programs())
+    perform(options, Screen::for_programs()?)
 }
 
 fn perform(options: DemoOptions, mut screen: Screen) -> Result<Ended, DemoError> {
@@ -139,8 +139,7 @@ async fn show(options: DemoOptions, screen: &mut Screen) -> Result<Ended, DemoEr
             keep::leave_files(sandbox, screen)?;
             Ok(ended)
         }
-        // as in `interrex demo | head`: nobody looks any more
-        Err(DemoError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ended::Interrupted),
+        Err(DemoError::Output(error)) if is_nobody_there(&error) => Ok(Ended::Interrupted),
         Err(error) => {
             sandbox.keep_files();
             sandbox.end_processes()?;
@@ -148,6 +147,12 @@ async fn show(options: DemoOptions, screen: &mut Screen) -> Result<Ended, DemoEr
             Err(DemoError::OnTheWay { error: Box::new(error), folder: sandbox.folder().to_owned() })
         }
     }
+}
+
+/// As in `interrex demo | head`, or after the terminal was closed: nobody looks any more.
+fn is_nobody_there(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Probes often enough that the threshold is what one waits for.

@@ -1,8 +1,9 @@
 //! Where the demo is shown: lines that stay, and on a terminal a block beneath them that is redrawn.
 
 use std::{
-    io::{self, IsTerminal as _, Write},
-    os::fd::AsFd as _,
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
+    os::fd::{AsFd, BorrowedFd},
     process::Stdio,
 };
 
@@ -23,7 +24,9 @@ const READABLE: usize = 100;
 
 /// The demo's way out.
 pub(super) struct Screen {
-    out: Box<dyn Write>,
+    /// Without a buffer of the standard library's: what a terminal that went away did not take must not be
+    /// tried again by others.
+    out: File,
     to_stderr: bool,
     /// Whether the block can be redrawn.
     pub(super) is_live: bool,
@@ -36,22 +39,23 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn for_people() -> Self {
-        let out = io::stdout();
-        Self::on(out.is_terminal(), width(&out), Box::new(out), false)
+    pub(super) fn for_people() -> Result<Self, DemoError> {
+        Self::on(io::stdout().as_fd(), false)
     }
 
     /// Standard output is for the figures alone.
-    pub(super) fn for_programs() -> Self {
-        let out = io::stderr();
-        Self::on(out.is_terminal(), width(&out), Box::new(out), true)
+    pub(super) fn for_programs() -> Result<Self, DemoError> {
+        Self::on(io::stderr().as_fd(), true)
     }
 
-    fn on(is_terminal: bool, width: Option<usize>, out: Box<dyn Write>, to_stderr: bool) -> Self {
+    fn on(out: BorrowedFd<'_>, to_stderr: bool) -> Result<Self, DemoError> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let is_live = is_terminal && set("TERM").is_none_or(|term| term != "dumb");
+        let out = File::from(out.try_clone_to_owned().map_err(DemoError::System)?);
+        let width = width(&out);
+        // a block is redrawn by the number of its lines, which is known only if none of them wraps
+        let is_live = out.is_terminal() && width.is_some() && set("TERM").is_none_or(|term| term != "dumb");
         let colour = is_live && set("NO_COLOR").is_none();
-        Self { out, to_stderr, is_live, colour, width, drawn: 0, block: Vec::new() }
+        Ok(Self { out, to_stderr, is_live, colour, width, drawn: 0, block: Vec::new() })
     }
 
     /// Whether the figures are for a program.
@@ -74,8 +78,8 @@ impl Screen {
     /// A line that stays, above the block.
     pub(super) fn line(&mut self, line: &str) -> Result<(), DemoError> {
         let block = std::mem::take(&mut self.block);
-        self.clear()?;
-        writeln!(self.out, "{line}").map_err(DemoError::Output)?;
+        self.put(&format!("{}{line}\n", self.over_the_block()))?;
+        self.drawn = 0;
         self.draw(block)
     }
 
@@ -106,15 +110,12 @@ impl Screen {
     /// Puts a block in the place of the last one; nothing where it could not be redrawn.
     pub(super) fn draw(&mut self, block: Vec<String>) -> Result<(), DemoError> {
         if !self.is_live {
-            return self.out.flush().map_err(DemoError::Output);
+            return Ok(());
         }
-        self.clear()?;
-        for line in &block {
-            writeln!(self.out, "{}", self.cut(line)).map_err(DemoError::Output)?;
-        }
-        self.drawn = block.len();
-        self.block = block;
-        self.out.flush().map_err(DemoError::Output)
+        let lines = block.iter().map(|line| self.cut(line) + "\n").collect::<String>();
+        self.put(&(self.over_the_block() + &lines))?;
+        (self.drawn, self.block) = (block.len(), block);
+        Ok(())
     }
 
     /// The block stays as it is from now on.
@@ -125,16 +126,16 @@ impl Screen {
 
     /// The block goes.
     pub(super) fn drop_block(&mut self) -> Result<(), DemoError> {
-        self.block.clear();
-        self.clear()
+        self.draw(Vec::new())
     }
 
-    fn clear(&mut self) -> Result<(), DemoError> {
-        if self.drawn > 0 {
-            write!(self.out, "\x1b[{}A\r\x1b[J", self.drawn).map_err(DemoError::Output)?;
-            self.drawn = 0;
-        }
-        Ok(())
+    /// What brings the terminal back to where the block began.
+    fn over_the_block(&self) -> String {
+        if self.drawn > 0 { format!("\x1b[{}A\r\x1b[J", self.drawn) } else { String::new() }
+    }
+
+    fn put(&mut self, text: &str) -> Result<(), DemoError> {
+        self.out.write_all(text.as_bytes()).map_err(DemoError::Output)
     }
 
     /// One that wraps would be redrawn at the wrong place. Colours take no columns.
@@ -155,17 +156,12 @@ impl Screen {
     }
 
     /// For a program that writes to the same place.
-    pub(super) fn for_child(&mut self) -> Result<Stdio, DemoError> {
-        self.out.flush().map_err(DemoError::Output)?;
-        if !self.to_stderr {
-            return Ok(Stdio::inherit());
-        }
-        let copy = io::stderr().as_fd().try_clone_to_owned().map_err(DemoError::System)?;
-        Ok(copy.into())
+    pub(super) fn for_child(&self) -> Result<Stdio, DemoError> {
+        Ok(self.out.try_clone().map_err(DemoError::System)?.into())
     }
 }
 
-fn width(out: &impl std::os::fd::AsFd) -> Option<usize> {
+fn width(out: &impl AsFd) -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(out).ok()?;
     (size.ws_col >= 40).then(|| usize::from(size.ws_col))
 }
@@ -201,7 +197,8 @@ mod tests {
     use super::*;
 
     fn screen(width: usize) -> Screen {
-        Screen::on(false, Some(width), Box::new(io::sink()), false)
+        let nowhere = File::create("/dev/null").unwrap();
+        Screen { width: Some(width), ..Screen::on(nowhere.as_fd(), false).unwrap() }
     }
 
     #[test]

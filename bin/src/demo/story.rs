@@ -68,7 +68,9 @@ impl Story {
                 let (number, name, took) =
                     (finished.step.number(), finished.step.name(), human_ms(finished.took_ms));
                 let result = format!("step {number:>2} {name:<18} {:<12} {took:>6}", finished.outcome);
-                Some((tone, format!("{result}  {}", rule(finished.step).effect)))
+                // its first clause: the timeline tells the rest
+                let effect = rule(finished.step).effect.split([';', ',']).next().unwrap_or_default();
+                Some((tone, format!("{result}  {effect}")))
             }
             Event::MainSuspected(_)
             | Event::MainLost(_)

@@ -77,8 +77,7 @@ pub(super) async fn show(
     )?;
     for (name, value, tone, note) in summary.lines() {
         let value = screen.paint(tone, &format!("{value:<12}"));
-        let note = screen.paint(Tone::Faint, &note);
-        screen.line(&format!("   {name:<28} {value} {note}"))?;
+        screen.hanging(Tone::Faint, &format!("   {name:<28} {value} "), &note)?;
     }
     if screen.is_for_programs() {
         let document =
@@ -208,12 +207,18 @@ impl Summary {
     }
 
     fn loss_in_words(&self) -> String {
-        let journal = match self.loss.as_ref().and_then(|loss| loss.bytes) {
-            Some(0) => "all that main had reported is there".to_owned(),
-            Some(bytes) => format!("at least {} of log", human_bytes(bytes)),
-            None => "unknown".to_owned(),
+        let Some(loss) = &self.loss else { return "acknowledged and not in beta's table".to_owned() };
+        let reported = match loss.bytes {
+            Some(0) => "beta has all that alpha had reported".to_owned(),
+            Some(bytes) => {
+                format!("beta lacks at least {} of log that alpha had reported", human_bytes(bytes))
+            }
+            None => "alpha never reported its position".to_owned(),
         };
-        format!("acknowledged and not in beta's table; by the journal: {journal}")
+        let blind = loss.seconds.map_or_else(String::new, |seconds| {
+            format!("; of alpha's last {seconds:.1} s it cannot know, for replication is asynchronous")
+        });
+        format!("by the journal {reported}{blind}")
     }
 }
 
