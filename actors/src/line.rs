@@ -55,6 +55,12 @@ where
         *self.end.write().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
+    /// Whether an actor was ever there: before, a starting node cannot do what the message asks.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.end.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Sends without waiting. A message that finds a dead actor or a full mailbox is dropped and counted.
     pub fn tell(&self, message: M) {
         let end = self.end.read().unwrap_or_else(PoisonError::into_inner);

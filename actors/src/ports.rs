@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Lsn, NodeId, Record, RunId, TimelineId};
+use interrex_events::{Epoch, Head, Lsn, NodeId, Record, RunId, TimelineId};
 use interrex_projections::ClusterNodes;
 
 use crate::{
@@ -78,11 +78,13 @@ pub trait PostgresPort {
     async fn stop(&self, mode: StopMode) -> Answer<String>;
     /// Whether its data directory would start as a standby.
     fn is_standby_directory(&self) -> bool;
-    /// The upstream it receives log from, as configured.
-    async fn upstream(&self) -> Answer<String>;
-    /// Receives from another upstream from now on; empty for none. Retries of the receiver come fast from
-    /// now on, so that a promotion never sleeps through one (measured floors, point 5).
+    /// Receives from another upstream from now on.
     async fn set_upstream(&self, conninfo: &str) -> Answer<()>;
+    /// Receives nothing from now on, and keeps aside what it was told to receive from. Retries of the receiver
+    /// come fast from now on, so that a promotion never sleeps through one (measured floors, point 5).
+    async fn leave_upstream(&self) -> Answer<()>;
+    /// Receives again from what was kept aside, or from this where nothing was.
+    async fn return_to_upstream(&self, otherwise: &str) -> Answer<()>;
     /// The conninfo with which this node would follow a server.
     fn conninfo_of(&self, server: &str) -> String;
     /// How far it is with what it received.
@@ -100,7 +102,7 @@ pub trait PostgresPort {
     /// Writes `cluster_config` and `cluster_nodes`.
     async fn write_cluster(&self, me: NodeId, nodes: &ClusterNodes) -> Answer<()>;
     /// The newest event of a node that `cluster_events` holds.
-    async fn relayed(&self, node: NodeId) -> Answer<u64>;
+    async fn relayed(&self, node: NodeId) -> Answer<Head>;
     /// Appends events to `cluster_events`, each once.
     async fn relay(&self, records: &[Record]) -> Answer<()>;
     /// A physical replication slot for a node, reserved from now on. Whether it had to be made.
@@ -163,6 +165,20 @@ pub trait HooksPort {
     async fn run(&self, facts: HookFacts) -> Answer<Vec<String>>;
 }
 
+/// Why a peer is not known to be fenced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotFenced {
+    /// Nobody answered: it may be dead, or cut off.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It knows a later epoch: whoever asks has lost.
+    #[error("{0}")]
+    LaterEpoch(String),
+    /// It answered, and its servers are not proved to be stopped.
+    #[error("{0}")]
+    NotProved(String),
+}
+
 /// The other nodes.
 #[async_trait(?Send)]
 pub trait PeersPort {
@@ -175,5 +191,5 @@ pub trait PeersPort {
     /// Tells a peer's supervisor who is main.
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.
-    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, String>;
+    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced>;
 }

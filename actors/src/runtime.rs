@@ -135,6 +135,18 @@ fn is_zombie(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, tail)| tail.trim_start().starts_with('Z'))
 }
 
+/// The living processes of a program that work in a folder.
+#[must_use]
+pub fn processes_in(folder: &Path, program: &str) -> Vec<i32> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| is_alive(*pid, program))
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .collect()
+}
+
 /// Sends a signal to a process that [`is_alive`] was just asked about.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {

@@ -1,7 +1,7 @@
 //! The hash chain of one node's journal: each event's hash covers its fields and the hash before it.
 //!
-//! It shows any change, gap or swap inside a journal. It cannot show that the newest events were cut off;
-//! for that, peers keep each other's heads.
+//! It shows any change, gap or swap inside a journal. It cannot show that the newest events were cut off:
+//! for that, heads travel in heartbeats, and peers will keep them.
 
 use std::fmt;
 

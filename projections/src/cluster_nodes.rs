@@ -125,6 +125,13 @@ impl ClusterNodes {
         }
     }
 
+    /// A proof of fencing holds only as long as the servers stay stopped.
+    fn unfence(&mut self, me: NodeId, runs: bool, at: DateTime<Utc>) {
+        if runs && self.get(me).is_some_and(|row| row.status == NodeStatus::Fenced) {
+            self.set_status(me, NodeStatus::Fencing, at);
+        }
+    }
+
     fn crown(&mut self, main: NodeId, epoch: Epoch, timeline: Option<TimelineId>, at: DateTime<Utc>) {
         if epoch < self.epoch {
             return;
@@ -198,11 +205,13 @@ impl Projection for ClusterNodes {
                     row.timeline = changed.timeline.or(row.timeline);
                     row.lsn = changed.lsn.or(row.lsn);
                 }
+                self.unfence(me, changed.status != PostgresStatus::Stopped, at);
             }
             Event::RedisChanged(changed) => {
                 if let Some(row) = self.nodes.get_mut(&me) {
                     row.redis = Some(changed.status);
                 }
+                self.unfence(me, changed.status != RedisStatus::Stopped, at);
             }
             Event::DependentChanged(changed) => {
                 if let Some(row) = self.nodes.get_mut(&me) {

@@ -141,6 +141,19 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+fn a_database_port_in_use_is_named_by_the_servers_own_words() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        let node = sandbox.node(BETA)?;
+        let _taken = std::net::TcpListener::bind(("127.0.0.1", node.postgres_port)).unwrap();
+        let output = supervise(node)?;
+        assert_refused(&output, 1, &["PostgreSQL did not start", "postgres.log"]);
+        assert_eq!(sandbox.postmaster_pid(BETA), None);
+        Ok(())
+    });
+}
+
+#[test]
 fn the_journal_of_another_cluster_is_refused() {
     run(async {
         let sandbox = two_nodes().build().await?;

@@ -6,6 +6,7 @@ use interrex::sandbox::{ALPHA, BETA, GAMMA, Sandbox, until};
 use interrex_actors::env::{Env, SystemEnv};
 use interrex_events::{Event, StepId, StepOutcome};
 use interrex_tests::run;
+use rustix::process::Signal;
 
 use crate::{
     checks::{outcome, sound_failover},
@@ -84,6 +85,62 @@ fn death_of_postgresql_alone_moves_the_role_and_the_old_main_is_fenced_first() {
         assert!(sandbox.redis(ALPHA, &["PING"]).await.is_err(), "the old main's Redis still serves");
         let nodes = sandbox.cluster(ALPHA)?.nodes;
         assert_eq!((nodes.main, nodes.is_superseded(ALPHA)), (Some(BETA), true));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_session_that_outlives_its_postmaster_commits_nothing_after_the_fence() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        let config = format!(
+            "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
+            sandbox.node(ALPHA)?.postgres_port,
+            sandbox.superuser_password()
+        );
+        let (session, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+        tokio::task::spawn_local(connection);
+        // busy, so that it does not notice the end of its postmaster
+        let busy = tokio::task::spawn_local(async move {
+            session
+                .batch_execute(
+                    "SELECT count(*) FROM generate_series(1, 1000000000); CREATE TABLE too_late ()",
+                )
+                .await
+        });
+        until("the session is busy", Duration::from_secs(10), || async {
+            let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%too_late%' AND state = 'active' \
+                       AND pid <> pg_backend_pid()";
+            match sandbox.psql_value(ALPHA, sql).await {
+                Ok(count) if count == "1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        let postmaster = sandbox.postmaster_pid(ALPHA).and_then(rustix::process::Pid::from_raw).unwrap();
+        rustix::process::kill_process(postmaster, Signal::KILL).unwrap();
+        let run = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(outcome(&run, StepId::FenceOldMain), Some(StepOutcome::Succeeded), "{:?}", run.problem);
+        assert!(busy.await.unwrap().is_err(), "a fenced node's session went on to its end");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_postgresql_that_hangs_is_dead_however_well_its_supervisor_is() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(50, Duration::from_secs(20)).await?;
+        sandbox.signal_postgres(ALPHA, Signal::STOP);
+        let run = sandbox.wait_run_ended(BETA).await?;
+        let beta = sandbox.node(BETA)?.postgres_port;
+        writer.wait_ack_by(beta, SystemEnv.moment(), Duration::from_secs(20)).await?;
+        sound_failover(&sandbox, &run, &writer.stop()).await?;
+        assert_eq!(outcome(&run, StepId::FenceOldMain), Some(StepOutcome::Succeeded));
+        assert_eq!(sandbox.postmaster_pid(ALPHA), None, "the old main's PostgreSQL lives on");
         Ok(())
     });
 }

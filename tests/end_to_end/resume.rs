@@ -6,6 +6,7 @@ use std::time::Duration;
 use interrex::sandbox::{ALPHA, BETA};
 use interrex_actors::env::{Env, SystemEnv};
 use interrex_events::Event;
+use interrex_projections::RunEnd;
 use interrex_tests::run;
 
 use crate::{checks::sound_failover, two_nodes};
@@ -34,6 +35,41 @@ fn dies_at(barrier: &'static str) {
             .await?;
         sound_failover(&sandbox, &run, &writer.stop()).await
     });
+}
+
+/// The verdict that a resumed run began with is old: main is asked once more before what cannot be taken back.
+fn main_is_back_when_it_resumes(barrier: &'static str) {
+    run(async move {
+        let sandbox = two_nodes().build().await?;
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some(barrier));
+        sandbox.start().await?;
+        sandbox.kill_everything_of(ALPHA);
+        sandbox.wait_supervisor_ended(BETA).await?;
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox.wait_healthy(ALPHA).await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(50, Duration::from_secs(30)).await?;
+
+        sandbox.start_supervisor(BETA)?;
+        let run = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(run.end, RunEnd::Refused, "{:?}", run.problem);
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
+        let acknowledged = writer.stop();
+        assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn it_yields_to_a_main_that_is_back_before_it_is_fenced() {
+    main_is_back_when_it_resumes("before:fence_old_main");
+}
+
+#[test]
+fn it_yields_to_a_main_that_is_back_before_the_promotion_and_follows_it_again() {
+    main_is_back_when_it_resumes("before:promote");
 }
 
 macro_rules! dies {

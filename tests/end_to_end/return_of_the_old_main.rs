@@ -1,6 +1,8 @@
 //! The old main comes back and finds that its reign is over.
 
-use interrex::sandbox::{ALPHA, BETA};
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA, until};
 use interrex_events::{Event, PostgresStatus};
 use interrex_projections::NodeStatus;
 use interrex_tests::run;
@@ -30,6 +32,8 @@ fn it_stays_fenced_and_lets_no_client_in() {
             matches!(&envelope.event, Event::PostgresChanged(changed) if changed.status == PostgresStatus::Primary)
         });
         assert!(!served, "it served before it learned of its successor");
+        let log = std::fs::read_to_string(sandbox.node(ALPHA)?.postgres_log()).unwrap();
+        assert_eq!(log.matches("ready to accept connections").count(), 1, "it was started: {log}");
         // and again: being fenced outlives the supervisor
         sandbox.kill_supervisor(ALPHA);
         sandbox.start_supervisor(ALPHA)?;
@@ -53,6 +57,29 @@ fn a_postgresql_that_somebody_started_by_hand_is_stopped() {
         sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
         assert!(!sandbox.takes_writes(ALPHA).await);
         assert_eq!(sandbox.postmaster_pid(ALPHA), None);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_fenced_postgresql_that_somebody_starts_under_its_supervisor_is_stopped_again() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        sandbox.kill_everything_of(ALPHA);
+        sandbox.wait_run_ended(BETA).await?;
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
+        sandbox.start_postgres(ALPHA).await?;
+        let proofs = || async {
+            let events = sandbox.events(ALPHA).map_err(|error| error.to_string())?;
+            let proofs =
+                events.iter().filter(|envelope| matches!(envelope.event, Event::NodeFenced(_))).count();
+            if proofs == 2 { Ok(()) } else { Err(format!("{proofs} proofs of a fence")) }
+        };
+        until("it is fenced again", Duration::from_secs(30), proofs).await?;
+        assert_eq!(sandbox.postmaster_pid(ALPHA), None);
+        assert!(!sandbox.takes_writes(ALPHA).await);
         Ok(())
     });
 }

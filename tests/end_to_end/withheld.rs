@@ -29,7 +29,7 @@ async fn nothing_was_done(sandbox: &Sandbox) -> Done<()> {
 #[test]
 fn a_main_whose_answers_come_too_late_is_alive_as_long_as_its_log_arrives() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().threshold(Duration::from_secs(4)).build().await?;
         let main = sandbox.node(ALPHA)?;
         let supervisor = SlowProxy::start(format!("127.0.0.1:{}", main.supervisor_port)).await?;
         let postgres = SlowProxy::start(format!("127.0.0.1:{}", main.postgres_port)).await?;

@@ -25,7 +25,7 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Pause before fencing is tried again.
-const FENCE_AGAIN: Duration = Duration::from_secs(1);
+const FENCE_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before following a main is tried again.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
@@ -201,6 +201,10 @@ impl Handler<Persisted> for FailoverActor {
         let me = self.shared.settings.me;
         let known = self.folded;
         for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
+            if envelope.node_seq != self.folded.next() {
+                // something was dropped on the way: a new instance reads all of it from the journal
+                return actix::ActorContext::terminate(context);
+            }
             self.cluster.apply(envelope);
             self.folded = envelope.node_seq;
             match &envelope.event {

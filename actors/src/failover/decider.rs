@@ -6,15 +6,15 @@
 use interrex_events::{
     Draft, Epoch, EpochOpened, Event, FailedEnd, FailoverCompleted, FailoverFailed, FailoverRefused,
     FailoverStarted, FailoverWithheld, FencingFailed, FencingStarted, Loss, Lsn, MainLost, NodeFenced,
-    NodeId, PostgresStatus, RecoveryTime, RunId, RunResumed, StepFinished, StepId, StepOutcome, StepStarted,
-    StepUndoStarted, StepUndone, TimelineId, Trigger, WithheldRule,
+    NodeId, PostgresStatus, RecoveryTime, RedisStatus, RunId, RunResumed, StepFinished, StepId, StepOutcome,
+    StepStarted, StepUndoStarted, StepUndone, TimelineId, Trigger, WithheldRule,
 };
 use interrex_projections::{Cluster, NodeStatus, Run, Standing, StepState, Undo};
 use serde_json::Value;
 
 use super::{
     policy::FailoverPolicy,
-    steps::{FAILOVER, Maker, Need, rule},
+    steps::{FAILOVER, Maker, Need, POINT_OF_NO_RETURN, rule},
 };
 use crate::{
     env::Moment,
@@ -98,7 +98,9 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
         let detail = "failover.auto_failover_enabled is false on this node".to_owned();
         return Some((WithheldRule::AutoFailoverDisabled, detail));
     }
-    let row = cluster.nodes.get(me)?;
+    let Some(row) = cluster.nodes.get(me) else {
+        return Some((WithheldRule::NotPromotable, "this node is not in its own journal".to_owned()));
+    };
     let standby = matches!(row.postgres, Some(PostgresStatus::Streaming | PostgresStatus::Detached));
     if cluster.nodes.is_main(me) || cluster.nodes.is_superseded(me) || !standby {
         let state = row.postgres.map_or("not measured yet".to_owned(), |status| status.to_string());
@@ -193,11 +195,14 @@ pub fn plan(run: &Run) -> Vec<Move> {
 
 /// Whether the steps that wait for it may begin: it succeeded, or the run does without it.
 fn settled(run: &Run, step: StepId) -> bool {
-    run.step(step).succeeded() || (exhausted(run, step) && rule(step).need == Need::BestEffort)
+    run.step(step).succeeded() || (exhausted(run, step) && !has_failed(run, step))
 }
 
+/// Whether the run cannot go on because of it. What refuses before the promotion refuses the run, needed or not.
 fn has_failed(run: &Run, step: StepId) -> bool {
-    exhausted(run, step) && rule(step).need == Need::Required
+    let refused =
+        run.step(step).state == StepState::Ended(StepOutcome::Refused) && step <= POINT_OF_NO_RETURN;
+    exhausted(run, step) && (refused || rule(step).need == Need::Required)
 }
 
 fn exhausted(run: &Run, step: StepId) -> bool {
@@ -215,7 +220,9 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
     if run.steps.values().any(interrex_projections::Step::is_running) {
         return Vec::new();
     }
-    if run.is_past_no_return() {
+    // a promotion that was refused was never asked for
+    let refused = run.step(failed).state == StepState::Ended(StepOutcome::Refused);
+    if run.is_past_no_return() && !(refused && failed == POINT_OF_NO_RETURN) {
         return vec![Move::GiveUp(failed, FailedEnd::NeedsOperator)];
     }
     // an attempt that failed may have done half of its work, so it is taken back too
@@ -227,7 +234,7 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
             Undo::Done | Undo::Failed => {}
         }
     }
-    if run.step(failed).state == StepState::Ended(StepOutcome::Refused) {
+    if refused {
         return vec![Move::Refuse(failed)];
     }
     let stuck = run.steps.values().any(|step| step.undo == Undo::Failed);
@@ -252,9 +259,14 @@ fn carry_on(situation: Situation<'_>, run: &Run) -> Vec<Event> {
             Move::Refuse(step) => FailoverRefused {
                 step,
                 reason: run.step(step).detail,
-                next: "raise failover.maximum_lag_bytes and restart this supervisor to accept the loss, \
-                       or bring the old main back"
-                    .to_owned(),
+                next: match step {
+                    StepId::MeasureLoss => {
+                        "raise failover.maximum_lag_bytes and restart this supervisor to accept the loss, \
+                                            or bring the old main back"
+                            .to_owned()
+                    }
+                    _ => format!("interrex run show {}; this node is a standby again", run.id.short()),
+                },
             }
             .into(),
             Move::GiveUp(step, end) => gave_up(situation, run, step, end).into(),
@@ -304,7 +316,9 @@ fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Draft> {
         took_ms: ended.took_ms,
     };
     let mut events = vec![Event::from(finished)];
-    if ended.step == StepId::Promote && outcome.is_success() {
+    // open as soon as the promotion was seen, proved writable or not: there is no way back
+    let seen = after.step(StepId::Promote).observed.contains_key("timeline");
+    if ended.step == StepId::Promote && seen && cluster.nodes.epoch < run.epoch {
         events.push(epoch_opened(&after).into());
     }
     events.extend(carry_on(situation, &after));
@@ -524,6 +538,17 @@ pub fn effects(me: NodeId, cluster: &Cluster, run: Option<RunId>, event: &Event)
         }
         (Event::FollowFinished(follow), _) if !follow.streaming => {
             cluster.to_follow.map(Effect::FollowLater).into_iter().collect()
+        }
+        // whoever started a server of a fenced node, it is stopped again
+        (Event::PostgresChanged(changed), _)
+            if changed.status != PostgresStatus::Stopped && cluster.nodes.is_superseded(me) =>
+        {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
+        }
+        (Event::RedisChanged(changed), _)
+            if changed.status != RedisStatus::Stopped && cluster.nodes.is_superseded(me) =>
+        {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),

@@ -4,6 +4,8 @@ mod actor;
 pub mod decider;
 mod orders;
 pub mod policy;
+mod second_look;
 pub mod steps;
 
 pub use actor::FailoverActor;
+pub(crate) use second_look::main_serves_again;

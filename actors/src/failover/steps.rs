@@ -110,10 +110,11 @@ pub const FAILOVER: [StepRule; 14] = [
         maker: Notifier,
         after: &[StepId::MeasureLoss],
         effect: "ask the old main's supervisor to stop its servers",
-        success: "it answers that PostgreSQL is stopped; no answer is recorded as such and does not hold up the run",
+        success: "it answers that its servers are stopped. No answer at all does not hold up the run; an answer that they \
+                  are not stopped ends it",
         limit_ms: 10_000,
-        attempts: 1,
-        need: BestEffort,
+        attempts: 2,
+        need: Required,
         undo: false,
     },
     StepRule {
@@ -145,7 +146,8 @@ pub const FAILOVER: [StepRule; 14] = [
         effect: "pg_promote(), asked again every 50 ms until recovery has ended",
         success: "a new timeline, its history file, and a committed write",
         limit_ms: 60_000,
-        attempts: 10,
+        // a server that restarts on the way fails at once, again and again: together a minute of that
+        attempts: 240,
         need: Required,
         undo: false,
     },

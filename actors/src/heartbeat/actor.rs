@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
 use interrex_events::{Draft, NodeId, NodeSeq, StepOutcome};
 use interrex_projections::{Cluster, Projection};
+use tokio::sync::mpsc;
 
 use super::{
     decider::{Input, Situation, Timing, Watch},
@@ -21,6 +22,8 @@ use crate::{
 
 /// A probe that has not ended so long after its limit never will: its task died.
 const LOST_PROBE: Duration = Duration::from_secs(5);
+/// Facts that may wait for the journal.
+const FACTS_LIMIT: usize = 256;
 /// Pause before facts are stored again that the journal's actor did not live to confirm.
 const STORE_AGAIN: Duration = Duration::from_millis(50);
 
@@ -33,6 +36,8 @@ pub struct HeartbeatActor {
     cluster: Cluster,
     folded: NodeSeq,
     watch: Watch,
+    /// To the one task that stores facts, in order.
+    facts: mpsc::Sender<Vec<Draft>>,
     /// At most one probe of each peer is under way; since when.
     probing: BTreeMap<NodeId, Moment>,
 }
@@ -62,6 +67,7 @@ impl HeartbeatActor {
             cluster,
             folded,
             watch: Watch::default(),
+            facts: store_in_order(shared),
             probing: BTreeMap::new(),
         })
     }
@@ -89,14 +95,10 @@ impl HeartbeatActor {
         if verdict.facts.is_empty() {
             return;
         }
-        let append = self.shared.lines.append.clone();
-        tokio::task::spawn_local(async move {
-            // the watch has moved on, so a fact that was not stored is stored again; twice does no harm. A journal
-            // that fails ends the process by itself
-            while !matches!(append.ask(Append(verdict.facts.clone())).await, Ok(Ok(_))) {
-                tokio::time::sleep(STORE_AGAIN).await;
-            }
-        });
+        if self.facts.try_send(verdict.facts).is_err() {
+            // the disk has not answered for hundreds of facts: the journal's actor is ending the process
+            tracing::error!("facts are dropped: the journal does not answer");
+        }
     }
 
     fn tick(&mut self, context: &mut Context<Self>) {
@@ -153,6 +155,21 @@ impl HeartbeatActor {
     }
 }
 
+/// Stores facts one after the other. The watch has moved on, so a fact that the journal's actor did not live to
+/// confirm is stored again; twice does no harm. A journal that fails ends the process by itself.
+fn store_in_order(shared: &Shared) -> mpsc::Sender<Vec<Draft>> {
+    let (sender, mut queue) = mpsc::channel::<Vec<Draft>>(FACTS_LIMIT);
+    let append = shared.lines.append.clone();
+    tokio::task::spawn_local(async move {
+        while let Some(facts) = queue.recv().await {
+            while !matches!(append.ask(Append(facts.clone())).await, Ok(Ok(_))) {
+                tokio::time::sleep(STORE_AGAIN).await;
+            }
+        }
+    });
+    sender
+}
+
 /// What is recorded here next comes after what the peer recorded.
 fn follow_clock(shared: &Shared, remote: interrex_events::Hlc) {
     if let Err(too_far) = shared.journal.observe_clock(remote) {
@@ -171,9 +188,13 @@ impl Actor for HeartbeatActor {
 impl Handler<Persisted> for HeartbeatActor {
     type Result = ();
 
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
+    fn handle(&mut self, persisted: Persisted, context: &mut Self::Context) {
         let known = self.folded;
         for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
+            if envelope.node_seq != self.folded.next() {
+                // something was dropped on the way: a new instance reads all of it from the journal
+                return actix::ActorContext::terminate(context);
+            }
             self.cluster.apply(envelope);
             self.folded = envelope.node_seq;
         }

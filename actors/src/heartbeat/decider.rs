@@ -118,6 +118,7 @@ struct MainWatch {
 struct Report {
     lsn: Lsn,
     at: Moment,
+    first_at: Moment,
     caught_up_at: Option<Moment>,
 }
 
@@ -347,11 +348,17 @@ impl Watch {
         let receiver = self.receiver_finding(situation);
         if let Some(main) = &mut self.main {
             // log that arrives from main is a sign of it, whatever became of the probes
-            if receiver.is_good() && main.last_good.is_some() {
-                main.silent_since = situation.now;
-                main.last_good = Some(situation.now);
-            }
+            let speaks = receiver.is_good() && main.last_good.is_some();
             main.evidence.wal_receiver = receiver;
+            if speaks {
+                let silent_ms = situation.now.ms_since(main.silent_since);
+                (main.silent_since, main.last_good) = (situation.now, Some(situation.now));
+                if std::mem::take(&mut main.lost) {
+                    let threshold_ms = situation.timing.threshold_ms;
+                    let evidence = main.evidence.clone();
+                    return vec![MainRecovered { main: main.main, silent_ms, threshold_ms, evidence }.into()];
+                }
+            }
         }
         Vec::new()
     }
@@ -360,10 +367,11 @@ impl Watch {
         let main = self.main.as_ref()?;
         let report = main.report?;
         let own = self.measured.as_ref()?.postgres.lsn?;
-        let since = report.caught_up_at.unwrap_or(report.at);
+        let since = report.caught_up_at.unwrap_or(report.first_at);
         let bytes = report.lsn.bytes_ahead_of(own);
         let behind_ms = if bytes == 0 && main.missed == 0 { 0 } else { situation.now.ms_since(since) };
-        Some(Lag { bytes, seconds: seconds(behind_ms), lower_bound: main.missed > 0, main_lsn: report.lsn })
+        let lower_bound = main.missed > 0 || (bytes > 0 && report.caught_up_at.is_none());
+        Some(Lag { bytes, seconds: seconds(behind_ms), lower_bound, main_lsn: report.lsn })
     }
 
     // ---- the verdict ---------------------------------------------------------------------------------------
@@ -528,14 +536,16 @@ impl MainWatch {
             probe.supervisor.as_ref().ok().filter(|report| report.postgres.status == PostgresStatus::Primary);
         let lsn = direct.and_then(|main| main.lsn).max(told.and_then(|report| report.postgres.lsn));
         if let Some(lsn) = lsn {
-            let caught_up_at = self.report.and_then(|report| report.caught_up_at);
-            self.report = Some(Report { lsn, at: probe.ended, caught_up_at });
+            let (at, caught_up_at) = (probe.ended, self.report.and_then(|report| report.caught_up_at));
+            let first_at = self.report.map_or(at, |report| report.first_at);
+            self.report = Some(Report { lsn, at, first_at, caught_up_at });
         }
     }
 
     fn last_report(&self) -> Option<LastReport> {
         self.report.map(|report| LastReport {
             lsn: report.lsn,
+            first_reported_at: report.first_at.wall,
             reported_at: report.at.wall,
             caught_up_at: report.caught_up_at.map(|at| at.wall),
             first_miss_at: self.first_miss_at,

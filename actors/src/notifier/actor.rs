@@ -1,17 +1,18 @@
 //! The shell: it makes the steps that tell others.
 
-use std::{rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use interrex_events::{StepId, StepOutcome};
 use interrex_projections::Run;
 use serde_json::Value;
 
 use crate::{
     barrier,
+    failover::main_serves_again,
     messages::{RunStep, StepReport},
     node::Shared,
-    ports::{HookFacts, HooksPort, PeersPort},
+    ports::{HookFacts, HooksPort, NotFenced, PeersPort},
     replication::Servers,
     report::Notice,
 };
@@ -22,10 +23,12 @@ pub struct NotifierActor {
     servers: Rc<Servers>,
     peers: Rc<dyn PeersPort>,
     hooks: Rc<dyn HooksPort>,
+    /// One task a step: a new attempt ends the one before.
+    steps: BTreeMap<StepId, SpawnHandle>,
 }
 
 impl NotifierActor {
-    /// An instance; it has no state of its own.
+    /// An instance; it remembers nothing.
     #[must_use]
     pub fn new(
         shared: &Arc<Shared>,
@@ -33,7 +36,13 @@ impl NotifierActor {
         peers: &Rc<dyn PeersPort>,
         hooks: &Rc<dyn HooksPort>,
     ) -> Self {
-        Self { shared: shared.clone(), servers: servers.clone(), peers: peers.clone(), hooks: hooks.clone() }
+        Self {
+            shared: shared.clone(),
+            servers: servers.clone(),
+            peers: peers.clone(),
+            hooks: hooks.clone(),
+            steps: BTreeMap::new(),
+        }
     }
 
     /// Connects the lines that lead here.
@@ -52,11 +61,15 @@ impl Handler<RunStep> for NotifierActor {
     fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
         let shared = self.shared.clone();
         let (servers, peers, hooks) = (self.servers.clone(), self.peers.clone(), self.hooks.clone());
+        let step = order.step;
+        if let Some(before) = self.steps.remove(&step) {
+            context.cancel_future(before);
+        }
         let work = async move {
             let run = order.run.clone();
             let effect = async {
                 match order.step {
-                    StepId::FenceOldMain => fence_old_main(&*peers, &run).await,
+                    StepId::FenceOldMain => fence_old_main(&shared, &*peers, &run).await,
                     StepId::RestartDependents => restart_dependents(&shared, &servers).await,
                     StepId::NotifyPeers => notify_peers(&shared, &*peers, &run).await,
                     StepId::RunHooks => run_hooks(&*hooks, &run).await,
@@ -65,7 +78,8 @@ impl Handler<RunStep> for NotifierActor {
             };
             barrier::make_step(&shared, &order, effect).await;
         };
-        context.spawn(work.into_actor(self));
+        let handle = context.spawn(work.into_actor(self));
+        self.steps.insert(step, handle);
     }
 }
 
@@ -73,14 +87,22 @@ fn failed(detail: impl Into<String>) -> StepReport {
     StepReport::new(StepOutcome::Failed, detail)
 }
 
-/// A main that does not answer cannot be fenced from here: the step is skipped then, and says so.
-async fn fence_old_main(peers: &dyn PeersPort, run: &Run) -> StepReport {
+/// A main that does not answer cannot be fenced from here: the step is skipped then, and says so. One that
+/// answers and is not stopped may be serving: the run must not go on.
+async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
+    if let Some(reason) = main_serves_again(shared, peers, run).await {
+        return StepReport::new(StepOutcome::Refused, reason);
+    }
     match peers.fence(run.old_main, run.new_main, run.epoch).await {
         Ok(proof) => {
             StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
                 .with("fenced", true)
         }
-        Err(error) => {
+        Err(NotFenced::LaterEpoch(error)) => StepReport::new(StepOutcome::Refused, error),
+        Err(NotFenced::NotProved(error)) => {
+            failed(format!("the old main answers, and its servers are not proved to be stopped: {error}"))
+        }
+        Err(NotFenced::NoAnswer(error)) => {
             let detail = format!(
                 "the old main's supervisor does not answer, so nothing proves that it is fenced: {error}"
             );
@@ -118,10 +140,18 @@ async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Step
     };
     let mut told = Vec::new();
     let mut silent = Vec::new();
-    for peer in shared.settings.peers() {
-        match peers.notify(peer.node, &notice).await {
+    let mut others_silent = false;
+    let notice = &notice;
+    let answers =
+        shared.settings.peers().map(|peer| async move { (peer, peers.notify(peer.node, notice).await) });
+    for (peer, answer) in futures_util::future::join_all(answers).await {
+        match answer {
             Ok(()) => told.push(peer.name.clone()),
-            Err(error) => silent.push(format!("{}: {error}", peer.name)),
+            Err(error) => {
+                // the old main is down in most failovers: that it was not told is no failure of this run
+                others_silent |= peer.node != run.old_main;
+                silent.push(format!("{}: {error}", peer.name));
+            }
         }
     }
     let later = "; it learns it from its next heartbeat, before it serves";
@@ -131,8 +161,6 @@ async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Step
         (true, _) => format!("not told: {}{later}", silent.join(", ")),
         (false, false) => format!("accepted by {}; not told: {}{later}", told.join(", "), silent.join(", ")),
     };
-    // the old main is down in most failovers: that it was not told is no failure of this run
-    let others_silent = silent.len() > usize::from(nodes.get(run.old_main).is_some());
     let outcome = match (others_silent, told.is_empty()) {
         (true, _) => StepOutcome::Failed,
         (false, true) => StepOutcome::Skipped,

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::{
     messages::MainPostgres,
-    ports::PeersPort,
+    ports::{NotFenced, PeersPort},
     replication::{postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
@@ -40,6 +40,19 @@ pub struct ApiAnswer<T> {
 
 fn none<T>() -> Option<T> {
     None
+}
+
+/// Why a request came to nothing.
+struct Refusal {
+    /// What the peer called it; nothing if no peer answered.
+    code: Option<String>,
+    message: String,
+}
+
+impl Refusal {
+    fn no_answer(message: impl Into<String>) -> Self {
+        Self { code: None, message: message.into() }
+    }
 }
 
 /// What went wrong.
@@ -120,8 +133,8 @@ impl RemotePeers {
         path: &str,
         body: &impl Serialize,
         limit: Duration,
-    ) -> Result<T, String> {
-        let address = &self.spec(peer)?.address;
+    ) -> Result<T, Refusal> {
+        let address = &self.spec(peer).map_err(Refusal::no_answer)?.address;
         let answer = self
             .http
             .post(format!("http://{address}{path}"))
@@ -130,14 +143,18 @@ impl RemotePeers {
             .json(body)
             .send()
             .await
-            .map_err(|error| innermost(&error))?;
+            .map_err(|error| Refusal::no_answer(innermost(&error)))?;
         let status = answer.status();
-        let answer: ApiAnswer<T> =
-            answer.json().await.map_err(|error| format!("HTTP {status}: {}", innermost(&error)))?;
+        let answer: ApiAnswer<T> = answer
+            .json()
+            .await
+            .map_err(|error| Refusal::no_answer(format!("HTTP {status}: {}", innermost(&error))))?;
         match (answer.data, answer.error) {
             (Some(data), _) if answer.success => Ok(data),
-            (_, Some(error)) => Err(format!("{} (HTTP {status})", error.message)),
-            _ => Err(format!("HTTP {status} without an answer")),
+            (_, Some(error)) => {
+                Err(Refusal { code: Some(error.code), message: format!("{} (HTTP {status})", error.message) })
+            }
+            _ => Err(Refusal::no_answer(format!("HTTP {status} without an answer"))),
         }
     }
 
@@ -150,9 +167,7 @@ impl RemotePeers {
         let client =
             postgres::connect((host, port), (&login.user, login.password.as_deref()), &login.database)
                 .await?;
-        let client = Rc::new(client);
-        self.postgres.borrow_mut().insert(peer, client.clone());
-        Ok(client)
+        Ok(Rc::new(client))
     }
 }
 
@@ -174,17 +189,19 @@ fn innermost(error: &dyn std::error::Error) -> String {
 impl PeersPort for RemotePeers {
     async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String> {
         let limit = Duration::from_secs(30);
-        self.post::<NodeReport>(peer, "/api/cluster/heartbeat", own, limit).await.map(Arc::new)
+        let answer = self.post::<NodeReport>(peer, "/api/cluster/heartbeat", own, limit).await;
+        answer.map(Arc::new).map_err(|refusal| refusal.message)
     }
 
     async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String> {
+        // taken out while it is asked: a question that is given up takes its connection with it
         let client = self.main_client(peer).await?;
+        self.postgres.borrow_mut().remove(&peer);
         let sql = "SELECT pg_is_in_recovery()::text, \
                    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
-        let answer = client.simple_query(sql).await.map_err(|error| {
-            self.postgres.borrow_mut().remove(&peer);
-            interrex_events::cluster_events::in_words(&error)
-        })?;
+        let answer = client.simple_query(sql).await;
+        let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
+        self.postgres.borrow_mut().insert(peer, client);
         let row = answer.into_iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -226,13 +243,19 @@ impl PeersPort for RemotePeers {
     }
 
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String> {
-        self.post::<serde_json::Value>(peer, "/api/cluster/notify", notice, NOTIFY_LIMIT).await.map(drop)
+        let answer = self.post::<serde_json::Value>(peer, "/api/cluster/notify", notice, NOTIFY_LIMIT).await;
+        answer.map(drop).map_err(|refusal| refusal.message)
     }
 
-    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, String> {
+    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced> {
         let body = FenceBody { cluster_id: self.cluster_id, by, epoch };
         let answer =
-            self.post::<serde_json::Value>(peer, "/api/cluster/fence", &json!(body), FENCE_LIMIT).await?;
+            self.post::<serde_json::Value>(peer, "/api/cluster/fence", &json!(body), FENCE_LIMIT).await;
+        let answer = answer.map_err(|refusal| match refusal.code.as_deref() {
+            None => NotFenced::NoAnswer(refusal.message),
+            Some("older_epoch") => NotFenced::LaterEpoch(refusal.message),
+            Some(_) => NotFenced::NotProved(refusal.message),
+        })?;
         Ok(answer.get("postgres").and_then(|proof| proof.as_str()).unwrap_or("done").to_owned())
     }
 }

@@ -1,8 +1,8 @@
 //! The shell: it measures on every tick, and makes steps, fences and follows when told to.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut};
 use interrex_events::{
     DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
     RedisChanged, RedisStatus, StepId,
@@ -13,13 +13,11 @@ use crate::{
     barrier,
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
-    ports::{Answer, DependentsPort, PortError, PostgresPort, RedisPort, StopMode},
+    ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode},
     report::RedisFacts,
 };
 
-/// When one measurement is given up.
-const MEASURE_LIMIT: Duration = Duration::from_secs(5);
-/// Readiness checks of dependents start programs: they are made less often than measurements.
+/// Readiness checks start programs: dependents that are ready are looked at less often than servers.
 const READINESS_EVERY: Duration = Duration::from_secs(10);
 /// When fencing is given up and tried again.
 pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(60);
@@ -74,7 +72,7 @@ impl Servers {
         Ok(started)
     }
 
-    /// Stops every server, dependents first, and proves it.
+    /// Stops every server, all at once, and proves it.
     ///
     /// # Errors
     /// A server lives on.
@@ -98,6 +96,9 @@ impl Servers {
 pub struct ReplicationActor {
     shared: Arc<Shared>,
     servers: Rc<Servers>,
+    peers: Rc<dyn PeersPort>,
+    /// One task a step: a new attempt ends the one before.
+    steps: BTreeMap<StepId, SpawnHandle>,
     postgres: Option<PostgresStatus>,
     redis: Option<RedisStatus>,
     ticks: u32,
@@ -109,10 +110,12 @@ pub struct ReplicationActor {
 impl ReplicationActor {
     /// An instance that begins to measure.
     #[must_use]
-    pub fn new(shared: &Arc<Shared>, servers: &Rc<Servers>) -> Self {
+    pub fn new(shared: &Arc<Shared>, servers: &Rc<Servers>, peers: &Rc<dyn PeersPort>) -> Self {
         Self {
             shared: shared.clone(),
             servers: servers.clone(),
+            peers: peers.clone(),
+            steps: BTreeMap::new(),
             postgres: None,
             redis: None,
             ticks: 0,
@@ -140,7 +143,10 @@ impl ReplicationActor {
         if !self.measuring {
             self.measure(context);
         }
-        if self.ticks.is_multiple_of(every(READINESS_EVERY)) {
+        let all_ready = self.shared.look(|view| {
+            view.dependents.values().all(|facts| facts.status == interrex_events::DependentStatus::Ready)
+        });
+        if !all_ready || self.ticks.is_multiple_of(every(READINESS_EVERY)) {
             self.measure_dependents();
         }
         if self.ticks.is_multiple_of(every(RELAY_EVERY)) && !self.relaying {
@@ -161,15 +167,11 @@ impl ReplicationActor {
                     None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
                 }
             };
-            tokio::time::timeout(MEASURE_LIMIT, async { tokio::join!(servers.postgres.measure(), redis) })
-                .await
-                .ok()
+            tokio::join!(servers.postgres.measure(), redis)
         };
-        context.spawn(work.into_actor(self).map(|measured, actor, _| {
+        context.spawn(work.into_actor(self).map(|(postgres, redis), actor, _| {
             actor.measuring = false;
-            if let Some((postgres, redis)) = measured {
-                actor.take_measure(postgres, redis);
-            }
+            actor.take_measure(postgres, redis);
         }));
     }
 
@@ -255,12 +257,22 @@ impl Handler<RunStep> for ReplicationActor {
     type Result = ();
 
     fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
-        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        let step = order.step;
+        if let Some(before) = self.steps.remove(&step) {
+            context.cancel_future(before);
+        }
         let work = async move {
-            let effect = steps::make(&shared, &servers, &order.run, order.step);
+            let effect = steps::make(&shared, &servers, &*peers, &order.run, order.step);
             barrier::make_step(&shared, &order, effect).await;
         };
-        context.spawn(work.into_actor(self));
+        let handle = context.spawn(work.into_actor(self).map(|(), actor, context| {
+            // what a step changed is shown at once, not at the next tick
+            if !actor.measuring {
+                actor.measure(context);
+            }
+        }));
+        self.steps.insert(step, handle);
     }
 }
 

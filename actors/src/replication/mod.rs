@@ -7,4 +7,4 @@ mod steps;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
-pub use steps::{DETACH_OBSERVED, LOSS_OBSERVED};
+pub use steps::LOSS_OBSERVED;

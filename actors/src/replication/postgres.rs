@@ -6,7 +6,7 @@
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, Record, TimelineId, cluster_events};
+use interrex_events::{Epoch, Head, Lsn, NodeId, PostgresStatus, Record, TimelineId, cluster_events};
 use interrex_projections::ClusterNodes;
 use rustix::process::Signal;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
@@ -25,6 +25,8 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dead server may stay unreaped before a start is tried all the same.
 const REAP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a process may outlive a harder signal.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a condition in the server is looked at on the way of a failover.
 const LOOK: Duration = Duration::from_millis(3);
 /// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
@@ -46,6 +48,13 @@ SELECT pg_is_in_recovery()::text AS standby,
                 (SELECT timeline_id FROM pg_control_checkpoint()))::text AS followed_timeline,
        (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver
         WHERE status = 'streaming')::text AS heard_seconds";
+
+/// Settings that a base backup carries over from the old main and that would hinder a new one. The connection
+/// must not set them itself.
+const INHERITED: &str = "\
+SELECT name, setting FROM pg_settings
+WHERE (name = 'synchronous_standby_names' AND setting <> '')
+   OR (name = 'default_transaction_read_only' AND setting <> 'off')";
 
 /// How to reach and handle the local server.
 #[derive(Debug, Clone)]
@@ -74,6 +83,10 @@ pub struct PostgresSettings {
     pub replication_passfile: Option<PathBuf>,
     /// This node: names its slot and its standby.
     pub node: NodeId,
+    /// When one measurement is given up.
+    pub measure_limit: Duration,
+    /// Where the upstream is kept aside while a run has it cleared; it may hold a password.
+    pub upstream_file: PathBuf,
 }
 
 /// The adapter.
@@ -108,7 +121,7 @@ pub async fn connect(
         .tcp_user_timeout(Duration::from_secs(10))
         .options(
             "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s \
-             -c synchronous_commit=local -c default_transaction_read_only=off",
+             -c synchronous_commit=local",
         );
     if let Some(password) = password {
         config.password(password);
@@ -196,12 +209,46 @@ impl LocalPostgres {
         (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
     }
 
-    async fn control_data(&self, field: &str) -> Answer<String> {
-        let text = runtime::run(self.program("pg_controldata"), "pg_controldata", PROGRAM_LIMIT).await?;
-        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value
-            .map(|value| value.trim().to_owned())
-            .ok_or_else(|| PortError(format!("pg_controldata does not name `{field}`")))
+    /// Sessions outlive a postmaster that was killed, and still commit what they were sent (measured).
+    async fn end_orphans(&self) -> Answer<()> {
+        for pid in runtime::processes_in(&self.settings.data_dir, "postgres") {
+            runtime::signal(pid, Signal::KILL);
+            if !wait_gone(pid, "postgres", KILL_PATIENCE).await {
+                return Err(PortError(format!("PostgreSQL's process {pid} lives on after SIGKILL")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the control file says; only words for a person, so that a damaged one stops nothing.
+    async fn cluster_state(&self) -> String {
+        let text = runtime::run(self.program("pg_controldata"), "pg_controldata", KILL_PATIENCE).await;
+        let text = text.unwrap_or_default();
+        let value = text.lines().find_map(|line| line.strip_prefix("Database cluster state:"));
+        value.map_or("unreadable", str::trim).to_owned()
+    }
+
+    /// The server's log as a file that it can write: under a supervisor that is root the folder may be root's.
+    fn prepare_log(&self) -> std::io::Result<()> {
+        std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log_file)?;
+        if let RunAs::User { uid, gid } = self.settings.run_as {
+            std::os::unix::fs::chown(&self.settings.log_file, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
+
+    async fn receive_from(&self, conninfo: &str) -> Answer<()> {
+        let slot = if conninfo.is_empty() { String::new() } else { slot_name(self.settings.node) };
+        for (setting, value) in [
+            ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
+            ("primary_conninfo", conninfo),
+            ("primary_slot_name", &slot),
+        ] {
+            let value = value.replace('\'', "''");
+            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+        }
+        self.rows("SELECT pg_reload_conf()").await?;
+        Ok(())
     }
 }
 
@@ -239,12 +286,18 @@ impl PostgresPort for LocalPostgres {
             };
             PostgresMeasure { facts: PostgresFacts::silent(status, detail), receiver_heard: None }
         };
-        match self.rows(MEASURE).await {
-            Ok(rows) => match rows.first() {
+        let limit = self.settings.measure_limit;
+        match tokio::time::timeout(limit, self.rows(MEASURE)).await {
+            Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
                 None => silent("it answered without a row".to_owned()),
             },
-            Err(error) => silent(error.to_string()),
+            Ok(Err(error)) => silent(error.to_string()),
+            Err(_) => {
+                // a connection that hangs is left: the next question gets its own
+                self.client.borrow_mut().take();
+                silent(format!("no answer within {limit:?}"))
+            }
         }
     }
 
@@ -252,6 +305,9 @@ impl PostgresPort for LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
+        self.prepare_log().map_err(|error| {
+            PortError::new(&format!("preparing {}", self.settings.log_file.display()), error)
+        })?;
         if let Some(dead) = self.named_postmaster() {
             runtime::wait_reaped(dead, REAP_LIMIT).await;
         }
@@ -272,23 +328,28 @@ impl PostgresPort for LocalPostgres {
         if status.success() {
             return Ok(true);
         }
-        let words = last_words(&self.settings.log_file);
+        let words =
+            last_words(&[&self.settings.log_file, &self.settings.log_file.with_extension("start.log")]);
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
     }
 
     async fn stop(&self, mode: StopMode) -> Answer<String> {
         self.client.borrow_mut().take();
         let Some(pid) = self.postmaster() else {
-            let state = self.control_data("Database cluster state").await?;
-            return Ok(format!("was not running (control file: {state})"));
+            self.end_orphans().await?;
+            return Ok(format!("was not running (control file: {})", self.cluster_state().await));
         };
         let gentle = (mode == StopMode::Fast).then_some(Signal::INT);
         for number in gentle.into_iter().chain([Signal::QUIT, Signal::KILL]) {
             runtime::signal(pid, number);
             runtime::signal(pid, Signal::CONT);
-            if wait_gone(pid, "postgres", STOP_PATIENCE).await {
-                let state = self.control_data("Database cluster state").await?;
-                return Ok(format!("stopped, process {pid} is gone (control file: {state})"));
+            let patience = if mode == StopMode::Fast { STOP_PATIENCE } else { KILL_PATIENCE };
+            if wait_gone(pid, "postgres", patience).await {
+                self.end_orphans().await?;
+                let state = self.cluster_state().await;
+                return Ok(format!(
+                    "stopped, process {pid} and all of its own are gone (control file: {state})"
+                ));
             }
         }
         Err(PortError(format!("PostgreSQL, process {pid}, lives on after SIGKILL")))
@@ -298,22 +359,23 @@ impl PostgresPort for LocalPostgres {
         self.settings.data_dir.join("standby.signal").exists()
     }
 
-    async fn upstream(&self) -> Answer<String> {
-        Ok(self.value("SHOW primary_conninfo").await?.unwrap_or_default())
+    async fn leave_upstream(&self) -> Answer<()> {
+        let current = self.value("SHOW primary_conninfo").await?.unwrap_or_default();
+        if current.is_empty() {
+            return Ok(());
+        }
+        keep_aside(&self.settings.upstream_file, &current)
+            .map_err(|error| PortError::new("keeping primary_conninfo aside", error))?;
+        self.receive_from("").await
+    }
+
+    async fn return_to_upstream(&self, otherwise: &str) -> Answer<()> {
+        let kept = std::fs::read_to_string(&self.settings.upstream_file).unwrap_or_default();
+        self.receive_from(if kept.is_empty() { otherwise } else { &kept }).await
     }
 
     async fn set_upstream(&self, conninfo: &str) -> Answer<()> {
-        let slot = if conninfo.is_empty() { String::new() } else { slot_name(self.settings.node) };
-        for (setting, value) in [
-            ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
-            ("primary_conninfo", conninfo),
-            ("primary_slot_name", &slot),
-        ] {
-            let value = value.replace('\'', "''");
-            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
-        }
-        self.rows("SELECT pg_reload_conf()").await?;
-        Ok(())
+        self.receive_from(conninfo).await
     }
 
     fn conninfo_of(&self, server: &str) -> String {
@@ -348,13 +410,7 @@ impl PostgresPort for LocalPostgres {
     }
 
     async fn sanitise(&self) -> Answer<Vec<String>> {
-        let inherited = self
-            .rows(
-                "SELECT name, setting FROM pg_settings
-                 WHERE (name = 'synchronous_standby_names' AND setting <> '')
-                    OR (name = 'default_transaction_read_only' AND reset_val <> 'off')",
-            )
-            .await?;
+        let inherited = self.rows(INHERITED).await?;
         let mut cleared = Vec::new();
         for row in &inherited {
             let (name, setting) =
@@ -365,7 +421,7 @@ impl PostgresPort for LocalPostgres {
         }
         if !cleared.is_empty() {
             self.rows("SELECT pg_reload_conf()").await?;
-            while self.value("SHOW synchronous_standby_names").await?.is_some_and(|names| !names.is_empty()) {
+            while !self.rows(INHERITED).await?.is_empty() {
                 tokio::time::sleep(LOOK).await;
             }
         }
@@ -477,10 +533,10 @@ impl PostgresPort for LocalPostgres {
         transaction.commit().await.map_err(doing)
     }
 
-    async fn relayed(&self, node: NodeId) -> Answer<u64> {
+    async fn relayed(&self, node: NodeId) -> Answer<Head> {
         let client = self.client().await?;
         let head = cluster_events::head(&client, node).await;
-        head.map(|head| head.node_seq.0).map_err(|error| PortError::new("reading cluster_events", error))
+        head.map_err(|error| PortError::new("reading cluster_events", error))
     }
 
     async fn relay(&self, records: &[Record]) -> Answer<()> {
@@ -526,13 +582,21 @@ impl PostgresPort for LocalPostgres {
     }
 }
 
-/// The last lines of a server's log that say why it did not start.
-fn last_words(log: &std::path::Path) -> String {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let telling = |line: &&str| line.contains("FATAL") || line.contains("PANIC") || line.contains("ERROR");
-    let lines: Vec<&str> = text.lines().filter(telling).collect();
-    match lines.last() {
-        Some(line) => (*line).to_owned(),
-        None => text.lines().next_back().unwrap_or("its log is empty").to_owned(),
-    }
+/// Writes a text that may hold a password.
+fn keep_aside(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut file =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// The last line of a server's logs that says why it did not start.
+fn last_words(logs: &[&std::path::Path]) -> String {
+    let texts: Vec<String> =
+        logs.iter().map(|log| std::fs::read_to_string(log).unwrap_or_default()).collect();
+    let telling = |line: &&str| ["FATAL", "PANIC", "ERROR"].iter().any(|word| line.contains(word));
+    let fatal = texts.iter().find_map(|text| text.lines().rfind(telling));
+    let any = || texts.iter().find_map(|text| text.lines().next_back());
+    fatal.or_else(any).unwrap_or("its logs are empty").to_owned()
 }

@@ -24,7 +24,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(2);
 /// When starting is given up.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// How long a stop may take before the next harder one is tried; saving the data takes time.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 const PROGRAM: &str = "redis-server";
 

@@ -11,16 +11,14 @@ use serde_json::Value;
 
 use super::Servers;
 use crate::{
-    failover::policy::FailoverPolicy,
+    failover::{main_serves_again, policy::FailoverPolicy},
     messages::StepReport,
     node::Shared,
-    ports::{Answer, PortError, PostgresPort, ReplayState},
+    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState},
 };
 
 /// Under this name `measure_loss` reports a [`Loss`].
 pub const LOSS_OBSERVED: &str = "loss";
-/// Under this name `detach` reports the upstream it cleared, for the undo.
-pub const DETACH_OBSERVED: &str = "upstream";
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(3);
@@ -28,12 +26,18 @@ const LOOK: Duration = Duration::from_millis(3);
 const RELAY_PAGE: u32 = 500;
 
 /// Makes one attempt at a step.
-pub(super) async fn make(shared: &Shared, servers: &Servers, run: &Run, step: StepId) -> StepReport {
+pub(super) async fn make(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+    run: &Run,
+    step: StepId,
+) -> StepReport {
     let made = match step {
         StepId::MeasureLoss => measure_loss(servers, run, &shared.settings.failover).await,
         StepId::Detach => detach(servers).await,
         StepId::SanitiseSettings => sanitise(servers).await,
-        StepId::Promote => promote(servers, run).await,
+        StepId::Promote => promote(shared, servers, peers, run).await,
         StepId::PromoteRedis => promote_redis(servers).await,
         StepId::OpenEpoch => open_epoch(shared, servers).await,
         StepId::PrepareRejoin => prepare_rejoin(shared, servers, run).await,
@@ -75,8 +79,9 @@ fn loss(report: Option<&LastReport>, own_lsn: Lsn) -> Loss {
     let bytes = report.map(|report| report.lsn.bytes_ahead_of(own_lsn));
     let seconds = report.map(|report| {
         let until = report.first_miss_at.unwrap_or(report.reported_at);
-        let held_at = if bytes == Some(0) { Some(report.reported_at) } else { report.caught_up_at };
-        let missing = until - held_at.unwrap_or(report.reported_at);
+        let caught_up = report.caught_up_at.unwrap_or(report.first_reported_at);
+        let held_at = if bytes == Some(0) { report.reported_at } else { caught_up };
+        let missing = until - held_at;
         missing.to_std().unwrap_or_default().as_secs_f64()
     });
     Loss { bytes, seconds, lower_bound: true, main_lsn: report.map(|report| report.lsn), own_lsn }
@@ -105,13 +110,10 @@ async fn detach(servers: &Servers) -> Answer<StepReport> {
     if postgres.promotion().await?.is_some() {
         return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no standby any more"));
     }
-    let upstream = postgres.upstream().await?;
-    if !upstream.is_empty() {
-        postgres.set_upstream("").await?;
-    }
+    postgres.leave_upstream().await?;
     let state = replayed_all(postgres).await?;
     let detail = format!("nothing is received any more, and all of it is replayed, up to {}", state.replayed);
-    Ok(succeeded(detail).with(DETACH_OBSERVED, upstream).with("replayed", state.replayed.to_string()))
+    Ok(succeeded(detail).with("replayed", state.replayed.to_string()))
 }
 
 /// Two positive signs instead of "the position stopped moving": the receiver is gone, and replay either has
@@ -128,13 +130,7 @@ async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
 
 /// Follows the old upstream again.
 pub(super) async fn undo_detach(servers: &Servers, run: &Run) -> Answer<String> {
-    let observed = run.step(StepId::Detach).observed;
-    let upstream = match observed.get(DETACH_OBSERVED).and_then(Value::as_str) {
-        Some(upstream) if !upstream.is_empty() => upstream.to_owned(),
-        // the attempt failed before it could report: the configuration knows main
-        _ => servers.conninfo_of(run.old_main)?,
-    };
-    servers.postgres.set_upstream(&upstream).await?;
+    servers.postgres.return_to_upstream(&servers.conninfo_of(run.old_main)?).await?;
     Ok("primary_conninfo names the old main again".to_owned())
 }
 
@@ -151,18 +147,25 @@ async fn sanitise(servers: &Servers) -> Answer<StepReport> {
 
 // ---- the point of no return --------------------------------------------------------------------------------
 
-async fn promote(servers: &Servers, run: &Run) -> Answer<StepReport> {
+async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run: &Run) -> Answer<StepReport> {
+    let promoted_before = servers.postgres.promotion().await?.is_some();
+    if !promoted_before && let Some(reason) = main_serves_again(shared, peers, run).await {
+        return Ok(StepReport::new(StepOutcome::Refused, reason));
+    }
     let promotion = servers.postgres.promote().await?;
-    servers.postgres.prove_write(run.epoch).await?;
-    let detail = format!(
-        "PostgreSQL is a primary: timeline {} since {}, history file read, a write committed",
+    let is_primary = format!(
+        "PostgreSQL is a primary: timeline {} since {}, history file read",
         promotion.timeline, promotion.switchpoint
     );
+    let report = match servers.postgres.prove_write(run.epoch).await {
+        Ok(()) => succeeded(format!("{is_primary}, a write committed")),
+        // the epoch is open all the same: from here on this is the only main there may be
+        Err(error) => {
+            StepReport::new(StepOutcome::Failed, format!("{is_primary}, but it takes no write: {error}"))
+        }
+    };
     // names as the decider reads them
-    let report = succeeded(detail)
-        .with("timeline", promotion.timeline.0)
-        .with("switchpoint", promotion.switchpoint.to_string());
-    Ok(report)
+    Ok(report.with("timeline", promotion.timeline.0).with("switchpoint", promotion.switchpoint.to_string()))
 }
 
 // ---- after the point of no return --------------------------------------------------------------------------
@@ -182,20 +185,29 @@ async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
     let nodes = shared.look(|view| view.cluster.nodes.clone());
     servers.postgres.create_schema().await?;
     servers.postgres.write_cluster(shared.settings.me, &nodes).await?;
-    let relayed = relay(shared, servers).await?;
-    let detail = format!(
-        "cluster_config and cluster_nodes name epoch {}, cluster_events holds {relayed} events of this node",
-        nodes.epoch
-    );
-    Ok(succeeded(detail).with("relayed", relayed))
+    let named = format!("cluster_config and cluster_nodes name epoch {}", nodes.epoch);
+    // the events are safe in the journal: a relay that fails holds up nobody, and is made again every two seconds
+    Ok(match relay(shared, servers).await {
+        Ok(relayed) => succeeded(format!("{named}, cluster_events holds {relayed} events of this node"))
+            .with("relayed", relayed),
+        Err(error) => {
+            succeeded(format!("{named}; cluster_events will follow: {error}")).with("relayed", Value::Null)
+        }
+    })
 }
 
 /// Brings this node's journal into `cluster_events`. The newest event that is there then.
 pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<u64> {
     let me = shared.settings.me;
     let failed = |error: interrex_events::journal::JournalError| PortError::new("reading the journal", error);
-    let mut relayed = servers.postgres.relayed(me).await?;
-    let target = shared.journal.head().node_seq.0;
+    let (there, here) = (servers.postgres.relayed(me).await?, shared.journal.head());
+    if there.node_seq > here.node_seq || (there.node_seq == here.node_seq && there.hash != here.hash) {
+        return Err(PortError(format!(
+            "cluster_events holds other events of node {me} than this journal: its number was used before; give this node a \
+             number of its own"
+        )));
+    }
+    let (mut relayed, target) = (there.node_seq.0, here.node_seq.0);
     let reader = shared.journal.reader().map_err(failed)?;
     while relayed < target {
         let page = reader.page(me, interrex_events::NodeSeq(relayed), RELAY_PAGE).map_err(failed)?;
@@ -282,6 +294,7 @@ mod tests {
     fn the_loss_is_what_main_reported_and_this_node_lacks_and_always_a_lower_bound() {
         let report = LastReport {
             lsn: Lsn(5_000),
+            first_reported_at: at(2),
             reported_at: at(10),
             caught_up_at: Some(at(7)),
             first_miss_at: Some(at(11)),
@@ -290,6 +303,8 @@ mod tests {
         assert_eq!((behind.bytes, behind.seconds, behind.lower_bound), (Some(3_000), Some(4.0), true));
         let caught_up = loss(Some(&report), Lsn(5_000));
         assert_eq!((caught_up.bytes, caught_up.seconds, caught_up.lower_bound), (Some(0), Some(1.0), true));
+        let never = LastReport { caught_up_at: None, ..report };
+        assert_eq!(loss(Some(&never), Lsn(2_000)).seconds, Some(9.0), "since main was first heard of");
         let unknown = loss(None, Lsn(5_000));
         assert_eq!((unknown.bytes, unknown.seconds), (None, None));
     }

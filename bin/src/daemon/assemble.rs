@@ -101,6 +101,8 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
         replication_user: postgres.replication_user.clone(),
         replication_passfile: postgres.replication_passfile.clone(),
         node: config.node.id,
+        measure_limit: config.failover.probe_timeout,
+        upstream_file: config.beside_journal("upstream"),
     })
 }
 
@@ -236,11 +238,11 @@ pub(super) fn keep_actors(shared: &Arc<Shared>, ports: &Ports) -> Vec<JoinHandle
     };
     let replication = {
         let (make, bind) = (shared.clone(), shared.clone());
-        let servers = ports.servers.clone();
+        let (servers, peers) = (ports.servers.clone(), ports.peers.clone());
         keep(
             actor_names::REPLICATION,
             shared.clone(),
-            move || std::future::ready(Ok(ReplicationActor::new(&make, &servers))),
+            move || std::future::ready(Ok(ReplicationActor::new(&make, &servers, &peers))),
             move |address| ReplicationActor::bind(&bind, address),
         )
     };

@@ -56,6 +56,11 @@ fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Respons
     (status, Json(ApiAnswer::<()> { success: false, data: None, error: Some(error) })).into_response()
 }
 
+/// Nobody is there yet who could do it; whoever asks must not take that for done.
+fn still_starting() -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", "this node is starting: ask again")
+}
+
 async fn not_found() -> Response {
     refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing here; see GET /health")
 }
@@ -124,6 +129,9 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Err(refusal) => return *refusal,
     };
     api.follow_clock(notice.hlc);
+    if !api.shared.lines.claim.is_bound() {
+        return still_starting();
+    }
     let known = api.shared.epoch();
     api.shared.lines.claim.tell(Claim {
         main: notice.main,
@@ -159,6 +167,9 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
+    if !api.shared.lines.fence_request.is_bound() {
+        return still_starting();
+    }
     let me = api.shared.settings.me;
     let (epoch, is_main, superseded) = api.shared.look(|view| {
         let nodes = &view.cluster.nodes;

@@ -51,6 +51,11 @@ pub enum DaemonError {
     /// The process cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
+    /// The journal did not answer in time.
+    #[error(
+        "the journal did not store the begin of this supervisor's work within 10 s: its disk does not answer"
+    )]
+    NotStored,
     /// The system refused something every process needs.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -104,17 +109,18 @@ async fn run(config: Config) -> Result<(), DaemonError> {
 
     let started = tokio::select! {
         started = startup::start_servers(&shared, &ports) => started,
+        fatal = fatals.recv() => match fatal {
+            Some(fatal) => return Err(DaemonError::Fatal(fatal)),
+            None => Ok(()),
+        },
         reason = asked_to_end.recv() => {
             end(&shared, &config, &ports, reason).await;
             return Ok(());
         }
     };
     if let Err(error) = started {
-        startup::record(
-            &shared,
-            vec![Draft::new(shared.epoch(), SupervisorStopped { reason: error.to_string() })],
-        )
-        .await;
+        let stopped = SupervisorStopped { reason: error.to_string() };
+        startup::record(&shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
         return Err(error);
     }
     let actors = assemble::keep_actors(&shared, &ports);
@@ -149,7 +155,9 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
         tokio::time::timeout(Duration::from_secs(2), shared.lines.close_windows.ask(CloseWindows)).await;
     let mut facts = windows.ok().and_then(Result::ok).unwrap_or_default();
     facts.push(Draft::new(shared.epoch(), SupervisorStopped { reason }));
-    startup::record(shared, facts).await;
+    if let Err(error) = startup::record(shared, facts).await {
+        tracing::error!(%error, "the end was not recorded");
+    }
 }
 
 /// The signals that ask for an end in good order, as one stream with names.

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use interrex_actors::{env::ms, messages::Append, node::Shared, ports::StopMode, replication::Servers};
 use interrex_events::{
-    Draft, Epoch, Event, LearnedBy, MainAnnounced, NodeId, RedisStatus, Role, StartedUnconfirmed,
-    SupervisorStarted,
+    Draft, Epoch, Event, LearnedBy, MainAnnounced, NodeId, PostgresStatus, RedisChanged, RedisStatus, Role,
+    StartedUnconfirmed, SupervisorStarted,
 };
+use interrex_projections::RunEnd;
 use serde_json::json;
 
 use super::{DaemonError, assemble::Ports};
@@ -30,10 +31,15 @@ pub(super) async fn check_login(servers: &Servers) -> Result<(), DaemonError> {
 }
 
 /// Stores facts and waits until they are on disk.
-pub(super) async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) {
+///
+/// # Errors
+/// They are not known to be there: nothing may be done that follows from them.
+pub(super) async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), DaemonError> {
     let append = shared.lines.append.ask(Append(facts));
-    // a journal that fails ends the process through its own error
-    let _ = tokio::time::timeout(Duration::from_secs(10), append).await;
+    match tokio::time::timeout(Duration::from_secs(10), append).await {
+        Ok(Ok(Ok(_))) => Ok(()),
+        _ => Err(DaemonError::NotStored),
+    }
 }
 
 /// The first event of this process.
@@ -70,8 +76,7 @@ pub(super) async fn record_start(shared: &Arc<Shared>, config: &Config) -> Resul
         interrupted_run,
         settings: in_force.as_object().cloned().unwrap_or_default(),
     };
-    record(shared, vec![Draft::new(epoch, started)]).await;
-    Ok(())
+    record(shared, vec![Draft::new(epoch, started)]).await
 }
 
 /// Starts the servers that may run.
@@ -79,7 +84,7 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
     let me = shared.settings.me;
     let is_main = shared.look(|view| view.cluster.nodes.is_main(me));
     if is_main && !is_superseded(shared) && shared.settings.peers().next().is_some() {
-        ask_whether_still_main(shared, ports).await;
+        ask_whether_still_main(shared, ports).await?;
     }
     if is_superseded(shared) {
         tracing::warn!("this node was superseded: its servers stay stopped");
@@ -99,8 +104,13 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
         }
         return Err(error);
     }
-    if let Err(error) = assert_redis_role(shared, ports, role).await {
-        tracing::error!(%error, "Redis does not have the role that the journal gives this node");
+    assert_redis_role(shared, ports, role).await?;
+    if is_main && shared.settings.peers().next().is_some() {
+        // starting may have taken long, and a peer may have taken over meanwhile
+        ask_everyone_once(shared, ports).await?;
+        if is_superseded(shared) {
+            ports.servers.stop(StopMode::Immediate).await?;
+        }
     }
     Ok(())
 }
@@ -113,8 +123,10 @@ fn is_superseded(shared: &Shared) -> bool {
 /// node was just promoting it.
 fn refuse_a_second_main(shared: &Shared, ports: &Ports, role: Role) -> Result<(), DaemonError> {
     let me = shared.settings.me;
-    let promoting = shared
-        .look(|view| view.cluster.runs.active(me).is_some_and(interrex_projections::Run::is_past_no_return));
+    let promoting = shared.look(|view| {
+        let newest = view.cluster.runs.newest().filter(|run| run.new_main == me && run.is_past_no_return());
+        newest.is_some_and(|run| matches!(run.end, RunEnd::Running | RunEnd::NeedsOperator))
+    });
     if role != Role::Secondary || promoting || ports.servers.postgres.is_standby_directory() {
         return Ok(());
     }
@@ -125,65 +137,89 @@ fn refuse_a_second_main(shared: &Shared, ports: &Ports, role: Role) -> Result<()
     ]))
 }
 
-/// Redis keeps its role in its configuration file; the journal has the last word.
-async fn assert_redis_role(
-    shared: &Shared,
-    ports: &Ports,
-    role: Role,
-) -> Result<(), interrex_actors::ports::PortError> {
+/// Redis keeps its role in its configuration file. Where a main's came up as a replica all the same, it is made
+/// a master; a secondary's that came up as a master is left alone, for following would throw its data away:
+/// the status says so.
+async fn assert_redis_role(shared: &Arc<Shared>, ports: &Ports, role: Role) -> Result<(), DaemonError> {
     let Some(redis) = &ports.servers.redis else { return Ok(()) };
-    let status = redis.measure().await.status;
-    match (role, status) {
-        (Role::Main | Role::Standalone, RedisStatus::Linked | RedisStatus::Unlinked) => {
-            redis.promote().await.map(drop)
+    let facts = redis.measure().await;
+    let is_replica = matches!(facts.status, RedisStatus::Linked | RedisStatus::Unlinked);
+    if role == Role::Secondary || !is_replica {
+        return Ok(());
+    }
+    let detail = "it came up as a replica, but this node is main: making it a master".to_owned();
+    let found = RedisChanged { status: facts.status, offset: facts.offset, detail };
+    record(shared, vec![Draft::new(shared.epoch(), found)]).await?;
+    if let Err(error) = redis.promote().await {
+        tracing::error!(%error, "Redis could not be made a master");
+    }
+    Ok(())
+}
+
+/// What one round of asking came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Confirmed {
+    /// A peer answered, and none speaks against this node.
+    Yes,
+    /// A peer is taking over, or its PostgreSQL is a primary already: this node must not serve.
+    Contested,
+    /// Nobody answered.
+    Nobody,
+}
+
+/// Asks every peer who is main, until one has answered or the wait is over. As long as a peer is taking over,
+/// this node stays stopped: the peer will open its epoch, or give up.
+async fn ask_whether_still_main(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
+    let began = shared.env.moment();
+    let wait_ms = ms(shared.settings.startup_wait);
+    let mut warned = false;
+    loop {
+        let (confirmed, errors) = ask_everyone_once(shared, ports).await?;
+        if confirmed == Confirmed::Yes || is_superseded(shared) {
+            return Ok(());
         }
-        (Role::Secondary, RedisStatus::Master) => {
-            let main = shared.look(|view| view.cluster.nodes.main);
-            let master = main.and_then(|main| shared.settings.spec(main)?.redis.clone());
-            match master {
-                Some(master) => redis.follow(&master).await.map(drop),
-                None => Ok(()),
-            }
+        if confirmed == Confirmed::Contested && !std::mem::replace(&mut warned, true) {
+            tracing::warn!("a peer is taking over: this node's servers stay stopped until that is decided");
         }
-        _ => Ok(()),
+        let waited_ms = shared.env.moment().ms_since(began);
+        if confirmed == Confirmed::Nobody && waited_ms >= wait_ms {
+            let unconfirmed = StartedUnconfirmed { waited_ms, detail: errors.join("; ") };
+            return record(shared, vec![Draft::new(shared.epoch(), unconfirmed)]).await;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
-/// Asks every peer who is main, until one has answered or the wait is over.
-async fn ask_whether_still_main(shared: &Arc<Shared>, ports: &Ports) {
-    let wait = shared.settings.startup_wait;
+async fn ask_everyone_once(
+    shared: &Arc<Shared>,
+    ports: &Ports,
+) -> Result<(Confirmed, Vec<String>), DaemonError> {
+    let mut confirmed = Confirmed::Nobody;
     let mut errors = Vec::new();
-    let asking = async {
-        loop {
-            errors.clear();
-            let mut answered = false;
-            for peer in shared.settings.peers() {
-                match ask(shared, ports, peer.node).await {
-                    Ok(()) => answered = true,
-                    Err(error) => errors.push(format!("{}: {error}", peer.name)),
-                }
-            }
-            if answered {
-                return;
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
+    for peer in shared.settings.peers() {
+        match ask(shared, ports, peer.node).await? {
+            Ok(true) if confirmed == Confirmed::Nobody => confirmed = Confirmed::Yes,
+            Ok(true) => {}
+            Ok(false) => confirmed = Confirmed::Contested,
+            Err(error) => errors.push(format!("{}: {error}", peer.name)),
         }
-    };
-    if tokio::time::timeout(wait, asking).await.is_ok() {
-        return;
     }
-    let unconfirmed = StartedUnconfirmed { waited_ms: ms(wait), detail: errors.join("; ") };
-    record(shared, vec![Draft::new(shared.epoch(), unconfirmed)]).await;
+    Ok((confirmed, errors))
 }
 
-/// One question to one peer. A later epoch is stored before anything else is done.
-async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<(), String> {
+/// One question to one peer: whether it leaves this node to be main. A later epoch is stored before anything
+/// else is done.
+async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result<bool, String>, DaemonError> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
-    let report = tokio::time::timeout(limit, ports.peers.exchange(peer, &own))
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))?;
-    let _ = shared.journal.observe_clock(report.hlc);
+    let answer = tokio::time::timeout(limit, ports.peers.exchange(peer, &own)).await;
+    let report = match answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))) {
+        Ok(report) => report,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Err(too_far) = shared.journal.observe_clock(report.hlc) {
+        tracing::warn!(%too_far, "a peer's clock is not followed");
+    }
     if let Some(main) = report.main.filter(|_| report.epoch > shared.epoch()) {
         let announced = MainAnnounced {
             main,
@@ -193,7 +229,8 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<(), St
             announced_by: report.node,
             learned_by: LearnedBy::StartupCheck,
         };
-        record(shared, vec![Draft::new(shared.epoch(), Event::from(announced))]).await;
+        record(shared, vec![Draft::new(shared.epoch(), Event::from(announced))]).await?;
     }
-    Ok(())
+    let takes_over = report.run.is_some() || report.postgres.status == PostgresStatus::Primary;
+    Ok(Ok(!takes_over))
 }

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    time::Duration,
 };
 
 use interrex_actors::{
@@ -124,6 +125,8 @@ impl Layout<'_> {
             replication_user: "replicator".to_owned(),
             replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
             node: node.id,
+            measure_limit: Duration::from_secs(1),
+            upstream_file: node.folder.join("upstream"),
         });
         let upstream = adapter.conninfo_of(&format!("127.0.0.1:{}", main.postgres_port)).replace('\'', "''");
         let slot = slot_name(node.id);

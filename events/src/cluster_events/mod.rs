@@ -53,6 +53,14 @@ pub fn in_words(error: &tokio_postgres::Error) -> String {
 /// # Errors
 /// PostgreSQL failed, for example because the user may not create a schema.
 pub async fn create_schema(client: &mut Client) -> Result<(), RelayError> {
+    // changing it wants locks that a reader on a former standby may hold: not where there is nothing to change
+    let there = client
+        .query_one("SELECT to_regclass('interrex.schema_version') IS NOT NULL", &[])
+        .await?
+        .get::<_, bool>(0);
+    if there {
+        return Ok(());
+    }
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     transaction.batch_execute(SCHEMA).await?;

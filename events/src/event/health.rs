@@ -228,6 +228,8 @@ pub struct MainLost {
 pub struct LastReport {
     /// End of main's flushed log.
     pub lsn: Lsn,
+    /// When main was first heard of by this supervisor, on this node's wall clock.
+    pub first_reported_at: DateTime<Utc>,
     /// When it was reported, on this node's wall clock.
     pub reported_at: DateTime<Utc>,
     /// When this node last held all that main had reported.

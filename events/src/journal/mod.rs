@@ -154,6 +154,7 @@ impl Journal {
         } else {
             inspect(path, identity)?
         };
+        create_for_its_owner(path)?;
         let connection = schema::open_for_writing(path, identity)?;
         let clock = Arc::new(Mutex::new(HlcClock::continuing(newest.hlc)));
         let queue = writer::spawn(writer::Writer {
@@ -214,6 +215,13 @@ impl Journal {
     pub fn head(&self) -> Head {
         self.queue.head()
     }
+}
+
+/// Events name hosts, users and errors: the file is its owner's alone. SQLite gives its own files the same mode.
+fn create_for_its_owner(path: &Path) -> Result<(), JournalError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    opened.map(drop).map_err(|error| JournalError::failed(path, error))
 }
 
 struct Newest {

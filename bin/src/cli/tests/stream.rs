@@ -315,6 +315,7 @@ fn failover_started() -> FailoverStarted {
         silent_ms: 5_050,
         threshold_ms: 5_000,
         last_report: Some(LastReport {
+            first_reported_at: at(0),
             lsn: Lsn(0x0300_44bc),
             reported_at: at(599_800),
             caught_up_at: Some(at(599_380)),

@@ -1,0 +1,37 @@
+//! A second look at main, just before what cannot be taken back.
+//!
+//! The verdict is milliseconds old when a run goes straight through. A run that was resumed, or whose
+//! supervisor was frozen, acts on an old one: main may be back, and serving. Then it is asked again.
+
+use std::time::Duration;
+
+use interrex_events::PostgresStatus;
+use interrex_projections::Run;
+
+use crate::{node::Shared, ports::PeersPort};
+
+/// A verdict that is no older than this is taken as it is: asking a silent host again would cost its timeout.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What main says, if the verdict is old and main serves again.
+pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
+    let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
+    if run.resumed == 0 && age <= FRESH {
+        return None;
+    }
+    let limit = shared.settings.probe_timeout;
+    let own = shared.report();
+    let (postgres, supervisor) = tokio::join!(
+        tokio::time::timeout(limit, peers.postgres(run.old_main)),
+        tokio::time::timeout(limit, peers.exchange(run.old_main, &own)),
+    );
+    if matches!(postgres, Ok(Ok(main)) if main.writable) {
+        return Some("main is back: its PostgreSQL answers as a primary".to_owned());
+    }
+    if let Ok(Ok(report)) = supervisor
+        && report.postgres.status == PostgresStatus::Primary
+    {
+        return Some("main is back: its supervisor says that its PostgreSQL serves".to_owned());
+    }
+    None
+}
