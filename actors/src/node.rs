@@ -390,10 +390,13 @@ impl Shared {
 
 fn fold(view: &mut View, envelope: &Envelope, me: NodeId) {
     use interrex_events::Event;
-    view.cluster.apply(envelope);
     if envelope.node_id == me {
-        view.folded = view.folded.max(envelope.node_seq);
+        if envelope.node_seq <= view.folded {
+            return;
+        }
+        view.folded = envelope.node_seq;
     }
+    view.cluster.apply(envelope);
     match &envelope.event {
         Event::EpochOpened(opened) => view.switchpoint = opened.switchpoint,
         Event::MainAnnounced(announced) => view.switchpoint = announced.switchpoint,

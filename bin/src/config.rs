@@ -422,6 +422,20 @@ impl Config {
                 format!("dependent `{}` needs a command and a ready_command", dependent.name),
             );
         }
+        // what the step table in actors/src/failover/steps.rs gives these steps, less a margin
+        let most = Duration::from_secs(110);
+        demand(
+            self.dependents.iter().all(|dependent| dependent.ready_timeout <= most),
+            format!(
+                "ready_timeout of [[dependents]] must be at most {most:?}: the step that waits for it is given up then"
+            ),
+        );
+        demand(
+            self.hooks.iter().map(|hook| hook.timeout).sum::<Duration>() <= most,
+            format!(
+                "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
+            ),
+        );
         for hook in &self.hooks {
             demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
         }

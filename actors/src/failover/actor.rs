@@ -4,7 +4,6 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
 use interrex_events::{Event, NodeSeq, StepOutcome};
-use interrex_projections::{Cluster, Projection};
 
 use super::{
     decider::{self, Effect, Input, Situation},
@@ -12,7 +11,7 @@ use super::{
     steps::{self, Maker, RETRY_PAUSE},
 };
 use crate::{
-    journal::refold,
+    journal::{Belief, Taken},
     messages::{
         Append, Fence, FenceEnded, FenceRequest, Follow, Persisted, RunStep, StepEnded, StepReport,
         UndoEnded, UndoStep,
@@ -32,8 +31,7 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 /// Starts, resumes and finishes runs.
 pub struct FailoverActor {
     shared: Arc<Shared>,
-    cluster: Cluster,
-    folded: NodeSeq,
+    belief: Belief,
     waiting: VecDeque<Input>,
     orders: Orders,
     /// While facts are being stored nothing is decided: the next decision must see them.
@@ -48,18 +46,10 @@ impl FailoverActor {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Arc<Shared>) -> Result<Self, Fatal> {
-        let (cluster, folded) = refold(shared)?;
+        let belief = Belief::rebuilt(shared)?;
         let waiting = VecDeque::from([Input::Booted]);
         let orders = Orders::default();
-        Ok(Self {
-            shared: shared.clone(),
-            cluster,
-            folded,
-            waiting,
-            orders,
-            writing: false,
-            must_fold: NodeSeq(0),
-        })
+        Ok(Self { shared: shared.clone(), belief, waiting, orders, writing: false, must_fold: NodeSeq(0) })
     }
 
     /// Connects the lines that lead here.
@@ -79,11 +69,11 @@ impl FailoverActor {
 
     /// Decides input after input, until facts have to be stored first.
     fn work(&mut self, context: &mut Context<Self>) {
-        while !self.writing && self.folded >= self.must_fold {
+        while !self.writing && self.belief.folded >= self.must_fold {
             let Some(input) = self.waiting.pop_front() else { return };
             let situation = Situation {
                 me: self.shared.settings.me,
-                cluster: &self.cluster,
+                cluster: &self.belief.cluster,
                 policy: &self.shared.settings.failover,
                 now: self.shared.env.moment(),
                 fresh_run: self.shared.env.run_id(),
@@ -110,7 +100,7 @@ impl FailoverActor {
         let now = self.shared.env.moment();
         match *effect {
             Effect::RunStep(run, step, attempt) => {
-                let Some(run) = self.cluster.runs.get(run) else { return };
+                let Some(run) = self.belief.cluster.runs.get(run) else { return };
                 let rule = steps::rule(step);
                 let pause = if attempt > 1 { RETRY_PAUSE } else { Duration::ZERO };
                 let order = RunStep { run: Arc::new(run.clone()), step, attempt, limit: rule.limit(), pause };
@@ -123,7 +113,7 @@ impl FailoverActor {
                 }
             }
             Effect::UndoStep(run, step) => {
-                let Some(run) = self.cluster.runs.get(run) else { return };
+                let Some(run) = self.belief.cluster.runs.get(run) else { return };
                 let limit = steps::rule(step).limit();
                 self.orders.give(Order::Undo(run.id, step), Maker::Replication, now, limit);
                 lines.undo_step.tell(UndoStep { run: Arc::new(run.clone()), step, limit });
@@ -163,7 +153,7 @@ impl FailoverActor {
                     self.waiting.push_back(Input::UndoEnded(UndoEnded { run, step, undone: false, detail }));
                 }
                 Order::Fence | Order::Follow(_) => {
-                    for effect in decider::outstanding(self.shared.settings.me, &self.cluster) {
+                    for effect in decider::outstanding(self.shared.settings.me, &self.belief.cluster) {
                         self.act(&effect);
                     }
                 }
@@ -174,7 +164,7 @@ impl FailoverActor {
     /// Once in a while: lost orders, and verdicts that a rule held back.
     fn look_again(&mut self, context: &mut Context<Self>) {
         self.give_up_orders();
-        if self.cluster.verdict.is_some() && self.waiting.is_empty() {
+        if self.belief.cluster.verdict.is_some() && self.waiting.is_empty() {
             self.waiting.push_back(Input::Looked);
         }
         self.work(context);
@@ -187,7 +177,7 @@ impl Actor for FailoverActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        for effect in decider::outstanding(self.shared.settings.me, &self.cluster) {
+        for effect in decider::outstanding(self.shared.settings.me, &self.belief.cluster) {
             self.act(&effect);
         }
         self.look_again(context);
@@ -199,20 +189,18 @@ impl Handler<Persisted> for FailoverActor {
 
     fn handle(&mut self, persisted: Persisted, context: &mut Self::Context) {
         let me = self.shared.settings.me;
-        let known = self.folded;
-        for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
-            if envelope.node_seq != self.folded.next() {
-                // something was dropped on the way: a new instance reads all of it from the journal
-                return actix::ActorContext::terminate(context);
+        for envelope in persisted.0.iter() {
+            match self.belief.take(envelope) {
+                Taken::Known => continue,
+                Taken::Folded => {}
+                Taken::AfterGap => return actix::ActorContext::terminate(context),
             }
-            self.cluster.apply(envelope);
-            self.folded = envelope.node_seq;
             match &envelope.event {
                 Event::ActorRestarted(it) => self.orders.restarted(&it.actor, self.shared.env.moment()),
                 Event::FollowFinished(it) => self.orders.answered(Order::Follow(it.main)),
                 _ => {}
             }
-            for effect in decider::effects(me, &self.cluster, envelope.run_id, &envelope.event) {
+            for effect in decider::effects(me, &self.belief.cluster, envelope.run_id, &envelope.event) {
                 self.act(&effect);
             }
         }

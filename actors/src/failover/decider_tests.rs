@@ -149,7 +149,7 @@ impl Node {
 
     /// Ends every step that is running, and those that follow, with success, but for what `outcome` says.
     fn go_on(&mut self, outcome: impl Fn(StepId, u32) -> StepOutcome) {
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             let Some(step) = self.running().into_iter().next() else { return };
             let attempt = self.run().step(step).attempts;
             self.end(step, outcome(step, attempt));
@@ -244,8 +244,8 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
             node.go_on(|step, _| if step == failing { bad } else { StepOutcome::Succeeded });
             let expected = match (failing, rule(failing).need) {
                 (_, Need::BestEffort) => RunEnd::CompletedDegraded,
+                (step, _) if bad == StepOutcome::Refused && step <= StepId::Promote => RunEnd::Refused,
                 (step, _) if step >= StepId::Promote => RunEnd::NeedsOperator,
-                (_, _) if bad == StepOutcome::Refused => RunEnd::Refused,
                 // the old main was asked to stop, and nobody here can start it again
                 (step, _) if step > StepId::FenceOldMain => RunEnd::Failed,
                 _ => RunEnd::RolledBack,
@@ -428,4 +428,58 @@ fn a_secondary_follows_an_announced_main() {
     });
     node.store(announced.clone(), None);
     assert_eq!(effects(ME, &node.cluster, None, &announced), [Effect::Follow(NodeId(3))]);
+}
+
+#[test]
+fn a_promotion_that_was_seen_opens_the_epoch_although_no_write_was_proved_yet() {
+    let mut node = Node::failing_over();
+    while !node.running().contains(&StepId::Promote) {
+        let step = *node.running().first().unwrap();
+        node.end(step, StepOutcome::Succeeded);
+    }
+    let report = StepReport::new(StepOutcome::Failed, "a primary that takes no write")
+        .with("timeline", 2)
+        .with("switchpoint", "0/3000060");
+    let ended = StepEnded { run: RUN, step: StepId::Promote, attempt: 1, report, took_ms: 1 };
+    let facts = node.when(&Input::StepEnded(ended));
+    let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
+    assert_eq!(kinds, ["step_finished", "epoch_opened", "step_started"]);
+    assert!(node.cluster.nodes.is_main(ME));
+    node.go_on(success);
+    assert_eq!(node.run().end, RunEnd::Completed);
+    let opened = node.stated.iter().filter(|event| matches!(event, Event::EpochOpened(_))).count();
+    assert_eq!(opened, 1);
+}
+
+#[test]
+fn a_main_that_is_back_refuses_the_promotion_and_the_standby_follows_it_again() {
+    let mut node = Node::failing_over();
+    node.go_on(|step, _| if step == StepId::Promote { StepOutcome::Refused } else { StepOutcome::Succeeded });
+    assert_eq!(node.run().end, RunEnd::Refused);
+    assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done);
+    assert!(!node.cluster.nodes.is_main(ME));
+}
+
+#[test]
+fn a_server_of_a_fenced_node_that_somebody_starts_is_stopped_again() {
+    let mut node = Node::failing_over();
+    node.go_on(success);
+    node.store(FencingStarted { superseded_by: MAIN, epoch: Epoch(3), own_epoch: Epoch(2) }.into(), None);
+    let proof = NodeFenced {
+        epoch: Epoch(3),
+        postgres: String::new(),
+        redis: String::new(),
+        dependents: String::new(),
+        next: String::new(),
+    };
+    node.store(proof.into(), None);
+    let started = Event::from(PostgresChanged {
+        status: PostgresStatus::Primary,
+        timeline: None,
+        lsn: None,
+        detail: String::new(),
+    });
+    node.store(started.clone(), None);
+    assert!(matches!(effects(ME, &node.cluster, None, &started)[..], [Effect::Fence { again: false, .. }]));
+    assert_eq!(node.cluster.nodes.get(ME).unwrap().status, NodeStatus::Fencing, "the proof is void");
 }

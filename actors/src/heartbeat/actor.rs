@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{Draft, NodeId, NodeSeq, StepOutcome};
-use interrex_projections::{Cluster, Projection};
+use interrex_events::{Draft, NodeId, StepOutcome};
 use tokio::sync::mpsc;
 
 use super::{
@@ -14,7 +13,7 @@ use super::{
 use crate::{
     barrier,
     env::Moment,
-    journal::refold,
+    journal::{Belief, Taken},
     messages::{Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, StepReport},
     node::{Fatal, Shared},
     ports::PeersPort,
@@ -33,8 +32,7 @@ pub struct HeartbeatActor {
     peers: Rc<dyn PeersPort>,
     lease: Rc<dyn LeasePort>,
     timing: Timing,
-    cluster: Cluster,
-    folded: NodeSeq,
+    belief: Belief,
     watch: Watch,
     /// To the one task that stores facts, in order.
     facts: mpsc::Sender<Vec<Draft>>,
@@ -52,7 +50,7 @@ impl HeartbeatActor {
         peers: &Rc<dyn PeersPort>,
         lease: &Rc<dyn LeasePort>,
     ) -> Result<Self, Fatal> {
-        let (cluster, folded) = refold(shared)?;
+        let belief = Belief::rebuilt(shared)?;
         let settings = &shared.settings;
         let timing = Timing {
             probe_interval: settings.probe_interval,
@@ -64,8 +62,7 @@ impl HeartbeatActor {
             peers: peers.clone(),
             lease: lease.clone(),
             timing,
-            cluster,
-            folded,
+            belief,
             watch: Watch::default(),
             facts: store_in_order(shared),
             probing: BTreeMap::new(),
@@ -86,7 +83,7 @@ impl HeartbeatActor {
     fn take(&mut self, input: Input) {
         let situation = Situation {
             me: self.shared.settings.me,
-            cluster: &self.cluster,
+            cluster: &self.belief.cluster,
             timing: &self.timing,
             now: self.shared.env.moment(),
         };
@@ -124,7 +121,7 @@ impl HeartbeatActor {
     /// Asks everything that could speak for a peer at the same time; its databases only if it is main.
     fn probe(&self, peer: NodeId) {
         let (shared, peers) = (self.shared.clone(), self.peers.clone());
-        let is_main = self.cluster.nodes.is_main(peer);
+        let is_main = self.belief.cluster.nodes.is_main(peer);
         let limit = self.timing.probe_timeout;
         tokio::task::spawn_local(async move {
             let began = shared.env.moment();
@@ -189,14 +186,10 @@ impl Handler<Persisted> for HeartbeatActor {
     type Result = ();
 
     fn handle(&mut self, persisted: Persisted, context: &mut Self::Context) {
-        let known = self.folded;
-        for envelope in persisted.0.iter().filter(|envelope| envelope.node_seq > known) {
-            if envelope.node_seq != self.folded.next() {
-                // something was dropped on the way: a new instance reads all of it from the journal
+        for envelope in persisted.0.iter() {
+            if self.belief.take(envelope) == Taken::AfterGap {
                 return actix::ActorContext::terminate(context);
             }
-            self.cluster.apply(envelope);
-            self.folded = envelope.node_seq;
         }
     }
 }
@@ -262,7 +255,7 @@ impl Handler<CloseWindows> for HeartbeatActor {
     type Result = Vec<Draft>;
 
     fn handle(&mut self, _: CloseWindows, _: &mut Self::Context) -> Self::Result {
-        let epoch = self.cluster.nodes.epoch;
+        let epoch = self.belief.cluster.nodes.epoch;
         let windows = self.watch.close_windows(self.shared.env.moment());
         windows.into_iter().map(|event| Draft::new(epoch, event)).collect()
     }

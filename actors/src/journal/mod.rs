@@ -1,14 +1,14 @@
 //! JournalActor: the only writer of the journal, and the one that tells all others what is on disk.
 
+mod belief;
+
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
-use interrex_events::{
-    Envelope, NodeSeq,
-    journal::{AppendResult, Selection},
-};
+use interrex_events::{Envelope, NodeSeq, journal::AppendResult};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::belief::{Belief, Taken};
 use crate::{
     line::Gone,
     messages::{Append, Persisted},
@@ -43,11 +43,14 @@ impl JournalActor {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Arc<Shared>) -> Result<Self, Fatal> {
-        let me = shared.settings.me;
-        let folded = shared.look(|view| view.folded);
-        let reader = shared.journal.reader()?;
-        let missed = reader.page(me, folded, u32::MAX)?.iter().map(interrex_events::Record::open).collect();
-        Ok(Self { shared: shared.clone(), in_flight: None, missed })
+        let mut actor = Self { shared: shared.clone(), in_flight: None, missed: Vec::new() };
+        actor.missed = actor.stored_after(shared.look(|view| view.folded))?;
+        Ok(actor)
+    }
+
+    fn stored_after(&self, place: NodeSeq) -> Result<Vec<Envelope>, Fatal> {
+        let records = self.shared.journal.reader()?.page(self.shared.settings.me, place, u32::MAX)?;
+        Ok(records.iter().map(interrex_events::Record::open).collect())
     }
 
     /// Connects the lines that lead here.
@@ -56,7 +59,15 @@ impl JournalActor {
     }
 
     /// The one place where an event becomes known: first the view, then the actors that fold.
-    fn hand_on(&self, envelopes: Vec<Envelope>) {
+    fn hand_on(&self, mut envelopes: Vec<Envelope>) {
+        let folded = self.shared.look(|view| view.folded);
+        if envelopes.first().is_some_and(|first| first.node_seq > folded.next()) {
+            // stored for an instance before this one, which died before the disk answered
+            match self.stored_after(folded) {
+                Ok(all) => envelopes = all,
+                Err(fatal) => return self.shared.give_up(fatal),
+            }
+        }
         self.shared.fold(&envelopes);
         let persisted = Persisted(Arc::from(envelopes));
         self.shared.lines.heartbeat_persisted.tell(persisted.clone());
@@ -126,21 +137,4 @@ impl StreamHandler<Stored> for JournalActor {
             Err(error) => self.shared.give_up(Fatal::Journal(error)),
         }
     }
-}
-
-/// What an actor's state is rebuilt from: the fold of everything on disk so far, and the place it reaches to.
-///
-/// # Errors
-/// The journal cannot be read.
-pub fn refold(shared: &Shared) -> Result<(interrex_projections::Cluster, NodeSeq), Fatal> {
-    use interrex_projections::Projection;
-    let mut cluster = interrex_projections::Cluster::default();
-    let mut folded = NodeSeq(0);
-    shared.journal.reader()?.for_each(&Selection::default(), |record| {
-        if record.node_id == shared.settings.me {
-            folded = folded.max(record.node_seq);
-        }
-        cluster.apply(&record.open());
-    })?;
-    Ok((cluster, folded))
 }

@@ -339,7 +339,7 @@ pub struct FailoverCompleted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedEnd {
-    /// Before the point of no return, everything taken back.
+    /// Before the point of no return, and this node is a standby of the old main again.
     RolledBack,
     /// Before the point of no return, and something could not be taken back.
     Failed,
