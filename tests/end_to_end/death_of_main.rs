@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use interrex::sandbox::{ALPHA, BETA, GAMMA, Sandbox, until};
+use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, GAMMA, Sandbox, until};
 use interrex_actors::env::{Env, SystemEnv};
-use interrex_events::{Event, StepId, StepOutcome};
+use interrex_events::{Event, NodeId, PostgresStatus, StepId, StepOutcome};
+use interrex_projections::RunEnd;
 use interrex_tests::run;
 use rustix::process::Signal;
 
@@ -145,35 +146,68 @@ fn a_postgresql_that_hangs_is_dead_however_well_its_supervisor_is() {
     });
 }
 
+/// Three nodes, of which the second may promote itself: with quorum none only one may.
+async fn three_nodes() -> Done<Sandbox> {
+    let sandbox = two_nodes().nodes(3).build().await?;
+    sandbox.set_config(GAMMA, "failover.auto_failover_enabled", false)?;
+    sandbox.start().await?;
+    Ok(sandbox)
+}
+
+async fn all_rows_are_on(sandbox: &Sandbox, node: NodeId, acknowledged: &Acknowledged) -> Done<()> {
+    until(format!("all rows are on node {node}"), Duration::from_secs(20), || async {
+        match sandbox.rows_lost(acknowledged, node).await {
+            Ok(lost) if lost.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
 #[test]
 fn a_third_node_follows_the_new_main() {
     run(async {
-        let sandbox = two_nodes().nodes(3).build().await?;
-        // with quorum none only one secondary may promote itself
-        sandbox.set_config(GAMMA, "failover.auto_failover_enabled", false)?;
-        sandbox.start().await?;
+        let sandbox = three_nodes().await?;
         let writer = sandbox.start_writer(100.0)?;
         writer.wait_acknowledged(20, Duration::from_secs(20)).await?;
+        let before = writer.stop();
+        all_rows_are_on(&sandbox, BETA, &before).await?;
+        all_rows_are_on(&sandbox, GAMMA, &before).await?;
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
         assert_eq!(outcome(&run, StepId::NotifyPeers), Some(StepOutcome::Succeeded), "{:?}", run.problem);
-        let followed = |event: &Event| matches!(event, Event::FollowFinished(follow) if follow.streaming && follow.main == BETA);
-        sandbox.wait_event(GAMMA, "follow_finished", |envelope| followed(&envelope.event)).await?;
+        let followed =
+            |event: &Event| matches!(event, Event::FollowFinished(it) if it.streaming && it.main == BETA);
+        sandbox.wait_event(GAMMA, "a follow_finished", |envelope| followed(&envelope.event)).await?;
         sandbox.wait_streaming(BETA, GAMMA).await?;
-        writer
-            .wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), Duration::from_secs(20))
-            .await?;
-        let acknowledged = writer.stop();
-        until("all rows are on the third node", Duration::from_secs(20), || async {
-            let lost_on_main =
-                sandbox.rows_lost(&acknowledged, BETA).await.map_err(|error| error.to_string())?;
-            match sandbox.rows_lost(&acknowledged, GAMMA).await {
-                Ok(lost) if lost == lost_on_main => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, Duration::from_secs(20)).await?;
+        all_rows_are_on(&sandbox, GAMMA, &writer.stop()).await?;
         assert!(sandbox.wait_healthy(GAMMA).await?.healthy);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_third_node_that_is_ahead_of_the_new_main_says_so_instead_of_waiting_for_ever() {
+    run(async {
+        let sandbox = three_nodes().await?;
+        sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
+        sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
+        sandbox
+            .wait_health(BETA, "detached", |report| report.postgres.status == PostgresStatus::Detached)
+            .await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(50, Duration::from_secs(20)).await?;
+        all_rows_are_on(&sandbox, GAMMA, &writer.stop()).await?;
+        sandbox.kill_everything_of(ALPHA);
+        let run = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(run.end, RunEnd::Completed, "{:?}", run.problem);
+        assert!(run.loss.as_ref().and_then(|loss| loss.bytes) > Some(0), "rows are lost: {:?}", run.loss);
+        let ahead = |event: &Event| matches!(event, Event::FollowFinished(it) if !it.streaming && it.detail.contains("must be rewound"));
+        sandbox
+            .wait_event(GAMMA, "a follow_finished that names the fork", |envelope| ahead(&envelope.event))
+            .await?;
         Ok(())
     });
 }

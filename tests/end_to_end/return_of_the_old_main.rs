@@ -70,7 +70,8 @@ fn a_fenced_postgresql_that_somebody_starts_under_its_supervisor_is_stopped_agai
         sandbox.wait_run_ended(BETA).await?;
         sandbox.start_supervisor(ALPHA)?;
         sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
-        sandbox.start_postgres(ALPHA).await?;
+        // it may be stopped before pg_ctl has seen it run
+        let _ = sandbox.start_postgres(ALPHA).await;
         let proofs = || async {
             let events = sandbox.events(ALPHA).map_err(|error| error.to_string())?;
             let proofs =

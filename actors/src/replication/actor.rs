@@ -102,6 +102,7 @@ pub struct ReplicationActor {
     postgres: Option<PostgresStatus>,
     redis: Option<RedisStatus>,
     ticks: u32,
+    followed: Option<FollowFinished>,
     relaying: bool,
     measuring: bool,
     fencing: bool,
@@ -119,6 +120,7 @@ impl ReplicationActor {
             postgres: None,
             redis: None,
             ticks: 0,
+            followed: None,
             relaying: false,
             measuring: false,
             fencing: false,
@@ -325,11 +327,17 @@ impl Handler<Follow> for ReplicationActor {
     fn handle(&mut self, order: Follow, context: &mut Self::Context) {
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let work = async move {
-            let nodes = shared.look(|view| view.cluster.nodes.clone());
-            let result = steps::follow(&servers, &nodes, order.main, FOLLOW_LIMIT).await;
+            let (nodes, switchpoint) = shared.look(|view| (view.cluster.nodes.clone(), view.switchpoint));
+            let result = steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await;
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
-            shared.record(Draft::new(shared.epoch(), FollowFinished { main: order.main, streaming, detail }));
+            FollowFinished { main: order.main, streaming, detail }
         };
-        context.spawn(work.into_actor(self));
+        context.spawn(work.into_actor(self).map(|finished, actor, _| {
+            // it is tried again and again; what comes to the same is recorded once
+            if actor.followed.as_ref() != Some(&finished) {
+                actor.followed = Some(finished.clone());
+                actor.record(finished);
+            }
+        }));
     }
 }

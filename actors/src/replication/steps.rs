@@ -247,11 +247,24 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
 pub(super) async fn follow(
     servers: &Servers,
     nodes: &ClusterNodes,
+    switchpoint: Option<Lsn>,
     main: NodeId,
     limit: Duration,
 ) -> Answer<(bool, String)> {
     if servers.postgres.promotion().await?.is_some() {
         return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
+    }
+    let own = servers.postgres.measure().await.facts;
+    // PostgreSQL would not fail, it would wait for ever (facts 12)
+    if let (Some(own_lsn), Some(switchpoint)) = (own.lsn, switchpoint)
+        && own_lsn > switchpoint
+        && own.timeline < nodes.timeline
+    {
+        return Err(PortError(format!(
+            "this standby holds log up to {own_lsn} that {} never had: it left the old timeline at {switchpoint}. It must be \
+             rewound or copied anew",
+            nodes.name(main)
+        )));
     }
     let upstream = servers.conninfo_of(main)?;
     servers.postgres.set_upstream(&upstream).await?;
