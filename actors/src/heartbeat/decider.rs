@@ -5,24 +5,25 @@
 //! No verdict without one good sign since this supervisor started (facts, S6), none by time in which this
 //! supervisor did not run itself (facts, Sentinel's TILT), none without two probes that failed.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use chrono::{DateTime, Utc};
 use interrex_events::{
-    ClockJumped, Draft, Epoch, Event, Evidence, FailoverWithheld, Finding, HeartbeatsObserved, LastReport,
-    Lsn, MainAnnounced, MainLost, MainRecovered, MainSeen, MainSuspected, NodeId, NoticeRefused,
-    PeerReachable, PeerUnreachable, PostgresStatus, SupervisorStalled, WithheldRule,
+    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, MainLost, MainRecovered, NodeId,
+    PeerReachable, PeerUnreachable, SupervisorStalled, WithheldRule,
 };
 use interrex_projections::{Cluster, human_ms};
 
+use super::{
+    claims::{claim_of, judge_claim, judge_report},
+    main_watch::{MainWatch, SUSPECT_AFTER_MISSES},
+    peer_watch::PeerWatch,
+};
 use crate::{
     env::{Moment, ms},
     messages::{Claim, Measured, ProbeEnded},
-    report::{Lag, NodeReport},
+    report::Lag,
 };
 
-/// Probes without a good sign before main is suspected: one lost packet is nothing.
-const SUSPECT_AFTER_MISSES: u32 = 2;
 /// Probes without an answer before a peer that is not main counts as unreachable.
 const UNREACHABLE_AFTER_MISSES: u32 = 3;
 /// How long a heartbeat window is.
@@ -92,46 +93,6 @@ pub struct Watch {
     measured: Option<Measured>,
     /// The newest claim that was taken up and may not be folded yet.
     believed: Option<Epoch>,
-}
-
-/// What was seen of main.
-#[derive(Debug, Clone)]
-struct MainWatch {
-    main: NodeId,
-    /// From when its silence counts: the last good sign, or the end of a stall, or the begin of the watch.
-    silent_since: Moment,
-    /// When it last gave a good sign at all.
-    last_good: Option<Moment>,
-    /// When it last answered itself, by its PostgreSQL or its supervisor, or when that began to count.
-    answered: Moment,
-    missed: u32,
-    first_miss_at: Option<DateTime<Utc>>,
-    suspected: bool,
-    lost: bool,
-    withheld: Vec<WithheldRule>,
-    evidence: Evidence,
-    report: Option<Report>,
-}
-
-/// Main's last report of its own log.
-#[derive(Debug, Clone, Copy)]
-struct Report {
-    lsn: Lsn,
-    at: Moment,
-    first_at: Moment,
-    caught_up_at: Option<Moment>,
-}
-
-/// What was seen of a peer, for its window and its reachability.
-#[derive(Debug, Clone)]
-struct PeerWatch {
-    window_since: Moment,
-    answered: u32,
-    round_trips: [u32; 11],
-    missed_at_ms: Vec<u32>,
-    misses: u32,
-    reachable: Option<bool>,
-    last_answer: Option<Moment>,
 }
 
 /// What a decision came to.
@@ -428,277 +389,8 @@ impl Watch {
     }
 }
 
-impl MainWatch {
-    fn new(main: NodeId, situation: Situation<'_>) -> Self {
-        let now = situation.now;
-        // an actor that was restarted within one life of the supervisor goes by what its predecessor recorded
-        let last_good = (situation.cluster.seen_main == Some(main)).then_some(now);
-        let nothing = || Finding::unknown("not asked yet");
-        Self {
-            main,
-            silent_since: now,
-            last_good,
-            answered: now,
-            missed: 0,
-            first_miss_at: None,
-            suspected: false,
-            lost: false,
-            withheld: Vec::new(),
-            evidence: Evidence {
-                supervisor: nothing(),
-                postgres: nothing(),
-                redis: nothing(),
-                wal_receiver: nothing(),
-                last_good_at: None,
-                missed_probes: 0,
-            },
-            report: None,
-        }
-    }
-
-    fn take_probe(
-        &mut self,
-        situation: Situation<'_>,
-        probe: &ProbeEnded,
-        receiver: Finding,
-        facts: &mut Vec<Event>,
-    ) {
-        let supervisor = supervisor_finding(probe);
-        let postgres = postgres_finding(probe);
-        let answered = postgres.is_good() || supervisor.is_good();
-        let only_postgres = postgres.is_good() && probe.supervisor.is_err();
-        let only_supervisor = supervisor.is_good() && !postgres.is_good();
-        self.evidence = Evidence {
-            supervisor,
-            postgres,
-            redis: redis_finding(probe),
-            wal_receiver: receiver,
-            last_good_at: self.last_good.map(|at| at.wall),
-            missed_probes: self.missed,
-        };
-        self.take_report(probe);
-        if answered {
-            self.good_sign(situation, probe, facts);
-        } else {
-            self.missed += 1;
-            self.evidence.missed_probes = self.missed;
-            self.first_miss_at = self.first_miss_at.or(Some(probe.began.wall));
-            if self.missed == SUSPECT_AFTER_MISSES && self.last_good.is_some() && !self.suspected {
-                self.suspected = true;
-                let evidence = self.evidence.clone();
-                let threshold_ms = situation.timing.threshold_ms;
-                facts.push(MainSuspected { main: self.main, evidence, threshold_ms }.into());
-            }
-        }
-        if only_postgres {
-            let detail =
-                "main's supervisor does not answer, but its PostgreSQL does: clients are served".to_owned();
-            facts.extend(self.withhold_once(situation, WithheldRule::PostgresStillAnswers, detail, None));
-        } else if only_supervisor {
-            let detail = format!(
-                "main's PostgreSQL does not answer here ({}), but its supervisor says that it serves: the way there is broken, \
-                 not main",
-                self.evidence.postgres.detail
-            );
-            facts.extend(self.withhold_once(situation, WithheldRule::SupervisorVouches, detail, None));
-        } else if answered {
-            self.withheld.retain(|rule| {
-                !matches!(rule, WithheldRule::PostgresStillAnswers | WithheldRule::SupervisorVouches)
-            });
-        }
-    }
-
-    fn good_sign(&mut self, situation: Situation<'_>, probe: &ProbeEnded, facts: &mut Vec<Event>) {
-        let silent_ms = probe.ended.ms_since(self.answered);
-        if self.last_good.is_none() {
-            let epoch = situation.cluster.nodes.epoch;
-            facts.push(MainSeen { main: self.main, epoch, evidence: self.evidence.clone() }.into());
-        } else if self.suspected || self.lost {
-            let threshold_ms = situation.timing.threshold_ms;
-            let evidence = self.evidence.clone();
-            facts.push(MainRecovered { main: self.main, silent_ms, threshold_ms, evidence }.into());
-        }
-        // an answer that was under way during a stall does not take back what the stall set
-        let from =
-            if probe.ended.monotonic > self.silent_since.monotonic { probe.ended } else { self.silent_since };
-        (self.silent_since, self.answered, self.last_good) = (from, from, Some(probe.ended));
-        (self.missed, self.first_miss_at, self.suspected, self.lost) = (0, None, false, false);
-        self.withheld.retain(|rule| {
-            matches!(rule, WithheldRule::PostgresStillAnswers | WithheldRule::SupervisorVouches)
-        });
-    }
-
-    /// The end of main's log, by itself or by its supervisor, whichever is further.
-    fn take_report(&mut self, probe: &ProbeEnded) {
-        let direct =
-            probe.postgres.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|main| main.writable);
-        let told =
-            probe.supervisor.as_ref().ok().filter(|report| report.postgres.status == PostgresStatus::Primary);
-        let lsn = direct.and_then(|main| main.lsn).max(told.and_then(|report| report.postgres.lsn));
-        if let Some(lsn) = lsn {
-            let (at, caught_up_at) = (probe.ended, self.report.and_then(|report| report.caught_up_at));
-            let first_at = self.report.map_or(at, |report| report.first_at);
-            self.report = Some(Report { lsn, at, first_at, caught_up_at });
-        }
-    }
-
-    fn last_report(&self) -> Option<LastReport> {
-        self.report.map(|report| LastReport {
-            lsn: report.lsn,
-            first_reported_at: report.first_at.wall,
-            reported_at: report.at.wall,
-            caught_up_at: report.caught_up_at.map(|at| at.wall),
-            first_miss_at: self.first_miss_at,
-        })
-    }
-
-    fn withhold(
-        &mut self,
-        situation: Situation<'_>,
-        rule: WithheldRule,
-        detail: String,
-        silent_ms: Option<u64>,
-    ) -> Event {
-        self.withheld.push(rule);
-        let evidence = Some(self.evidence.clone());
-        let threshold_ms = situation.timing.threshold_ms;
-        FailoverWithheld { main: self.main, rule, detail, silent_ms, threshold_ms, evidence }.into()
-    }
-
-    /// A rule is recorded once for as long as it goes on: a quiet day stays quiet.
-    fn withhold_once(
-        &mut self,
-        situation: Situation<'_>,
-        rule: WithheldRule,
-        detail: String,
-        silent_ms: Option<u64>,
-    ) -> Vec<Event> {
-        if self.withheld.contains(&rule) {
-            return Vec::new();
-        }
-        vec![self.withhold(situation, rule, detail, silent_ms)]
-    }
-}
-
-impl PeerWatch {
-    fn new(since: Moment) -> Self {
-        Self {
-            window_since: since,
-            answered: 0,
-            round_trips: [0; 11],
-            missed_at_ms: Vec::new(),
-            misses: 0,
-            reachable: None,
-            last_answer: None,
-        }
-    }
-
-    fn note(&mut self, probe: &ProbeEnded, answered: bool) {
-        if answered {
-            let took_ms = probe.ended.ms_since(probe.began);
-            let class =
-                HeartbeatsObserved::BOUNDS_MS.iter().position(|bound| took_ms <= *bound).unwrap_or(10);
-            self.round_trips[class] += 1;
-            self.answered += 1;
-            self.misses = 0;
-        } else {
-            let offset = probe.began.ms_since(self.window_since);
-            self.missed_at_ms.push(u32::try_from(offset).unwrap_or(u32::MAX));
-            self.misses += 1;
-        }
-    }
-}
-
-fn supervisor_finding(probe: &ProbeEnded) -> Finding {
-    match &probe.supervisor {
-        Err(error) => Finding::bad(error.clone()),
-        Ok(report) if report.postgres.status == PostgresStatus::Primary => {
-            Finding::good("answers, and says that its PostgreSQL serves")
-        }
-        Ok(report) => {
-            Finding::bad(format!("answers, and says that its PostgreSQL is {}", report.postgres.status))
-        }
-    }
-}
-
-fn postgres_finding(probe: &ProbeEnded) -> Finding {
-    match &probe.postgres {
-        None => Finding::unknown("not asked"),
-        Some(Err(error)) => Finding::bad(error.clone()),
-        Some(Ok(main)) if main.writable => Finding::good("answers as a primary"),
-        Some(Ok(_)) => Finding::bad("answers, but as a standby"),
-    }
-}
-
-fn redis_finding(probe: &ProbeEnded) -> Finding {
-    match &probe.redis {
-        None => Finding::unknown("not asked"),
-        Some(Err(error)) => Finding::bad(error.clone()),
-        Some(Ok(role)) => Finding::good(format!("answers as {role}")),
-    }
-}
-
 fn seconds(ms: u64) -> f64 {
     Duration::from_millis(ms).as_secs_f64()
-}
-
-// ---- who is main -------------------------------------------------------------------------------------------
-
-/// What a peer's report says about who is main: only a main speaks for itself.
-fn claim_of(report: &Arc<NodeReport>) -> Option<Claim> {
-    Some(Claim {
-        main: report.main?,
-        epoch: report.epoch,
-        timeline: report.postgres.timeline.filter(|_| report.main == Some(report.node)),
-        switchpoint: report.switchpoint,
-        from: report.node,
-        learned_by: interrex_events::LearnedBy::Heartbeat,
-    })
-}
-
-/// A later epoch is believed, an older one ignored: heartbeats of those who do not know yet are no attack.
-fn judge_report(situation: Situation<'_>, claim: &Claim) -> Option<Event> {
-    (claim.epoch > situation.cluster.nodes.epoch).then(|| announced(claim))
-}
-
-/// A notice of an older epoch, or of another main of this one, is refused, and said so.
-fn judge_claim(situation: Situation<'_>, claim: &Claim) -> Vec<Event> {
-    let nodes = &situation.cluster.nodes;
-    let refusal = if claim.epoch < nodes.epoch {
-        "the epoch is older than the one known here".to_owned()
-    } else if claim.epoch == nodes.epoch && nodes.main != Some(claim.main) {
-        format!(
-            "epoch {} has another main here ({}): two nodes may both think they are main",
-            nodes.epoch,
-            nodes.main.map_or("none".to_owned(), |main| nodes.name(main))
-        )
-    } else if claim.epoch == nodes.epoch {
-        return Vec::new();
-    } else {
-        return vec![announced(claim)];
-    };
-    if claim.learned_by == interrex_events::LearnedBy::Heartbeat {
-        return Vec::new();
-    }
-    let refused = NoticeRefused {
-        announced_by: claim.from,
-        epoch: claim.epoch,
-        known_epoch: nodes.epoch,
-        reason: refusal,
-    };
-    vec![refused.into()]
-}
-
-fn announced(claim: &Claim) -> Event {
-    MainAnnounced {
-        main: claim.main,
-        epoch: claim.epoch,
-        timeline: claim.timeline,
-        switchpoint: claim.switchpoint,
-        announced_by: claim.from,
-        learned_by: claim.learned_by,
-    }
-    .into()
 }
 
 #[cfg(test)]

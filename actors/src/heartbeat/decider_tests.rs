@@ -1,6 +1,8 @@
 //! Given what was seen, when time passes or a probe ends, then these facts follow.
 
-use chrono::TimeDelta;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta};
 use interrex_events::*;
 use interrex_projections::Projection;
 use uuid::Uuid;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     messages::MainPostgres,
-    report::{PostgresFacts, RedisFacts},
+    report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
 const ME: NodeId = NodeId(2);

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use crate::{
     messages::MainPostgres,
     ports::{NotFenced, PeersPort},
-    replication::{postgres, redis as local_redis},
+    replication::{connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
 
@@ -165,7 +165,7 @@ impl RemotePeers {
         let (host, port) = split(&self.spec(peer)?.postgres)?;
         let login = &self.login;
         let client =
-            postgres::connect((host, port), (&login.user, login.password.as_deref()), &login.database)
+            connect_to_postgres((host, port), (&login.user, login.password.as_deref()), &login.database)
                 .await?;
         Ok(Rc::new(client))
     }

@@ -2,9 +2,11 @@
 
 mod actor;
 pub mod postgres;
+mod postgres_connection;
 pub mod redis;
 mod steps;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
+pub(crate) use postgres_connection::connect as connect_to_postgres;
 pub use steps::LOSS_OBSERVED;

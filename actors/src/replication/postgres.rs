@@ -9,16 +9,15 @@ use async_trait::async_trait;
 use interrex_events::{Epoch, Head, Lsn, NodeId, PostgresStatus, Record, TimelineId, cluster_events};
 use interrex_projections::ClusterNodes;
 use rustix::process::Signal;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
+use super::postgres_connection::{MEASURE, connect, facts, parsed};
 use crate::{
     ports::{Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReplayState, StopMode},
     report::PostgresFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
 
-/// When opening a connection is given up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// When starting or stopping by PostgreSQL's own programs is given up.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
 /// How long a stop may take before the next harder one is tried.
@@ -33,21 +32,8 @@ const LOOK: Duration = Duration::from_millis(3);
 const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
 /// What a replication slot may hold back where the operator set no limit.
 const SLOT_LIMIT: &str = "10GB";
-/// The retry interval of the log receiver, for the same reason.
+/// The retry interval of the log receiver, against the same stall.
 const RETRIEVE_RETRY: &str = "100ms";
-
-const MEASURE: &str = "\
-SELECT pg_is_in_recovery()::text AS standby,
-       CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text AS flushed,
-       CASE WHEN pg_is_in_recovery() THEN NULL
-            ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END::text AS own_timeline,
-       pg_last_wal_receive_lsn()::text AS received,
-       pg_last_wal_replay_lsn()::text AS replayed,
-       coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
-                (SELECT timeline_id FROM pg_control_checkpoint()))::text AS followed_timeline,
-       (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver
-        WHERE status = 'streaming')::text AS heard_seconds";
 
 /// Settings that a base backup carries over from the old main and that would hinder a new one. The connection
 /// must not set them itself.
@@ -99,42 +85,6 @@ pub struct LocalPostgres {
 #[must_use]
 pub fn slot_name(node: NodeId) -> String {
     format!("replica_{node}")
-}
-
-/// A connection that cannot wait for ever, whatever the server or the way to it does.
-///
-/// # Errors
-/// The server's or the system's words.
-pub async fn connect(
-    (host, port): (&str, u16),
-    (user, password): (&str, Option<&str>),
-    database: &str,
-) -> Result<Client, String> {
-    let mut config = Config::new();
-    config
-        .host(host)
-        .port(port)
-        .user(user)
-        .dbname(database)
-        .application_name("interrex")
-        .connect_timeout(CONNECT_LIMIT)
-        .tcp_user_timeout(Duration::from_secs(10))
-        .options(
-            "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s \
-             -c synchronous_commit=local",
-        );
-    if let Some(password) = password {
-        config.password(password);
-    }
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-    let (client, connection) = connecting
-        .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
-        .map_err(|error| cluster_events::in_words(&error))?;
-    tokio::task::spawn_local(async move {
-        // the client learns of a broken connection at its next query
-        let _ = connection.await;
-    });
-    Ok(client)
 }
 
 impl LocalPostgres {
@@ -249,29 +199,6 @@ impl LocalPostgres {
         }
         self.rows("SELECT pg_reload_conf()").await?;
         Ok(())
-    }
-}
-
-fn parsed<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
-    row.get(column)?.parse().ok()
-}
-
-fn facts(row: &SimpleQueryRow) -> PostgresMeasure {
-    let standby = row.get("standby") == Some("true");
-    let heard = parsed::<f64>(row, "heard_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
-    let status = match (standby, heard) {
-        (false, _) => PostgresStatus::Primary,
-        (true, Some(_)) => PostgresStatus::Streaming,
-        (true, None) => PostgresStatus::Detached,
-    };
-    let replayed: Option<Lsn> = parsed(row, "replayed").filter(|_| standby);
-    // a restarted receiver reports the begin of a segment: the larger of both is what is held (facts 7)
-    let received: Option<Lsn> = parsed(row, "received");
-    let lsn = if standby { received.max(replayed) } else { parsed(row, "flushed") };
-    let timeline = parsed(row, if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);
-    PostgresMeasure {
-        facts: PostgresFacts { status, timeline, lsn, replayed, detail: String::new() },
-        receiver_heard: heard,
     }
 }
 

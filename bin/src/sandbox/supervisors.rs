@@ -124,7 +124,7 @@ impl Sandbox {
     /// Redis, RADIUS. When the last signal was sent.
     pub fn kill_everything_of(&self, id: NodeId) -> Moment {
         let Ok(node) = self.node(id) else { return SystemEnv.moment() };
-        let killed_at = kill(processes::of_folder(&node.folder));
+        let killed_at = kill(|| processes::of_folder(&node.folder));
         if let Some(child) = self.supervisors().get_mut(&id) {
             let _ = child.wait();
         }
@@ -148,7 +148,7 @@ impl Sandbox {
 
     fn kill_server(&self, id: NodeId, name: &str) -> Moment {
         match self.node(id) {
-            Ok(node) => kill(processes::named(&node.folder, name)),
+            Ok(node) => kill(|| processes::named(&node.folder, name)),
             Err(_) => SystemEnv.moment(),
         }
     }
@@ -212,7 +212,20 @@ fn is_running(child: &mut Child) -> bool {
 /// byte to a standby together; here one signal comes after the other, on a busy machine with a pause between.
 /// So the sessions that answer clients die before the process that sends the log: otherwise rows would be lost
 /// that no power cut loses.
-fn kill(mut all: Vec<Process>) -> Moment {
+fn kill(living: impl Fn() -> Vec<Process>) -> Moment {
+    let killed_at = kill_at_once(living());
+    // a postmaster may have started a process between the look and the blow
+    for _ in 0..5 {
+        let late = living();
+        if late.is_empty() {
+            break;
+        }
+        kill_at_once(late);
+    }
+    killed_at
+}
+
+fn kill_at_once(mut all: Vec<Process>) -> Moment {
     let postmasters: Vec<i32> =
         all.iter().filter(|process| process.is_postmaster(&all)).map(|process| process.pid).collect();
     all.sort_by_cached_key(|process| match process.name.as_str() {

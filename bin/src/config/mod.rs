@@ -3,15 +3,15 @@
 //! Every key is documented here, where it is read. Unknown keys are refused with the nearest right one.
 //! `INTERREX_<SECTION>_<KEY>` in the environment overrides a key of the file.
 
-use std::{
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod checks;
+mod reading;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use interrex_events::{ClusterId, NodeId, Role};
 use serde::{Deserialize, Deserializer};
+
+pub use self::{checks::read_secret, reading::ConfigError};
 
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
@@ -269,218 +269,7 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
     Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
 }
 
-/// Why a configuration cannot be used; each message says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {error}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's words.
-        error: std::io::Error,
-    },
-    /// The file is not TOML of the right shape.
-    #[error("{path}: {message}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What, where, and the nearest right key.
-        message: String,
-    },
-    /// The values contradict each other or the machine.
-    #[error("{path}: {}", problems.join("\n"))]
-    Wrong {
-        /// The file.
-        path: PathBuf,
-        /// Every problem found.
-        problems: Vec<String>,
-    },
-}
-
 impl Config {
-    /// Reads and checks a file, with overrides from the environment.
-    ///
-    /// # Errors
-    /// The file cannot be read, has unknown keys, or its values contradict each other.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        // a supervisor's servers work in other folders: every path must stand without this one
-        let absolute = std::path::absolute(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        let folder = absolute.parent().unwrap_or(Path::new("/"));
-        Self::parse(&text, std::env::vars(), folder).map_err(|problem| match problem {
-            Problem::Malformed(message) => ConfigError::Malformed { path: path.to_owned(), message },
-            Problem::Wrong(problems) => ConfigError::Wrong { path: path.to_owned(), problems },
-        })
-    }
-
-    fn parse(
-        text: &str,
-        environment: impl Iterator<Item = (String, String)>,
-        folder: &Path,
-    ) -> Result<Self, Problem> {
-        let explain = |error: &toml::de::Error| Problem::Malformed(explain(error, text));
-        // once as it stands, so that an error names a line of the file
-        toml::from_str::<Self>(text).map_err(|error| explain(&error))?;
-        let mut document: toml::Table = toml::from_str(text).map_err(|error| explain(&error))?;
-        override_from(&mut document, environment)?;
-        let mut config: Self = document.try_into().map_err(|error: toml::de::Error| {
-            Problem::Malformed(format!("after overrides: {}", error.message()))
-        })?;
-        config.resolve_paths(folder);
-        let problems = config.contradictions();
-        if problems.is_empty() { Ok(config) } else { Err(Problem::Wrong(problems)) }
-    }
-
-    /// Relative paths are relative to the configuration file.
-    fn resolve_paths(&mut self, folder: &Path) {
-        let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
-        resolve(&mut self.cluster.secret_file);
-        resolve(&mut self.node.journal);
-        resolve(&mut self.postgres.data_dir);
-        for path in [
-            &mut self.postgres.password_file,
-            &mut self.postgres.replication_passfile,
-            &mut self.postgres.log_file,
-        ] {
-            path.iter_mut().for_each(resolve);
-        }
-        if let Some(redis) = &mut self.redis {
-            resolve(&mut redis.config_file);
-            redis.password_file.iter_mut().for_each(resolve);
-        }
-        for dependent in &mut self.dependents {
-            dependent.log_file.iter_mut().for_each(resolve);
-        }
-    }
-
-    /// What the values say against each other, without a look at the machine.
-    fn contradictions(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut demand = |holds: bool, problem: String| {
-            if !holds {
-                problems.push(problem);
-            }
-        };
-        let failover = &self.failover;
-        demand(
-            failover.probe_interval >= Duration::from_millis(20),
-            "failover.probe_interval must be at least 20ms".to_owned(),
-        );
-        demand(
-            failover.auto_failover_threshold_seconds >= 2 * failover.probe_interval,
-            format!(
-                "failover.auto_failover_threshold_seconds ({:?}) must be at least two probe intervals ({:?} each): \
-                 one lost packet is no reason to fail over",
-                failover.auto_failover_threshold_seconds, failover.probe_interval
-            ),
-        );
-        demand(
-            self.node.address.is_some() || !self.node.listen.ip().is_unspecified(),
-            format!(
-                "node.listen is {}, which no other node can reach: set node.address to this node's own",
-                self.node.listen
-            ),
-        );
-        demand(
-            !failover.probe_timeout.is_zero(),
-            "failover.probe_timeout must be more than nothing".to_owned(),
-        );
-        demand(
-            self.node.role != Role::Standalone || self.peers.is_empty(),
-            "node.role is `standalone`, but there are [[peers]]; use `main` or `secondary`".to_owned(),
-        );
-        let mains =
-            self.peers.iter().filter(|peer| peer.main).count() + usize::from(self.node.role == Role::Main);
-        demand(
-            mains == 1 || self.node.role == Role::Standalone,
-            format!(
-                "exactly one node is main at the begin, but {mains} are: check node.role and `main = true` of [[peers]]"
-            ),
-        );
-        let mut ids: Vec<NodeId> = self.peers.iter().map(|peer| peer.id).collect();
-        ids.push(self.node.id);
-        ids.sort_unstable();
-        let total = ids.len();
-        ids.dedup();
-        demand(
-            ids.len() == total,
-            "two nodes have the same id: check node.id and `id` of [[peers]]".to_owned(),
-        );
-        demand(
-            self.node.journal.starts_with(&self.postgres.data_dir).eq(&false),
-            format!(
-                "node.journal ({}) must lie outside postgres.data_dir: it outlives the database",
-                self.node.journal.display()
-            ),
-        );
-        for dependent in &self.dependents {
-            demand(
-                !dependent.command.is_empty() && !dependent.ready_command.is_empty(),
-                format!("dependent `{}` needs a command and a ready_command", dependent.name),
-            );
-        }
-        // what the step table in actors/src/failover/steps.rs gives these steps, less a margin
-        let most = Duration::from_secs(110);
-        demand(
-            self.dependents.iter().all(|dependent| dependent.ready_timeout <= most),
-            format!(
-                "ready_timeout of [[dependents]] must be at most {most:?}: the step that waits for it is given up then"
-            ),
-        );
-        demand(
-            self.hooks.iter().map(|hook| hook.timeout).sum::<Duration>() <= most,
-            format!(
-                "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
-            ),
-        );
-        for hook in &self.hooks {
-            demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
-        }
-        problems
-    }
-
-    /// What the machine says against the values: missing files, secrets that cannot be read.
-    #[must_use]
-    pub fn problems_on_this_machine(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let Err(problem) = read_secret(&self.cluster.secret_file, "cluster.secret_file", 16) {
-            problems.push(problem);
-        }
-        if !self.postgres.data_dir.join("PG_VERSION").is_file() {
-            problems.push(format!(
-                "postgres.data_dir: {} is no PostgreSQL data directory (no PG_VERSION in it); \
-                 make one with initdb on main, with pg_basebackup on a secondary",
-                self.postgres.data_dir.display()
-            ));
-        }
-        if let Some(file) = &self.postgres.password_file
-            && let Err(problem) = read_secret(file, "postgres.password_file", 1)
-        {
-            problems.push(problem);
-        }
-        if let Some(redis) = &self.redis {
-            if !redis.config_file.is_file() {
-                problems.push(format!("redis.config_file: {} is missing", redis.config_file.display()));
-            }
-            if let Some(file) = &redis.password_file
-                && let Err(problem) = read_secret(file, "redis.password_file", 1)
-            {
-                problems.push(problem);
-            }
-        }
-        match self.node.journal.parent() {
-            Some(folder) if folder.is_dir() => {}
-            _ => problems.push(format!(
-                "node.journal: the folder of {} does not exist; create it",
-                self.node.journal.display()
-            )),
-        }
-        problems
-    }
-
     /// Host by which others reach this node.
     #[must_use]
     pub fn address(&self) -> String {
@@ -494,89 +283,11 @@ impl Config {
     }
 }
 
-/// Reads a secret from its file, without the line's end.
-///
-/// # Errors
-/// The file cannot be read, can be read by others, or holds too little.
-pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, String> {
-    let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "{key}: {} can be read by others (mode {:o}): chmod 600 it",
-            path.display(),
-            mode & 0o777
-        ));
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
-    let secret = text.trim_end_matches(['\r', '\n']).to_owned();
-    if secret.len() < at_least {
-        return Err(format!(
-            "{key}: {} holds {} characters, and needs at least {at_least}",
-            path.display(),
-            secret.len()
-        ));
-    }
-    Ok(secret)
-}
-
-enum Problem {
-    Malformed(String),
-    Wrong(Vec<String>),
-}
-
-/// `INTERREX_FAILOVER_PROBE_INTERVAL=2s` sets `failover.probe_interval`.
-fn override_from(
-    document: &mut toml::Table,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(), Problem> {
-    for (variable, value) in environment {
-        let Some(rest) = variable.strip_prefix("INTERREX_") else { continue };
-        let Some((section, key)) = rest.split_once('_') else { continue };
-        let section = section.to_lowercase();
-        if !["cluster", "node", "failover", "postgres", "redis"].contains(&section.as_str()) {
-            continue;
-        }
-        let table = document.entry(section.clone()).or_insert_with(|| toml::Table::new().into());
-        let Some(table) = table.as_table_mut() else {
-            return Err(Problem::Malformed(format!("{variable}: `{section}` is not a section")));
-        };
-        // a number or a truth value where it reads as one, a text otherwise
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or(toml::Value::String(value));
-        table.insert(key.to_lowercase(), parsed);
-    }
-    Ok(())
-}
-
-/// A TOML error with its line, and for an unknown key the nearest right one.
-fn explain(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    let place = line.map_or_else(String::new, |line| format!("line {line}: "));
-    let message = error.message();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if !message.starts_with("unknown field") {
-        return format!("{place}{message}");
-    }
-    let unknown = quoted.next().unwrap_or_default();
-    let known: Vec<&str> = quoted.collect();
-    let nearest = known
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(unknown, a).total_cmp(&strsim::jaro_winkler(unknown, b)));
-    match nearest {
-        Some(nearest) => format!(
-            "{place}unknown key `{unknown}`; did you mean `{nearest}`? (keys here: {})",
-            known.join(", ")
-        ),
-        None => format!("{place}unknown key `{unknown}`"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use super::{reading::Problem, *};
 
     const MINIMAL: &str = r#"
 [cluster]

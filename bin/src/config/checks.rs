@@ -1,0 +1,160 @@
+//! What is wrong with a configuration that reads well: its values against each other, and against this machine.
+
+use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use interrex_events::{NodeId, Role};
+
+use super::Config;
+
+impl Config {
+    /// What the values say against each other, without a look at the machine.
+    pub(super) fn contradictions(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut demand = |holds: bool, problem: String| {
+            if !holds {
+                problems.push(problem);
+            }
+        };
+        let failover = &self.failover;
+        demand(
+            failover.probe_interval >= Duration::from_millis(20),
+            "failover.probe_interval must be at least 20ms".to_owned(),
+        );
+        demand(
+            failover.auto_failover_threshold_seconds >= 2 * failover.probe_interval,
+            format!(
+                "failover.auto_failover_threshold_seconds ({:?}) must be at least two probe intervals ({:?} each): \
+                 one lost packet is no reason to fail over",
+                failover.auto_failover_threshold_seconds, failover.probe_interval
+            ),
+        );
+        demand(
+            self.node.address.is_some() || !self.node.listen.ip().is_unspecified(),
+            format!(
+                "node.listen is {}, which no other node can reach: set node.address to this node's own",
+                self.node.listen
+            ),
+        );
+        demand(
+            !failover.probe_timeout.is_zero(),
+            "failover.probe_timeout must be more than nothing".to_owned(),
+        );
+        demand(
+            self.node.role != Role::Standalone || self.peers.is_empty(),
+            "node.role is `standalone`, but there are [[peers]]; use `main` or `secondary`".to_owned(),
+        );
+        let mains =
+            self.peers.iter().filter(|peer| peer.main).count() + usize::from(self.node.role == Role::Main);
+        demand(
+            mains == 1 || self.node.role == Role::Standalone,
+            format!(
+                "exactly one node is main at the begin, but {mains} are: check node.role and `main = true` of [[peers]]"
+            ),
+        );
+        let mut ids: Vec<NodeId> = self.peers.iter().map(|peer| peer.id).collect();
+        ids.push(self.node.id);
+        ids.sort_unstable();
+        let total = ids.len();
+        ids.dedup();
+        demand(
+            ids.len() == total,
+            "two nodes have the same id: check node.id and `id` of [[peers]]".to_owned(),
+        );
+        demand(
+            self.node.journal.starts_with(&self.postgres.data_dir).eq(&false),
+            format!(
+                "node.journal ({}) must lie outside postgres.data_dir: it outlives the database",
+                self.node.journal.display()
+            ),
+        );
+        for dependent in &self.dependents {
+            demand(
+                !dependent.command.is_empty() && !dependent.ready_command.is_empty(),
+                format!("dependent `{}` needs a command and a ready_command", dependent.name),
+            );
+        }
+        // what the step table in actors/src/failover/steps.rs gives these steps, less a margin
+        let most = Duration::from_secs(110);
+        demand(
+            self.dependents.iter().all(|dependent| dependent.ready_timeout <= most),
+            format!(
+                "ready_timeout of [[dependents]] must be at most {most:?}: the step that waits for it is given up then"
+            ),
+        );
+        demand(
+            self.hooks.iter().map(|hook| hook.timeout).sum::<Duration>() <= most,
+            format!(
+                "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
+            ),
+        );
+        for hook in &self.hooks {
+            demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
+        }
+        problems
+    }
+
+    /// What the machine says against the values: missing files, secrets that cannot be read.
+    #[must_use]
+    pub fn problems_on_this_machine(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Err(problem) = read_secret(&self.cluster.secret_file, "cluster.secret_file", 16) {
+            problems.push(problem);
+        }
+        if !self.postgres.data_dir.join("PG_VERSION").is_file() {
+            problems.push(format!(
+                "postgres.data_dir: {} is no PostgreSQL data directory (no PG_VERSION in it); \
+                 make one with initdb on main, with pg_basebackup on a secondary",
+                self.postgres.data_dir.display()
+            ));
+        }
+        if let Some(file) = &self.postgres.password_file
+            && let Err(problem) = read_secret(file, "postgres.password_file", 1)
+        {
+            problems.push(problem);
+        }
+        if let Some(redis) = &self.redis {
+            if !redis.config_file.is_file() {
+                problems.push(format!("redis.config_file: {} is missing", redis.config_file.display()));
+            }
+            if let Some(file) = &redis.password_file
+                && let Err(problem) = read_secret(file, "redis.password_file", 1)
+            {
+                problems.push(problem);
+            }
+        }
+        match self.node.journal.parent() {
+            Some(folder) if folder.is_dir() => {}
+            _ => problems.push(format!(
+                "node.journal: the folder of {} does not exist; create it",
+                self.node.journal.display()
+            )),
+        }
+        problems
+    }
+}
+
+/// Reads a secret from its file, without the line's end.
+///
+/// # Errors
+/// The file cannot be read, can be read by others, or holds too little.
+pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, String> {
+    let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "{key}: {} can be read by others (mode {:o}): chmod 600 it",
+            path.display(),
+            mode & 0o777
+        ));
+    }
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{key}: cannot read {}: {error}", path.display()))?;
+    let secret = text.trim_end_matches(['\r', '\n']).to_owned();
+    if secret.len() < at_least {
+        return Err(format!(
+            "{key}: {} holds {} characters, and needs at least {at_least}",
+            path.display(),
+            secret.len()
+        ));
+    }
+    Ok(secret)
+}
