@@ -134,7 +134,6 @@ pub type AppendResult = Result<Vec<Record>, JournalError>;
 /// The journal, open for writing. Dropping it ends the writer thread after what is queued.
 pub struct Journal {
     path: PathBuf,
-    identity: Identity,
     queue: writer::Queue,
     clock: Arc<Mutex<HlcClock>>,
     stamp: Arc<dyn Stamp>,
@@ -166,7 +165,7 @@ impl Journal {
             stamp: stamp.clone(),
         })
         .map_err(|error| JournalError::failed(path, error))?;
-        Ok(Self { path: path.to_owned(), identity, queue, clock, stamp, _lock: lock })
+        Ok(Self { path: path.to_owned(), queue, clock, stamp, _lock: lock })
     }
 
     /// Queues facts to be stored together, in this order, in one transaction. The answer comes when they are on disk.
@@ -202,12 +201,6 @@ impl Journal {
     /// The file cannot be read.
     pub fn reader(&self) -> Result<JournalReader, JournalError> {
         JournalReader::open(&self.path)
-    }
-
-    /// Whose journal it is.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.identity
     }
 
     /// The newest event of this node that is on disk.
