@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    Draft, Envelope, Epoch, LearnedBy, Lsn, NodeId, NodeSeq, RunId, StepId, StepOutcome, TimelineId,
+    Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, RunId, StepId, StepOutcome,
+    TimelineId,
 };
 use interrex_projections::Run;
 use serde_json::{Map, Value};
@@ -166,6 +167,34 @@ pub struct Claim {
     pub from: NodeId,
     /// By which way.
     pub learned_by: LearnedBy,
+}
+
+impl Claim {
+    /// What a peer's report says about who is main; of its timeline only a main speaks for itself.
+    #[must_use]
+    pub fn of(report: &NodeReport, learned_by: LearnedBy) -> Option<Self> {
+        Some(Self {
+            main: report.main?,
+            epoch: report.epoch,
+            timeline: report.postgres.timeline.filter(|_| report.main == Some(report.node)),
+            switchpoint: report.switchpoint,
+            from: report.node,
+            learned_by,
+        })
+    }
+
+    /// The fact that follows once it is believed.
+    #[must_use]
+    pub fn announced(&self) -> MainAnnounced {
+        MainAnnounced {
+            main: self.main,
+            epoch: self.epoch,
+            timeline: self.timeline,
+            switchpoint: self.switchpoint,
+            announced_by: self.from,
+            learned_by: self.learned_by,
+        }
+    }
 }
 
 /// To the FailoverActor: a peer has won a later epoch and asks this node to stop serving.

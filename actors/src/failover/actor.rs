@@ -230,7 +230,11 @@ impl Handler<FenceRequest> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, request: FenceRequest, context: &mut Self::Context) {
-        self.take(Input::FenceRequested(request), context);
+        // the only input that comes from outside: one that waits already says the same
+        let waits = self.waiting.iter().any(|input| matches!(input, Input::FenceRequested(_)));
+        if !waits {
+            self.take(Input::FenceRequested(request), context);
+        }
     }
 }
 

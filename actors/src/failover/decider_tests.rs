@@ -158,6 +158,14 @@ impl Node {
         panic!("the run does not end: {:?}", self.running());
     }
 
+    /// Ends step after step with success, until this one is running.
+    fn go_on_until(&mut self, wanted: StepId) {
+        while !self.running().contains(&wanted) {
+            let step = *self.running().first().unwrap();
+            self.end(step, StepOutcome::Succeeded);
+        }
+    }
+
     fn undo_all(&mut self) {
         let asked = self.run().steps.iter().find(|(_, step)| step.undo == Undo::Running).map(|(id, _)| *id);
         if let Some(step) = asked {
@@ -226,10 +234,7 @@ fn a_lost_main_becomes_a_run_and_the_run_a_new_main() {
 #[test]
 fn steps_after_the_promotion_run_side_by_side() {
     let mut node = Node::failing_over();
-    while !node.running().contains(&StepId::Promote) {
-        let step = *node.running().first().unwrap();
-        node.end(step, StepOutcome::Succeeded);
-    }
+    node.go_on_until(StepId::Promote);
     assert_eq!(node.running().len(), 1, "nothing runs beside the promotion");
     node.end(StepId::Promote, StepOutcome::Succeeded);
     let beside = [StepId::PromoteRedis, StepId::OpenEpoch, StepId::RestartDependents, StepId::PrepareRejoin];
@@ -276,10 +281,7 @@ fn a_step_that_fails_once_is_tried_again_where_the_table_says_so() {
 fn a_supervisor_that_died_in_any_step_goes_on_with_that_step() {
     for dying in WORKED {
         let mut node = Node::failing_over();
-        while !node.running().contains(&dying) {
-            let step = *node.running().first().unwrap();
-            node.end(step, StepOutcome::Succeeded);
-        }
+        node.go_on_until(dying);
         let before = node.run().step(dying).attempts;
         let resumed = node.when(&Input::Booted);
         assert!(matches!(&resumed[0], Event::RunResumed(resumed) if resumed.interrupted.contains(&dying)));
@@ -433,10 +435,7 @@ fn a_secondary_follows_an_announced_main() {
 #[test]
 fn a_promotion_that_was_seen_opens_the_epoch_although_no_write_was_proved_yet() {
     let mut node = Node::failing_over();
-    while !node.running().contains(&StepId::Promote) {
-        let step = *node.running().first().unwrap();
-        node.end(step, StepOutcome::Succeeded);
-    }
+    node.go_on_until(StepId::Promote);
     let report = StepReport::new(StepOutcome::Failed, "a primary that takes no write")
         .with("timeline", 2)
         .with("switchpoint", "0/3000060");

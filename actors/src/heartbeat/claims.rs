@@ -1,27 +1,13 @@
 //! Who is main? What others say of it: a later epoch is believed, an older one refused.
 
-use std::sync::Arc;
-
-use interrex_events::{Event, MainAnnounced, NoticeRefused};
+use interrex_events::{Event, NoticeRefused};
 
 use super::decider::Situation;
-use crate::{messages::Claim, report::NodeReport};
-
-/// What a peer's report says about who is main: only a main speaks for itself.
-pub(super) fn claim_of(report: &Arc<NodeReport>) -> Option<Claim> {
-    Some(Claim {
-        main: report.main?,
-        epoch: report.epoch,
-        timeline: report.postgres.timeline.filter(|_| report.main == Some(report.node)),
-        switchpoint: report.switchpoint,
-        from: report.node,
-        learned_by: interrex_events::LearnedBy::Heartbeat,
-    })
-}
+use crate::messages::Claim;
 
 /// A later epoch is believed, an older one ignored: heartbeats of those who do not know yet are no attack.
 pub(super) fn judge_report(situation: Situation<'_>, claim: &Claim) -> Option<Event> {
-    (claim.epoch > situation.cluster.nodes.epoch).then(|| announced(claim))
+    (claim.epoch > situation.cluster.nodes.epoch).then(|| claim.announced().into())
 }
 
 /// A notice of an older epoch, or of another main of this one, is refused, and said so.
@@ -38,7 +24,7 @@ pub(super) fn judge_claim(situation: Situation<'_>, claim: &Claim) -> Vec<Event>
     } else if claim.epoch == nodes.epoch {
         return Vec::new();
     } else {
-        return vec![announced(claim)];
+        return vec![claim.announced().into()];
     };
     if claim.learned_by == interrex_events::LearnedBy::Heartbeat {
         return Vec::new();
@@ -50,16 +36,4 @@ pub(super) fn judge_claim(situation: Situation<'_>, claim: &Claim) -> Vec<Event>
         reason: refusal,
     };
     vec![refused.into()]
-}
-
-fn announced(claim: &Claim) -> Event {
-    MainAnnounced {
-        main: claim.main,
-        epoch: claim.epoch,
-        timeline: claim.timeline,
-        switchpoint: claim.switchpoint,
-        announced_by: claim.from,
-        learned_by: claim.learned_by,
-    }
-    .into()
 }

@@ -8,13 +8,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use interrex_events::{
-    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, MainLost, MainRecovered, NodeId,
-    PeerReachable, PeerUnreachable, SupervisorStalled, WithheldRule,
+    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, MainRecovered,
+    NodeId, PeerReachable, PeerUnreachable, SupervisorStalled, WithheldRule,
 };
 use interrex_projections::{Cluster, human_ms};
 
 use super::{
-    claims::{claim_of, judge_claim, judge_report},
+    claims::{judge_claim, judge_report},
     main_watch::{MainWatch, SUSPECT_AFTER_MISSES},
     peer_watch::PeerWatch,
 };
@@ -115,7 +115,12 @@ impl Watch {
             Input::Tick => self.close_old_windows(situation.now),
             Input::ProbeEnded(probe) => self.probe_ended(situation, &probe),
             Input::Measured(measured) => self.take_measure(situation, *measured),
-            Input::Claim(claim) if Some(claim.epoch) <= self.believed => Vec::new(),
+            // taken up before, and not folded yet
+            Input::Claim(claim)
+                if claim.epoch > situation.cluster.nodes.epoch && Some(claim.epoch) <= self.believed =>
+            {
+                Vec::new()
+            }
             Input::Claim(claim) => judge_claim(situation, &claim),
         });
         for fact in &facts {
@@ -226,7 +231,8 @@ impl Watch {
     fn probe_ended(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
         let mut facts = self.note_probe(situation, probe);
         if let Ok(report) = &probe.supervisor {
-            let claim = claim_of(report).filter(|claim| Some(claim.epoch) > self.believed);
+            let claim =
+                Claim::of(report, LearnedBy::Heartbeat).filter(|claim| Some(claim.epoch) > self.believed);
             facts.extend(claim.and_then(|claim| judge_report(situation, &claim)));
         }
         let receiver = self.receiver_finding(situation);

@@ -319,6 +319,13 @@ fn a_later_epoch_is_believed_once_and_an_older_notice_refused() {
     node.take(claim(3, 2, LearnedBy::Notice));
     node.take(claim(3, 2, LearnedBy::Heartbeat));
     assert_eq!(node.kinds(), ["main_announced"], "it may not be folded yet, and is not repeated");
+    (node.cluster.nodes.main, node.cluster.nodes.epoch) = (Some(NodeId(3)), Epoch(2));
+    node.take(claim(1, 1, LearnedBy::Notice));
+    assert_eq!(
+        node.kinds(),
+        ["main_announced", "notice_refused"],
+        "once folded, an older one is refused aloud"
+    );
 
     let mut node = Node::secondary();
     node.take(claim(3, 0, LearnedBy::Notice));

@@ -105,6 +105,8 @@ pub struct ReplicationActor {
     followed: Option<FollowFinished>,
     relaying: bool,
     measuring: bool,
+    /// Readiness checks start programs and may hang: one round at a time.
+    checking: bool,
     fencing: bool,
 }
 
@@ -123,6 +125,7 @@ impl ReplicationActor {
             followed: None,
             relaying: false,
             measuring: false,
+            checking: false,
             fencing: false,
         }
     }
@@ -148,8 +151,9 @@ impl ReplicationActor {
         let all_ready = self.shared.look(|view| {
             view.dependents.values().all(|facts| facts.status == interrex_events::DependentStatus::Ready)
         });
-        if !all_ready || self.ticks.is_multiple_of(every(READINESS_EVERY)) {
-            self.measure_dependents();
+        let due = !all_ready || self.ticks.is_multiple_of(every(READINESS_EVERY));
+        if due && !self.checking {
+            self.measure_dependents(context);
         }
         if self.ticks.is_multiple_of(every(RELAY_EVERY)) && !self.relaying {
             self.relay(context);
@@ -200,9 +204,11 @@ impl ReplicationActor {
         self.shared.record(Draft::new(self.shared.epoch(), event));
     }
 
-    fn measure_dependents(&self) {
+    fn measure_dependents(&mut self, context: &mut Context<Self>) {
+        self.checking = true;
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
-        tokio::task::spawn_local(async move { record_dependents(&shared, &servers).await });
+        let work = async move { record_dependents(&shared, &servers).await };
+        context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
     /// A main keeps `cluster_events` up to date with its journal.

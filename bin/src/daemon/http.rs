@@ -109,15 +109,8 @@ async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         Err(refusal) => return *refusal,
     };
     api.follow_clock(report.hlc);
-    if let Some(main) = report.main.filter(|_| report.epoch > api.shared.epoch()) {
-        api.shared.lines.claim.tell(Claim {
-            main,
-            epoch: report.epoch,
-            timeline: report.postgres.timeline.filter(|_| main == report.node),
-            switchpoint: report.switchpoint,
-            from: report.node,
-            learned_by: LearnedBy::Heartbeat,
-        });
+    if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(|it| it.epoch > api.shared.epoch()) {
+        api.shared.lines.claim.tell(claim);
     }
     answer(StatusCode::OK, api.shared.report())
 }

@@ -2,10 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use interrex_actors::{env::ms, messages::Append, node::Shared, ports::StopMode, replication::Servers};
+use interrex_actors::{
+    env::ms,
+    messages::{Append, Claim},
+    node::Shared,
+    ports::StopMode,
+    replication::Servers,
+};
 use interrex_events::{
-    Draft, Epoch, Event, LearnedBy, MainAnnounced, NodeId, PostgresStatus, RedisChanged, RedisStatus, Role,
-    StartedUnconfirmed, SupervisorStarted,
+    Draft, Epoch, LearnedBy, NodeId, PostgresStatus, RedisChanged, RedisStatus, Role, StartedUnconfirmed,
+    SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -220,16 +226,8 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result
     if let Err(too_far) = shared.journal.observe_clock(report.hlc) {
         tracing::warn!(%too_far, "a peer's clock is not followed");
     }
-    if let Some(main) = report.main.filter(|_| report.epoch > shared.epoch()) {
-        let announced = MainAnnounced {
-            main,
-            epoch: report.epoch,
-            timeline: report.postgres.timeline.filter(|_| main == report.node),
-            switchpoint: report.switchpoint,
-            announced_by: report.node,
-            learned_by: LearnedBy::StartupCheck,
-        };
-        record(shared, vec![Draft::new(shared.epoch(), Event::from(announced))]).await?;
+    if let Some(claim) = Claim::of(&report, LearnedBy::StartupCheck).filter(|it| it.epoch > shared.epoch()) {
+        record(shared, vec![Draft::new(shared.epoch(), claim.announced())]).await?;
     }
     let takes_over = report.run.is_some() || report.postgres.status == PostgresStatus::Primary;
     Ok(Ok(!takes_over))
