@@ -24,6 +24,12 @@ impl ChainHash {
         &self.0
     }
 
+    /// The first eight hexadecimal digits, which tell hashes apart for a person.
+    #[must_use]
+    pub fn short(&self) -> String {
+        hex::encode(&self.0[..4])
+    }
+
     /// From stored bytes; nothing if there are not exactly 32.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {

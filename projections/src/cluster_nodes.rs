@@ -259,6 +259,14 @@ impl Projection for ClusterNodes {
             | Event::StartedUnconfirmed(_)
             | Event::FencingFailed(_)
             | Event::FollowFinished(_)
+            | Event::SettingsChanged(_)
+            | Event::SettingsAdopted(_)
+            | Event::ClockSkewObserved(_)
+            | Event::JournalForked(_)
+            | Event::JournalRestored(_)
+            | Event::ProjectionPaused(_)
+            | Event::ProjectionRebuilt(_)
+            | Event::JournalSealed(_)
             | Event::Unknown(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The audit timeline: every event as one sentence, in story order.
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome};
+use interrex_events::{Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome};
 use serde::Serialize;
 
 use crate::{ClusterNodes, Projection, human_bytes, human_ms};
@@ -327,11 +327,84 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 if follow.streaming { (Level::Notice, "streaming") } else { (Level::Alarm, "NOT streaming") };
             (level, with_detail(format!("follows {}, {state}", name(follow.main)), &follow.detail))
         }
+        Event::SettingsChanged(changed) => (
+            Level::Notice,
+            format!("settings changed: {}, was {}", in_force(changed.settings), in_force(changed.before)),
+        ),
+        Event::SettingsAdopted(adopted) => (
+            Level::Info,
+            format!("settings from {}: {}", name(adopted.learned_from), in_force(adopted.settings)),
+        ),
+        Event::ClockSkewObserved(skew) => {
+            let direction = if skew.ahead_ms < 0 { "behind" } else { "ahead" };
+            let text = format!(
+                "the clock of {} is {} {direction}, more than the {} that are followed: the order of what it records is \
+                 doubtful",
+                name(skew.peer),
+                human_ms(skew.ahead_ms.unsigned_abs()),
+                human_ms(skew.limit_ms.unsigned_abs())
+            );
+            (Level::Alarm, text)
+        }
+        Event::JournalForked(forked) => (
+            Level::Alarm,
+            format!(
+                "the journal of {} has two continuations: event {} is {} here and {} in {}; two machines have its \
+                 number, or an old disk image was restored",
+                name(forked.node),
+                forked.node_seq,
+                forked.here.short(),
+                forked.there.short(),
+                forked.found_at
+            ),
+        ),
+        Event::JournalRestored(restored) => (
+            Level::Alarm,
+            format!(
+                "this node's journal had lost {} events, up to {}; they were taken back from the copy of {}",
+                restored.events,
+                restored.last,
+                name(restored.from)
+            ),
+        ),
+        Event::ProjectionPaused(paused) => (
+            Level::Alarm,
+            format!(
+                "{} is paused at position {}:{}: {}",
+                paused.projection, paused.epoch, paused.pos, paused.error
+            ),
+        ),
+        Event::ProjectionRebuilt(rebuilt) => (
+            Level::Notice,
+            format!(
+                "{} (version {}) was rebuilt from {} events in {}: {}",
+                rebuilt.projection,
+                rebuilt.version,
+                rebuilt.events,
+                human_ms(rebuilt.took_ms),
+                rebuilt.reason
+            ),
+        ),
+        Event::JournalSealed(sealed) => (
+            Level::Notice,
+            format!(
+                "events {} to {} of {} were sealed into {} and dropped from the journal",
+                sealed.first,
+                sealed.last,
+                name(sealed.node),
+                sealed.file
+            ),
+        ),
         Event::Unknown(unknown) => (
             Level::Notice,
             format!("an event this version cannot read ({}): {}", unknown.reason, unknown.payload),
         ),
     }
+}
+
+fn in_force(settings: ClusterSettings) -> String {
+    let automatic = if settings.auto_failover_enabled { "on" } else { "off" };
+    format!("automatic failover {automatic}, after {}", human_ms(settings.auto_failover_threshold_ms))
 }
 
 fn with_detail(text: String, detail: &str) -> String {

@@ -6,11 +6,12 @@
 mod health;
 mod role;
 mod run;
+mod store;
 mod supervisor;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{health::*, role::*, run::*, supervisor::*};
+pub use self::{health::*, role::*, run::*, store::*, supervisor::*};
 
 /// An event whose kind or payload this version cannot read; it is kept, counted and shown as it came.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +151,22 @@ event_kinds! {
     "fencing_failed" => FencingFailed,
     /// This node's standbys follow the announced main.
     "follow_finished" => FollowFinished,
+    /// Somebody changed the cluster's settings through `cluster_config`.
+    "settings_changed" => SettingsChanged,
+    /// This node took over settings that were changed on main.
+    "settings_adopted" => SettingsAdopted,
+    /// A peer's clock is too far ahead to be followed: the order of what it records is doubtful.
+    "clock_skew_observed" => ClockSkewObserved,
+    /// A journal was found with two continuations: two machines with one node's number, or an old disk image.
+    "journal_forked" => JournalForked,
+    /// This node's journal had lost its newest events, and took them back from a peer's copy.
+    "journal_restored" => JournalRestored,
+    /// A projection in PostgreSQL could not take in an event, and stays where it is until that is mended.
+    "projection_paused" => ProjectionPaused,
+    /// A projection in PostgreSQL was rebuilt from the stream beside the old one, and swapped in.
+    "projection_rebuilt" => ProjectionRebuilt,
+    /// A part of a journal was exported to a file and dropped from the database.
+    "journal_sealed" => JournalSealed,
 }
 
 #[cfg(test)]
