@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -76,6 +78,22 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or holds a row that is no event.
     pub fn for_each(&self, selection: &Selection, mut visit: impl FnMut(Record)) -> Result<(), JournalError> {
+        self.try_for_each(selection, |record| {
+            visit(record);
+            ControlFlow::<Infallible>::Continue(())
+        })
+        .map(|_| ())
+    }
+
+    /// The same, until `visit` breaks off: whoever needs only the first events must not wait for all of them.
+    ///
+    /// # Errors
+    /// As [`Self::for_each`].
+    pub fn try_for_each<B>(
+        &self,
+        selection: &Selection,
+        mut visit: impl FnMut(Record) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, JournalError> {
         let mut conditions = vec!["1".to_owned()];
         let mut values: Vec<rusqlite::types::Value> = Vec::new();
         let mut add = |sql: String, value: Vec<rusqlite::types::Value>| {
@@ -103,10 +121,12 @@ impl JournalReader {
             "SELECT {RECORD_COLUMNS} FROM cluster_events WHERE {} ORDER BY hlc, node_id, node_seq",
             conditions.join(" AND ")
         );
+        let mut flow = ControlFlow::Continue(());
         self.visit(&sql, rusqlite::params_from_iter(values), |record| {
-            visit(record);
-            true
-        })
+            flow = visit(record);
+            flow.is_continue()
+        })?;
+        Ok(flow)
     }
 
     /// Every selected event, in story order.
