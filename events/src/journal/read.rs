@@ -165,21 +165,39 @@ impl JournalReader {
         let mut events = 0;
         let mut broken: Option<Broken> = None;
         let mut newest_hlc = Hlc::default();
+        let mut last: Option<(NodeId, NodeSeq)> = None;
+        let failed = |error: rusqlite::Error| JournalError::failed(&self.path, error);
         let sql = format!("SELECT {RECORD_COLUMNS} FROM cluster_events ORDER BY node_id, node_seq");
-        self.visit(&sql, (), |record| {
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
+        let mut rows = statement.query(()).map_err(failed)?;
+        while broken.is_none() {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) if is_damage(&error) => {
+                    broken =
+                        Some(unreadable_after(last.unwrap_or((self.identity.node_id, NodeSeq(0))), &error));
+                    break;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            let record = match record(row) {
+                Ok(record) => record,
+                Err(error) => {
+                    broken = Some(unreadable_row(row, &error));
+                    break;
+                }
+            };
+            last = Some((record.node_id, record.node_seq));
             let walk = walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
             match walk.step(&record) {
                 Ok(()) => {
                     events += 1;
                     newest_hlc = newest_hlc.max(record.hlc);
-                    true
                 }
-                Err(found) => {
-                    broken = Some(found);
-                    false
-                }
+                Err(found) => broken = Some(found),
             }
-        })?;
+        }
         let heads = walks.values().map(ChainWalk::head).collect();
         Ok(Verification { events, heads, broken, newest_hlc })
     }
@@ -285,6 +303,26 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         prev_hash: hash(row, 14)?,
         hash: hash(row, 15)?,
     })
+}
+
+/// Whether the file itself is damaged; any other error says nothing about what it holds.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+    )
+}
+
+/// A row that is no event; where even its place is lost, that reads as 0/0.
+fn unreadable_row(row: &Row<'_>, error: &rusqlite::Error) -> Broken {
+    let node_id = NodeId(row.get(2).unwrap_or_default());
+    let node_seq = NodeSeq(row.get(3).map(i64::cast_unsigned).unwrap_or_default());
+    Broken { node_id, node_seq, problem: format!("it cannot be read: {error}") }
+}
+
+fn unreadable_after((node_id, node_seq): (NodeId, NodeSeq), error: &rusqlite::Error) -> Broken {
+    let problem = format!("it cannot be read, and nothing after it: {error}");
+    Broken { node_id, node_seq: node_seq.next(), problem }
 }
 
 fn unreadable(index: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {

@@ -155,6 +155,19 @@ fn a_journal_alone_in_a_read_only_folder_can_be_read() {
 }
 
 #[test]
+fn the_walk_names_the_event_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    filled(&path, 4);
+    let connection = Connection::open(&path).unwrap();
+    let damage = "DROP TRIGGER cluster_events_no_update; UPDATE cluster_events SET recorded_at = 'x' WHERE node_seq = 3";
+    connection.execute_batch(damage).unwrap();
+    let broken = JournalReader::open(&path).unwrap().verify().unwrap().broken.unwrap();
+    assert_eq!((broken.node_id, broken.node_seq), (NodeId(2), NodeSeq(3)));
+    assert!(broken.problem.starts_with("it cannot be read: "), "{broken}");
+}
+
+#[test]
 fn a_selection_by_kind_run_and_time_finds_just_those() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
