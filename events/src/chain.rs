@@ -134,6 +134,12 @@ impl ChainWalk {
         Self { head: Head::empty(node_id) }
     }
 
+    /// From an event that is known: the next one follows it.
+    #[must_use]
+    pub fn after(head: Head) -> Self {
+        Self { head }
+    }
+
     /// The newest event that was found sound.
     #[must_use]
     pub fn head(&self) -> Head {
