@@ -365,7 +365,7 @@ impl Shared {
             dependents: view.dependents.clone(),
             lag: view.lag,
             main_silent_ms: view.main_silent_since.map(|since| now.ms_since(since)),
-            threshold_ms: self.settings.failover.threshold_ms,
+            threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
             run: view.cluster.runs.active(me).map(|run| {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);

@@ -134,6 +134,12 @@ impl ChainWalk {
         Self { head: Head::empty(node_id) }
     }
 
+    /// From the event after this one.
+    #[must_use]
+    pub fn after(head: Head) -> Self {
+        Self { head }
+    }
+
     /// The newest event that was found sound.
     #[must_use]
     pub fn head(&self) -> Head {
@@ -148,6 +154,9 @@ impl ChainWalk {
         let broken =
             |problem: String| Err(Broken { node_id: record.node_id, node_seq: record.node_seq, problem });
         let expected = self.head.node_seq.next();
+        if record.node_id != self.head.node_id {
+            return broken(format!("it is no event of node {}", self.head.node_id));
+        }
         if record.node_seq != expected {
             return broken(format!("event {expected} is missing before it"));
         }
@@ -157,7 +166,7 @@ impl ChainWalk {
         if record.computed_hash() != record.hash {
             return broken("its content is not what was recorded: the hash does not match".to_owned());
         }
-        self.head = Head { node_id: record.node_id, node_seq: record.node_seq, hash: record.hash };
+        self.head = record.as_head();
         Ok(())
     }
 }

@@ -6,8 +6,11 @@ use serde_json::value::RawValue;
 
 use crate::{
     ClusterId, Epoch, Event, EventId, Hlc, NodeId, NodeSeq, RunId,
-    chain::{ChainHash, Digest},
+    chain::{ChainHash, Digest, Head},
 };
+
+/// A place in the story of all nodes: when by the hybrid clock, and by whom. Sorting by it gives story order.
+pub type Place = (Hlc, NodeId, NodeSeq);
 
 /// Who caused an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -106,6 +109,9 @@ pub struct Record {
     pub prev_hash: ChainHash,
     /// Hash of all of the above.
     pub hash: ChainHash,
+    /// The epoch in which the store at hand learned of it: the same, or a later one. It differs from store to
+    /// store, and is no part of the event.
+    pub learned_in: Epoch,
 }
 
 impl Record {
@@ -132,6 +138,18 @@ impl Record {
         digest.finish()
     }
 
+    /// Its place in the story.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        (self.hlc, self.node_id, self.node_seq)
+    }
+
+    /// The head of its journal when it was the newest event.
+    #[must_use]
+    pub fn as_head(&self) -> Head {
+        Head { node_id: self.node_id, node_seq: self.node_seq, hash: self.hash }
+    }
+
     /// The event as the program reads it.
     #[must_use]
     pub fn open(&self) -> Envelope {
@@ -141,6 +159,7 @@ impl Record {
             node_id: self.node_id,
             node_seq: self.node_seq,
             epoch: self.epoch,
+            learned_in: self.learned_in,
             hlc: self.hlc,
             recorded_at: self.recorded_at,
             run_id: self.run_id,
@@ -156,7 +175,7 @@ impl Serialize for Record {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::{Error, SerializeStruct};
         let raw = |text: &str| RawValue::from_string(text.to_owned()).map_err(S::Error::custom);
-        let mut out = serializer.serialize_struct("Record", 16)?;
+        let mut out = serializer.serialize_struct("Record", 17)?;
         out.serialize_field("event_id", &self.event_id)?;
         out.serialize_field("cluster_id", &self.cluster_id)?;
         out.serialize_field("node_id", &self.node_id)?;
@@ -173,6 +192,7 @@ impl Serialize for Record {
         out.serialize_field("payload", &raw(&self.payload)?)?;
         out.serialize_field("prev_hash", &self.prev_hash)?;
         out.serialize_field("hash", &self.hash)?;
+        out.serialize_field("learned_in", &self.learned_in)?;
         out.end()
     }
 }
@@ -197,6 +217,7 @@ impl<'de> Deserialize<'de> for Record {
             payload: Box<RawValue>,
             prev_hash: ChainHash,
             hash: ChainHash,
+            learned_in: Option<Epoch>,
         }
         let wire = Wire::deserialize(deserializer)?;
         Ok(Self {
@@ -216,6 +237,7 @@ impl<'de> Deserialize<'de> for Record {
             payload: wire.payload.get().to_owned(),
             prev_hash: wire.prev_hash,
             hash: wire.hash,
+            learned_in: wire.learned_in.unwrap_or(wire.epoch),
         })
     }
 }
@@ -233,6 +255,8 @@ pub struct Envelope {
     pub node_seq: NodeSeq,
     /// The epoch in which it was stated.
     pub epoch: Epoch,
+    /// The epoch in which whoever tells the story learned of it: the same, or a later one.
+    pub learned_in: Epoch,
     /// Its place in the story of all nodes.
     pub hlc: Hlc,
     /// The node's wall clock, to the millisecond.
@@ -250,6 +274,18 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// Its place in the story.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        (self.hlc, self.node_id, self.node_seq)
+    }
+
+    /// Whether it became known here only when a later epoch was open already: an old main's last words.
+    #[must_use]
+    pub fn learned_later(&self) -> bool {
+        self.learned_in > self.epoch
+    }
+
     /// As a cause of what comes next.
     #[must_use]
     pub fn lineage(&self) -> Lineage {

@@ -20,7 +20,7 @@ mod ids;
 pub mod journal;
 
 pub use chain::{Broken, ChainHash, ChainWalk, Head};
-pub use envelope::{Cause, Draft, Envelope, Lineage, Record};
+pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};
 pub use event::*;
 pub use hlc::{Hlc, HlcClock, TooFarAhead};
 pub use ids::{ClusterId, Epoch, EventId, Lsn, NodeId, NodeSeq, NotAnLsn, RunId, TimelineId};

@@ -125,6 +125,15 @@ impl ClusterNodes {
         }
     }
 
+    /// What one node observes of another. It does not outweigh what that one said of itself: being fenced ends
+    /// with a rejoin, and a supervisor that ended in good order is not lost.
+    fn observed(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
+        let stopped = self.get(node).is_some_and(|row| row.status == NodeStatus::Stopped);
+        if !self.is_superseded(node) && !(stopped && status == NodeStatus::Offline) {
+            self.set_status(node, status, at);
+        }
+    }
+
     /// A proof of fencing holds only as long as the servers stay stopped.
     fn unfence(&mut self, me: NodeId, runs: bool, at: DateTime<Utc>) {
         if runs && self.get(me).is_some_and(|row| row.status == NodeStatus::Fenced) {
@@ -132,9 +141,10 @@ impl ClusterNodes {
         }
     }
 
-    fn crown(&mut self, main: NodeId, epoch: Epoch, timeline: Option<TimelineId>, at: DateTime<Utc>) {
+    /// Takes a main for granted, unless a later epoch is known. Whether it was taken.
+    fn crown(&mut self, main: NodeId, epoch: Epoch, timeline: Option<TimelineId>, at: DateTime<Utc>) -> bool {
         if epoch < self.epoch {
-            return;
+            return false;
         }
         (self.main, self.epoch) = (Some(main), epoch);
         self.timeline = timeline.or(self.timeline);
@@ -146,6 +156,7 @@ impl ClusterNodes {
             };
         }
         self.set_status(main, NodeStatus::Online, at);
+        true
     }
 }
 
@@ -180,8 +191,10 @@ impl Projection for ClusterNodes {
                 if self.main.is_none() {
                     (self.main, self.epoch) = (started.main, envelope.epoch);
                 }
+                // a node that does not know the newest epoch yet may still think that it is main
+                let outdated = envelope.epoch < self.epoch && self.main != Some(me);
                 if let Some(row) = self.nodes.get_mut(&me) {
-                    row.role = started.role;
+                    row.role = if outdated { Role::Secondary } else { started.role };
                     row.actor_restarts = 0;
                 }
                 // being fenced outlives the supervisor: only a rejoin ends it
@@ -218,18 +231,16 @@ impl Projection for ClusterNodes {
                     row.dependents.insert(changed.name.clone(), changed.status);
                 }
             }
-            Event::MainSeen(seen) => self.set_status(seen.main, NodeStatus::Online, at),
-            Event::MainSuspected(suspected) => self.set_status(suspected.main, NodeStatus::Suspected, at),
-            Event::MainRecovered(recovered) => self.set_status(recovered.main, NodeStatus::Online, at),
-            Event::MainLost(lost) => self.set_status(lost.main, NodeStatus::Offline, at),
-            Event::PeerUnreachable(peer) => self.set_status(peer.peer, NodeStatus::Offline, at),
-            Event::PeerReachable(peer) => self.set_status(peer.peer, NodeStatus::Online, at),
+            Event::MainSeen(seen) => self.observed(seen.main, NodeStatus::Online, at),
+            Event::MainSuspected(suspected) => self.observed(suspected.main, NodeStatus::Suspected, at),
+            Event::MainRecovered(recovered) => self.observed(recovered.main, NodeStatus::Online, at),
+            Event::MainLost(lost) => self.observed(lost.main, NodeStatus::Offline, at),
+            Event::PeerUnreachable(peer) => self.observed(peer.peer, NodeStatus::Offline, at),
+            Event::PeerReachable(peer) => self.observed(peer.peer, NodeStatus::Online, at),
             Event::EpochOpened(opened) => {
-                self.crown(opened.main, opened.epoch, Some(opened.timeline), at);
-                if let Some(old) = opened.old_main
-                    && old != opened.main
-                {
-                    self.set_status(old, NodeStatus::Offline, at);
+                let is_main = self.crown(opened.main, opened.epoch, Some(opened.timeline), at);
+                if let Some(old) = opened.old_main.filter(|old| is_main && *old != opened.main) {
+                    self.observed(old, NodeStatus::Offline, at);
                 }
             }
             Event::MainAnnounced(announced) => {

@@ -7,16 +7,22 @@
 
 mod cluster_nodes;
 mod runs;
+mod settings;
+mod standpoint;
+mod story_order;
 mod timeline;
 mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event, Lineage, MainLost, NodeId, WithheldRule};
+use interrex_events::{Envelope, Event};
 use serde::Serialize;
 
 pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
 pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
+pub use settings::Settings;
+pub use standpoint::{Standing, Standpoint};
+pub use story_order::{InStoryOrder, Taken};
 pub use timeline::{Entry, Level, Timeline};
 pub use words::{human_bytes, human_ms};
 
@@ -26,69 +32,22 @@ pub trait Projection {
     fn apply(&mut self, envelope: &Envelope);
 }
 
-/// Everything a supervisor and its readers believe about the cluster.
+/// Everything the stream says about the cluster: of one node's journal, or of all of them merged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cluster {
     /// Who is who, and how they are.
     pub nodes: ClusterNodes,
     /// Every run.
     pub runs: Runs,
-    /// A verdict of this supervisor that main is lost, and that nothing has overtaken yet. A new supervisor
-    /// begins without one: it must see main once before it judges it (facts, S6).
-    #[serde(skip)]
-    pub verdict: Option<Standing>,
-    /// The main that this supervisor has seen well since it started.
-    #[serde(skip)]
-    pub seen_main: Option<NodeId>,
-    /// The announced main that this node's standbys do not receive log from yet.
-    pub to_follow: Option<NodeId>,
+    /// Settings that were changed while the cluster ran.
+    pub settings: Settings,
     /// Events folded.
     pub events: u64,
     /// Events that this version could not read, by kind.
     pub unknown_kinds: BTreeMap<String, u64>,
 }
 
-/// A verdict that stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
-    /// The verdict.
-    pub lost: MainLost,
-    /// Its event, as the cause of what follows.
-    pub lineage: Lineage,
-    /// The rule that kept a failover from following it, if any was recorded.
-    pub withheld: Option<WithheldRule>,
-}
-
 impl Cluster {
-    fn judge(&mut self, envelope: &Envelope) {
-        match &envelope.event {
-            Event::SupervisorStarted(_) => self.seen_main = None,
-            Event::MainSeen(seen) => self.seen_main = Some(seen.main),
-            Event::MainAnnounced(announced) => self.to_follow = Some(announced.main),
-            Event::FollowFinished(follow) if follow.streaming => self.to_follow = None,
-            Event::EpochOpened(_) => self.to_follow = None,
-            _ => {}
-        }
-        match &envelope.event {
-            Event::MainLost(lost) => {
-                self.verdict =
-                    Some(Standing { lost: lost.clone(), lineage: envelope.lineage(), withheld: None });
-            }
-            Event::FailoverWithheld(withheld) => {
-                if let Some(verdict) = &mut self.verdict {
-                    verdict.withheld = Some(withheld.rule);
-                }
-            }
-            Event::SupervisorStarted(_)
-            | Event::SupervisorStalled(_)
-            | Event::MainSeen(_)
-            | Event::MainRecovered(_)
-            | Event::EpochOpened(_)
-            | Event::MainAnnounced(_) => self.verdict = None,
-            _ => {}
-        }
-    }
-
     /// The fold of a whole stream.
     pub fn of<'a>(stream: impl IntoIterator<Item = &'a Envelope>) -> Self {
         let mut cluster = Self::default();
@@ -105,9 +64,9 @@ impl Projection for Cluster {
         if let Event::Unknown(unknown) = &envelope.event {
             *self.unknown_kinds.entry(unknown.kind.clone()).or_default() += 1;
         }
-        self.judge(envelope);
         self.nodes.apply(envelope);
         self.runs.apply(envelope);
+        self.settings.apply(envelope);
     }
 }
 

@@ -34,6 +34,7 @@ impl Stream {
             node_id: self.node,
             node_seq: NodeSeq(seq),
             epoch: Epoch(1),
+            learned_in: Epoch(1),
             hlc: Hlc::from_wall_ms(wall_ms),
             recorded_at: DateTime::from_timestamp_millis(wall_ms).unwrap(),
             run_id,

@@ -41,6 +41,32 @@ pub struct Entry {
     pub text: String,
     /// Who caused it, where it was not the system.
     pub actor: Option<String>,
+    /// Whether it became known here only after a later epoch was open.
+    pub learned_later: bool,
+}
+
+impl Entry {
+    /// The line for an event, with the names that nodes have at its place in the story.
+    #[must_use]
+    pub fn of(envelope: &Envelope, nodes: &ClusterNodes) -> Self {
+        let (level, text) = sentence(&envelope.event, nodes);
+        Self {
+            at: envelope.recorded_at,
+            hlc: envelope.hlc,
+            node: envelope.node_id,
+            node_seq: envelope.node_seq,
+            node_name: nodes.name(envelope.node_id),
+            kind: envelope.event.kind().to_owned(),
+            run_id: envelope.run_id,
+            level,
+            text,
+            actor: match &envelope.actor {
+                Cause::System => None,
+                Cause::Person { name, source } => Some(format!("{name} from {source}")),
+            },
+            learned_later: envelope.learned_later(),
+        }
+    }
 }
 
 /// The fold: entries in the order in which the events were handed in.
@@ -54,22 +80,7 @@ pub struct Timeline {
 impl Projection for Timeline {
     fn apply(&mut self, envelope: &Envelope) {
         self.nodes.apply(envelope);
-        let (level, text) = sentence(&envelope.event, &self.nodes);
-        self.entries.push(Entry {
-            at: envelope.recorded_at,
-            hlc: envelope.hlc,
-            node: envelope.node_id,
-            node_seq: envelope.node_seq,
-            node_name: self.nodes.name(envelope.node_id),
-            kind: envelope.event.kind().to_owned(),
-            run_id: envelope.run_id,
-            level,
-            text,
-            actor: match &envelope.actor {
-                Cause::System => None,
-                Cause::Person { name, source } => Some(format!("{name} from {source}")),
-            },
-        });
+        self.entries.push(Entry::of(envelope, &self.nodes));
     }
 }
 

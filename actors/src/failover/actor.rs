@@ -71,10 +71,12 @@ impl FailoverActor {
     fn work(&mut self, context: &mut Context<Self>) {
         while !self.writing && self.belief.folded >= self.must_fold {
             let Some(input) = self.waiting.pop_front() else { return };
+            let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
             let situation = Situation {
                 me: self.shared.settings.me,
                 cluster: &self.belief.cluster,
-                policy: &self.shared.settings.failover,
+                standpoint: &self.belief.standpoint,
+                policy: &policy,
                 now: self.shared.env.moment(),
                 fresh_run: self.shared.env.run_id(),
             };
@@ -153,7 +155,7 @@ impl FailoverActor {
                     self.waiting.push_back(Input::UndoEnded(UndoEnded { run, step, undone: false, detail }));
                 }
                 Order::Fence | Order::Follow(_) => {
-                    for effect in decider::outstanding(self.shared.settings.me, &self.belief.cluster) {
+                    for effect in decider::outstanding(self.shared.settings.me, &self.belief) {
                         self.act(&effect);
                     }
                 }
@@ -164,7 +166,7 @@ impl FailoverActor {
     /// Once in a while: lost orders, and verdicts that a rule held back.
     fn look_again(&mut self, context: &mut Context<Self>) {
         self.give_up_orders();
-        if self.belief.cluster.verdict.is_some() && self.waiting.is_empty() {
+        if self.belief.standpoint.verdict.is_some() && self.waiting.is_empty() {
             self.waiting.push_back(Input::Looked);
         }
         self.work(context);
@@ -177,7 +179,7 @@ impl Actor for FailoverActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        for effect in decider::outstanding(self.shared.settings.me, &self.belief.cluster) {
+        for effect in decider::outstanding(self.shared.settings.me, &self.belief) {
             self.act(&effect);
         }
         self.look_again(context);
@@ -200,7 +202,7 @@ impl Handler<Persisted> for FailoverActor {
                 Event::FollowFinished(it) => self.orders.answered(Order::Follow(it.main)),
                 _ => {}
             }
-            for effect in decider::effects(me, &self.belief.cluster, envelope.run_id, &envelope.event) {
+            for effect in decider::effects(me, &self.belief, envelope.run_id, &envelope.event) {
                 self.act(&effect);
             }
         }

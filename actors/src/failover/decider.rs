@@ -9,7 +9,7 @@ use interrex_events::{
     NodeId, PostgresStatus, RecoveryTime, RedisStatus, RunId, RunResumed, StepFinished, StepId, StepOutcome,
     StepStarted, StepUndoStarted, StepUndone, TimelineId, Trigger, WithheldRule,
 };
-use interrex_projections::{Cluster, NodeStatus, Run, Standing, StepState, Undo};
+use interrex_projections::{Cluster, NodeStatus, Run, Standing, Standpoint, StepState, Undo};
 use serde_json::Value;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     env::Moment,
+    journal::Belief,
     messages::{FenceEnded, FenceRequest, StepEnded, StepReport, UndoEnded},
 };
 
@@ -26,8 +27,10 @@ use crate::{
 pub struct Situation<'a> {
     /// This node.
     pub me: NodeId,
-    /// The fold of the journal.
+    /// The fold of this node's own events.
     pub cluster: &'a Cluster,
+    /// What this node has seen and still has to do.
+    pub standpoint: &'a Standpoint,
     /// What the operator configured.
     pub policy: &'a FailoverPolicy,
     /// Now.
@@ -70,11 +73,11 @@ pub fn decide(situation: Situation<'_>, input: &Input) -> Vec<Draft> {
 
 /// A standing verdict becomes a run, unless a rule says no; a rule is recorded once per verdict.
 fn look(situation: Situation<'_>) -> Vec<Draft> {
-    let Situation { me, cluster, policy, .. } = situation;
+    let Situation { me, cluster, standpoint, policy, .. } = situation;
     if cluster.runs.active(me).is_some() {
         return Vec::new();
     }
-    let Some(verdict) = &cluster.verdict else { return Vec::new() };
+    let Some(verdict) = &standpoint.verdict else { return Vec::new() };
     match reason_against(situation, verdict) {
         None => start(situation, verdict),
         Some((rule, _)) if verdict.withheld == Some(rule) => Vec::new(),
@@ -521,7 +524,8 @@ pub enum Effect {
 
 /// The effects of one stored event of this node.
 #[must_use]
-pub fn effects(me: NodeId, cluster: &Cluster, run: Option<RunId>, event: &Event) -> Vec<Effect> {
+pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {
+    let Belief { cluster, standpoint, .. } = belief;
     match (event, run) {
         (Event::StepStarted(started), Some(run)) => {
             vec![Effect::RunStep(run, started.step, started.attempt)]
@@ -537,7 +541,7 @@ pub fn effects(me: NodeId, cluster: &Cluster, run: Option<RunId>, event: &Event)
             }
         }
         (Event::FollowFinished(follow), _) if !follow.streaming => {
-            cluster.to_follow.map(Effect::FollowLater).into_iter().collect()
+            standpoint.to_follow.map(Effect::FollowLater).into_iter().collect()
         }
         // whoever started a server of a fenced node, it is stopped again
         (Event::PostgresChanged(changed), _)
@@ -557,13 +561,14 @@ pub fn effects(me: NodeId, cluster: &Cluster, run: Option<RunId>, event: &Event)
 
 /// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet.
 #[must_use]
-pub fn outstanding(me: NodeId, cluster: &Cluster) -> Vec<Effect> {
+pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
+    let Belief { cluster, standpoint, .. } = belief;
     match cluster.nodes.get(me).map(|row| row.status) {
         // also when it was proved before: whoever started the servers since, they are stopped again
         Some(NodeStatus::Fencing | NodeStatus::Fenced) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
-        _ => cluster.to_follow.filter(|main| *main != me).map(Effect::Follow).into_iter().collect(),
+        _ => standpoint.to_follow.filter(|main| *main != me).map(Effect::Follow).into_iter().collect(),
     }
 }
 

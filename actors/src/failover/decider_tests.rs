@@ -15,7 +15,7 @@ const RUN: RunId = RunId(Uuid::from_u128(1));
 
 /// One node's fold, its clock, and the facts it stated.
 struct Node {
-    cluster: Cluster,
+    belief: Belief,
     policy: FailoverPolicy,
     now: Moment,
     sequence: u64,
@@ -33,7 +33,7 @@ impl Node {
             redis: None,
         };
         let mut node = Self {
-            cluster: Cluster::default(),
+            belief: Belief::default(),
             policy: FailoverPolicy {
                 auto_enabled: true,
                 threshold_ms: 5_000,
@@ -75,12 +75,13 @@ impl Node {
     fn store(&mut self, event: Event, run_id: Option<RunId>) {
         self.sequence += 1;
         let event_id = EventId(Uuid::from_u128(self.sequence.into()));
-        self.cluster.apply(&Envelope {
+        let envelope = Envelope {
             event_id,
             cluster_id: ClusterId(Uuid::nil()),
             node_id: ME,
             node_seq: NodeSeq(self.sequence),
-            epoch: self.cluster.nodes.epoch.max(Epoch(1)),
+            epoch: self.belief.cluster.nodes.epoch.max(Epoch(1)),
+            learned_in: self.belief.cluster.nodes.epoch.max(Epoch(1)),
             hlc: Hlc::from_wall_ms(self.now.wall.timestamp_millis()),
             recorded_at: self.now.wall,
             run_id,
@@ -88,7 +89,9 @@ impl Node {
             causation_id: None,
             actor: Cause::System,
             event,
-        });
+        };
+        self.belief.cluster.apply(&envelope);
+        self.belief.standpoint.apply(&envelope);
     }
 
     fn pass(&mut self, ms: i64) {
@@ -98,8 +101,14 @@ impl Node {
 
     /// Decides, and stores what follows. The facts.
     fn when(&mut self, input: &Input) -> Vec<Event> {
-        let situation =
-            Situation { me: ME, cluster: &self.cluster, policy: &self.policy, now: self.now, fresh_run: RUN };
+        let situation = Situation {
+            me: ME,
+            cluster: &self.belief.cluster,
+            standpoint: &self.belief.standpoint,
+            policy: &self.policy,
+            now: self.now,
+            fresh_run: RUN,
+        };
         let drafts = decide(situation, input);
         let events: Vec<Event> = drafts.iter().map(|draft| draft.event.clone()).collect();
         for draft in drafts {
@@ -129,7 +138,7 @@ impl Node {
     }
 
     fn run(&self) -> &Run {
-        self.cluster.runs.get(RUN).unwrap()
+        self.belief.cluster.runs.get(RUN).unwrap()
     }
 
     /// The steps whose outcome is awaited.
@@ -216,7 +225,7 @@ fn a_lost_main_becomes_a_run_and_the_run_a_new_main() {
         if first.step == StepId::WinEpoch));
     node.go_on(success);
     assert_eq!(node.run().end, RunEnd::Completed);
-    assert_eq!((node.cluster.nodes.main, node.cluster.nodes.epoch), (Some(ME), Epoch(2)));
+    assert_eq!((node.belief.cluster.nodes.main, node.belief.cluster.nodes.epoch), (Some(ME), Epoch(2)));
     for step in WORKED {
         let of_step = |event: &&Event| match event {
             Event::StepStarted(started) => started.step == step,
@@ -257,7 +266,7 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
             };
             assert_eq!(node.run().end, expected, "{failing} {bad}");
             let promoted = failing > StepId::Promote || rule(failing).need == Need::BestEffort;
-            assert_eq!(node.cluster.nodes.is_main(ME), promoted, "{failing} {bad}");
+            assert_eq!(node.belief.cluster.nodes.is_main(ME), promoted, "{failing} {bad}");
             if failing == StepId::SanitiseSettings {
                 assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done, "{failing} {bad}");
             }
@@ -331,7 +340,7 @@ fn a_run_yields_to_a_node_that_opened_the_epoch_meanwhile() {
     node.store(announced.into(), None);
     node.end(StepId::WinEpoch, StepOutcome::Succeeded);
     assert_eq!(node.run().end, RunEnd::Refused);
-    assert!(!node.cluster.nodes.is_main(ME));
+    assert!(!node.belief.cluster.nodes.is_main(ME));
 }
 
 #[test]
@@ -363,8 +372,14 @@ fn after_a_run_another_waits_for_the_cool_down() {
     assert_eq!(node.withheld(), [WithheldRule::CoolDown]);
     node.pass(600_001);
     let next = RunId(Uuid::from_u128(2));
-    let situation =
-        Situation { me: ME, cluster: &node.cluster, policy: &node.policy, now: node.now, fresh_run: next };
+    let situation = Situation {
+        me: ME,
+        cluster: &node.belief.cluster,
+        standpoint: &node.belief.standpoint,
+        policy: &node.policy,
+        now: node.now,
+        fresh_run: next,
+    };
     assert!(matches!(decide(situation, &Input::Looked)[0].event, Event::FailoverStarted(_)));
 }
 
@@ -394,7 +409,7 @@ fn a_main_fences_itself_for_a_later_epoch_only() {
     assert!(node.when(&request(2)).is_empty(), "its own epoch fences nobody");
     let facts = node.when(&request(3));
     assert!(matches!(&facts[..], [Event::FencingStarted(_)]));
-    let effect = effects(ME, &node.cluster, None, &facts[0]);
+    let effect = effects(ME, &node.belief, None, &facts[0]);
     assert_eq!(effect, [Effect::Fence { epoch: Epoch(3), again: false }]);
     assert!(node.when(&request(4)).is_empty(), "fencing is under way already");
 }
@@ -413,8 +428,8 @@ fn a_superseded_main_is_fenced_by_the_announcement_itself_and_again_after_a_rest
     });
     node.store(announced.clone(), None);
     let fence = [Effect::Fence { epoch: Epoch(3), again: false }];
-    assert_eq!(effects(ME, &node.cluster, None, &announced), fence);
-    assert_eq!(outstanding(ME, &node.cluster), fence);
+    assert_eq!(effects(ME, &node.belief, None, &announced), fence);
+    assert_eq!(outstanding(ME, &node.belief), fence);
 }
 
 #[test]
@@ -429,7 +444,7 @@ fn a_secondary_follows_an_announced_main() {
         learned_by: LearnedBy::Notice,
     });
     node.store(announced.clone(), None);
-    assert_eq!(effects(ME, &node.cluster, None, &announced), [Effect::Follow(NodeId(3))]);
+    assert_eq!(effects(ME, &node.belief, None, &announced), [Effect::Follow(NodeId(3))]);
 }
 
 #[test]
@@ -443,7 +458,7 @@ fn a_promotion_that_was_seen_opens_the_epoch_although_no_write_was_proved_yet() 
     let facts = node.when(&Input::StepEnded(ended));
     let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
     assert_eq!(kinds, ["step_finished", "epoch_opened", "step_started"]);
-    assert!(node.cluster.nodes.is_main(ME));
+    assert!(node.belief.cluster.nodes.is_main(ME));
     node.go_on(success);
     assert_eq!(node.run().end, RunEnd::Completed);
     let opened = node.stated.iter().filter(|event| matches!(event, Event::EpochOpened(_))).count();
@@ -456,7 +471,7 @@ fn a_main_that_is_back_refuses_the_promotion_and_the_standby_follows_it_again() 
     node.go_on(|step, _| if step == StepId::Promote { StepOutcome::Refused } else { StepOutcome::Succeeded });
     assert_eq!(node.run().end, RunEnd::Refused);
     assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done);
-    assert!(!node.cluster.nodes.is_main(ME));
+    assert!(!node.belief.cluster.nodes.is_main(ME));
 }
 
 #[test]
@@ -479,6 +494,6 @@ fn a_server_of_a_fenced_node_that_somebody_starts_is_stopped_again() {
         detail: String::new(),
     });
     node.store(started.clone(), None);
-    assert!(matches!(effects(ME, &node.cluster, None, &started)[..], [Effect::Fence { again: false, .. }]));
-    assert_eq!(node.cluster.nodes.get(ME).unwrap().status, NodeStatus::Fencing, "the proof is void");
+    assert!(matches!(effects(ME, &node.belief, None, &started)[..], [Effect::Fence { again: false, .. }]));
+    assert_eq!(node.belief.cluster.nodes.get(ME).unwrap().status, NodeStatus::Fencing, "the proof is void");
 }

@@ -1,5 +1,8 @@
 //! What the operator configured about failovers.
 
+use interrex_events::ClusterSettings;
+use interrex_projections::Settings;
+
 /// When a failover is made, and when it is refused.
 #[derive(Debug, Clone)]
 pub struct FailoverPolicy {
@@ -13,4 +16,26 @@ pub struct FailoverPolicy {
     pub maximum_lag_bytes: Option<u64>,
     /// Name of the quorum mode, for events and reports.
     pub quorum: &'static str,
+}
+
+impl FailoverPolicy {
+    /// The same, with what was changed while the cluster ran: that outweighs the configuration.
+    #[must_use]
+    pub fn with(&self, settings: &Settings) -> Self {
+        let in_force = settings.changed.unwrap_or(self.settings());
+        Self {
+            auto_enabled: in_force.auto_failover_enabled,
+            threshold_ms: in_force.auto_failover_threshold_ms,
+            ..self.clone()
+        }
+    }
+
+    /// The part of it that `cluster_config` shows and changes.
+    #[must_use]
+    pub fn settings(&self) -> ClusterSettings {
+        ClusterSettings {
+            auto_failover_enabled: self.auto_enabled,
+            auto_failover_threshold_ms: self.threshold_ms,
+        }
+    }
 }

@@ -31,7 +31,6 @@ pub struct HeartbeatActor {
     shared: Arc<Shared>,
     peers: Rc<dyn PeersPort>,
     lease: Rc<dyn LeasePort>,
-    timing: Timing,
     belief: Belief,
     watch: Watch,
     /// To the one task that stores facts, in order.
@@ -51,17 +50,10 @@ impl HeartbeatActor {
         lease: &Rc<dyn LeasePort>,
     ) -> Result<Self, Fatal> {
         let belief = Belief::rebuilt(shared)?;
-        let settings = &shared.settings;
-        let timing = Timing {
-            probe_interval: settings.probe_interval,
-            probe_timeout: settings.probe_timeout,
-            threshold_ms: settings.failover.threshold_ms,
-        };
         Ok(Self {
             shared: shared.clone(),
             peers: peers.clone(),
             lease: lease.clone(),
-            timing,
             belief,
             watch: Watch::default(),
             facts: store_in_order(shared),
@@ -80,11 +72,22 @@ impl HeartbeatActor {
         lines.heartbeat_step.bind(address.clone().recipient());
     }
 
+    fn timing(&self) -> Timing {
+        let settings = &self.shared.settings;
+        Timing {
+            probe_interval: settings.probe_interval,
+            probe_timeout: settings.probe_timeout,
+            threshold_ms: settings.failover.with(&self.belief.cluster.settings).threshold_ms,
+        }
+    }
+
     fn take(&mut self, input: Input) {
+        let timing = self.timing();
         let situation = Situation {
             me: self.shared.settings.me,
             cluster: &self.belief.cluster,
-            timing: &self.timing,
+            standpoint: &self.belief.standpoint,
+            timing: &timing,
             now: self.shared.env.moment(),
         };
         let verdict = self.watch.decide(situation, input);
@@ -101,11 +104,12 @@ impl HeartbeatActor {
     fn tick(&mut self, context: &mut Context<Self>) {
         barrier::panic_if_asked("heartbeat");
         self.take(Input::Tick);
+        let timing = self.timing();
         let peers: Vec<NodeId> = self.shared.settings.peers().map(|spec| spec.node).collect();
         for peer in peers {
             let now = self.shared.env.moment();
             let lost = |since: &Moment| {
-                now.monotonic.saturating_sub(since.monotonic) > 2 * self.timing.probe_timeout + LOST_PROBE
+                now.monotonic.saturating_sub(since.monotonic) > 2 * timing.probe_timeout + LOST_PROBE
             };
             if self.probing.get(&peer).is_none_or(lost) {
                 self.probing.insert(peer, now);
@@ -113,7 +117,7 @@ impl HeartbeatActor {
             }
         }
         // an absolute schedule would answer a stall with a burst of ticks
-        let pause = self.watch.until_next_probe(&self.timing, self.shared.env.moment());
+        let pause = self.watch.until_next_probe(&timing, self.shared.env.moment());
         let next = fut::wrap_future::<_, Self>(tokio::time::sleep(pause));
         context.spawn(next.map(|(), actor, context| actor.tick(context)));
     }
@@ -122,7 +126,7 @@ impl HeartbeatActor {
     fn probe(&self, peer: NodeId) {
         let (shared, peers) = (self.shared.clone(), self.peers.clone());
         let is_main = self.belief.cluster.nodes.is_main(peer);
-        let limit = self.timing.probe_timeout;
+        let limit = self.shared.settings.probe_timeout;
         tokio::task::spawn_local(async move {
             let began = shared.env.moment();
             let own = shared.report();

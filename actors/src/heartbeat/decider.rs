@@ -11,7 +11,7 @@ use interrex_events::{
     ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, MainRecovered,
     NodeId, PeerReachable, PeerUnreachable, SupervisorStalled, WithheldRule,
 };
-use interrex_projections::{Cluster, human_ms};
+use interrex_projections::{Cluster, Standpoint, human_ms};
 
 use super::{
     claims::{judge_claim, judge_report},
@@ -64,6 +64,8 @@ pub struct Situation<'a> {
     pub me: NodeId,
     /// The fold of the journal.
     pub cluster: &'a Cluster,
+    /// What this node has seen since it started, as far as it recorded that.
+    pub standpoint: &'a Standpoint,
     /// Intervals and limits.
     pub timing: &'a Timing,
     /// Now.

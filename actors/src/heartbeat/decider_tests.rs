@@ -18,6 +18,7 @@ const MAIN: NodeId = NodeId(1);
 
 struct Node {
     cluster: Cluster,
+    standpoint: Standpoint,
     timing: Timing,
     now: Moment,
     watch: Watch,
@@ -36,6 +37,7 @@ impl Node {
             node_id: ME,
             node_seq: NodeSeq(1),
             epoch: Epoch(1),
+            learned_in: Epoch(1),
             hlc: Hlc::from_wall_ms(wall.timestamp_millis()),
             recorded_at: wall,
             run_id: None,
@@ -60,11 +62,18 @@ impl Node {
             threshold_ms: 5_000,
         };
         let now = Moment { monotonic: Duration::from_secs(1_000), wall };
-        Self { cluster, timing, now, watch: Watch::default(), stated: Vec::new() }
+        let standpoint = Standpoint::default();
+        Self { cluster, standpoint, timing, now, watch: Watch::default(), stated: Vec::new() }
     }
 
     fn take(&mut self, input: Input) -> Judgement {
-        let situation = Situation { me: ME, cluster: &self.cluster, timing: &self.timing, now: self.now };
+        let situation = Situation {
+            me: ME,
+            cluster: &self.cluster,
+            standpoint: &self.standpoint,
+            timing: &self.timing,
+            now: self.now,
+        };
         let verdict = self.watch.decide(situation, input);
         self.stated.extend(verdict.facts.iter().map(|draft| draft.event.clone()));
         verdict
@@ -208,7 +217,7 @@ fn a_secondary_that_starts_while_main_is_down_judges_nobody() {
 fn an_actor_that_is_restarted_while_main_dies_still_judges_it() {
     let mut node = Node::secondary();
     node.seconds(10, Main::Serves);
-    node.cluster.seen_main = Some(MAIN);
+    node.standpoint.seen_main = Some(MAIN);
     node.watch = Watch::default();
     node.seconds(6, Main::Dead);
     assert_eq!(node.kinds(), ["main_seen", "main_suspected", "main_lost"]);

@@ -44,7 +44,7 @@ impl MainWatch {
     pub(super) fn new(main: NodeId, situation: Situation<'_>) -> Self {
         let now = situation.now;
         // an actor that was restarted within one life of the supervisor goes by what its predecessor recorded
-        let last_good = (situation.cluster.seen_main == Some(main)).then_some(now);
+        let last_good = (situation.standpoint.seen_main == Some(main)).then_some(now);
         let nothing = || Finding::unknown("not asked yet");
         Self {
             main,

@@ -1,15 +1,18 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
 use interrex_events::{Envelope, NodeSeq, journal::Selection};
-use interrex_projections::{Cluster, Projection};
+use interrex_projections::{Cluster, Projection, Standpoint};
 
 use crate::node::{Fatal, Shared};
 
-/// The fold, and how far it reaches.
-#[derive(Debug, Clone)]
+/// The fold of this node's own events, and how far it reaches. Copies of others' events are not in it: a node
+/// acts on what it recorded itself (ADR 7).
+#[derive(Debug, Clone, Default)]
 pub struct Belief {
-    /// The fold.
+    /// What is.
     pub cluster: Cluster,
+    /// What this node has seen and still has to do.
+    pub standpoint: Standpoint,
     /// The newest event of this node in it.
     pub folded: NodeSeq,
 }
@@ -31,13 +34,9 @@ impl Belief {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Shared) -> Result<Self, Fatal> {
-        let mut belief = Self { cluster: Cluster::default(), folded: NodeSeq(0) };
-        shared.journal.reader()?.for_each(&Selection::default(), |record| {
-            if record.node_id == shared.settings.me {
-                belief.folded = belief.folded.max(record.node_seq);
-            }
-            belief.cluster.apply(&record.open());
-        })?;
+        let mut belief = Self::default();
+        let own = Selection { node: Some(shared.settings.me), ..Selection::default() };
+        shared.journal.reader()?.for_each(&own, |record| belief.fold(&record.open()))?;
         Ok(belief)
     }
 
@@ -49,8 +48,13 @@ impl Belief {
         if envelope.node_seq != self.folded.next() {
             return Taken::AfterGap;
         }
-        self.cluster.apply(envelope);
-        self.folded = envelope.node_seq;
+        self.fold(envelope);
         Taken::Folded
+    }
+
+    fn fold(&mut self, envelope: &Envelope) {
+        self.cluster.apply(envelope);
+        self.standpoint.apply(envelope);
+        self.folded = envelope.node_seq;
     }
 }

@@ -25,7 +25,8 @@ use chrono::{DateTime, Utc};
 
 pub use self::read::{JournalReader, Selection, Verification};
 pub(crate) use self::schema::RECORD_COLUMNS;
-use crate::{Broken, ClusterId, Draft, EventId, Head, Hlc, HlcClock, NodeId, Record};
+use self::writer::Content;
+use crate::{Broken, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
 
 /// What the journal asks of the outside: the wall clock and fresh ids. Only `actors::env` implements it for real.
 pub trait Stamp: Send + Sync {
@@ -117,6 +118,9 @@ pub enum JournalError {
         /// SQLite's or the system's words.
         detail: String,
     },
+    /// Copies of a peer's events do not continue what is here; nothing of them was stored.
+    #[error("copies of a journal are refused: {0}")]
+    CopiesRefused(Broken),
     /// More appends wait than the queue holds.
     #[error("the journal's queue is full: {0} appends are waiting for the disk")]
     Overloaded(usize),
@@ -134,6 +138,7 @@ pub type AppendResult = Result<Vec<Record>, JournalError>;
 /// The journal, open for writing. Dropping it ends the writer thread after what is queued.
 pub struct Journal {
     path: PathBuf,
+    identity: Identity,
     queue: writer::Queue,
     clock: Arc<Mutex<HlcClock>>,
     stamp: Arc<dyn Stamp>,
@@ -149,7 +154,7 @@ impl Journal {
     pub fn open(path: &Path, identity: Identity, stamp: Arc<dyn Stamp>) -> Result<Self, JournalError> {
         let lock = lock(path)?;
         let newest = if !path.exists() || read::is_blank(path)? {
-            Newest::none(identity.node_id)
+            Newest::default()
         } else {
             inspect(path, identity)?
         };
@@ -160,12 +165,12 @@ impl Journal {
             path: path.to_owned(),
             connection,
             identity,
-            head: newest.head,
+            heads: newest.heads,
             clock: clock.clone(),
             stamp: stamp.clone(),
         })
         .map_err(|error| JournalError::failed(path, error))?;
-        Ok(Self { path: path.to_owned(), queue, clock, stamp, _lock: lock })
+        Ok(Self { path: path.to_owned(), identity, queue, clock, stamp, _lock: lock })
     }
 
     /// Queues facts to be stored together, in this order, in one transaction. The answer comes when they are on disk.
@@ -176,7 +181,21 @@ impl Journal {
         &self,
         drafts: Vec<Draft>,
     ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
-        self.queue.append(drafts, &self.path)
+        self.queue.store(Content::Own(drafts), &self.path)
+    }
+
+    /// Queues events of one node as that node recorded them, in its order, with the epoch in which they are
+    /// learned. What is here already is passed over; the answer is what was new, once it is on disk, or
+    /// [`JournalError::CopiesRefused`] if they do not continue what is here.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn store_copies(
+        &self,
+        records: Vec<Record>,
+        learned_in: Epoch,
+    ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
+        self.queue.store(Content::Copies(records, learned_in), &self.path)
     }
 
     /// Takes note of a peer's clock, so that what is recorded next comes after what the peer recorded.
@@ -206,7 +225,14 @@ impl Journal {
     /// The newest event of this node that is on disk.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.queue.head()
+        let heads = self.queue.heads();
+        heads.get(&self.identity.node_id).copied().unwrap_or(Head::empty(self.identity.node_id))
+    }
+
+    /// The newest event on disk of every node whose events are here.
+    #[must_use]
+    pub fn heads(&self) -> Vec<Head> {
+        self.queue.heads().into_values().collect()
     }
 }
 
@@ -217,15 +243,10 @@ fn create_for_its_owner(path: &Path) -> Result<(), JournalError> {
     opened.map(drop).map_err(|error| JournalError::failed(path, error))
 }
 
+#[derive(Default)]
 struct Newest {
-    head: Head,
+    heads: writer::Heads,
     hlc: Hlc,
-}
-
-impl Newest {
-    fn none(node_id: NodeId) -> Self {
-        Self { head: Head::empty(node_id), hlc: Hlc::default() }
-    }
 }
 
 /// Looks at an existing journal without writing: whose it is, and whether every chain in it is sound.
@@ -245,12 +266,8 @@ fn inspect(path: &Path, identity: Identity) -> Result<Newest, JournalError> {
     if let Some(broken) = verification.broken {
         return Err(JournalError::Damaged { path: path.to_owned(), broken });
     }
-    let head = verification
-        .heads
-        .into_iter()
-        .find(|head| head.node_id == identity.node_id)
-        .unwrap_or(Head::empty(identity.node_id));
-    Ok(Newest { head, hlc: verification.newest_hlc })
+    let heads = verification.heads.into_iter().map(|head| (head.node_id, head)).collect();
+    Ok(Newest { heads, hlc: verification.newest_hlc })
 }
 
 /// One supervisor per journal: an advisory lock on a file beside it, which the kernel drops with the process.

@@ -13,11 +13,15 @@ use super::{
     Identity, JournalError, RECORD_COLUMNS,
     schema::{APPLICATION_ID, SCHEMA_VERSION},
 };
-use crate::{Broken, ChainHash, ChainWalk, ClusterId, EventId, Head, Hlc, NodeId, NodeSeq, Record, RunId};
+use crate::{
+    Broken, ChainHash, ChainWalk, ClusterId, EventId, Head, Hlc, NodeId, NodeSeq, Place, Record, RunId,
+};
 
 /// Which events to read, in story order `(hlc, node, seq)`.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
+    /// Only this node's.
+    pub node: Option<NodeId>,
     /// Only this run's.
     pub run: Option<RunId>,
     /// Only these kinds; all if empty.
@@ -27,7 +31,7 @@ pub struct Selection {
     /// Only up to this moment.
     pub until: Option<DateTime<Utc>>,
     /// Only after this place in the story.
-    pub after: Option<(Hlc, NodeId, NodeSeq)>,
+    pub after: Option<Place>,
 }
 
 /// What a walk over all chains of a journal found.
@@ -39,7 +43,7 @@ pub struct Verification {
     pub heads: Vec<Head>,
     /// The first bad one, if any.
     pub broken: Option<Broken>,
-    /// The newest moment in the journal.
+    /// The newest moment that this journal's own node recorded; a peer's clock may be years ahead.
     #[serde(skip)]
     pub newest_hlc: Hlc,
 }
@@ -82,6 +86,9 @@ impl JournalReader {
             conditions.push(sql);
             values.extend(value);
         };
+        if let Some(node) = selection.node {
+            add("node_id = ?".to_owned(), vec![i64::from(node.0).into()]);
+        }
         if let Some(run) = selection.run {
             add("run_id = ?".to_owned(), vec![run.to_string().into()]);
         }
@@ -151,7 +158,9 @@ impl JournalReader {
             match walk.step(&record) {
                 Ok(()) => {
                     events += 1;
-                    newest_hlc = newest_hlc.max(record.hlc);
+                    if record.node_id == self.identity.node_id {
+                        newest_hlc = newest_hlc.max(record.hlc);
+                    }
                     true
                 }
                 Err(found) => {
@@ -264,6 +273,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         payload: row.get(13)?,
         prev_hash: hash(row, 14)?,
         hash: hash(row, 15)?,
+        learned_in: crate::Epoch(number(16)?),
     })
 }
 

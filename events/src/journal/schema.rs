@@ -14,7 +14,7 @@ pub(super) const SCHEMA_VERSION: i64 = 1;
 
 /// Columns of `cluster_events`, in the order of [`crate::Record`]'s fields.
 pub(crate) const RECORD_COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, \
-     schema_version, run_id, correlation_id, causation_id, actor, payload, prev_hash, hash";
+     schema_version, run_id, correlation_id, causation_id, actor, payload, prev_hash, hash, learned_in";
 
 const TABLES: &str = "
 CREATE TABLE journal_identity (
@@ -40,6 +40,7 @@ CREATE TABLE cluster_events (
     payload        TEXT    NOT NULL,
     prev_hash      BLOB    NOT NULL CHECK (length(prev_hash) = 32),
     hash           BLOB    NOT NULL CHECK (length(hash) = 32),
+    learned_in     INTEGER NOT NULL,
     PRIMARY KEY (node_id, node_seq)
 ) STRICT, WITHOUT ROWID;
 

@@ -62,6 +62,46 @@ fn what_was_appended_is_read_back_and_continues_after_reopening() {
     assert_eq!(journal.head().node_seq, NodeSeq(5));
 }
 
+/// The journal of another node, and what it holds.
+fn of_a_peer(folder: &Path, events: usize) -> Vec<Record> {
+    let peer = Identity { node_id: NodeId(1), ..identity() };
+    let journal = Journal::open(&folder.join("peer.db"), peer, TestStamp::new()).unwrap();
+    (0..events).flat_map(|index| append(&journal, vec![draft(&format!("peer {index}"))])).collect()
+}
+
+#[test]
+fn copies_are_taken_once_and_in_order_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let theirs = of_a_peer(folder.path(), 6);
+    let journal = Journal::open(&path, identity(), TestStamp::new()).unwrap();
+    let store = |records: &[Record]| {
+        journal.store_copies(records.to_vec(), Epoch(2)).unwrap().blocking_recv().unwrap()
+    };
+    append(&journal, vec![draft("own")]);
+    assert_eq!(store(&theirs[..3]).unwrap().len(), 3);
+    assert_eq!(store(&theirs[1..4]).unwrap().len(), 1, "what is here already is passed over");
+    let mut forged = theirs[4..].to_vec();
+    forged[1].payload.push(' ');
+    for refused in [&theirs[5..], &forged[..]] {
+        assert!(matches!(store(refused), Err(JournalError::CopiesRefused(_))));
+    }
+    assert_eq!(append(&journal, vec![draft("own again")])[0].node_seq, NodeSeq(2), "a refusal harms nobody");
+    drop(journal);
+
+    let journal = Journal::open(&path, identity(), TestStamp::new()).unwrap();
+    assert_eq!(
+        journal.heads().iter().map(|head| (head.node_id.0, head.node_seq.0)).collect::<Vec<_>>(),
+        [(1, 4), (2, 2)]
+    );
+    let copies = journal.reader().unwrap().page(NodeId(1), NodeSeq(0), 100).unwrap();
+    assert!(copies.iter().all(|copy| copy.open().learned_later()), "learned in epoch 2, recorded in epoch 1");
+    assert_eq!(
+        copies.iter().map(|copy| copy.hash).collect::<Vec<_>>(),
+        theirs[..4].iter().map(|event| event.hash).collect::<Vec<_>>()
+    );
+}
+
 #[test]
 fn a_wall_clock_that_is_set_back_cannot_reorder_history() {
     let folder = tempfile::tempdir().unwrap();
@@ -199,6 +239,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             payload: serde_json::json!({ "text": text }).to_string(),
             prev_hash: crate::ChainHash::GENESIS,
             hash: crate::ChainHash::GENESIS,
+            learned_in: Epoch(u64::from(epoch) + u64::from(run.is_some())),
         };
         record.hash = record.computed_hash();
         record

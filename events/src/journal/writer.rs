@@ -1,6 +1,7 @@
 //! The one thread that writes: it stamps, chains and commits whatever is queued, one fsync for all of it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,24 +15,35 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{AppendResult, Identity, JournalError, RECORD_COLUMNS, Stamp};
-use crate::{Draft, Head, HlcClock, Record};
+use crate::{Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, Record};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
 const QUEUE_LIMIT: usize = 1024;
 /// Appends that share one fsync. Past this, waiting longer no longer pays.
 const BATCH_LIMIT: usize = 256;
 
+/// What may be asked of the writer.
+pub(super) enum Content {
+    /// Facts of this node, to be stamped and chained.
+    Own(Vec<Draft>),
+    /// Events of one node as that node recorded them, and the epoch in which they were learned.
+    Copies(Vec<Record>, Epoch),
+}
+
 struct Request {
-    drafts: Vec<Draft>,
+    content: Content,
     answer: oneshot::Sender<AppendResult>,
 }
+
+/// The newest event of every journal held here.
+pub(super) type Heads = BTreeMap<NodeId, Head>;
 
 /// The way in to the writer thread.
 pub(super) struct Queue {
     /// Nothing only while the queue is being dropped.
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
-    head: Arc<Mutex<Head>>,
+    heads: Arc<Mutex<Heads>>,
 }
 
 /// What is queued is still written, and the file closed, before whoever holds the journal goes on.
@@ -46,14 +58,14 @@ impl Drop for Queue {
 }
 
 impl Queue {
-    pub(super) fn append(
+    pub(super) fn store(
         &self,
-        drafts: Vec<Draft>,
+        content: Content,
         path: &Path,
     ) -> Result<oneshot::Receiver<AppendResult>, JournalError> {
         let (answer, receiver) = oneshot::channel();
         let requests = self.requests.as_ref();
-        match requests.map(|requests| requests.try_send(Request { drafts, answer })) {
+        match requests.map(|requests| requests.try_send(Request { content, answer })) {
             Some(Ok(())) => Ok(receiver),
             Some(Err(TrySendError::Full(_))) => Err(JournalError::Overloaded(QUEUE_LIMIT)),
             Some(Err(TrySendError::Disconnected(_))) | None => {
@@ -62,8 +74,8 @@ impl Queue {
         }
     }
 
-    pub(super) fn head(&self) -> Head {
-        *self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn heads(&self) -> Heads {
+        self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -72,38 +84,40 @@ pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) identity: Identity,
-    pub(super) head: Head,
+    pub(super) heads: Heads,
     pub(super) clock: Arc<Mutex<HlcClock>>,
     pub(super) stamp: Arc<dyn Stamp>,
 }
 
 pub(super) fn spawn(writer: Writer) -> std::io::Result<Queue> {
     let (requests, inbox) = sync_channel(QUEUE_LIMIT);
-    let head = Arc::new(Mutex::new(writer.head));
-    let published = head.clone();
+    let heads = Arc::new(Mutex::new(writer.heads.clone()));
+    let published = heads.clone();
     let thread = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run(&inbox, &published))?;
-    Ok(Queue { requests: Some(requests), thread: Some(thread), head })
+    Ok(Queue { requests: Some(requests), thread: Some(thread), heads })
 }
 
 impl Writer {
-    fn run(mut self, inbox: &Receiver<Request>, published: &Mutex<Head>) {
+    fn run(mut self, inbox: &Receiver<Request>, published: &Mutex<Heads>) {
         while let Ok(first) = inbox.recv() {
             let mut batch = vec![first];
             batch.extend(inbox.try_iter().take(BATCH_LIMIT - 1));
-            match self.commit(&batch) {
-                Ok((records, head)) => {
-                    self.head = head;
-                    *published.lock().unwrap_or_else(PoisonError::into_inner) = head;
-                    for (request, records) in batch.into_iter().zip(records) {
+            let (contents, answers): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|request| (request.content, request.answer)).unzip();
+            match self.commit(contents) {
+                Ok((results, heads)) => {
+                    published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&heads);
+                    self.heads = heads;
+                    for (answer, result) in answers.into_iter().zip(results) {
                         // whoever asked may have given up waiting; the events are stored all the same
-                        let _ = request.answer.send(Ok(records));
+                        let _ = answer.send(result);
                     }
                 }
                 Err(error) => {
-                    for request in batch {
-                        let _ = request.answer.send(Err(error.clone()));
+                    for answer in answers {
+                        let _ = answer.send(Err(error.clone()));
                     }
                     // never again: after a failed write or fsync, what is on disk is not known
                     return;
@@ -112,21 +126,34 @@ impl Writer {
         }
     }
 
-    /// Stores a batch in one transaction; nothing of this writer changes unless the commit succeeded.
-    fn commit(&mut self, batch: &[Request]) -> Result<(Vec<Vec<Record>>, Head), JournalError> {
-        let mut head = self.head;
-        let mut stored = Vec::with_capacity(batch.len());
-        for request in batch {
-            let mut records = Vec::with_capacity(request.drafts.len());
-            for draft in &request.drafts {
-                let record = self.record(draft, head)?;
-                head = Head { node_id: record.node_id, node_seq: record.node_seq, hash: record.hash };
-                records.push(record);
-            }
-            stored.push(records);
+    /// Stores a batch in one transaction; nothing of this writer changes unless the commit succeeded. Copies
+    /// that do not continue what is here are refused alone: the rest of the batch is stored.
+    fn commit(&mut self, batch: Vec<Content>) -> Result<(Vec<AppendResult>, Heads), JournalError> {
+        let mut heads = self.heads.clone();
+        let mut results = Vec::with_capacity(batch.len());
+        for content in batch {
+            results.push(match content {
+                Content::Own(drafts) => Ok(self.stamp_all(&drafts, &mut heads)?),
+                Content::Copies(records, learned_in) => {
+                    continuing(records, learned_in, &mut heads).map_err(JournalError::CopiesRefused)
+                }
+            });
         }
-        self.insert(stored.iter().flatten()).map_err(|error| JournalError::failed(&self.path, error))?;
-        Ok((stored, head))
+        let records = results.iter().flatten().flatten();
+        self.insert(records).map_err(|error| JournalError::failed(&self.path, error))?;
+        Ok((results, heads))
+    }
+
+    fn stamp_all(&self, drafts: &[Draft], heads: &mut Heads) -> Result<Vec<Record>, JournalError> {
+        let me = self.identity.node_id;
+        let head = heads.entry(me).or_insert(Head::empty(me));
+        let mut records = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            let record = self.record(draft, *head)?;
+            *head = record.as_head();
+            records.push(record);
+        }
+        Ok(records)
     }
 
     fn record(&self, draft: &Draft, head: Head) -> Result<Record, JournalError> {
@@ -152,6 +179,7 @@ impl Writer {
             payload: draft.event.payload().map_err(json)?,
             prev_hash: head.hash,
             hash: head.hash,
+            learned_in: draft.epoch,
         };
         record.hash = record.computed_hash();
         Ok(record)
@@ -162,10 +190,10 @@ impl Writer {
         {
             let mut insert = transaction.prepare_cached(&format!(
                 "INSERT INTO cluster_events ({RECORD_COLUMNS}) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
             ))?;
             for record in records {
-                insert.execute((
+                insert.execute(rusqlite::params![
                     record.event_id.to_string(),
                     record.cluster_id.to_string(),
                     record.node_id.0,
@@ -182,9 +210,25 @@ impl Writer {
                     &record.payload,
                     record.prev_hash.as_bytes().as_slice(),
                     record.hash.as_bytes().as_slice(),
-                ))?;
+                    record.learned_in.0.cast_signed(),
+                ])?;
             }
         }
         transaction.commit()
     }
+}
+
+/// Those of the copies that are not here yet, if they continue what is here; the heads then include them.
+fn continuing(records: Vec<Record>, learned_in: Epoch, heads: &mut Heads) -> Result<Vec<Record>, Broken> {
+    let Some(node) = records.first().map(|record| record.node_id) else { return Ok(Vec::new()) };
+    let mut walk = ChainWalk::after(heads.get(&node).copied().unwrap_or(Head::empty(node)));
+    let known = walk.head().node_seq;
+    let mut new = Vec::with_capacity(records.len());
+    for mut record in records.into_iter().filter(|record| record.node_seq > known) {
+        walk.step(&record)?;
+        record.learned_in = learned_in.max(record.epoch);
+        new.push(record);
+    }
+    heads.insert(node, walk.head());
+    Ok(new)
 }

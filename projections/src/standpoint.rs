@@ -1,0 +1,60 @@
+//! What one node has seen itself and still has to do, from its own events alone: what others recorded is
+//! evidence for people, and never a reason to act (ADR 7).
+
+use interrex_events::{Envelope, Event, Lineage, MainLost, NodeId, WithheldRule};
+
+use crate::Projection;
+
+/// The fold. It must be given one node's events only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standpoint {
+    /// A verdict of this supervisor that main is lost, and that nothing has overtaken yet. A new supervisor
+    /// begins without one: it must see main once before it judges it (facts, S6).
+    pub verdict: Option<Standing>,
+    /// The main that this supervisor has seen well since it started.
+    pub seen_main: Option<NodeId>,
+    /// The announced main that this node's standbys do not receive log from yet.
+    pub to_follow: Option<NodeId>,
+}
+
+/// A verdict that stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The verdict.
+    pub lost: MainLost,
+    /// Its event, as the cause of what follows.
+    pub lineage: Lineage,
+    /// The rule that kept a failover from following it, if any was recorded.
+    pub withheld: Option<WithheldRule>,
+}
+
+impl Projection for Standpoint {
+    fn apply(&mut self, envelope: &Envelope) {
+        match &envelope.event {
+            Event::SupervisorStarted(_) => self.seen_main = None,
+            Event::MainSeen(seen) => self.seen_main = Some(seen.main),
+            Event::MainAnnounced(announced) => self.to_follow = Some(announced.main),
+            Event::FollowFinished(follow) if follow.streaming => self.to_follow = None,
+            Event::EpochOpened(_) => self.to_follow = None,
+            _ => {}
+        }
+        match &envelope.event {
+            Event::MainLost(lost) => {
+                self.verdict =
+                    Some(Standing { lost: lost.clone(), lineage: envelope.lineage(), withheld: None });
+            }
+            Event::FailoverWithheld(withheld) => {
+                if let Some(verdict) = &mut self.verdict {
+                    verdict.withheld = Some(withheld.rule);
+                }
+            }
+            Event::SupervisorStarted(_)
+            | Event::SupervisorStalled(_)
+            | Event::MainSeen(_)
+            | Event::MainRecovered(_)
+            | Event::EpochOpened(_)
+            | Event::MainAnnounced(_) => self.verdict = None,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Folding in story order `(hlc, node, seq)`, whatever the order of arrival.
+//!
+//! ```text
+//!            settled              recent: kept as events
+//! ──────────────────────────┼─────────●──────────┤
+//!  folded once, for good    │         late arrival: fold again from `settled`
+//!  late arrival: TooEarly, rebuild from the store
+//! ```
+
+use std::collections::BTreeMap;
+
+use interrex_events::{Envelope, NodeId, NodeSeq, Place};
+
+use crate::Projection;
+
+/// Events kept as such behind the newest one: on quiet days more than a day's, and a fold of them takes about
+/// a millisecond.
+const RECENT_LIMIT: usize = 1024;
+
+/// What became of events that were handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// They are folded, each at its place in the story.
+    Folded,
+    /// One belongs before what is settled: nothing was changed, and the fold must be rebuilt from the store.
+    TooEarly,
+}
+
+/// A projection of all nodes' events, which always equals a fold of them in story order from nothing.
+#[derive(Debug, Clone)]
+pub struct InStoryOrder<P> {
+    settled: P,
+    settled_up_to: Option<Place>,
+    /// The newest settled event of each node. Nothing is settled behind a gap, so these tell what is known.
+    settled_heads: BTreeMap<NodeId, NodeSeq>,
+    recent: BTreeMap<Place, Envelope>,
+    folded: P,
+    limit: usize,
+}
+
+impl<P: Projection + Clone + Default> Default for InStoryOrder<P> {
+    fn default() -> Self {
+        Self::keeping(RECENT_LIMIT)
+    }
+}
+
+impl<P: Projection + Clone + Default> InStoryOrder<P> {
+    /// An empty fold that keeps so many recent events.
+    #[must_use]
+    pub fn keeping(limit: usize) -> Self {
+        Self {
+            settled: P::default(),
+            settled_up_to: None,
+            settled_heads: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            folded: P::default(),
+            limit,
+        }
+    }
+
+    /// The fold of everything taken.
+    #[must_use]
+    pub fn folded(&self) -> &P {
+        &self.folded
+    }
+
+    /// Takes events in. `seen` is called for each event that is folded now, in story order, with the state
+    /// after it: the new ones, and those after the earliest new one, whose meaning may have changed.
+    pub fn take(
+        &mut self,
+        events: impl IntoIterator<Item = Envelope>,
+        mut seen: impl FnMut(&P, &Envelope),
+    ) -> Taken {
+        let mut new = BTreeMap::new();
+        for event in events {
+            if self.is_known(&event) {
+                continue;
+            }
+            if Some(event.place()) < self.settled_up_to {
+                return Taken::TooEarly;
+            }
+            new.insert(event.place(), event);
+        }
+        let Some(earliest) = new.keys().next().copied() else { return Taken::Folded };
+        let in_order = self.recent.keys().next_back().is_none_or(|newest| *newest < earliest);
+        if in_order {
+            for event in new.values() {
+                self.folded.apply(event);
+                seen(&self.folded, event);
+            }
+            self.recent.append(&mut new);
+        } else {
+            self.recent.append(&mut new);
+            self.folded = self.settled.clone();
+            for (place, event) in &self.recent {
+                self.folded.apply(event);
+                if *place >= earliest {
+                    seen(&self.folded, event);
+                }
+            }
+        }
+        self.settle();
+        Taken::Folded
+    }
+
+    fn is_known(&self, event: &Envelope) -> bool {
+        self.settled_heads.get(&event.node_id).is_some_and(|head| event.node_seq <= *head)
+            || self.recent.contains_key(&event.place())
+    }
+
+    fn settle(&mut self) {
+        while self.recent.len() > self.limit {
+            let Some(oldest) = self.recent.first_entry() else { return };
+            let event = oldest.get();
+            let head = self.settled_heads.get(&event.node_id);
+            // a journal may begin with a later event than its first, where older ones were sealed
+            if head.is_some_and(|head| event.node_seq != head.next()) {
+                return;
+            }
+            let event = oldest.remove();
+            self.settled.apply(&event);
+            self.settled_heads.insert(event.node_id, event.node_seq);
+            self.settled_up_to = Some(event.place());
+        }
+    }
+}
