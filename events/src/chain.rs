@@ -134,7 +134,7 @@ impl ChainWalk {
         Self { head: Head::empty(node_id) }
     }
 
-    /// From the event after this one.
+    /// From an event that is known: the next one follows it.
     #[must_use]
     pub fn after(head: Head) -> Self {
         Self { head }

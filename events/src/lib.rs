@@ -7,13 +7,15 @@
 //! ```
 //!
 //! **Invariant:** this crate knows no actor, no clock of its own and no network but the event store's two
-//! databases, each behind a cargo feature (`journal`, `postgres`).
+//! databases, each behind a cargo feature (`journal`, `postgres`). `export` is files to carry away.
 
 mod chain;
 #[cfg(feature = "postgres")]
 pub mod cluster_events;
 mod envelope;
 mod event;
+#[cfg(feature = "export")]
+pub mod export;
 mod hlc;
 mod ids;
 #[cfg(feature = "journal")]

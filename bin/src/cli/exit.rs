@@ -13,7 +13,7 @@ pub enum Exit {
     WrongUsage = 2,
     /// The configuration is missing or wrong.
     ConfigurationWrong = 3,
-    /// The journal is missing, damaged, another node's, or from a newer version.
+    /// The journal is missing, damaged, another node's, or from a newer version; or its disk takes no more.
     JournalUnusable = 4,
     /// Another supervisor has the journal, or listens where this one would.
     InUse = 5,
@@ -32,7 +32,7 @@ Exit codes:
   1  it failed
   2  it was called in a way it does not understand
   3  the configuration is missing or wrong
-  4  the journal is missing, damaged, another node's, or from a newer version
+  4  the journal is missing, damaged, another node's, or from a newer version, or its disk takes no more
   5  another supervisor has the journal or the port
   6  `status`: not healthy, or nobody answers who could say that it is
   7  there is no such run

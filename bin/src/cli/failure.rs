@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use interrex_actors::node::Fatal;
 use interrex_events::journal::JournalError;
 
 use super::exit::Exit;
@@ -51,7 +52,7 @@ pub enum Failure {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         match error {
-            DaemonError::Journal(error) => Self::Journal(error),
+            DaemonError::Journal(error) | DaemonError::Fatal(Fatal::Journal(error)) => Self::Journal(error),
             other => Self::Daemon(other),
         }
     }
@@ -71,7 +72,7 @@ impl Failure {
                 Exit::ConfigurationWrong
             }
             Self::Journal(JournalError::InUse(_)) => Exit::InUse,
-            Self::Journal(_) => Exit::JournalUnusable,
+            Self::Journal(_) | Self::Daemon(DaemonError::NotStored) => Exit::JournalUnusable,
             Self::NoSuchRun(_) => Exit::NotFound,
             Self::Usage(_) => Exit::WrongUsage,
             Self::Daemon(DaemonError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -23,6 +23,7 @@ use interrex_events::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
     task::LocalSet,
 };
 
@@ -104,18 +105,22 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     let shared = Arc::new(shared);
 
     let journal_actor = assemble::keep_journal(&shared);
-    startup::record_start(&shared, &config).await?;
-    tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
-
+    let start = async {
+        startup::record_start(&shared, &config).await?;
+        tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
+        startup::start_servers(&shared, &ports).await
+    };
     let started = tokio::select! {
-        started = startup::start_servers(&shared, &ports) => started,
+        // why nothing can be stored says more than that it is not
+        biased;
         fatal = fatals.recv() => match fatal {
             Some(fatal) => return Err(DaemonError::Fatal(fatal)),
             None => Ok(()),
         },
+        started = start => started,
         reason = asked_to_end.recv() => {
             end(&shared, &config, &ports, reason).await;
-            return Ok(());
+            return was_recorded(&mut fatals);
         }
     };
     if let Err(error) = started {
@@ -129,7 +134,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     let result = tokio::select! {
         reason = asked_to_end.recv() => {
             end(&shared, &config, &ports, reason).await;
-            Ok(())
+            was_recorded(&mut fatals)
         }
         fatal = fatals.recv() => match fatal {
             Some(fatal) => Err(DaemonError::Fatal(fatal)),
@@ -158,6 +163,11 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
     if let Err(error) = startup::record(shared, facts).await {
         tracing::error!(%error, "the end was not recorded");
     }
+}
+
+/// An end that the journal did not take is no good end.
+fn was_recorded(fatals: &mut mpsc::Receiver<Fatal>) -> Result<(), DaemonError> {
+    fatals.try_recv().map_or(Ok(()), |fatal| Err(DaemonError::Fatal(fatal)))
 }
 
 /// The signals that ask for an end in good order, as one stream with names.

@@ -9,6 +9,8 @@
 //! opening. A write or fsync that failed is never tried again: the journal is then dead and says so, for the
 //! kernel may have thrown the pages away, and the node must stop (ADR 2).
 
+mod checkpoint;
+mod disk;
 mod read;
 mod schema;
 #[cfg(test)]
@@ -45,7 +47,7 @@ pub struct Identity {
     pub node_id: NodeId,
 }
 
-/// Why a journal cannot be opened, read or written. Nothing was changed by a call that returns one.
+/// Why a journal cannot be opened, read or written. Nothing was changed by a call that returns one, unless it says so.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
     /// The file is not there.
@@ -121,6 +123,22 @@ pub enum JournalError {
     /// Copies of a peer's events do not continue what is here; nothing of them was stored.
     #[error("copies of a journal are refused: {0}")]
     CopiesRefused(Broken),
+    /// The disk, or its file system, took no more. Whether the events of this call are on it is not known.
+    #[error(
+        "the journal {path} cannot be written: {problem} ({detail}). A decision that cannot be stored must not be made: this \
+             node's supervisor ends, and its servers go on without it. Next: {next}, and start the supervisor again; \
+             every event that was acknowledged is in the journal"
+    )]
+    DiskRefused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+        /// SQLite's words.
+        detail: String,
+        /// What to do.
+        next: &'static str,
+    },
     /// More appends wait than the queue holds.
     #[error("the journal's queue is full: {0} appends are waiting for the disk")]
     Overloaded(usize),
@@ -164,6 +182,7 @@ impl Journal {
         let queue = writer::spawn(writer::Writer {
             path: path.to_owned(),
             connection,
+            log: checkpoint::Log::default(),
             identity,
             heads: newest.heads,
             clock: clock.clone(),

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -80,6 +82,22 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or holds a row that is no event.
     pub fn for_each(&self, selection: &Selection, mut visit: impl FnMut(Record)) -> Result<(), JournalError> {
+        self.try_for_each(selection, |record| {
+            visit(record);
+            ControlFlow::<Infallible>::Continue(())
+        })
+        .map(|_| ())
+    }
+
+    /// The same, until `visit` breaks off: whoever needs only the first events must not wait for all of them.
+    ///
+    /// # Errors
+    /// As [`Self::for_each`].
+    pub fn try_for_each<B>(
+        &self,
+        selection: &Selection,
+        mut visit: impl FnMut(Record) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, JournalError> {
         let mut conditions = vec!["1".to_owned()];
         let mut values: Vec<rusqlite::types::Value> = Vec::new();
         let mut add = |sql: String, value: Vec<rusqlite::types::Value>| {
@@ -110,10 +128,12 @@ impl JournalReader {
             "SELECT {RECORD_COLUMNS} FROM cluster_events WHERE {} ORDER BY hlc, node_id, node_seq",
             conditions.join(" AND ")
         );
+        let mut flow = ControlFlow::Continue(());
         self.visit(&sql, rusqlite::params_from_iter(values), |record| {
-            visit(record);
-            true
-        })
+            flow = visit(record);
+            flow.is_continue()
+        })?;
+        Ok(flow)
     }
 
     /// Every selected event, in story order.
@@ -152,8 +172,30 @@ impl JournalReader {
         let mut events = 0;
         let mut broken: Option<Broken> = None;
         let mut newest_hlc = Hlc::default();
+        let mut last: Option<(NodeId, NodeSeq)> = None;
+        let failed = |error: rusqlite::Error| JournalError::failed(&self.path, error);
         let sql = format!("SELECT {RECORD_COLUMNS} FROM cluster_events ORDER BY node_id, node_seq");
-        self.visit(&sql, (), |record| {
+        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
+        let mut rows = statement.query(()).map_err(failed)?;
+        while broken.is_none() {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) if is_damage(&error) => {
+                    broken =
+                        Some(unreadable_after(last.unwrap_or((self.identity.node_id, NodeSeq(0))), &error));
+                    break;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            let record = match record(row) {
+                Ok(record) => record,
+                Err(error) => {
+                    broken = Some(unreadable_row(row, &error));
+                    break;
+                }
+            };
+            last = Some((record.node_id, record.node_seq));
             let walk = walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
             match walk.step(&record) {
                 Ok(()) => {
@@ -161,14 +203,10 @@ impl JournalReader {
                     if record.node_id == self.identity.node_id {
                         newest_hlc = newest_hlc.max(record.hlc);
                     }
-                    true
                 }
-                Err(found) => {
-                    broken = Some(found);
-                    false
-                }
+                Err(found) => broken = Some(found),
             }
-        })?;
+        }
         let heads = walks.values().map(ChainWalk::head).collect();
         Ok(Verification { events, heads, broken, newest_hlc })
     }
@@ -275,6 +313,26 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         hash: hash(row, 15)?,
         learned_in: crate::Epoch(number(16)?),
     })
+}
+
+/// Whether the file itself is damaged; any other error says nothing about what it holds.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+    )
+}
+
+/// A row that is no event; where even its place is lost, that reads as 0/0.
+fn unreadable_row(row: &Row<'_>, error: &rusqlite::Error) -> Broken {
+    let node_id = NodeId(row.get(2).unwrap_or_default());
+    let node_seq = NodeSeq(row.get(3).map(i64::cast_unsigned).unwrap_or_default());
+    Broken { node_id, node_seq, problem: format!("it cannot be read: {error}") }
+}
+
+fn unreadable_after((node_id, node_seq): (NodeId, NodeSeq), error: &rusqlite::Error) -> Broken {
+    let problem = format!("it cannot be read, and nothing after it: {error}");
+    Broken { node_id, node_seq: node_seq.next(), problem }
 }
 
 fn unreadable(index: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{Identity, JournalError};
+use super::{Identity, JournalError, checkpoint, disk};
 
 /// Marks the file as ours: the bytes "IRRX".
 pub(super) const APPLICATION_ID: i64 = 0x4952_5258;
@@ -55,17 +55,18 @@ BEGIN SELECT RAISE(ABORT, 'cluster_events is append-only'); END;
 
 /// Opens or creates the file, with the durability that an answered append promises.
 pub(super) fn open_for_writing(path: &Path, identity: Identity) -> Result<Connection, JournalError> {
-    let failed = |error: rusqlite::Error| JournalError::failed(path, error);
+    let failed = |error: rusqlite::Error| disk::error(path, &error);
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
     for (setting, value, wanted) in [
         ("journal_mode", "WAL", "wal"),
         ("synchronous", "FULL", "2"),
-        ("wal_autocheckpoint", "1000", "1000"),
+        ("wal_autocheckpoint", "0", "0"),
         ("journal_size_limit", "16777216", "16777216"),
     ] {
         set_and_assert(&connection, path, setting, value, wanted)?;
     }
+    checkpoint::begin(&connection).map_err(failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     create_if_new(&transaction, identity).map_err(failed)?;
     transaction.commit().map_err(failed)?;
@@ -79,8 +80,9 @@ fn set_and_assert(
     value: &str,
     wanted: &'static str,
 ) -> Result<(), JournalError> {
-    let failed = |error: rusqlite::Error| JournalError::failed(path, error);
-    connection.execute_batch(&format!("PRAGMA {setting} = {value}")).map_err(failed)?;
+    let failed = |error: rusqlite::Error| disk::error(path, &error);
+    // to its last row: what ends after the first one keeps the error of its commit for itself
+    connection.pragma(None, setting, value, |_| Ok(())).map_err(failed)?;
     let found = connection
         .pragma_query_value(None, setting, |row| {
             row.get::<_, rusqlite::types::Value>(0).map(|value| match value {

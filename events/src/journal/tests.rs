@@ -163,6 +163,21 @@ fn a_creation_that_a_crash_cut_short_is_begun_again() {
     assert_eq!(filled(&path, 1).len(), 1);
 }
 
+/// A failed fsync may have left it in the system's buffers alone: nothing is appended behind it there.
+#[test]
+fn what_a_dead_writer_left_in_the_log_is_in_the_file_before_anything_is_appended() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dead, path) = (folder.path().join("dead.db"), folder.path().join("journal.db"));
+    let journal = Journal::open(&dead, identity(), TestStamp::new()).unwrap();
+    let written = append(&journal, vec![draft("a"), draft("b")]);
+    // what a kill would leave: the file, and the log beside it
+    std::fs::copy(&dead, &path).unwrap();
+    std::fs::copy(folder.path().join("dead.db-wal"), folder.path().join("journal.db-wal")).unwrap();
+    let opened = Journal::open(&path, identity(), TestStamp::new()).unwrap();
+    assert_eq!(std::fs::metadata(folder.path().join("journal.db-wal")).unwrap().len(), 0);
+    assert_eq!(opened.reader().unwrap().read(&Selection::default()).unwrap(), written);
+}
+
 #[test]
 fn many_appenders_share_fsyncs_and_keep_one_gapless_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -192,6 +207,19 @@ fn a_journal_alone_in_a_read_only_folder_can_be_read() {
     let read = JournalReader::open(&path).unwrap().read(&Selection::default()).unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(read, written);
+}
+
+#[test]
+fn the_walk_names_the_event_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    filled(&path, 4);
+    let connection = Connection::open(&path).unwrap();
+    let damage = "DROP TRIGGER cluster_events_no_update; UPDATE cluster_events SET recorded_at = 'x' WHERE node_seq = 3";
+    connection.execute_batch(damage).unwrap();
+    let broken = JournalReader::open(&path).unwrap().verify().unwrap().broken.unwrap();
+    assert_eq!((broken.node_id, broken.node_seq), (NodeId(2), NodeSeq(3)));
+    assert!(broken.problem.starts_with("it cannot be read: "), "{broken}");
 }
 
 #[test]

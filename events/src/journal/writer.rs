@@ -14,7 +14,7 @@ use chrono::{SubsecRound, Utc};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{AppendResult, Identity, JournalError, RECORD_COLUMNS, Stamp};
+use super::{AppendResult, Identity, JournalError, RECORD_COLUMNS, Stamp, checkpoint, disk};
 use crate::{Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, Record};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
@@ -83,6 +83,7 @@ impl Queue {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
+    pub(super) log: checkpoint::Log,
     pub(super) identity: Identity,
     pub(super) heads: Heads,
     pub(super) clock: Arc<Mutex<HlcClock>>,
@@ -124,6 +125,7 @@ impl Writer {
                 }
             }
         }
+        checkpoint::end(&self.connection);
     }
 
     /// Stores a batch in one transaction; nothing of this writer changes unless the commit succeeded. Copies
@@ -140,7 +142,7 @@ impl Writer {
             });
         }
         let records = results.iter().flatten().flatten();
-        self.insert(records).map_err(|error| JournalError::failed(&self.path, error))?;
+        self.store(records).map_err(|error| disk::error(&self.path, &error))?;
         Ok((results, heads))
     }
 
@@ -185,7 +187,13 @@ impl Writer {
         Ok(record)
     }
 
-    fn insert<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> rusqlite::Result<()> {
+    fn store<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> rusqlite::Result<()> {
+        let events = self.insert(records)?;
+        self.log.grew(events, &self.connection)
+    }
+
+    fn insert<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> rusqlite::Result<usize> {
+        let mut events = 0;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut insert = transaction.prepare_cached(&format!(
@@ -193,7 +201,7 @@ impl Writer {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
             ))?;
             for record in records {
-                insert.execute(rusqlite::params![
+                events += insert.execute(rusqlite::params![
                     record.event_id.to_string(),
                     record.cluster_id.to_string(),
                     record.node_id.0,
@@ -214,7 +222,8 @@ impl Writer {
                 ])?;
             }
         }
-        transaction.commit()
+        transaction.commit()?;
+        Ok(events)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `interrex events`: the events themselves, one a line.
 
+use std::ops::ControlFlow;
+
 use interrex_events::{KINDS, Record, journal::Selection};
 
 use super::super::{
@@ -24,14 +26,14 @@ pub(in crate::cli) fn show(
     let mut selection = super::selection(&arguments.span, &source, outside)?;
     selection.kinds.clone_from(&arguments.kinds);
     let json = arguments.reading.json;
-    let (mut newest, mut written) = (None, Ok(()));
-    source.reader().for_each(&selection, |record| {
-        if written.is_ok() {
-            newest = Some(follow::place(&record));
-            written = write(&record, json, output);
-        }
+    let mut newest = None;
+    let flow = source.reader().try_for_each(&selection, |record| {
+        newest = Some(follow::place(&record));
+        write(&record, json, output).map_or_else(ControlFlow::Break, ControlFlow::Continue)
     })?;
-    written?;
+    if let ControlFlow::Break(failure) = flow {
+        return Err(failure);
+    }
     if arguments.follow {
         output.flush()?;
         selection.after = newest;
