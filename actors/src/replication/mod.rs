@@ -3,8 +3,10 @@
 mod actor;
 pub mod postgres;
 mod postgres_connection;
+mod relay;
 pub mod redis;
 mod steps;
+pub mod stream;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
