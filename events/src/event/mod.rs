@@ -2,7 +2,7 @@
 //!
 //! A decision not to act is a fact too. Kinds are never reused; a payload that changes gets a new version, and
 //! old ones are brought up to it ([`upcast`]). A kind or version that this program does not know is kept as
-//! [`Event::Unknown`], never dropped.
+//! [`Event::Unknown`], never dropped. `docs/EVENTS.md` is made from this folder, and says how a payload may change.
 
 mod health;
 mod role;

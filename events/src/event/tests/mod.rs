@@ -1,9 +1,10 @@
-//! What keeps old events readable.
+//! What keeps old events readable, and `docs/EVENTS.md` true.
 //!
 //! After a change of payloads, `UPDATE_GOLDEN=1 cargo test -p interrex-events event` writes what has to be written:
-//! golden files that have not been shipped yet,.
+//! golden files that have not been shipped yet, and the page.
 
 mod golden;
+mod page;
 mod shape;
 mod sources;
 
