@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId, TimelineId,
-    cluster_events::Position,
+    ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
+    TimelineId, cluster_events::Position,
 };
 use interrex_projections::postgres::Rebuilt;
 use uuid::Uuid;
@@ -133,8 +133,8 @@ pub struct StreamState {
     pub heads: BTreeMap<NodeId, Head>,
     /// Changes of settings that are asked for, oldest first.
     pub requests: Vec<SettingsRequest>,
-    /// Projections that did not match and were rebuilt by this look, and how long it took.
-    pub rebuilt: Vec<(Rebuilt, Duration)>,
+    /// Projections that did not match and were rebuilt by this look, and how long that took, in milliseconds.
+    pub rebuilt: Vec<(Rebuilt, u64)>,
     /// Projections that are paused, by name.
     pub paused: Vec<String>,
 }

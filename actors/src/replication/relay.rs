@@ -6,7 +6,6 @@ use interrex_events::{
 
 use super::Servers;
 use crate::{
-    env::ms,
     messages::Append,
     node::{Fatal, Shared},
     ports::{Answer, NotRelayed, PortError, SettingsRequest, StreamState},
@@ -25,8 +24,11 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFa
     record_rebuilt(shared, &state);
     answer_requests(shared, &state.requests).await?;
     let me = shared.settings.me;
-    let mut facts =
-        StreamFacts { position: Some(state.position), paused: state.paused.clone(), ..StreamFacts::default() };
+    let mut facts = StreamFacts {
+        position: Some(state.position),
+        paused: state.paused.clone(),
+        ..StreamFacts::default()
+    };
     let mut heads = shared.journal.heads();
     heads.sort_by_key(|head| (head.node_id != me, head.node_id));
     for head in heads {
@@ -93,13 +95,13 @@ fn fork(me: NodeId, there: Head, here: Head) -> Option<JournalForked> {
 }
 
 fn record_rebuilt(shared: &Shared, state: &StreamState) {
-    for (rebuilt, took) in &state.rebuilt {
+    for (rebuilt, took_ms) in &state.rebuilt {
         let event = ProjectionRebuilt {
             projection: rebuilt.table.to_string(),
             version: rebuilt.table.version(),
             reason: rebuilt.reason.clone(),
             events: rebuilt.events,
-            took_ms: ms(*took),
+            took_ms: *took_ms,
         };
         shared.record(Draft::new(shared.epoch(), event));
     }

@@ -1,6 +1,6 @@
 //! The real `cluster_events`: one owned connection to the local PostgreSQL, and the projections kept beside it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
@@ -12,7 +12,10 @@ use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 use super::postgres_connection::connect;
-use crate::ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState};
+use crate::{
+    env::Env,
+    ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState},
+};
 
 /// When one statement is given up: rebuilding a projection of many years takes minutes.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(600);
@@ -41,6 +44,7 @@ struct Open {
 /// The adapter.
 pub struct LocalStream {
     settings: StreamSettings,
+    env: Arc<dyn Env>,
     /// Nothing after an error: the next call connects anew and asks what is there.
     open: Mutex<Option<Open>>,
 }
@@ -48,8 +52,8 @@ pub struct LocalStream {
 impl LocalStream {
     /// An adapter that connects when it is first asked.
     #[must_use]
-    pub fn new(settings: StreamSettings) -> Self {
-        Self { settings, open: Mutex::new(None) }
+    pub fn new(settings: StreamSettings, env: Arc<dyn Env>) -> Self {
+        Self { settings, env, open: Mutex::new(None) }
     }
 
     async fn connect(&self) -> Answer<Open> {
@@ -80,7 +84,8 @@ impl StreamPort for LocalStream {
             Some(open) => open,
             None => self.connect().await?,
         };
-        let state = look(&mut open).await.map_err(|error| failed("reading cluster_events", error))?;
+        let state =
+            look(&mut open, &*self.env).await.map_err(|error| failed("reading cluster_events", error))?;
         *slot = Some(open);
         Ok(state)
     }
@@ -103,10 +108,10 @@ impl StreamPort for LocalStream {
     }
 }
 
-async fn look(open: &mut Open) -> Result<StreamState, StoreError> {
-    let began = tokio::time::Instant::now();
+async fn look(open: &mut Open, env: &dyn Env) -> Result<StreamState, StoreError> {
+    let began = env.moment();
     let rebuilt = open.projector.mend(&mut open.client).await?;
-    let took = began.elapsed();
+    let took_ms = env.moment().ms_since(began);
     let client = &open.client;
     let (head, heads, requests, paused) = tokio::try_join!(
         cluster_events::stream_head(client),
@@ -114,7 +119,13 @@ async fn look(open: &mut Open) -> Result<StreamState, StoreError> {
         requests(client),
         postgres::paused(client),
     )?;
-    Ok(StreamState { position: head.position, heads, requests, rebuilt: rebuilt.into_iter().map(|rebuilt| (rebuilt, took)).collect(), paused })
+    Ok(StreamState {
+        position: head.position,
+        heads,
+        requests,
+        rebuilt: rebuilt.into_iter().map(|rebuilt| (rebuilt, took_ms)).collect(),
+        paused,
+    })
 }
 
 async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {

@@ -110,13 +110,14 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
 
 fn stream(config: &Config, password: Option<String>) -> LocalStream {
     let postgres = &config.postgres;
-    LocalStream::new(StreamSettings {
+    let settings = StreamSettings {
         host: postgres.host.clone(),
         port: postgres.port,
         user: postgres.user.clone(),
         password,
         database: postgres.database.clone(),
-    })
+    };
+    LocalStream::new(settings, Arc::new(SystemEnv))
 }
 
 /// The programs of the version that the data directory was made by, where Debian and others put them.
