@@ -13,7 +13,7 @@ use interrex_tests::{interrex, run};
 use crate::two_nodes;
 
 /// Runs the program to its end, which must come by itself.
-fn interrex_with(arguments: &[&str], environment: &[(&str, &str)]) -> Done<Output> {
+pub(crate) fn interrex_with(arguments: &[&str], environment: &[(&str, &str)]) -> Done<Output> {
     let mut command = Command::new("timeout");
     command.arg("30").arg(interrex()).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
     command.output().map_err(|error| SandboxError::failed("running interrex", error))
@@ -180,7 +180,12 @@ fn one_changed_byte_in_the_journal_is_named_with_its_event() {
         let at = bytes.windows(word.len()).rposition(|window| window == word).unwrap();
         bytes[at] = b'S';
         std::fs::write(&journal, &bytes).unwrap();
-        refuses(&sandbox, BETA, 4, &["is damaged", &format!("event {newest} of node 2"), "hash does not match"])?;
+        refuses(
+            &sandbox,
+            BETA,
+            4,
+            &["is damaged", &format!("event {newest} of node 2"), "hash does not match"],
+        )?;
         let verify = interrex_with(&["journal", "verify", "--journal", &journal.to_string_lossy()], &[])?;
         assert_eq!(verify.status.code(), Some(4));
         assert!(String::from_utf8_lossy(&verify.stdout).contains("hash does not match"));
