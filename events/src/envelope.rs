@@ -166,7 +166,7 @@ impl Record {
             correlation_id: self.correlation_id,
             causation_id: self.causation_id,
             actor: serde_json::from_str(&self.actor).unwrap_or_default(),
-            event: Event::read(&self.kind, &self.payload),
+            event: Event::read(&self.kind, self.schema_version, &self.payload),
         }
     }
 }
