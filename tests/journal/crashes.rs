@@ -35,12 +35,12 @@ fn every_acknowledged_event_survives_hundreds_of_kills_and_nothing_is_torn_or_do
         let journals = (crashes as usize).div_ceil(CRASHES_OF_A_JOURNAL);
         for _ in 0..journals {
             if side_by_side.len() == SIDE_BY_SIDE {
-                all.add(side_by_side.join_next().await.unwrap().unwrap()?);
+                all.add(&side_by_side.join_next().await.unwrap().unwrap()?);
             }
             side_by_side.spawn_local(crash_one_journal(rng.fork()));
         }
         while let Some(summary) = side_by_side.join_next().await {
-            all.add(summary.unwrap()?);
+            all.add(&summary.unwrap()?);
         }
         println!("{all:?}");
         assert!(all.crashes as u64 >= crashes);
@@ -101,7 +101,7 @@ fn assert_nothing_is_lost(said: &Said, acknowledged: &Acknowledged) {
 }
 
 impl Summary {
-    fn add(&mut self, other: Self) {
+    fn add(&mut self, other: &Self) {
         self.crashes += other.crashes;
         self.before_it_was_open += other.before_it_was_open;
         self.acknowledged += other.acknowledged;

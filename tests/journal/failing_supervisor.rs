@@ -64,6 +64,8 @@ async fn fails_and_goes_on(sandbox: &Sandbox, fault: Fault) -> Done<()> {
 /// The tracer writes on for a moment after the process has ended.
 fn is_whole(trace: &Path, pid: u32) -> Result<(), String> {
     let text = std::fs::read_to_string(trace).unwrap_or_default();
-    let ended = text.lines().any(|line| line.starts_with(&format!("{pid} +++ exited")));
+    let is_its_end =
+        |line: &str| line.strip_prefix(&pid.to_string()).is_some_and(|rest| rest.trim().starts_with("+++"));
+    let ended = text.lines().any(is_its_end);
     ended.then_some(()).ok_or_else(|| "it goes on".to_owned())
 }

@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
+mod answers;
 mod clocks;
 mod crashes;
 mod failing_disk;
 mod failing_supervisor;
+mod relayed;
 mod torn_log;
 mod writer;
 

@@ -7,6 +7,7 @@
 //! ```
 
 mod facts;
+mod relay;
 
 use std::{io::Write, path::PathBuf, process::ExitCode, rc::Rc, sync::Arc};
 
@@ -16,6 +17,8 @@ use interrex_actors::env::SystemEnv;
 use interrex_events::{Draft, Head, journal::Journal};
 use interrex_tests::journal_of_a_test;
 use tokio::task::{JoinSet, LocalSet};
+
+use self::relay::Relay;
 
 #[derive(Debug, Parser)]
 #[command(name = "journal-writer")]
@@ -44,11 +47,23 @@ fn write(arguments: &Arguments) -> Result<(), Failure> {
     let journal = Journal::open(&arguments.journal, journal_of_a_test(), Arc::new(SystemEnv))?;
     say("opened", &[journal.head()])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, append_side_by_side(Rc::new(journal), arguments))
+    LocalSet::new().block_on(&runtime, append_and_relay(&Rc::new(journal), arguments))
+}
+
+/// The relay goes on beside the appends, and sends the rest when they are done.
+async fn append_and_relay(journal: &Rc<Journal>, arguments: &Arguments) -> Result<(), Failure> {
+    let Some(mut relay) = Relay::from_environment(journal).await? else {
+        return append_side_by_side(journal, arguments).await;
+    };
+    tokio::select! {
+        appended = append_side_by_side(journal, arguments) => appended?,
+        failed = relay.follow() => failed?,
+    }
+    relay.catch_up().await
 }
 
 /// All tasks, until each has made its appends, or the first has failed.
-async fn append_side_by_side(journal: Rc<Journal>, arguments: &Arguments) -> Result<(), Failure> {
+async fn append_side_by_side(journal: &Rc<Journal>, arguments: &Arguments) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     for task in 0..arguments.tasks {
         let (journal, appends) = (journal.clone(), arguments.appends.unwrap_or(u64::MAX));
