@@ -99,10 +99,10 @@ fn ends_the_writer_for_good(fault: Fault) {
     });
 }
 
-/// A file system that is too small for what is appended, and grows before the next start: in a namespace of its
-/// own, which needs no rights. Where the machine refuses that, a full disk is made as above.
+/// A small file system, where something else takes the space and then gives it back: in a namespace of its own,
+/// which needs no rights. Where the machine refuses that, a full disk is made as above.
 #[test]
-fn a_file_system_that_is_really_full_ends_the_writer_and_more_space_lets_the_next_go_on() {
+fn a_file_system_that_is_really_full_ends_the_writer_and_freed_space_lets_the_next_go_on() {
     if !may_mount() {
         println!("this machine lets nobody mount without rights: strace makes the disk full");
         return ends_the_writer_for_good(LOG_FULL);
@@ -125,9 +125,10 @@ fn a_file_system_that_is_really_full_ends_the_writer_and_more_space_lets_the_nex
 
 const ON_A_SMALL_DISK: &str = r#"set -e
 disk=$1 writer=$2 kept=$3
-mount -t tmpfs -o size=400k tmpfs "$disk"
+mount -t tmpfs -o size=4m tmpfs "$disk"
+head -c 3600k /dev/zero >"$disk/ballast"
 "$writer" "$disk/journal.db" || echo $? >"$kept/code"
-mount -o remount,size=16m "$disk"
+rm "$disk/ballast"
 "$writer" "$disk/journal.db" --appends 12
 cp "$disk"/journal.db* "$kept"
 "#;
