@@ -207,8 +207,26 @@ impl JournalReader {
                 Err(found) => broken = Some(found),
             }
         }
+        if broken.is_none() {
+            self.assert_every_event_is_found()?;
+        }
         let heads = walks.values().map(ChainWalk::head).collect();
         Ok(Verification { events, heads, broken, newest_hlc })
+    }
+
+    /// The chains cover the events, and not the indexes that lead to them: one that skips an event, or has it at
+    /// another place, would tell another story.
+    fn assert_every_event_is_found(&self) -> Result<(), JournalError> {
+        let found = self.connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
+        match found.map_err(|error| JournalError::failed(&self.path, error))?.as_str() {
+            "ok" => Ok(()),
+            problem => Err(JournalError::failed(
+                &self.path,
+                format!(
+                    "it is damaged: {problem}; keep the file as evidence, and restore it from a copy or from a peer"
+                ),
+            )),
+        }
     }
 
     fn visit(
