@@ -47,6 +47,15 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         let stream = sandbox.psql(ALPHA, stream).await?;
         assert_eq!(stream.len(), records.len());
         assert!(stream.into_iter().eq(records.iter().map(in_words)), "the stream is not the journal");
+        let agreeing = "SELECT count(*) FROM interrex.projection_checkpoints AS checkpoint, interrex.stream_head AS head \
+                        WHERE state = 'live' AND checkpoint.pos = head.pos AND head_hash = head.hash";
+        assert_eq!(
+            sandbox.psql_value(ALPHA, agreeing).await?,
+            "3",
+            "a projection does not agree with the stream"
+        );
+        let lines = sandbox.psql_value(ALPHA, "SELECT count(*) FROM interrex.cluster_timeline").await?;
+        assert_eq!(lines, records.len().to_string());
         Ok(())
     });
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use interrex::cli::failure::Failure;
 use interrex_events::{
-    cluster_events,
+    Epoch, cluster_events,
     journal::{Journal, JournalReader},
 };
+use interrex_projections::postgres::Projector;
 use interrex_tests::{RELAY_TO, journal_of_a_test};
 use tokio_postgres::{Client, NoTls};
 
@@ -18,6 +19,7 @@ const PAGE: u32 = 50;
 /// What is behind the journal, and follows it.
 pub(crate) struct Relay {
     client: Client,
+    projector: Projector,
     reader: JournalReader,
 }
 
@@ -27,8 +29,10 @@ impl Relay {
         let Ok(server) = std::env::var(RELAY_TO) else { return Ok(None) };
         let (mut client, connection) = tokio_postgres::connect(&server, NoTls).await.map_err(failed)?;
         tokio::task::spawn_local(connection);
-        cluster_events::create_schema(&mut client).await.map_err(failed)?;
-        Ok(Some(Self { client, reader: journal.reader()? }))
+        cluster_events::migrate(&mut client).await.map_err(failed)?;
+        let mut projector = Projector::default();
+        projector.mend(&mut client).await.map_err(failed)?;
+        Ok(Some(Self { client, projector, reader: journal.reader()? }))
     }
 
     /// Sends for ever, until it fails.
@@ -43,12 +47,15 @@ impl Relay {
     pub(crate) async fn catch_up(&mut self) -> Result<(), Failure> {
         let node = journal_of_a_test().node_id;
         loop {
-            let sent = cluster_events::head(&self.client, node).await.map_err(failed)?;
-            let page = self.reader.page(node, sent.node_seq, PAGE)?;
+            let mut relay = cluster_events::Relay::begin(&mut self.client, Epoch(1)).await.map_err(failed)?;
+            let page = self.reader.page(node, relay.head_of(node).node_seq, PAGE)?;
             if page.is_empty() {
                 return Ok(());
             }
-            cluster_events::append(&mut self.client, &page).await.map_err(failed)?;
+            let appended = relay.append(&page).await.map_err(failed)?;
+            self.projector.project(&mut relay, &appended).await.map_err(failed)?;
+            let head = relay.commit().await.map_err(failed)?;
+            self.projector.committed(head);
         }
     }
 }
