@@ -64,6 +64,15 @@ pub enum Command {
                             interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'",
               after_long_help = kinds_explained())]
     Events(Events),
+    /// The events in a file, to be carried elsewhere, kept or handed to somebody.
+    ///
+    /// JSON Lines: a header, then each event exactly as it is stored and hashed, in the order of the story. Whoever
+    /// reads the file can check that nothing in it was changed, left out or cut off. Every command that takes
+    /// `--journal` reads such a file too. A damaged journal is not exported.
+    #[command(after_help = "Examples:\n  interrex export --output incident.jsonl.zst --since 24h\n  \
+                            interrex status --journal incident.jsonl.zst\n  \
+                            interrex export | gzip | ssh archive 'cat > alpha.jsonl.gz'")]
+    Export(Export),
     /// Failovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -126,7 +135,7 @@ pub struct Reading {
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE", conflicts_with = "journal")]
     pub config: Option<PathBuf>,
-    /// Read this journal alone, such as a copy from a lost server; nobody is asked.
+    /// Read this journal or export alone, such as a copy from a lost server; nobody is asked.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Print JSON: one document, or one object a line where there are many.
@@ -176,6 +185,23 @@ pub struct Events {
     pub reading: Reading,
 }
 
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file to write, compressed where it ends in .gz or .zst [default: -, standard output].
+    ///
+    /// It is written beside its place and moved there once it is whole. An older export of the same node is
+    /// replaced; any other file is left alone.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which part.
+    #[command(flatten)]
+    pub span: Span,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
 /// What to do with runs.
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
@@ -203,10 +229,11 @@ pub struct RunShow {
 pub enum JournalCommand {
     /// Check every event's hash and its link to the event before, and name the first bad one.
     ///
-    /// Nothing is changed. It also works beside a running supervisor.
-    #[command(
-        after_help = "Examples:\n  interrex journal verify\n  interrex journal verify --journal copy/journal.db"
-    )]
+    /// Nothing is changed. It also works beside a running supervisor, and then asks every supervisor how far its
+    /// copies go: a copy that goes further than this node's own journal, or tells another story, is an alarm.
+    #[command(after_help = "Examples:\n  interrex journal verify\n  \
+                            interrex journal verify --journal copy/journal.db\n  \
+                            interrex journal verify --journal incident.jsonl.zst")]
     Verify(Reading),
 }
 

@@ -3,7 +3,7 @@
 use std::{error::Error, io, path::PathBuf};
 
 use interrex_actors::node::Fatal;
-use interrex_events::journal::JournalError;
+use interrex_events::{export::ExportError, journal::JournalError};
 
 use super::exit::Exit;
 use crate::{config::ConfigError, daemon::DaemonError, demo::DemoError};
@@ -23,6 +23,18 @@ pub enum Failure {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// An export cannot be read.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A file holds no events.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A text names no event.
+    #[error("{0}")]
+    NoSuchEvent(String),
+    /// Somebody asked the program to end; what it had begun to write is removed.
+    #[error("interrupted: nothing was left behind half-written")]
+    Interrupted,
     /// A text names no run, or more than one.
     #[error("{0}")]
     NoSuchRun(String),
@@ -72,8 +84,12 @@ impl Failure {
                 Exit::ConfigurationWrong
             }
             Self::Journal(JournalError::InUse(_)) => Exit::InUse,
-            Self::Journal(_) | Self::Daemon(DaemonError::NotStored) => Exit::JournalUnusable,
-            Self::NoSuchRun(_) => Exit::NotFound,
+            Self::Journal(_)
+            | Self::Daemon(DaemonError::NotStored)
+            | Self::Export(_)
+            | Self::Unreadable(_) => Exit::JournalUnusable,
+            Self::NoSuchRun(_) | Self::NoSuchEvent(_) => Exit::NotFound,
+            Self::Interrupted => Exit::Interrupted,
             Self::Usage(_) => Exit::WrongUsage,
             Self::Daemon(DaemonError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
                 Exit::InUse

@@ -1,19 +1,22 @@
-//! The command line: parse, read, fold, show. What is shown is rebuilt from the journal at every call.
+//! The command line: parse, read, fold, show. What is shown is rebuilt from the events at every call.
 //!
 //! ```text
-//! arguments ─> source (configuration, journal) ─fold─> story ┐
-//!                  └─ live (GET /health, one second) ────────┴─> views ─> output
+//! arguments ─> source (configuration, store: journal or export) ─fold─> story ┐
+//!                  └─ live (GET /health, one second) ────────────────────────┴─> views ─> output
 //! ```
 
 pub mod arguments;
 pub mod exit;
 pub mod failure;
 mod follow;
+mod interrupt;
 mod live;
 mod output;
 mod outside;
+mod progress;
 mod sight;
 mod source;
+mod store;
 mod story;
 mod table;
 #[cfg(test)]
@@ -83,8 +86,9 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Nodes(reading) => views::nodes::show(&reading, outside, output),
         Command::Timeline(arguments) => views::timeline::show(&arguments, outside, output),
         Command::Events(arguments) => views::events::show(&arguments, outside, output),
+        Command::Export(arguments) => views::export::run(&arguments, outside, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
-        Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, output),
+        Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, outside, output),
     }
 }

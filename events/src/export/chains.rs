@@ -35,7 +35,8 @@ impl Chains {
         self.walks.get(&node).map_or(Head::empty(node), ChainWalk::head)
     }
 
-    fn heads(&self) -> Vec<Head> {
+    /// The newest event of each node.
+    pub(super) fn heads(&self) -> Vec<Head> {
         self.walks.values().map(ChainWalk::head).collect()
     }
 }

@@ -14,7 +14,7 @@ use super::{
     packing::{Packing, unpacked},
     place,
 };
-use crate::{Broken, Hlc, NodeId, NodeSeq, Record};
+use crate::{Broken, Head, Hlc, NodeId, NodeSeq, Record};
 
 /// No event comes near it: whoever made a longer line wants this program's memory.
 const LONGEST_LINE: u64 = 64 << 20;
@@ -76,10 +76,10 @@ impl ExportReader {
         &self.header
     }
 
-    /// Line of the record that was read last; the header is line 1.
+    /// The newest event of each node that was read so far.
     #[must_use]
-    pub fn line(&self) -> u64 {
-        self.line
+    pub fn heads(&self) -> Vec<Head> {
+        self.chains.heads()
     }
 
     fn read(&mut self) -> Result<Option<Record>, ExportError> {

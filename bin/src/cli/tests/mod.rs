@@ -1,5 +1,6 @@
 //! Every view against a file in `golden/`, whole. `UPDATE_GOLDEN=1 cargo test -p interrex --lib cli` rewrites them.
 
+mod exports;
 pub(super) mod stream;
 
 use std::{

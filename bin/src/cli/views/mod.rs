@@ -2,6 +2,7 @@
 
 pub(super) mod config;
 pub(super) mod events;
+pub(super) mod export;
 pub(super) mod nodes;
 pub(super) mod run;
 pub(super) mod runs;
