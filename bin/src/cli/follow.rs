@@ -3,7 +3,7 @@
 use std::{io, os::fd::AsFd as _, time::Duration};
 
 use interrex_events::{
-    Hlc, NodeId, NodeSeq, Record,
+    Record,
     journal::{JournalReader, Selection},
 };
 use tokio::{io::Interest, net::unix::pipe::Sender};
@@ -12,11 +12,6 @@ use super::failure::Failure;
 
 /// How often the journal is looked at: fast enough for the eye, and nothing for the disk.
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// The place of an event in the story.
-pub(super) fn place(record: &Record) -> (Hlc, NodeId, NodeSeq) {
-    (record.hlc, record.node_id, record.node_seq)
-}
 
 /// Hands over every selected event that is recorded from now on, a batch at a time.
 pub(super) fn follow(
@@ -36,7 +31,7 @@ pub(super) fn follow(
         loop {
             let records = reader.read(&selection)?;
             if let Some(newest) = records.last() {
-                selection.after = Some(place(newest));
+                selection.after = Some(newest.place());
                 show(&records)?;
             }
             tokio::select! {

@@ -161,5 +161,5 @@ pub(super) fn is_selected(record: &Record, selection: &Selection) -> bool {
         && (selection.kinds.is_empty() || selection.kinds.contains(&record.kind))
         && begin.is_none_or(|begin| record.hlc >= begin)
         && end.is_none_or(|end| record.hlc < end)
-        && selection.after.is_none_or(|after| (record.hlc, record.node_id, record.node_seq) > after)
+        && selection.after.is_none_or(|after| record.place() > after)
 }

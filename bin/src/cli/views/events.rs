@@ -31,7 +31,7 @@ pub(in crate::cli) fn show(
     let json = arguments.reading.json;
     let mut newest = None;
     source.for_each(&selection, |record| {
-        newest = Some(follow::place(&record));
+        newest = Some(record.place());
         write(&record, json, output).map(ControlFlow::Continue)
     })?;
     if arguments.follow {
