@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{exit, when::When};
+use super::{exit, moment::Moment, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -42,13 +42,16 @@ pub enum Command {
     ///
     /// It asks every supervisor it can reach, for at most a second, and tells the rest from the journal.
     #[command(after_help = "Examples:\n  interrex status\n  interrex status --json | jq .health\n  \
-                            watch -n1 interrex status        # exit code 0: healthy, 6: not")]
-    Status(Reading),
+                            watch -n1 interrex status        # exit code 0: healthy, 6: not\n  \
+                            interrex status --at 03:12:00    # as it was then, by the events")]
+    Status(Looking),
     /// The table cluster_nodes: every node, its role and its servers.
     ///
     /// Rows marked `live` are what the node's supervisor says this moment; the others are from the journal.
-    #[command(after_help = "Example:\n  interrex nodes")]
-    Nodes(Reading),
+    #[command(
+        after_help = "Examples:\n  interrex nodes\n  interrex nodes --at 2/17    # as it was with that event"
+    )]
+    Nodes(Looking),
     /// What happened, one sentence an event, in the order of the story.
     ///
     /// The first thing to read after an incident, and to paste into its report.
@@ -141,6 +144,21 @@ pub struct Reading {
     /// Print JSON: one document, or one object a line where there are many.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `status` and `nodes`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Looking {
+    /// As it was at a moment, rebuilt from the events up to it; nobody is asked.
+    ///
+    /// A time (2027-01-15T08:00:00Z, 08:00:00 for today in UTC, 10m for so long ago), an event (2/17, as `interrex
+    /// events` prints it), a moment of the hybrid clock (2027-01-15T08:00:00.000Z+3, or its number), or a position
+    /// in cluster_events (3:1024; @12:30 where it looks like a time of day).
+    #[arg(long, value_name = "MOMENT")]
+    pub at: Option<Moment>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
 }
 
 /// Which part of the stream.

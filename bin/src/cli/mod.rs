@@ -11,6 +11,7 @@ pub mod failure;
 mod follow;
 mod interrupt;
 mod live;
+pub mod moment;
 mod output;
 mod outside;
 mod progress;
@@ -82,8 +83,8 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         }
         Command::Demo(options) => wiring::demo(options),
         Command::Config(ConfigCommand::Check(arguments)) => views::config::check(&arguments, output),
-        Command::Status(reading) => views::status::show(&reading, outside, output),
-        Command::Nodes(reading) => views::nodes::show(&reading, outside, output),
+        Command::Status(arguments) => views::status::show(&arguments, outside, output),
+        Command::Nodes(arguments) => views::nodes::show(&arguments, outside, output),
         Command::Timeline(arguments) => views::timeline::show(&arguments, outside, output),
         Command::Events(arguments) => views::events::show(&arguments, outside, output),
         Command::Export(arguments) => views::export::run(&arguments, outside, output),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use interrex_events::{
-    NodeId, Record,
+    NodeId, Place, Record,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
@@ -57,6 +57,18 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     /// The store.
     pub(super) store: Store,
+}
+
+/// What the stream said at a place.
+pub(super) struct Past<P> {
+    /// The state.
+    pub(super) folded: P,
+    /// How many events it is rebuilt from.
+    pub(super) events: u64,
+    /// The last of them.
+    pub(super) newest: Option<Record>,
+    /// The first event that came after the place.
+    pub(super) next: Option<Record>,
 }
 
 impl Source {
@@ -128,6 +140,22 @@ impl Source {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(projection)
+    }
+
+    /// Folds the stream up to a place, and the event at it.
+    pub(super) fn fold_up_to<P: Projection + Default>(&self, last: Place) -> Result<Past<P>, Failure> {
+        let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
+        self.whole(|record| {
+            if record.place() > last {
+                past.next = Some(record);
+                return Ok(ControlFlow::Break(()));
+            }
+            past.folded.apply(&record.open());
+            past.events += 1;
+            past.newest = Some(record);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(past)
     }
 
     /// Asks this node's supervisor and its peers' what they say of themselves; nobody where a journal is read alone.

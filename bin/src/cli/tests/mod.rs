@@ -2,6 +2,7 @@
 
 mod exports;
 pub(super) mod stream;
+mod time_travel;
 
 use std::{
     collections::BTreeMap,
