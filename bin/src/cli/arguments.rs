@@ -67,6 +67,19 @@ pub enum Command {
                             interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'",
               after_long_help = kinds_explained())]
     Events(Events),
+    /// How the state changed: old -> new, change by change, each with the event that made it.
+    ///
+    /// Who is main, the epoch, the columns of cluster_nodes, the runs and their steps. Events that changed nothing of
+    /// that are left out; `interrex timeline` tells them all.
+    #[command(after_help = "Examples:\n  interrex replay --from 03:10:00 --until 03:12:00\n  \
+                            interrex replay --from 2/11 --speed 1        # as it happened\n  \
+                            interrex replay --step --journal incident.jsonl.zst")]
+    Replay(Replay),
+    /// What is different between two moments: nodes, main, epoch, timeline, settings and runs.
+    #[command(after_help = "Examples:\n  interrex diff --at 03:10:00 --at 03:12:00\n  \
+                            interrex diff --at 1h        # since then\n  \
+                            interrex diff --at 2/11 --at 2/39 --journal beta.db")]
+    Diff(Diff),
     /// The events in a file, to be carried elsewhere, kept or handed to somebody.
     ///
     /// JSON Lines: a header, then each event exactly as it is stored and hashed, in the order of the story. Whoever
@@ -203,6 +216,40 @@ pub struct Events {
     pub reading: Reading,
 }
 
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Begin with this moment: a time, an event as NODE/SEQ, a moment of the hybrid clock, or EPOCH:POS [default: the
+    /// first event].
+    #[arg(long, value_name = "MOMENT")]
+    pub from: Option<Moment>,
+    /// End with this moment [default: the newest event].
+    #[arg(long, value_name = "MOMENT")]
+    pub until: Option<Moment>,
+    /// Wait for Enter before each change; q and Enter end it.
+    #[arg(long, conflicts_with = "speed")]
+    pub step: bool,
+    /// So many times as fast as it happened: 1 is as it was, 60 a minute in a second [default: all at once].
+    #[arg(long, value_name = "N", value_parser = speed)]
+    pub speed: Option<f64>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The two moments, in any order; with only one, the other is now.
+    ///
+    /// A time, an event as NODE/SEQ, a moment of the hybrid clock, or a position in cluster_events.
+    #[arg(long, value_name = "MOMENT", required = true)]
+    pub at: Vec<Moment>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
@@ -259,6 +306,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("write a number of seconds, from 0.1 to 3600".to_owned()),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (0.001..=1_000_000.0).contains(&speed) => Ok(speed),
+        _ => Err("write how many times as fast as it happened, from 0.001 to 1000000".to_owned()),
     }
 }
 

@@ -1,14 +1,13 @@
 //! Waiting for new events, until Ctrl-C or until nobody reads any more.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{io, time::Duration};
 
 use interrex_events::{
     Record,
     journal::{JournalReader, Selection},
 };
-use tokio::{io::Interest, net::unix::pipe::Sender};
 
-use super::failure::Failure;
+use super::{failure::Failure, waiting::nobody_reads};
 
 /// How often the journal is looked at: fast enough for the eye, and nothing for the disk.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -41,16 +40,4 @@ pub(super) fn follow(
             }
         }
     })
-}
-
-/// Ends when the reader of standard output is gone. On a quiet cluster no write would find that out for hours.
-async fn nobody_reads() {
-    // only watched, never written through; a file has no reader that could go away, and is refused here
-    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
-    if let Ok(stdout) = watched
-        && stdout.ready(Interest::ERROR).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
 }

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod arguments;
+mod changes;
 pub mod exit;
 pub mod failure;
 mod follow;
@@ -23,6 +24,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod views;
+mod waiting;
 pub mod when;
 mod wiring;
 
@@ -87,6 +89,8 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Nodes(arguments) => views::nodes::show(&arguments, outside, output),
         Command::Timeline(arguments) => views::timeline::show(&arguments, outside, output),
         Command::Events(arguments) => views::events::show(&arguments, outside, output),
+        Command::Replay(arguments) => views::replay::show(&arguments, outside, output),
+        Command::Diff(arguments) => views::diff::show(&arguments, outside, output),
         Command::Export(arguments) => views::export::run(&arguments, outside, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),

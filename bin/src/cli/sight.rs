@@ -79,11 +79,7 @@ impl Sight {
     fn back_then(source: &Source, moment: Moment, now: DateTime<Utc>) -> Result<Self, Failure> {
         let cut = moment.find(source, now)?;
         let past: Past<Story> = source.fold_up_to(cut.last)?;
-        let rebuilt = Rebuilt {
-            events: past.events,
-            newest_event: past.newest.as_ref().map(|event| format!("{}/{}", event.node_id, event.node_seq)),
-            note: note(&past, &cut, now),
-        };
+        let rebuilt = Rebuilt::of(&past, &cut, now);
         Ok(Self {
             now: cut.at,
             identity: source.identity(),
@@ -99,10 +95,7 @@ impl Sight {
         let moment = when::date_and_time_utc(self.now);
         match &self.rebuilt {
             None => moment,
-            Some(Rebuilt { events, newest_event: Some(newest), .. }) => {
-                format!("{moment} (rebuilt from {events} events, up to {newest})")
-            }
-            Some(_) => format!("{moment} (rebuilt from no event)"),
+            Some(rebuilt) => format!("{moment} ({})", rebuilt.in_words()),
         }
     }
 
@@ -160,8 +153,29 @@ impl Sight {
     }
 }
 
+impl Rebuilt {
+    /// From what a past moment was rebuilt.
+    pub(super) fn of<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Self {
+        let newest = past.newest.as_ref();
+        Self {
+            events: past.events,
+            newest_event: newest.map(|event| format!("{}/{}", event.node_id, event.node_seq)),
+            note: note(past, cut, now),
+        }
+    }
+
+    /// In a few words.
+    pub(super) fn in_words(&self) -> String {
+        match &self.newest_event {
+            Some(newest) if self.events == 1 => format!("rebuilt from one event, {newest}"),
+            Some(newest) => format!("rebuilt from {} events, up to {newest}", self.events),
+            None => "rebuilt from no event".to_owned(),
+        }
+    }
+}
+
 /// Before the first event nothing is known, and after the newest one nothing more.
-fn note(past: &Past<Story>, cut: &Cut, now: DateTime<Utc>) -> Option<String> {
+fn note<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Option<String> {
     let at = |event: &Record| when::date_and_time_utc(event.recorded_at);
     match (&past.newest, &past.next) {
         (None, None) => Some("nothing was ever recorded here".to_owned()),

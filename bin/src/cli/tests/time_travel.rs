@@ -55,3 +55,52 @@ fn moments_outside_of_the_story_are_answered_too() {
     let (_, empty) = empty.show("status --at 1s --journal @beta.db", Style::default());
     assert!(empty.ends_with("nothing was ever recorded here\n"), "{empty}");
 }
+
+#[test]
+fn a_replay_shows_what_changed_and_why() {
+    let stage = Stage::failed_over();
+    stage.golden("replay.txt", "replay --journal @beta.db", Exit::Fine);
+    stage.golden("replay-part.txt", "replay --from 2/25 --until 08:10:05.170 --journal @beta.db", Exit::Fine);
+    stage.golden(
+        "replay-part.jsonl",
+        "replay --json --from 2/25 --until 2/27 --journal @beta.db",
+        Exit::Fine,
+    );
+    let (_, nothing) = stage.show("replay --from 2/9 --until 2/9 --journal @beta.db", Style::default());
+    assert_eq!(nothing, "0 of 1 events changed something.\n");
+    let reversed = stage.fail("replay --from 2/9 --until 2/8 --journal @beta.db");
+    assert_eq!(reversed.exit(), Exit::WrongUsage);
+}
+
+#[test]
+fn a_replay_takes_the_time_that_is_asked_for() {
+    let stage = Stage::failed_over();
+    stage.show("replay --speed 10 --from 2/10 --until 2/13 --journal @beta.db", Style::default());
+    let waits: Vec<u128> = stage.waits.borrow().iter().map(std::time::Duration::as_micros).collect();
+    assert_eq!(waits, [505_000, 100, 900]);
+}
+
+#[test]
+fn a_replay_goes_on_at_each_enter_and_ends_at_q() {
+    let stage = Stage::failed_over();
+    let line = "replay --step --json --journal @beta.db";
+    let refused = stage.fail(line);
+    assert!(refused.to_string().contains("standard input is no terminal"), "{refused}");
+    stage.enters.set(Some(2));
+    let mut bytes = Vec::new();
+    run(stage.parse(line).command, &stage, &mut Output::to(&mut bytes, Style::default()));
+    assert_eq!(String::from_utf8(bytes).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn what_is_different_between_two_moments() {
+    let stage = Stage::set(NOON, |author| author.quiet_morning().death_of_main().new_main());
+    stage.golden("diff.txt", "diff --at 08:05 --at 08:10:05.700 --journal @beta.db", Exit::Fine);
+    stage.golden("diff.json", "diff --json --at 2/31 --at 2/24 --journal @beta.db", Exit::Fine);
+    stage.golden("diff-run.txt", "diff --at 2/24 --journal @beta.db", Exit::Fine);
+    stage.golden("diff-beginning.txt", "diff --at 07:00 --at 08:00:00 --journal @beta.db", Exit::Fine);
+    let (_, same) = stage.show("diff --at 2/39 --at 12:00 --journal @beta.db", Style::default());
+    assert!(same.contains("Nothing is different.") && same.contains("none between the two"), "{same}");
+    let three = stage.fail("diff --at 1h --at 2h --at 3h --journal @beta.db");
+    assert_eq!(three.exit(), Exit::WrongUsage);
+}

@@ -1,9 +1,11 @@
 //! What each command shows.
 
 pub(super) mod config;
+pub(super) mod diff;
 pub(super) mod events;
 pub(super) mod export;
 pub(super) mod nodes;
+pub(super) mod replay;
 pub(super) mod run;
 pub(super) mod runs;
 pub(super) mod status;
@@ -12,7 +14,9 @@ pub(super) mod verify;
 
 use interrex_events::journal::Selection;
 
-use super::{arguments::Span, failure::Failure, outside::Outside, source::Source, story::Story};
+use super::{
+    arguments::Span, failure::Failure, moment::Moment, outside::Outside, source::Source, story::Story,
+};
 
 /// The part of the stream that the arguments mean.
 fn selection(span: &Span, source: &Source, outside: &dyn Outside) -> Result<Selection, Failure> {

@@ -95,8 +95,8 @@ fn sentence(entry: &Entry) -> Cell {
         Level::Notice => Tone::Strong,
         Level::Alarm => Tone::Bad,
     };
-    match &entry.actor {
-        Some(actor) => Cell::toned(tone, format!("{} (by {actor})", entry.text)),
-        None => Cell::toned(tone, &entry.text),
-    }
+    let by = entry.actor.as_ref().map(|actor| format!(" (by {actor})")).unwrap_or_default();
+    // an old main's last words: nobody acted on them, for nobody else knew them at the time
+    let later = if entry.learned_later { " (learned later)" } else { "" };
+    Cell::toned(tone, format!("{}{by}{later}", entry.text))
 }
