@@ -89,6 +89,13 @@ pub enum Command {
                             interrex status --journal incident.jsonl.zst\n  \
                             interrex export | gzip | ssh archive 'cat > alpha.jsonl.gz'")]
     Export(Export),
+    /// An export back into a journal, checked on the way.
+    ///
+    /// The journal is made, or what it lacks is added to it. Nothing is changed if the export does not continue what
+    /// is there: a gap, or another event at the same place, is named. A journal that a supervisor uses is left alone.
+    #[command(after_help = "Examples:\n  interrex import incident.jsonl.zst --journal /tmp/incident.db\n  \
+                            ssh alpha interrex export | interrex import - --journal alpha.db")]
+    Import(Import),
     /// Failovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -265,6 +272,20 @@ pub struct Export {
     /// From where.
     #[command(flatten)]
     pub reading: Reading,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The export, or another journal; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The journal to make, or to add to.
+    #[arg(long, value_name = "NEW.db")]
+    pub journal: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with runs.

@@ -26,9 +26,9 @@ pub enum Failure {
     /// An export cannot be read.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// A file holds no events.
+    /// A file holds no events, or not those that it should.
     #[error("{0}")]
-    Unreadable(String),
+    Unusable(String),
     /// A text names no event.
     #[error("{0}")]
     NoSuchEvent(String),
@@ -84,10 +84,9 @@ impl Failure {
                 Exit::ConfigurationWrong
             }
             Self::Journal(JournalError::InUse(_)) => Exit::InUse,
-            Self::Journal(_)
-            | Self::Daemon(DaemonError::NotStored)
-            | Self::Export(_)
-            | Self::Unreadable(_) => Exit::JournalUnusable,
+            Self::Journal(_) | Self::Daemon(DaemonError::NotStored) | Self::Export(_) | Self::Unusable(_) => {
+                Exit::JournalUnusable
+            }
             Self::NoSuchRun(_) | Self::NoSuchEvent(_) => Exit::NotFound,
             Self::Interrupted => Exit::Interrupted,
             Self::Usage(_) => Exit::WrongUsage,

@@ -92,6 +92,7 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Replay(arguments) => views::replay::show(&arguments, outside, output),
         Command::Diff(arguments) => views::diff::show(&arguments, outside, output),
         Command::Export(arguments) => views::export::run(&arguments, outside, output),
+        Command::Import(arguments) => views::import::run(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
         Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, outside, output),

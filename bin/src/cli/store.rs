@@ -59,7 +59,7 @@ impl Store {
             return Ok(Self::Export { path: path.to_owned(), header });
         }
         JournalReader::open(path).map(Self::Journal).map_err(|error| match error {
-            JournalError::Failed { detail, .. } if detail.contains("not a database") => Failure::Unreadable(format!(
+            JournalError::Failed { detail, .. } if detail.contains("not a database") => Failure::Unusable(format!(
                 "{} is neither a journal nor an export: it is no SQLite file, and does not begin as JSON, gzip or zstd",
                 path.display()
             )),

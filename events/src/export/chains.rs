@@ -76,6 +76,12 @@ impl Survey {
         Ok(())
     }
 
+    /// For each node, what its first event is chained to.
+    #[must_use]
+    pub fn begins(&self) -> Vec<Head> {
+        self.begins.values().copied().collect()
+    }
+
     /// Events so far.
     #[must_use]
     pub fn events(&self) -> u64 {
@@ -98,7 +104,7 @@ impl Survey {
             exported_at,
             events: self.events,
             part: self.part.clone(),
-            begins: self.begins.values().copied().collect(),
+            begins: self.begins(),
             heads: self.chains.heads(),
         }
     }

@@ -4,6 +4,7 @@ use interrex_events::journal::{JournalReader, Selection};
 
 use super::*;
 
+const NOON: i64 = 4 * 3_600_000;
 const FILES: [&str; 3] = ["story.jsonl", "story.jsonl.gz", "story.jsonl.zst"];
 
 fn records(journal: &Path) -> Vec<interrex_events::Record> {
@@ -124,6 +125,95 @@ fn what_is_neither_a_journal_nor_an_export_is_refused() {
     stage.answer("export --journal @beta.db --output @beta.jsonl");
     let follow = stage.fail("events --follow --journal @beta.jsonl");
     assert!(follow.to_string().contains("is an export, and nothing is added to it"), "{follow}");
+}
+
+#[test]
+fn an_export_becomes_the_same_journal_again() {
+    let stage = Stage::failed_over();
+    for file in FILES {
+        stage.answer(&format!("export --journal @beta.db --output @{file}"));
+        let made = stage.answer(&format!("import @{file} --journal @{file}.db"));
+        assert_eq!(made, format!("FOLDER/{file}.db: made, with 39 events, up to 2/39\n"));
+        assert_eq!(records(&stage.path(&format!("{file}.db"))), records(&stage.path("beta.db")));
+        let again = stage.answer(&format!("import @{file} --journal @{file}.db"));
+        assert_eq!(again, format!("FOLDER/{file}.db: nothing was missing\n"));
+    }
+    stage.golden("import.json", "import --json @story.jsonl --journal @story.jsonl.db", Exit::Fine);
+    let left = std::fs::read_dir(stage.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with(".interrex")));
+}
+
+#[test]
+fn a_journal_with_copies_of_its_peers_is_carried_whole() {
+    let stage = Stage::failed_over();
+    Author::of(&stage.path("alpha.db"), ALPHA).return_of_the_old_main();
+    let of_alpha = records(&stage.path("alpha.db"));
+    Author::of(&stage.path("beta.db"), BETA).learns(of_alpha, Epoch(2));
+    let said = stage.answer("export --journal @beta.db --output @both.jsonl.zst");
+    assert!(said.contains("43 events of node 2's store, up to 1/4 and 2/39"), "{said}");
+    stage.answer("import @both.jsonl.zst --journal @again.db");
+    assert_eq!(records(&stage.path("again.db")), records(&stage.path("beta.db")));
+    stage.golden("timeline-learned-later.txt", "timeline --journal @again.db --since 08:11:00", Exit::Fine);
+    stage.golden("verify-both.txt", "journal verify --journal @both.jsonl.zst", Exit::Fine);
+}
+
+#[test]
+fn what_a_journal_lacks_is_added_and_nothing_else() {
+    let stage = Stage::failed_over();
+    stage.answer("export --journal @beta.db --output @morning.jsonl --until 08:05:00");
+    stage.answer("export --journal @beta.db --output @rest.jsonl.gz --since 08:05:00");
+    let gap = stage.fail("import @rest.jsonl.gz --journal @new.db");
+    assert_eq!(gap.exit(), Exit::JournalUnusable);
+    assert!(gap.to_string().starts_with("events 1 to 9 of node 2 are missing: they are neither in"), "{gap}");
+    assert!(!stage.path("new.db").exists());
+    stage.answer("import @morning.jsonl --journal @new.db");
+    let added = stage.answer("import @rest.jsonl.gz --journal @new.db");
+    assert_eq!(added, "FOLDER/new.db: 30 events added, 0 were there already, up to 2/39\n");
+    assert_eq!(records(&stage.path("new.db")), records(&stage.path("beta.db")));
+    assert!(stage.answer("import @beta.db --journal @new.db").ends_with("nothing was missing\n"));
+}
+
+#[test]
+fn an_import_that_does_not_fit_changes_nothing() {
+    let stage = Stage::failed_over();
+    stage.answer("export --journal @beta.db --output @beta.jsonl");
+    Author::of(&stage.path("other.db"), BETA).bad_day();
+    let before = records(&stage.path("other.db"));
+    let fork = stage.fail("import @beta.jsonl --journal @other.db");
+    assert_eq!(fork.exit(), Exit::JournalUnusable);
+    assert!(fork.to_string().contains("event 1 of node 2 is"), "{fork}");
+    assert_eq!(records(&stage.path("other.db")), before);
+    Author::of(&stage.path("alpha.db"), ALPHA);
+    let stranger = stage.fail("import @beta.jsonl --journal @alpha.db");
+    assert!(stranger.to_string().contains("belongs to node 1 of cluster"), "{stranger}");
+    let used = Author::of(&stage.path("beta.db"), BETA);
+    stage.answer("export --journal @beta.db --output @beta.jsonl");
+    assert!(stage.answer("import @beta.jsonl --journal @beta.db").ends_with("nothing was missing\n"));
+    drop(used);
+    stage.answer(&format!("export --journal @beta.db --run {} --output @run.jsonl", RUN.short()));
+    assert_eq!(stage.fail("import @run.jsonl --journal @new.db").exit(), Exit::WrongUsage);
+    let text = std::fs::read_to_string(stage.path("beta.jsonl")).unwrap();
+    std::fs::write(stage.path("beta.jsonl"), text.replace("all recei", "All recei")).unwrap();
+    assert_eq!(stage.fail("import @beta.jsonl --journal @new.db").exit(), Exit::JournalUnusable);
+    assert!(!stage.path("new.db").exists());
+}
+
+#[test]
+fn a_journal_in_use_is_left_alone() {
+    let stage = Stage::set(NOON, Author::quiet_morning);
+    stage.answer("export --journal @beta.db --output @morning.jsonl");
+    let rest = Stage::failed_over();
+    rest.answer("export --journal @beta.db --output @all.jsonl");
+    std::fs::copy(rest.path("all.jsonl"), stage.path("all.jsonl")).unwrap();
+    let used = Author::of(&stage.path("beta.db"), BETA);
+    let refused = stage.fail("import @all.jsonl --journal @beta.db");
+    assert_eq!(refused.exit(), Exit::InUse);
+    drop(used);
+    assert!(
+        stage
+            .answer("import @all.jsonl --journal @beta.db")
+            .contains("30 events added, 9 were there already")
+    );
 }
 
 /// A supervisor that holds these events of beta's journal, and of alpha's.

@@ -161,10 +161,7 @@ impl<'a> Job<'a> {
             source: Some(error.into()),
         };
         let interrupt = Interrupt::listen()?;
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
+        let folder = super::folder_of(path);
         let beside = tempfile::Builder::new().prefix(".interrex-export-").tempfile_in(folder);
         let written = self.write(beside.map_err(failed)?, Packing::named(path), || interrupt.check());
         let file: NamedTempFile = written.map_err(|failure| match failure {

@@ -4,6 +4,7 @@ pub(super) mod config;
 pub(super) mod diff;
 pub(super) mod events;
 pub(super) mod export;
+pub(super) mod import;
 pub(super) mod nodes;
 pub(super) mod replay;
 pub(super) mod run;
@@ -11,6 +12,8 @@ pub(super) mod runs;
 pub(super) mod status;
 pub(super) mod timeline;
 pub(super) mod verify;
+
+use std::path::Path;
 
 use interrex_events::journal::Selection;
 
@@ -33,4 +36,12 @@ fn selection(span: &Span, source: &Source, outside: &dyn Outside) -> Result<Sele
         None => None,
     };
     Ok(Selection { run, since, until, ..Selection::default() })
+}
+
+/// The folder in which a file is, or will be.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
 }
