@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Record, RunId, SettingsStamp, StepId, StepOutcome,
-    TimelineId,
+    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Record, RunId,
+    SettingsStamp, StepId, StepOutcome, TimelineId,
 };
 use interrex_projections::Run;
 use serde_json::{Map, Value};

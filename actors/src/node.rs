@@ -10,7 +10,8 @@ use std::{
 };
 
 use interrex_events::{
-    ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec, RedisStatus, Role,
+    ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec,
+    RedisStatus, Role,
     journal::{Journal, JournalError, Selection},
 };
 use interrex_projections::{Cluster, InStoryOrder, Projection, Taken};
@@ -21,8 +22,8 @@ use crate::{
     failover::policy::FailoverPolicy,
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured, Persisted,
-        ProbeEnded, RunStep, SettingsHeard, StepEnded, UndoEnded, UndoStep,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured,
+        Persisted, ProbeEnded, RunStep, SettingsHeard, StepEnded, UndoEnded, UndoStep,
     },
     report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
 };
@@ -474,7 +475,8 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     }
     if let Some(stream) = view.stream.as_ref().filter(|_| view.cluster.nodes.is_main(me)) {
         problems.extend(stream.problems.iter().map(|problem| format!("cluster_events: {problem}")));
-        problems.extend(stream.paused.iter().map(|name| format!("{name} is paused: it does not show what is")));
+        problems
+            .extend(stream.paused.iter().map(|name| format!("{name} is paused: it does not show what is")));
     }
     for (name, facts) in &view.dependents {
         if facts.status != DependentStatus::Ready {

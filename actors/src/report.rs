@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use interrex_events::{
-    ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus, Role, RunId,
-    SettingsStamp, StepId, TimelineId, cluster_events::Position,
+    ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus,
+    Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::NodeStatus;
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    rc::Rc, sync::Arc, time::Duration};
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
 use interrex_events::{ClockSkewObserved, Draft, Event, JournalForked, NodeId, StepOutcome};
@@ -16,7 +19,9 @@ use crate::{
     barrier,
     env::Moment,
     journal::{Belief, Taken, copies},
-    messages::{Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, SettingsHeard, StepReport},
+    messages::{
+        Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, SettingsHeard, StepReport,
+    },
     node::{Fatal, Shared},
     ports::PeersPort,
     report::NodeReport,
@@ -232,7 +237,6 @@ fn store_in_order(shared: &Shared) -> mpsc::Sender<Vec<Draft>> {
     });
     sender
 }
-
 
 impl Actor for HeartbeatActor {
     type Context = Context<Self>;

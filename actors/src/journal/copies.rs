@@ -7,12 +7,7 @@ use std::time::Duration;
 
 use interrex_events::{Head, JournalForked, JournalRestored, NodeId, NodeSeq, journal::JournalError};
 
-use crate::{
-    messages::KeepCopies,
-    node::Shared,
-    ports::PeersPort,
-    report::NodeReport,
-};
+use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, report::NodeReport};
 
 /// When one round with one peer is given up; the next heartbeat goes on.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);

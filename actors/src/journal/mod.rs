@@ -71,11 +71,7 @@ impl JournalActor {
         shared.lines.keep_copies.bind(address.clone().recipient());
     }
 
-    fn queue(
-        &self,
-        stored: Result<oneshot::Receiver<AppendResult>, JournalError>,
-        asker: Asker,
-    ) {
+    fn queue(&self, stored: Result<oneshot::Receiver<AppendResult>, JournalError>, asker: Asker) {
         let queued = stored.map_err(Fatal::Journal).and_then(|stored| {
             let sender = self.in_flight.as_ref().ok_or_else(overloaded)?;
             sender.try_send(InFlight { stored, asker }).map_err(|_| overloaded())

@@ -215,8 +215,9 @@ impl ReplicationActor {
             if serves(&shared) {
                 let late = || Err(PortError(format!("not done within {RELAY_LIMIT:?}")));
                 let relayed = tokio::time::timeout(RELAY_LIMIT, relay(&shared, &servers)).await;
-                let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| {
-                    StreamFacts { problems: vec![error.to_string()], ..StreamFacts::default() }
+                let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| StreamFacts {
+                    problems: vec![error.to_string()],
+                    ..StreamFacts::default()
                 });
                 shared.set_stream(facts);
             }

@@ -3,8 +3,8 @@
 mod actor;
 pub mod postgres;
 mod postgres_connection;
-mod relay;
 pub mod redis;
+mod relay;
 mod steps;
 pub mod stream;
 

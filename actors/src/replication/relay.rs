@@ -25,8 +25,11 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFa
     record_rebuilt(shared, &state);
     answer_requests(shared, &state.requests).await?;
     let me = shared.settings.me;
-    let mut facts =
-        StreamFacts { position: Some(state.position), paused: state.paused.clone(), ..StreamFacts::default() };
+    let mut facts = StreamFacts {
+        position: Some(state.position),
+        paused: state.paused.clone(),
+        ..StreamFacts::default()
+    };
     let mut heads = shared.journal.heads();
     heads.sort_by_key(|head| (head.node_id != me, head.node_id));
     for head in heads {

@@ -186,12 +186,12 @@ async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
         Ok(facts) => {
             let position = facts.position.map(|position| position.to_string()).unwrap_or_default();
             shared.set_stream(facts);
-            succeeded(format!("cluster_events, cluster_nodes and cluster_config name epoch {epoch}, at {position}"))
-                .with("position", position)
+            succeeded(format!(
+                "cluster_events, cluster_nodes and cluster_config name epoch {epoch}, at {position}"
+            ))
+            .with("position", position)
         }
-        Err(error) => {
-            succeeded(format!("cluster_events will follow: {error}")).with("position", Value::Null)
-        }
+        Err(error) => succeeded(format!("cluster_events will follow: {error}")).with("position", Value::Null),
     })
 }
 

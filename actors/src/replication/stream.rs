@@ -114,7 +114,13 @@ async fn look(open: &mut Open) -> Result<StreamState, StoreError> {
         requests(client),
         postgres::paused(client),
     )?;
-    Ok(StreamState { position: head.position, heads, requests, rebuilt: rebuilt.into_iter().map(|rebuilt| (rebuilt, took)).collect(), paused })
+    Ok(StreamState {
+        position: head.position,
+        heads,
+        requests,
+        rebuilt: rebuilt.into_iter().map(|rebuilt| (rebuilt, took)).collect(),
+        paused,
+    })
 }
 
 async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {

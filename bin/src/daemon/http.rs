@@ -133,7 +133,8 @@ async fn journal(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    let page = api.shared.journal.reader().and_then(|reader| reader.page(wanted.node, wanted.after, JOURNAL_PAGE));
+    let page =
+        api.shared.journal.reader().and_then(|reader| reader.page(wanted.node, wanted.after, JOURNAL_PAGE));
     match page {
         Ok(records) => answer(StatusCode::OK, within_limit(records)),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "journal_unreadable", error.to_string()),

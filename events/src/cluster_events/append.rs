@@ -26,8 +26,10 @@ pub async fn stream_head(client: &Client) -> Result<StreamHead, StoreError> {
 }
 
 fn head_of(row: &tokio_postgres::Row) -> Result<StreamHead, StoreError> {
-    let position =
-        Position { epoch: Epoch(row.get::<_, i64>(0).cast_unsigned()), pos: row.get::<_, i64>(1).cast_unsigned() };
+    let position = Position {
+        epoch: Epoch(row.get::<_, i64>(0).cast_unsigned()),
+        pos: row.get::<_, i64>(1).cast_unsigned(),
+    };
     Ok(StreamHead { position, hash: hash_from(NodeId(0), row.get(2))? })
 }
 
@@ -65,7 +67,8 @@ impl<'a> Relay<'a> {
     /// PostgreSQL failed, or the stream is a later main's already.
     pub async fn begin(client: &'a mut Client, epoch: Epoch) -> Result<Self, StoreError> {
         let transaction = client.transaction().await?;
-        let locked = transaction.query_one("SELECT epoch, pos, hash FROM interrex.stream_head FOR UPDATE", &[]);
+        let locked =
+            transaction.query_one("SELECT epoch, pos, hash FROM interrex.stream_head FOR UPDATE", &[]);
         let head = head_of(&locked.await?)?;
         if head.position.epoch > epoch {
             return Err(StoreError::OlderEpoch { found: head.position.epoch, epoch });
@@ -147,9 +150,7 @@ impl<'a> Relay<'a> {
         if !self.opens_epoch() || records.is_empty() {
             return Ok(records);
         }
-        let opens = |record: &&Record| {
-            matches!(record.open().event, crate::Event::EpochOpened(opened) if opened.epoch == self.epoch)
-        };
+        let opens = |record: &&Record| matches!(record.open().event, crate::Event::EpochOpened(opened) if opened.epoch == self.epoch);
         let place = records.iter().position(opens).ok_or(StoreError::EpochNotOpened(self.epoch))?;
         let opening = records.remove(place);
         records.insert(0, opening);
@@ -159,7 +160,8 @@ impl<'a> Relay<'a> {
     async fn compare(&self, known: &[&Record]) -> Result<(), StoreError> {
         let Some(first) = known.first() else { return Ok(()) };
         let places: Vec<i64> = known.iter().map(|record| record.node_seq.0.cast_signed()).collect();
-        let sql = "SELECT node_seq, hash FROM interrex.cluster_events WHERE node_id = $1 AND node_seq = ANY ($2)";
+        let sql =
+            "SELECT node_seq, hash FROM interrex.cluster_events WHERE node_id = $1 AND node_seq = ANY ($2)";
         let rows = self.transaction.query(sql, &[&node_column(first.node_id), &places]).await?;
         for row in rows {
             let node_seq = NodeSeq(row.get::<_, i64>(0).cast_unsigned());

@@ -87,7 +87,9 @@ pub enum StoreError {
     #[error("epoch {0} begins with its epoch_opened, which the journal does not hold")]
     EpochNotOpened(Epoch),
     /// The tables are a newer program's.
-    #[error("the schema interrex has version {found}, and this program knows versions up to {known}; use the newer program")]
+    #[error(
+        "the schema interrex has version {found}, and this program knows versions up to {known}; use the newer program"
+    )]
     NewerSchema {
         /// Version there.
         found: i32,

@@ -6,9 +6,7 @@ use futures_util::TryStreamExt as _;
 use tokio_postgres::{GenericClient, Row, types::ToSql};
 
 use super::{Position, StoreError, hash_from};
-use crate::{
-    Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Record, RunId,
-};
+use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Record, RunId};
 
 const COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, schema_version, run_id, \
     correlation_id, causation_id, actor::text, payload::text, prev_hash, hash, learned_in, position_epoch, pos";

@@ -31,7 +31,11 @@ impl Checkpoint {
 }
 
 /// Why a projection must be rebuilt, if it must. One that is paused stays so until somebody asks for it.
-pub(super) fn what_is_amiss(table: Table, checkpoint: Option<&Checkpoint>, head: StreamHead) -> Option<String> {
+pub(super) fn what_is_amiss(
+    table: Table,
+    checkpoint: Option<&Checkpoint>,
+    head: StreamHead,
+) -> Option<String> {
     let Some(checkpoint) = checkpoint else { return Some("it is new".to_owned()) };
     match checkpoint.state.as_str() {
         _ if checkpoint.version != table.version() => {
@@ -51,7 +55,10 @@ pub(super) fn what_is_amiss(table: Table, checkpoint: Option<&Checkpoint>, head:
 }
 
 /// Where a projection stands; nothing if it was never built.
-pub(super) async fn read(client: &impl GenericClient, table: Table) -> Result<Option<Checkpoint>, StoreError> {
+pub(super) async fn read(
+    client: &impl GenericClient,
+    table: Table,
+) -> Result<Option<Checkpoint>, StoreError> {
     let sql = "SELECT version, generation, epoch, pos, head_hash, state, problem \
                FROM interrex.projection_checkpoints WHERE projection = $1";
     let Some(row) = client.query_opt(sql, &[&table.name()]).await? else { return Ok(None) };
@@ -74,7 +81,8 @@ pub(super) async fn read(client: &impl GenericClient, table: Table) -> Result<Op
 /// # Errors
 /// PostgreSQL failed.
 pub async fn paused(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
-    let sql = "SELECT projection FROM interrex.projection_checkpoints WHERE state = 'paused' ORDER BY projection";
+    let sql =
+        "SELECT projection FROM interrex.projection_checkpoints WHERE state = 'paused' ORDER BY projection";
     Ok(client.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }
 
@@ -118,7 +126,10 @@ pub(super) async fn renew(
     let (version, generation) = (table.version().cast_signed(), generation.cast_signed());
     let hash = head.hash.as_bytes().as_slice();
     transaction
-        .execute(sql, &[&table.name(), &version, &generation, &epoch.0.cast_signed(), &pos.cast_signed(), &hash])
+        .execute(
+            sql,
+            &[&table.name(), &version, &generation, &epoch.0.cast_signed(), &pos.cast_signed(), &hash],
+        )
         .await?;
     Ok(())
 }

@@ -24,7 +24,11 @@ use interrex_events::{
 };
 use tokio_postgres::Client;
 
-pub use self::{checkpoint::{Checkpoint, paused}, rebuild::Rebuilt, tables::Table};
+pub use self::{
+    checkpoint::{Checkpoint, paused},
+    rebuild::Rebuilt,
+    tables::Table,
+};
 use crate::{Cluster, Entry, InStoryOrder, Taken};
 
 /// Events that one page of a rebuild holds in memory.
@@ -93,7 +97,12 @@ impl Projector {
                 Err(error) => {
                     checkpoint::pause(relay.transaction(), table, &error).await?;
                     let Position { epoch, pos } = before.position;
-                    paused.push(ProjectionPaused { projection: table.name().to_owned(), epoch, pos: pos + 1, error });
+                    paused.push(ProjectionPaused {
+                        projection: table.name().to_owned(),
+                        epoch,
+                        pos: pos + 1,
+                        error,
+                    });
                 }
             }
         }

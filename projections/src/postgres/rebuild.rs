@@ -32,7 +32,8 @@ pub(super) async fn rebuild(
         tables::create(&transaction, table, generation).await?;
         fresh.push((table, reason, old, generation));
     }
-    let wants_timeline = fresh.iter().find(|(table, ..)| *table == Table::Timeline).map(|(.., generation)| *generation);
+    let wants_timeline =
+        fresh.iter().find(|(table, ..)| *table == Table::Timeline).map(|(.., generation)| *generation);
     let (story, events) = fill(&transaction, wants_timeline).await?;
     let mut rebuilt = Vec::new();
     for (table, reason, old, generation) in fresh {

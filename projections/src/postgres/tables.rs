@@ -71,7 +71,9 @@ impl Table {
         match self {
             Self::Nodes | Self::Runs => String::new(),
             Self::Timeline => {
-                format!("CREATE INDEX ON {rows} (run_id, hlc) WHERE run_id IS NOT NULL; CREATE INDEX ON {rows} (level, hlc)")
+                format!(
+                    "CREATE INDEX ON {rows} (run_id, hlc) WHERE run_id IS NOT NULL; CREATE INDEX ON {rows} (level, hlc)"
+                )
             }
         }
     }
@@ -82,7 +84,11 @@ impl Table {
 }
 
 /// An empty table beside the one that readers see.
-pub(super) async fn create(transaction: &Transaction<'_>, table: Table, generation: u32) -> Result<(), StoreError> {
+pub(super) async fn create(
+    transaction: &Transaction<'_>,
+    table: Table,
+    generation: u32,
+) -> Result<(), StoreError> {
     let rows = table.rows(generation);
     // one of that name is left over from a program of another version
     let sql = format!("DROP TABLE IF EXISTS {rows} CASCADE; CREATE TABLE {rows} ({})", table.columns());
@@ -97,7 +103,8 @@ pub(super) async fn swap(
     old: Option<u32>,
 ) -> Result<(), StoreError> {
     let (name, rows) = (table.name(), table.rows(generation));
-    let drop = old.map(|old| format!("DROP TABLE IF EXISTS {} CASCADE;", table.rows(old))).unwrap_or_default();
+    let drop =
+        old.map(|old| format!("DROP TABLE IF EXISTS {} CASCADE;", table.rows(old))).unwrap_or_default();
     // a shape that changed cannot replace the view; whoever built upon it is told by its absence
     let sql = format!(
         "{indexes}; ANALYZE {rows};
@@ -165,7 +172,11 @@ macro_rules! column {
     };
 }
 
-async fn write_nodes(transaction: &Transaction<'_>, generation: u32, cluster: &Cluster) -> Result<(), StoreError> {
+async fn write_nodes(
+    transaction: &Transaction<'_>,
+    generation: u32,
+    cluster: &Cluster,
+) -> Result<(), StoreError> {
     let rows = Table::Nodes.rows(generation);
     let nodes: Vec<_> = cluster.nodes.nodes.values().collect();
     let epoch = cluster.nodes.epoch.0.cast_signed();

@@ -381,6 +381,8 @@ pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
         quorum: "none".to_owned(),
         run: None,
         journal_heads: Vec::new(),
+        stream: None,
+        settings: None,
         hlc: Hlc::from_wall_ms(at(0).timestamp_millis()),
         uptime_ms: 60_000,
         actors: BTreeMap::new(),
