@@ -3,12 +3,12 @@
 //! It shows any change, gap or swap inside a journal. It cannot show that the newest events were cut off:
 //! for that, heads travel in heartbeats, and peers will keep them.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{NodeId, NodeSeq, Record};
+use crate::{Hlc, NodeId, NodeSeq, Record, RecordRef};
 
 /// SHA-256 of an event; written in hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -63,14 +63,20 @@ impl<'de> Deserialize<'de> for ChainHash {
     }
 }
 
-/// Hashes fields so that no two different lists of fields give the same bytes: each has its length before it.
-#[derive(Default)]
-pub(crate) struct Digest(Sha256);
+/// Fields in a row, such that no two different lists of fields give the same bytes: each has its length before it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Preimage(Vec<u8>);
 
-impl Digest {
+impl Preimage {
+    /// Begins anew, in the same memory.
+    pub(crate) fn clear(&mut self) -> &mut Self {
+        self.0.clear();
+        self
+    }
+
     pub(crate) fn bytes(&mut self, field: &[u8]) -> &mut Self {
-        self.0.update((field.len() as u64).to_be_bytes());
-        self.0.update(field);
+        self.0.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(field);
         self
     }
 
@@ -85,8 +91,9 @@ impl Digest {
         }
     }
 
-    pub(crate) fn finish(self) -> ChainHash {
-        ChainHash(self.0.finalize().into())
+    /// One call over all of it: several times as fast as one for each field.
+    pub(crate) fn hash(&self) -> ChainHash {
+        ChainHash(Sha256::digest(&self.0).into())
     }
 }
 
@@ -122,22 +129,30 @@ pub struct Broken {
 }
 
 /// Walks the chain of one node, event by event.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct ChainWalk {
     head: Head,
+    /// The moment of the newest event, where it is known.
+    moment: Option<Hlc>,
 }
 
 impl ChainWalk {
     /// From the first event.
     #[must_use]
     pub fn from_genesis(node_id: NodeId) -> Self {
-        Self { head: Head::empty(node_id) }
+        Self::after(Head::empty(node_id))
     }
 
     /// From an event that is known: the next one follows it.
     #[must_use]
     pub fn after(head: Head) -> Self {
-        Self { head }
+        Self { head, moment: None }
+    }
+
+    /// Up to an event that was chained here.
+    #[must_use]
+    pub fn up_to(record: &Record) -> Self {
+        Self { head: record.as_head(), moment: Some(record.hlc) }
     }
 
     /// The newest event that was found sound.
@@ -146,13 +161,23 @@ impl ChainWalk {
         self.head
     }
 
+    /// When that was.
+    #[must_use]
+    pub fn moment(&self) -> Option<Hlc> {
+        self.moment
+    }
+
     /// Checks the next event.
     ///
     /// # Errors
-    /// What is wrong with it: a gap, a link to another predecessor, or content that its hash does not cover.
+    /// What is wrong with it: a gap, a link to another predecessor, content that its hash does not cover, or a
+    /// moment that is not after its predecessor's.
     pub fn step(&mut self, record: &Record) -> Result<(), Broken> {
-        let broken =
-            |problem: String| Err(Broken { node_id: record.node_id, node_seq: record.node_seq, problem });
+        self.step_with(&record.borrowed(), &mut Preimage::default())
+    }
+
+    fn step_with(&mut self, record: &RecordRef<'_>, scratch: &mut Preimage) -> Result<(), Broken> {
+        let broken = |problem: String| Err(record.broken(problem));
         let expected = self.head.node_seq.next();
         if record.node_id != self.head.node_id {
             return broken(format!("it is no event of node {}", self.head.node_id));
@@ -163,10 +188,38 @@ impl ChainWalk {
         if record.prev_hash != self.head.hash {
             return broken("it is chained to another predecessor than the one stored".to_owned());
         }
-        if record.computed_hash() != record.hash {
+        if record.computed_hash(scratch) != record.hash {
             return broken("its content is not what was recorded: the hash does not match".to_owned());
         }
-        self.head = record.as_head();
+        if Some(record.hlc) <= self.moment {
+            return broken("its moment is not after that of the event before it".to_owned());
+        }
+        *self = Self { head: record.as_head(), moment: Some(record.hlc) };
         Ok(())
+    }
+}
+
+/// Walks the chains of several nodes, whose events may come in turn.
+#[derive(Debug, Clone, Default)]
+pub struct ChainWalks {
+    walks: BTreeMap<NodeId, ChainWalk>,
+    /// What is hashed, in memory that is used again.
+    scratch: Preimage,
+}
+
+impl ChainWalks {
+    /// Checks the next event of its node.
+    ///
+    /// # Errors
+    /// As [`ChainWalk::step`].
+    pub fn step(&mut self, record: &RecordRef<'_>) -> Result<(), Broken> {
+        let walk =
+            self.walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
+        walk.step_with(record, &mut self.scratch)
+    }
+
+    /// The walk of each node.
+    pub fn walks(&self) -> impl Iterator<Item = &ChainWalk> {
+        self.walks.values()
     }
 }

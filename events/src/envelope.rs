@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    ClusterId, Epoch, Event, EventId, Hlc, NodeId, NodeSeq, RunId,
-    chain::{ChainHash, Digest, Head},
+    ClusterId, Epoch, Event, EventId, Hlc, NodeId, NodeSeq, RecordRef, RunId,
+    chain::{ChainHash, Head, Preimage},
 };
 
 /// A place in the story of all nodes: when by the hybrid clock, and by whom. Sorting by it gives story order.
@@ -115,27 +115,34 @@ pub struct Record {
 }
 
 impl Record {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn borrowed(&self) -> RecordRef<'_> {
+        RecordRef {
+            event_id: self.event_id,
+            cluster_id: self.cluster_id,
+            node_id: self.node_id,
+            node_seq: self.node_seq,
+            epoch: self.epoch,
+            hlc: self.hlc,
+            recorded_at: self.recorded_at,
+            kind: &self.kind,
+            schema_version: self.schema_version,
+            run_id: self.run_id,
+            correlation_id: self.correlation_id,
+            causation_id: self.causation_id,
+            actor: &self.actor,
+            payload: &self.payload,
+            prev_hash: self.prev_hash,
+            hash: self.hash,
+            learned_in: self.learned_in,
+        }
+    }
+
     /// The hash that the fields call for.
     #[must_use]
     pub fn computed_hash(&self) -> ChainHash {
-        let mut digest = Digest::default();
-        digest
-            .bytes(self.prev_hash.as_bytes())
-            .bytes(self.event_id.0.as_bytes())
-            .bytes(self.cluster_id.0.as_bytes())
-            .number(u64::from(self.node_id.0))
-            .number(self.node_seq.0)
-            .number(self.epoch.0)
-            .number(self.hlc.0.cast_unsigned())
-            .number(self.recorded_at.timestamp_millis().cast_unsigned())
-            .bytes(self.kind.as_bytes())
-            .number(u64::from(self.schema_version))
-            .optional(self.run_id.as_ref().map(|id| id.0.as_bytes().as_slice()))
-            .bytes(self.correlation_id.0.as_bytes())
-            .optional(self.causation_id.as_ref().map(|id| id.0.as_bytes().as_slice()))
-            .bytes(self.actor.as_bytes())
-            .bytes(self.payload.as_bytes());
-        digest.finish()
+        self.borrowed().computed_hash(&mut Preimage::default())
     }
 
     /// Its place in the story.
@@ -153,21 +160,7 @@ impl Record {
     /// The event as the program reads it.
     #[must_use]
     pub fn open(&self) -> Envelope {
-        Envelope {
-            event_id: self.event_id,
-            cluster_id: self.cluster_id,
-            node_id: self.node_id,
-            node_seq: self.node_seq,
-            epoch: self.epoch,
-            learned_in: self.learned_in,
-            hlc: self.hlc,
-            recorded_at: self.recorded_at,
-            run_id: self.run_id,
-            correlation_id: self.correlation_id,
-            causation_id: self.causation_id,
-            actor: serde_json::from_str(&self.actor).unwrap_or_default(),
-            event: Event::read(&self.kind, self.schema_version, &self.payload),
-        }
+        self.borrowed().open()
     }
 }
 

@@ -20,9 +20,11 @@ mod hlc;
 mod ids;
 #[cfg(feature = "journal")]
 pub mod journal;
+mod record_ref;
 
-pub use chain::{Broken, ChainHash, ChainWalk, Head};
+pub use chain::{Broken, ChainHash, ChainWalk, ChainWalks, Head};
 pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};
 pub use event::*;
 pub use hlc::{Hlc, HlcClock, TooFarAhead};
 pub use ids::{ClusterId, Epoch, EventId, Lsn, NodeId, NodeSeq, NotAnLsn, RunId, TimelineId};
+pub use record_ref::RecordRef;

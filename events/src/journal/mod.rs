@@ -11,8 +11,13 @@
 
 mod checkpoint;
 mod disk;
+mod migration;
+#[cfg(test)]
+mod migration_tests;
 mod read;
+mod row;
 mod schema;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -25,10 +30,9 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-pub use self::read::{JournalReader, Selection, Verification};
-pub(crate) use self::schema::RECORD_COLUMNS;
+pub use self::read::{JournalReader, Selection, Verification, Verify};
 use self::writer::Content;
-use crate::{Broken, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
+use crate::{Broken, ChainWalk, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
 
 /// What the journal asks of the outside: the wall clock and fresh ids. Only `actors::env` implements it for real.
 pub trait Stamp: Send + Sync {
@@ -245,13 +249,13 @@ impl Journal {
     #[must_use]
     pub fn head(&self) -> Head {
         let heads = self.queue.heads();
-        heads.get(&self.identity.node_id).copied().unwrap_or(Head::empty(self.identity.node_id))
+        heads.get(&self.identity.node_id).map_or(Head::empty(self.identity.node_id), ChainWalk::head)
     }
 
     /// The newest event on disk of every node whose events are here.
     #[must_use]
     pub fn heads(&self) -> Vec<Head> {
-        self.queue.heads().into_values().collect()
+        self.queue.heads().values().map(ChainWalk::head).collect()
     }
 }
 
@@ -285,8 +289,10 @@ fn inspect(path: &Path, identity: Identity) -> Result<Newest, JournalError> {
     if let Some(broken) = verification.broken {
         return Err(JournalError::Damaged { path: path.to_owned(), broken });
     }
-    let heads = verification.heads.into_iter().map(|head| (head.node_id, head)).collect();
-    Ok(Newest { heads, hlc: verification.newest_hlc })
+    let heads: writer::Heads = verification.chains.walks().map(|walk| (walk.head().node_id, *walk)).collect();
+    // a peer's clock may be years ahead: what this node records next comes after its own newest event
+    let hlc = heads.get(&identity.node_id).and_then(ChainWalk::moment).unwrap_or_default();
+    Ok(Newest { heads, hlc })
 }
 
 /// One supervisor per journal: an advisory lock on a file beside it, which the kernel drops with the process.

@@ -1,23 +1,21 @@
-//! Reading a journal: beside a running supervisor, or a file alone.
+//! Reading a journal: beside a running supervisor, or a file alone. Each call sees it as it stands at one moment.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::{
-    Identity, JournalError, RECORD_COLUMNS,
+    Identity, JournalError,
     schema::{APPLICATION_ID, SCHEMA_VERSION},
+    snapshot::{Snapshot, Unreadable},
 };
-use crate::{
-    Broken, ChainHash, ChainWalk, ClusterId, EventId, Head, Hlc, NodeId, NodeSeq, Place, Record, RunId,
-};
+use crate::{Broken, ChainWalk, ChainWalks, Head, Hlc, NodeId, NodeSeq, Place, Record, RecordRef, RunId};
 
 /// Which events to read, in story order `(hlc, node, seq)`.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +34,27 @@ pub struct Selection {
     pub after: Option<Place>,
 }
 
+impl Selection {
+    /// The first moment of it.
+    pub(super) fn begin(&self) -> Option<Hlc> {
+        self.since.map(|since| Hlc::from_wall_ms(since.timestamp_millis()))
+    }
+
+    /// The first moment after it.
+    pub(super) fn end(&self) -> Option<Hlc> {
+        self.until.map(|until| Hlc::from_wall_ms(until.timestamp_millis() + 1))
+    }
+}
+
+/// Whether the chains are checked while events are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Every event's hash, link and moment: half as fast, and nothing that was changed gets past it.
+    Chains,
+    /// Nothing: for a journal that was checked when it was opened.
+    Nothing,
+}
+
 /// What a walk over all chains of a journal found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verification {
@@ -45,9 +64,9 @@ pub struct Verification {
     pub heads: Vec<Head>,
     /// The first bad one, if any.
     pub broken: Option<Broken>,
-    /// The newest moment that this journal's own node recorded; a peer's clock may be years ahead.
+    /// The walks, to be gone on with.
     #[serde(skip)]
-    pub newest_hlc: Hlc,
+    pub(super) chains: ChainWalks,
 }
 
 /// A read-only connection to a journal.
@@ -58,7 +77,7 @@ pub struct JournalReader {
 }
 
 impl JournalReader {
-    /// Opens a journal, live or alone, without writing to it.
+    /// Opens a journal, live or alone, without writing to it. One of an older version is read as it is.
     ///
     /// # Errors
     /// The file is missing, is no journal, or is of a newer version.
@@ -77,10 +96,50 @@ impl JournalReader {
         self.identity
     }
 
-    /// Hands every selected event to `visit`, in story order.
+    /// Lends every selected event to `visit`, in story order, until `visit` breaks off. Nothing is copied: this is
+    /// how a journal of millions is read. It must not ask this reader for more meanwhile.
     ///
     /// # Errors
     /// The file cannot be read, or holds a row that is no event.
+    pub fn visit<B>(
+        &self,
+        selection: &Selection,
+        visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, JournalError> {
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        snapshot.story(selection, visit).map_err(|error| self.unreadable(error))
+    }
+
+    /// Lends every event to `visit`, in story order: of one node, or of all of them.
+    ///
+    /// # Errors
+    /// As [`Self::visit`]; and [`JournalError::Damaged`] before the first event that is not what was recorded.
+    pub fn visit_all(
+        &self,
+        node: Option<NodeId>,
+        verify: Verify,
+        mut visit: impl FnMut(&RecordRef<'_>),
+    ) -> Result<(), JournalError> {
+        let mut chains = ChainWalks::default();
+        let flow = self.visit(&Selection { node, ..Selection::default() }, |record| {
+            if verify == Verify::Chains
+                && let Err(broken) = chains.step(record)
+            {
+                return ControlFlow::Break(broken);
+            }
+            visit(record);
+            ControlFlow::Continue(())
+        })?;
+        match flow {
+            ControlFlow::Break(broken) => Err(self.damaged(broken)),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
+    /// Hands every selected event to `visit`, in story order.
+    ///
+    /// # Errors
+    /// As [`Self::visit`].
     pub fn for_each(&self, selection: &Selection, mut visit: impl FnMut(Record)) -> Result<(), JournalError> {
         self.try_for_each(selection, |record| {
             visit(record);
@@ -92,54 +151,19 @@ impl JournalReader {
     /// The same, until `visit` breaks off: whoever needs only the first events must not wait for all of them.
     ///
     /// # Errors
-    /// As [`Self::for_each`].
+    /// As [`Self::visit`].
     pub fn try_for_each<B>(
         &self,
         selection: &Selection,
         mut visit: impl FnMut(Record) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, JournalError> {
-        let mut conditions = vec!["1".to_owned()];
-        let mut values: Vec<rusqlite::types::Value> = Vec::new();
-        let mut add = |sql: String, value: Vec<rusqlite::types::Value>| {
-            conditions.push(sql);
-            values.extend(value);
-        };
-        if let Some(node) = selection.node {
-            add("node_id = ?".to_owned(), vec![i64::from(node.0).into()]);
-        }
-        if let Some(run) = selection.run {
-            add("run_id = ?".to_owned(), vec![run.to_string().into()]);
-        }
-        if !selection.kinds.is_empty() {
-            let places = vec!["?"; selection.kinds.len()].join(", ");
-            add(format!("kind IN ({places})"), selection.kinds.iter().cloned().map(Into::into).collect());
-        }
-        if let Some(since) = selection.since {
-            add("hlc >= ?".to_owned(), vec![Hlc::from_wall_ms(since.timestamp_millis()).0.into()]);
-        }
-        if let Some(until) = selection.until {
-            add("hlc < ?".to_owned(), vec![Hlc::from_wall_ms(until.timestamp_millis() + 1).0.into()]);
-        }
-        if let Some((hlc, node, seq)) = selection.after {
-            let place = vec![hlc.0.into(), i64::from(node.0).into(), seq.0.cast_signed().into()];
-            add("(hlc, node_id, node_seq) > (?, ?, ?)".to_owned(), place);
-        }
-        let sql = format!(
-            "SELECT {RECORD_COLUMNS} FROM cluster_events WHERE {} ORDER BY hlc, node_id, node_seq",
-            conditions.join(" AND ")
-        );
-        let mut flow = ControlFlow::Continue(());
-        self.visit(&sql, rusqlite::params_from_iter(values), |record| {
-            flow = visit(record);
-            flow.is_continue()
-        })?;
-        Ok(flow)
+        self.visit(selection, |record| visit(record.to_record()))
     }
 
     /// Every selected event, in story order.
     ///
     /// # Errors
-    /// As [`Self::for_each`].
+    /// As [`Self::visit`].
     pub fn read(&self, selection: &Selection) -> Result<Vec<Record>, JournalError> {
         let mut records = Vec::new();
         self.for_each(selection, |record| records.push(record))?;
@@ -149,69 +173,50 @@ impl JournalReader {
     /// One node's events after a place, at most `limit`, in that node's order.
     ///
     /// # Errors
-    /// As [`Self::for_each`].
+    /// As [`Self::visit`].
     pub fn page(&self, node: NodeId, after: NodeSeq, limit: u32) -> Result<Vec<Record>, JournalError> {
         let mut records = Vec::new();
-        let sql = format!(
-            "SELECT {RECORD_COLUMNS} FROM cluster_events WHERE node_id = ?1 AND node_seq > ?2 \
-             ORDER BY node_seq LIMIT ?3"
-        );
-        self.visit(&sql, (node.0, after.0.cast_signed(), limit), |record| {
-            records.push(record);
-            true
-        })?;
-        Ok(records)
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        let walked = snapshot.after(node, after, |record| {
+            if records.len() == limit as usize {
+                return ControlFlow::Break(());
+            }
+            records.push(record.to_record());
+            ControlFlow::Continue(())
+        });
+        walked.map(|_| records).map_err(|error| self.unreadable(error))
     }
 
-    /// Walks every chain in the file.
+    /// Walks every chain in the file, node by node.
     ///
     /// # Errors
     /// The file cannot be read at all. A bad event is no error of the walk: it is what the walk is for.
     pub fn verify(&self) -> Result<Verification, JournalError> {
-        let mut walks: BTreeMap<NodeId, ChainWalk> = BTreeMap::new();
+        let mut chains = ChainWalks::default();
         let mut events = 0;
-        let mut broken: Option<Broken> = None;
-        let mut newest_hlc = Hlc::default();
-        let mut last: Option<(NodeId, NodeSeq)> = None;
-        let failed = |error: rusqlite::Error| JournalError::failed(&self.path, error);
-        let sql = format!("SELECT {RECORD_COLUMNS} FROM cluster_events ORDER BY node_id, node_seq");
-        let mut statement = self.connection.prepare_cached(&sql).map_err(failed)?;
-        let mut rows = statement.query(()).map_err(failed)?;
-        while broken.is_none() {
-            let row = match rows.next() {
-                Ok(Some(row)) => row,
-                Ok(None) => break,
-                Err(error) if is_damage(&error) => {
-                    broken =
-                        Some(unreadable_after(last.unwrap_or((self.identity.node_id, NodeSeq(0))), &error));
-                    break;
-                }
-                Err(error) => return Err(failed(error)),
-            };
-            let record = match record(row) {
-                Ok(record) => record,
-                Err(error) => {
-                    broken = Some(unreadable_row(row, &error));
-                    break;
-                }
-            };
-            last = Some((record.node_id, record.node_seq));
-            let walk = walks.entry(record.node_id).or_insert_with(|| ChainWalk::from_genesis(record.node_id));
-            match walk.step(&record) {
+        let mut last = (self.identity.node_id, NodeSeq(0));
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        let walked = snapshot.chains(|record| {
+            last = (record.node_id, record.node_seq);
+            match chains.step(record) {
                 Ok(()) => {
                     events += 1;
-                    if record.node_id == self.identity.node_id {
-                        newest_hlc = newest_hlc.max(record.hlc);
-                    }
+                    ControlFlow::Continue(())
                 }
-                Err(found) => broken = Some(found),
+                Err(broken) => ControlFlow::Break(broken),
             }
-        }
+        });
+        let broken = match walked {
+            Ok(ControlFlow::Continue(())) => None,
+            Ok(ControlFlow::Break(broken)) | Err(Unreadable::Row(broken)) => Some(broken),
+            Err(Unreadable::File(error)) if is_damage(&error) => Some(unreadable_after(last, &error)),
+            Err(Unreadable::File(error)) => return Err(self.failed(&error)),
+        };
         if broken.is_none() {
             self.assert_every_event_is_found()?;
         }
-        let heads = walks.values().map(ChainWalk::head).collect();
-        Ok(Verification { events, heads, broken, newest_hlc })
+        let heads = chains.walks().map(ChainWalk::head).collect();
+        Ok(Verification { events, heads, broken, chains })
     }
 
     /// The chains cover the events, and not the indexes that lead to them: one that skips an event, or has it at
@@ -229,28 +234,28 @@ impl JournalReader {
         }
     }
 
-    fn visit(
-        &self,
-        sql: &str,
-        parameters: impl rusqlite::Params,
-        mut visit: impl FnMut(Record) -> bool,
-    ) -> Result<(), JournalError> {
-        let failed = |error: rusqlite::Error| JournalError::failed(&self.path, error);
-        let mut statement = self.connection.prepare_cached(sql).map_err(failed)?;
-        let mut rows = statement.query(parameters).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            if !visit(record(row).map_err(failed)?) {
-                break;
-            }
+    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+        JournalError::failed(&self.path, error)
+    }
+
+    fn damaged(&self, broken: Broken) -> JournalError {
+        JournalError::Damaged { path: self.path.clone(), broken }
+    }
+
+    fn unreadable(&self, unreadable: Unreadable) -> JournalError {
+        match unreadable {
+            Unreadable::Row(broken) => self.damaged(broken),
+            Unreadable::File(error) => self.failed(&error),
         }
-        Ok(())
     }
 }
 
 /// A journal in WAL mode wants its `-shm` file even for reading; where the folder is read-only there is no
 /// supervisor either, and the file can be read as one that nobody changes.
 fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    // the connection never leaves its reader, which is used by one thread at a time
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let probe = |connection: &Connection| {
         connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get::<_, i64>(0))
     };
@@ -303,34 +308,11 @@ fn read_identity(connection: &Connection, path: &Path) -> Result<Identity, Journ
     if found > SCHEMA_VERSION {
         return Err(JournalError::Newer { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
-    connection
-        .query_row("SELECT cluster_id, node_id FROM journal_identity", (), |row| {
-            Ok(Identity { cluster_id: ClusterId(parsed(row, 0)?), node_id: NodeId(row.get(1)?) })
-        })
-        .map_err(failed)
-}
-
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let number = |index: usize| row.get::<_, i64>(index).map(i64::cast_unsigned);
-    Ok(Record {
-        event_id: EventId(parsed(row, 0)?),
-        cluster_id: ClusterId(parsed(row, 1)?),
-        node_id: NodeId(row.get(2)?),
-        node_seq: NodeSeq(number(3)?),
-        epoch: crate::Epoch(number(4)?),
-        hlc: Hlc(row.get(5)?),
-        recorded_at: parsed(row, 6)?,
-        kind: row.get(7)?,
-        schema_version: row.get(8)?,
-        run_id: optional(row, 9)?.map(RunId),
-        correlation_id: EventId(parsed(row, 10)?),
-        causation_id: optional(row, 11)?.map(EventId),
-        actor: row.get(12)?,
-        payload: row.get(13)?,
-        prev_hash: hash(row, 14)?,
-        hash: hash(row, 15)?,
-        learned_in: crate::Epoch(number(16)?),
-    })
+    let (cluster, node): (String, u32) = connection
+        .query_row("SELECT cluster_id, node_id FROM journal_identity", (), |row| row.try_into())
+        .map_err(failed)?;
+    let cluster = cluster.parse().map_err(|error| JournalError::failed(path, error))?;
+    Ok(Identity { cluster_id: cluster, node_id: NodeId(node) })
 }
 
 /// Whether the file itself is damaged; any other error says nothing about what it holds.
@@ -341,38 +323,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// A row that is no event; where even its place is lost, that reads as 0/0.
-fn unreadable_row(row: &Row<'_>, error: &rusqlite::Error) -> Broken {
-    let node_id = NodeId(row.get(2).unwrap_or_default());
-    let node_seq = NodeSeq(row.get(3).map(i64::cast_unsigned).unwrap_or_default());
-    Broken { node_id, node_seq, problem: format!("it cannot be read: {error}") }
-}
-
 fn unreadable_after((node_id, node_seq): (NodeId, NodeSeq), error: &rusqlite::Error) -> Broken {
     let problem = format!("it cannot be read, and nothing after it: {error}");
     Broken { node_id, node_seq: node_seq.next(), problem }
-}
-
-fn unreadable(index: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
-}
-
-fn parsed<T>(row: &Row<'_>, index: usize) -> rusqlite::Result<T>
-where
-    T: std::str::FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.get(index)?;
-    text.parse().map_err(|error| unreadable(index, error))
-}
-
-fn optional(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<uuid::Uuid>> {
-    let text: Option<String> = row.get(index)?;
-    text.map(|text| text.parse().map_err(|error| unreadable(index, error))).transpose()
-}
-
-fn hash(row: &Row<'_>, index: usize) -> rusqlite::Result<ChainHash> {
-    let bytes: Vec<u8> = row.get(index)?;
-    ChainHash::from_slice(&bytes)
-        .ok_or_else(|| unreadable(index, std::io::Error::other("a hash has 32 bytes")))
 }

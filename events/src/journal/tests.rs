@@ -215,11 +215,44 @@ fn the_walk_names_the_event_that_cannot_be_read() {
     let path = folder.path().join("journal.db");
     filled(&path, 4);
     let connection = Connection::open(&path).unwrap();
-    let damage = "DROP TRIGGER cluster_events_no_update; UPDATE cluster_events SET recorded_at = 'x' WHERE node_seq = 3";
+    let damage = "DROP TRIGGER cluster_events_no_update; UPDATE cluster_events SET recorded_at = 1 << 62 WHERE node_seq = 3";
     connection.execute_batch(damage).unwrap();
     let broken = JournalReader::open(&path).unwrap().verify().unwrap().broken.unwrap();
     assert_eq!((broken.node_id, broken.node_seq), (NodeId(2), NodeSeq(3)));
     assert!(broken.problem.starts_with("it cannot be read: "), "{broken}");
+    let read = JournalReader::open(&path).unwrap().read(&Selection::default());
+    assert!(matches!(read, Err(JournalError::Damaged { broken: named, .. }) if named == broken));
+}
+
+#[test]
+fn an_event_whose_moment_is_not_after_its_predecessors_breaks_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = filled(&folder.path().join("journal.db"), 2);
+    let mut second = records[1].clone();
+    second.hlc = records[0].hlc;
+    second.hash = second.computed_hash();
+    let mut walk = ChainWalk::from_genesis(NodeId(2));
+    walk.step(&records[0]).unwrap();
+    assert!(walk.step(&second).unwrap_err().problem.contains("not after that of the event before it"));
+    walk.step(&records[1]).unwrap();
+}
+
+#[test]
+fn people_read_the_story_with_the_sqlite3_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    filled(&path, 2);
+    let connection = Connection::open(&path).unwrap();
+    let story: String = connection
+        .query_row(
+            "SELECT group_concat(time || ' ' || node_seq || ' ' || kind || ' ' || event_id, '\n') FROM story",
+            (),
+            |row| row.get(0),
+        )
+        .unwrap();
+    let (first, second) = story.split_once('\n').unwrap();
+    assert_eq!(first, "2027-01-15T08:00:00.000Z 1 supervisor_stopped 00000000000000000000000000000001");
+    assert!(second.starts_with("2027-01-15T08:00:00.000Z 2 "));
 }
 
 #[test]
@@ -364,6 +397,56 @@ proptest! {
             prop_assert_eq!(envelope.epoch, fact.epoch);
             prop_assert_eq!(envelope.causation_id, fact.caused_by.map(|lineage| lineage.causation_id));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// The merge of several nodes' journals, whole or cut anywhere, against a plain filter and sort.
+    #[test]
+    fn a_selection_is_a_filter_of_the_story(
+        steps in prop::collection::vec((1u32..=3, 0i64..3, any::<bool>()), 1..40),
+        cuts in prop::collection::vec((0usize..40, 0usize..40, prop::option::of(1u32..=4), any::<bool>()), 8),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let stamp = TestStamp::new();
+        let run = RunId(Uuid::from_u128(9));
+        let nodes = [1, 2, 3].map(|node| {
+            let of = Identity { node_id: NodeId(node), ..identity() };
+            Journal::open(&folder.path().join(format!("{node}.db")), of, stamp.clone()).unwrap()
+        });
+        let journal = Journal::open(&folder.path().join("all.db"), Identity { node_id: NodeId(9), ..identity() }, stamp.clone()).unwrap();
+        let mut all = Vec::new();
+        for (node, pause, in_run) in steps {
+            stamp.jump(TimeDelta::milliseconds(pause));
+            let fact = if in_run { draft("x").in_run(run) } else { draft("x") };
+            let records = append(&nodes[node as usize - 1], vec![fact]);
+            journal.store_copies(records.clone(), Epoch(1)).unwrap().blocking_recv().unwrap().unwrap();
+            all.extend(records);
+        }
+        all.sort_by_key(Record::place);
+        let reader = journal.reader().unwrap();
+        for (since, until, node, in_run) in cuts {
+            let at = |index: usize| all.get(index).map(|record| record.recorded_at);
+            let selection = Selection {
+                node: node.map(NodeId),
+                run: in_run.then_some(run),
+                since: at(since),
+                until: at(until),
+                after: all.get(since / 2).map(Record::place),
+                kinds: Vec::new(),
+            };
+            let wanted: Vec<_> = all.iter().filter(|record| {
+                selection.node.is_none_or(|node| record.node_id == node)
+                    && selection.run.is_none_or(|run| record.run_id == Some(run))
+                    && selection.since.is_none_or(|since| record.hlc.wall_ms() >= since.timestamp_millis())
+                    && selection.until.is_none_or(|until| record.hlc.wall_ms() <= until.timestamp_millis())
+                    && selection.after.is_none_or(|after| record.place() > after)
+            }).cloned().collect();
+            prop_assert_eq!(reader.read(&selection).unwrap(), wanted);
+        }
+        let first = all.iter().find(|record| record.node_id == NodeId(1)).cloned();
+        prop_assert_eq!(reader.page(NodeId(1), NodeSeq(0), 1).unwrap(), Vec::from_iter(first));
     }
 }
 

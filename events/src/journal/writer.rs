@@ -14,7 +14,7 @@ use chrono::{SubsecRound, Utc};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{AppendResult, Identity, JournalError, RECORD_COLUMNS, Stamp, checkpoint, disk};
+use super::{AppendResult, Identity, JournalError, Stamp, checkpoint, disk, row};
 use crate::{Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, Record};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
@@ -35,8 +35,8 @@ struct Request {
     answer: oneshot::Sender<AppendResult>,
 }
 
-/// The newest event of every journal held here.
-pub(super) type Heads = BTreeMap<NodeId, Head>;
+/// How far the chain of every journal held here goes.
+pub(super) type Heads = BTreeMap<NodeId, ChainWalk>;
 
 /// The way in to the writer thread.
 pub(super) struct Queue {
@@ -145,11 +145,11 @@ impl Writer {
 
     fn stamp_all(&self, drafts: &[Draft], heads: &mut Heads) -> Result<Vec<Record>, JournalError> {
         let me = self.identity.node_id;
-        let head = heads.entry(me).or_insert(Head::empty(me));
+        let walk = heads.entry(me).or_insert(ChainWalk::from_genesis(me));
         let mut records = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let record = self.record(draft, *head)?;
-            *head = record.as_head();
+            let record = self.record(draft, walk.head())?;
+            *walk = ChainWalk::up_to(&record);
             records.push(record);
         }
         Ok(records)
@@ -193,30 +193,10 @@ impl Writer {
         let mut events = 0;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut insert = transaction.prepare_cached(&format!(
-                "INSERT INTO cluster_events ({RECORD_COLUMNS}) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
-            ))?;
+            let mut insertion = transaction.prepare_cached(&row::insertion())?;
             for record in records {
-                events += insert.execute(rusqlite::params![
-                    record.event_id.to_string(),
-                    record.cluster_id.to_string(),
-                    record.node_id.0,
-                    record.node_seq.0.cast_signed(),
-                    record.epoch.0.cast_signed(),
-                    record.hlc.0,
-                    record.recorded_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-                    &record.kind,
-                    record.schema_version,
-                    record.run_id.map(|id| id.to_string()),
-                    record.correlation_id.to_string(),
-                    record.causation_id.map(|id| id.to_string()),
-                    &record.actor,
-                    &record.payload,
-                    record.prev_hash.as_bytes().as_slice(),
-                    record.hash.as_bytes().as_slice(),
-                    record.learned_in.0.cast_signed(),
-                ])?;
+                row::insert(&mut insertion, &record.borrowed())?;
+                events += 1;
             }
         }
         transaction.commit()?;
@@ -239,7 +219,7 @@ fn answer_all_with(
 /// Those of the copies that are not here yet, if they continue what is here; the heads then include them.
 fn continuing(records: Vec<Record>, learned_in: Epoch, heads: &mut Heads) -> Result<Vec<Record>, Broken> {
     let Some(node) = records.first().map(|record| record.node_id) else { return Ok(Vec::new()) };
-    let mut walk = ChainWalk::after(heads.get(&node).copied().unwrap_or(Head::empty(node)));
+    let mut walk = heads.get(&node).copied().unwrap_or(ChainWalk::from_genesis(node));
     let known = walk.head().node_seq;
     let mut new = Vec::with_capacity(records.len());
     for mut record in records.into_iter().filter(|record| record.node_seq > known) {
@@ -247,6 +227,6 @@ fn continuing(records: Vec<Record>, learned_in: Epoch, heads: &mut Heads) -> Res
         record.learned_in = learned_in.max(record.epoch);
         new.push(record);
     }
-    heads.insert(node, walk.head());
+    heads.insert(node, walk);
     Ok(new)
 }

@@ -1,0 +1,149 @@
+//! A row of `cluster_events`, to and from a record.
+//!
+//! Version 1 of the tables kept ids and times as texts, version 2 keeps them as bytes and milliseconds: a value
+//! says itself which it is, so one reader reads both.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{
+    Row, Statement, params,
+    types::{Type, Value, ValueRef},
+};
+use uuid::Uuid;
+
+use crate::{Broken, ChainHash, ClusterId, Epoch, EventId, Hlc, NodeId, NodeSeq, RecordRef, RunId};
+
+/// Every column, in the order of the tables: what most readers look at comes first.
+const COLUMNS: &str = "node_id, node_seq, hlc, recorded_at, epoch, kind, run_id, event_id, correlation_id, causation_id, \
+     schema_version, cluster_id, prev_hash, hash, learned_in, actor, payload";
+
+/// A version of the tables that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Ids and times are texts, and every event was learned in its own epoch.
+    One,
+    /// Ids are bytes, times are milliseconds.
+    Two,
+}
+
+impl Version {
+    /// The one with this number; newer ones were refused at the opening.
+    pub(super) fn of(number: i64) -> Self {
+        if number == 1 { Self::One } else { Self::Two }
+    }
+
+    /// The columns that [`read`] wants.
+    pub(super) fn columns(self) -> String {
+        match self {
+            Self::One => COLUMNS.replace("learned_in", "epoch"),
+            Self::Two => COLUMNS.to_owned(),
+        }
+    }
+
+    /// A run as a value to compare with.
+    pub(super) fn run(self, run: RunId) -> Value {
+        match self {
+            Self::One => Value::Text(run.to_string()),
+            Self::Two => Value::Blob(run.0.as_bytes().to_vec()),
+        }
+    }
+}
+
+/// The record in a row of [`Version::columns`].
+pub(super) fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<RecordRef<'a>> {
+    let counter = |column: usize| row.get(column).map(i64::cast_unsigned);
+    Ok(RecordRef {
+        node_id: NodeId(row.get(0)?),
+        node_seq: NodeSeq(counter(1)?),
+        hlc: moment(row)?,
+        recorded_at: time(row, 3)?,
+        epoch: Epoch(counter(4)?),
+        kind: text(row, 5)?,
+        run_id: optional_id(row, 6)?.map(RunId),
+        event_id: EventId(id(row, 7)?),
+        correlation_id: EventId(id(row, 8)?),
+        causation_id: optional_id(row, 9)?.map(EventId),
+        schema_version: row.get(10)?,
+        cluster_id: ClusterId(id(row, 11)?),
+        prev_hash: hash(row, 12)?,
+        hash: hash(row, 13)?,
+        learned_in: Epoch(counter(14)?),
+        actor: text(row, 15)?,
+        payload: text(row, 16)?,
+    })
+}
+
+/// The moment in such a row: all that a merge needs to know.
+pub(super) fn moment(row: &Row<'_>) -> rusqlite::Result<Hlc> {
+    row.get(2).map(Hlc)
+}
+
+/// What is wrong with a row that [`read`] cannot read; where even its place is lost, that reads as 0/0.
+pub(super) fn unreadable(row: &Row<'_>, error: &rusqlite::Error) -> Broken {
+    let node_id = NodeId(row.get(0).unwrap_or_default());
+    let node_seq = NodeSeq(row.get(1).map(i64::cast_unsigned).unwrap_or_default());
+    Broken { node_id, node_seq, problem: format!("it cannot be read: {error}") }
+}
+
+/// The statement that [`insert`] wants.
+pub(super) fn insertion() -> String {
+    let values = vec!["?"; COLUMNS.split(", ").count()].join(", ");
+    format!("INSERT INTO cluster_events ({COLUMNS}) VALUES ({values})")
+}
+
+/// Stores a record as a row.
+pub(super) fn insert(statement: &mut Statement<'_>, record: &RecordRef<'_>) -> rusqlite::Result<()> {
+    statement.execute(params![
+        record.node_id.0,
+        record.node_seq.0.cast_signed(),
+        record.hlc.0,
+        record.recorded_at.timestamp_millis(),
+        record.epoch.0.cast_signed(),
+        record.kind,
+        record.run_id.as_ref().map(|id| id.0.as_bytes()),
+        record.event_id.0.as_bytes(),
+        record.correlation_id.0.as_bytes(),
+        record.causation_id.as_ref().map(|id| id.0.as_bytes()),
+        record.schema_version,
+        record.cluster_id.0.as_bytes(),
+        record.prev_hash.as_bytes(),
+        record.hash.as_bytes(),
+        record.learned_in.0.cast_signed(),
+        record.actor,
+        record.payload,
+    ])?;
+    Ok(())
+}
+
+fn wrong(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
+    row.get_ref(column)?.as_str().map_err(|error| wrong(column, error))
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<DateTime<Utc>> {
+    match row.get_ref(column)? {
+        ValueRef::Integer(ms) => {
+            DateTime::from_timestamp_millis(ms).ok_or_else(|| wrong(column, format!("{ms} ms is no time")))
+        }
+        _ => text(row, column)?.parse().map_err(|error: chrono::ParseError| wrong(column, error)),
+    }
+}
+
+fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
+    optional_id(row, column)?.ok_or_else(|| wrong(column, "an id is missing"))
+}
+
+fn optional_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        ValueRef::Blob(bytes) => Uuid::from_slice(bytes).map(Some).map_err(|error| wrong(column, error)),
+        _ => text(row, column)?.parse().map(Some).map_err(|error: uuid::Error| wrong(column, error)),
+    }
+}
+
+fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<ChainHash> {
+    let bytes = row.get_ref(column)?.as_blob().map_err(|error| wrong(column, error))?;
+    ChainHash::from_slice(bytes).ok_or_else(|| wrong(column, "a hash has 32 bytes"))
+}
