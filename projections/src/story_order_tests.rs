@@ -24,7 +24,7 @@ fn evidence() -> Evidence {
     }
 }
 
-fn started(role: Role, main: u32, name: String) -> SupervisorStarted {
+fn started(role: Role, main: u32, name: &str) -> SupervisorStarted {
     let spec = |node: u32| NodeSpec {
         node: NodeId(node),
         name: format!("{name}{node}"),
@@ -36,7 +36,7 @@ fn started(role: Role, main: u32, name: String) -> SupervisorStarted {
         "auto_failover_enabled": true, "auto_failover_threshold_ms": 120_000, "probe_interval_ms": 5_000,
     });
     SupervisorStarted {
-        name: name.clone(),
+        name: name.to_owned(),
         version: String::new(),
         pid: 1,
         role,
@@ -94,7 +94,8 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
     });
     let before = ClusterSettings { auto_failover_enabled: true, auto_failover_threshold_ms: 1 };
     prop_oneof![
-        (role, NODES, "[a-z]{1,3}").prop_map(move |(role, main, name)| one(started(role, main, name).into())),
+        (role, NODES, "[a-z]{1,3}")
+            .prop_map(move |(role, main, name)| one(started(role, main, &name).into())),
         Just(one(SupervisorStopped { reason: String::new() }.into())),
         status.prop_map(move |status| {
             one(PostgresChanged { status, timeline: None, lsn: Some(Lsn(7)), detail: String::new() }.into())
