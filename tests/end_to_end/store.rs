@@ -60,6 +60,29 @@ fn verify(sandbox: &Sandbox, node: NodeId) -> Done<(Option<i32>, String)> {
     Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
+/// The cluster as the stream told it just before and just after the new epoch was opened, asked for by position.
+async fn reads_back_in_time(sandbox: &Sandbox) -> Done<()> {
+    let config = sandbox.node(BETA)?.config();
+    let config = config.to_string_lossy();
+    let ask = |arguments: &[&str]| -> Done<(Option<i32>, String)> {
+        let output = interrex_with(&[arguments, &["--config", &config]].concat(), &[])?;
+        let words = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&words).into_owned()))
+    };
+    let opened =
+        sandbox.psql_value(BETA, "SELECT min(pos) FROM cluster_events WHERE position_epoch = 2").await?;
+    let (code, before) = ask(&["nodes", "--at", &format!("1:{}", opened.parse::<u64>().unwrap() - 1)])?;
+    assert!(code == Some(0) && before.contains("main") && before.starts_with("Epoch 1"), "{before}");
+    let (code, after) = ask(&["nodes", "--at", &format!("2:{opened}")])?;
+    assert!(code == Some(0) && after.starts_with("Epoch 2"), "{after}");
+    let (code, words) = ask(&["nodes", "--at", &format!("1:{opened}")])?;
+    assert_eq!(code, Some(7), "{words}");
+    let (_, events) = ask(&["events", "--cluster-events", "--json"])?;
+    let count = sandbox.psql_value(BETA, "SELECT count(*) FROM cluster_events").await?;
+    assert!(events.lines().count() >= count.parse().unwrap());
+    Ok(())
+}
+
 #[test]
 fn every_node_holds_every_nodes_events_and_the_projections_agree_with_them() {
     run(async {
@@ -157,8 +180,9 @@ fn a_lossy_failover_loses_no_event_and_the_old_mains_last_words_are_learned_late
         for node in [ALPHA, BETA] {
             let (code, words) = verify(&sandbox, node)?;
             assert_eq!(code, Some(0), "{words}");
+            assert!(words.contains("cluster_events"), "{words}");
         }
-        Ok(())
+        reads_back_in_time(&sandbox).await
     });
 }
 
