@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, RunId, StepId, StepOutcome,
-    TimelineId,
+    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Record, RunId,
+    SettingsStamp, StepId, StepOutcome, TimelineId,
 };
 use interrex_projections::Run;
 use serde_json::{Map, Value};
@@ -20,6 +20,29 @@ use crate::{
 #[derive(Debug, Message)]
 #[rtype(result = "Result<NodeSeq, Gone>")]
 pub struct Append(pub Vec<Draft>);
+
+/// To the JournalActor: keep these events of one node, as that node recorded them. The answer is how many were
+/// new, once all are on disk, or why they are refused.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Result<usize, Refused>, Gone>")]
+pub struct KeepCopies(pub Vec<Record>);
+
+/// Copies that do not continue what is here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// To the HeartbeatActor: the settings that a peer says were changed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct SettingsHeard {
+    /// Who says so.
+    pub from: NodeId,
+    /// What shall hold.
+    pub settings: ClusterSettings,
+    /// By which change.
+    pub stamp: SettingsStamp,
+}
 
 /// From the JournalActor, to all who fold: these events are on disk. Every event comes once, in order.
 #[derive(Debug, Clone, Message)]

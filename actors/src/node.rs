@@ -10,10 +10,11 @@ use std::{
 };
 
 use interrex_events::{
-    ClusterId, Draft, Envelope, Epoch, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec, RedisStatus, Role,
+    ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec,
+    RedisStatus, Role,
     journal::{Journal, JournalError, Selection},
 };
-use interrex_projections::{Cluster, Projection};
+use interrex_projections::{Cluster, InStoryOrder, Projection, Taken};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -21,10 +22,10 @@ use crate::{
     failover::policy::FailoverPolicy,
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, Measured, Persisted,
-        ProbeEnded, RunStep, StepEnded, UndoEnded, UndoStep,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured,
+        Persisted, ProbeEnded, RunStep, SettingsHeard, StepEnded, UndoEnded, UndoStep,
     },
-    report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts},
+    report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
 };
 
 /// The actors, by name.
@@ -49,6 +50,12 @@ pub enum Fatal {
     /// The journal cannot be written or read any more.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// This node's journal has two continuations: whatever it says is doubtful.
+    #[error(
+        "{}; keep the journal as evidence and move it away: the next start takes this node's events back from a peer's copy",
+        .0.in_words()
+    )]
+    Forked(JournalForked),
     /// An actor fails again and again.
     #[error(
         "actor `{actor}` failed {restarts} times within {window_seconds} s, last: {reason}; the supervisor ends so that \
@@ -109,6 +116,8 @@ impl NodeSettings {
 pub struct Lines {
     /// To the JournalActor.
     pub append: Line<Append>,
+    /// To the JournalActor.
+    pub keep_copies: Line<KeepCopies>,
     /// To the HeartbeatActor.
     pub heartbeat_persisted: Line<Persisted>,
     /// To the HeartbeatActor.
@@ -117,6 +126,8 @@ pub struct Lines {
     pub probe_ended: Line<ProbeEnded>,
     /// To the HeartbeatActor.
     pub claim: Line<Claim>,
+    /// To the HeartbeatActor.
+    pub settings_heard: Line<SettingsHeard>,
     /// To the HeartbeatActor.
     pub close_windows: Line<CloseWindows>,
     /// To the HeartbeatActor, which holds the lease: the step `win_epoch`.
@@ -152,10 +163,12 @@ impl Default for Lines {
         let to = |actor: &str| dropped.get(actor).cloned().unwrap_or_default();
         Self {
             append: Line::new(to(JOURNAL)),
+            keep_copies: Line::new(to(JOURNAL)),
             heartbeat_persisted: Line::new(to(HEARTBEAT)),
             measured: Line::new(to(HEARTBEAT)),
             probe_ended: Line::new(to(HEARTBEAT)),
             claim: Line::new(to(HEARTBEAT)),
+            settings_heard: Line::new(to(HEARTBEAT)),
             close_windows: Line::new(to(HEARTBEAT)),
             heartbeat_step: Line::new(to(HEARTBEAT)),
             failover_persisted: Line::new(to(FAILOVER)),
@@ -176,8 +189,10 @@ impl Default for Lines {
 /// What is shown outside: the fold of the journal, and what was measured last.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The fold of everything this node's journal holds.
+    /// The fold of this node's own events: what it acts on.
     pub cluster: Cluster,
+    /// The fold of every node's events that are held here, in story order: what it shows.
+    pub story: InStoryOrder<Cluster>,
     /// The newest own event in it.
     pub folded: NodeSeq,
     /// The local PostgreSQL.
@@ -192,8 +207,8 @@ pub struct View {
     pub main_silent_since: Option<Moment>,
     /// Where the newest epoch's timeline left the old one, if it was opened here or announced.
     pub switchpoint: Option<Lsn>,
-    /// The newest own event that `cluster_events` was seen to hold, since this supervisor started.
-    pub relayed: NodeSeq,
+    /// What main last saw of `cluster_events`.
+    pub stream: Option<StreamFacts>,
     /// What proved that this node is fenced, if it is.
     pub fence_proof: Option<NodeFenced>,
 }
@@ -229,6 +244,7 @@ impl Shared {
         let (changed, _) = watch::channel(0);
         let mut view = View {
             cluster: Cluster::default(),
+            story: InStoryOrder::default(),
             folded: NodeSeq(0),
             postgres: PostgresFacts::silent(interrex_events::PostgresStatus::Unreachable, "not measured yet"),
             redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
@@ -236,12 +252,10 @@ impl Shared {
             lag: None,
             main_silent_since: None,
             switchpoint: None,
-            relayed: NodeSeq(0),
+            stream: None,
             fence_proof: None,
         };
-        journal
-            .reader()?
-            .for_each(&Selection::default(), |record| fold(&mut view, &record.open(), settings.me))?;
+        tell(&mut view, &journal, settings.me)?;
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
             started: env.moment(),
@@ -274,12 +288,24 @@ impl Shared {
     }
 
     /// Takes events into the view. Only the JournalActor calls it, with what is on disk.
-    pub fn fold(&self, envelopes: &[Envelope]) {
+    ///
+    /// # Errors
+    /// An event belongs so far back in the story that the journal had to be read, and cannot be.
+    pub fn fold(&self, envelopes: &[Envelope]) -> Result<(), JournalError> {
+        let me = self.settings.me;
+        let mut taken = Taken::Folded;
         self.measured(|view| {
-            for envelope in envelopes {
-                fold(view, envelope, self.settings.me);
+            for envelope in envelopes.iter().filter(|envelope| envelope.node_id == me) {
+                fold(view, envelope);
             }
+            taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
+        if taken == Taken::TooEarly {
+            let mut story = InStoryOrder::default();
+            read_story(&mut story, &self.journal, |_| {})?;
+            self.measured(|view| view.story = story);
+        }
+        Ok(())
     }
 
     /// Waits until the view satisfies a condition.
@@ -304,15 +330,16 @@ impl Shared {
         self.look(|view| view.cluster.nodes.epoch)
     }
 
-    /// The newest own event that `cluster_events` was seen to hold.
-    #[must_use]
-    pub fn relayed(&self) -> NodeSeq {
-        self.look(|view| view.relayed)
-    }
-
-    /// Notes how far the relay came.
-    pub fn set_relayed(&self, relayed: NodeSeq) {
-        self.measured(|view| view.relayed = relayed);
+    /// Notes what `cluster_events` was found to be; a problem that is new is told in the log.
+    pub fn set_stream(&self, facts: StreamFacts) {
+        let before = self.look(|view| view.stream.clone()).unwrap_or_default();
+        if before == facts {
+            return;
+        }
+        for problem in facts.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+            tracing::warn!(problem, "cluster_events");
+        }
+        self.measured(|view| view.stream = Some(facts));
     }
 
     /// Stores a fact without waiting for it. A journal that fails ends the process by itself.
@@ -371,7 +398,9 @@ impl Shared {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
                 (run.id, steps.collect())
             }),
-            journal_heads: vec![self.journal.head()],
+            journal_heads: self.journal.heads(),
+            stream: view.stream.clone().filter(|_| nodes.is_main(me)),
+            settings: view.cluster.settings.changed.map(|changed| (changed, view.cluster.settings.stamp)),
             hlc: self.journal.tick_clock(),
             uptime_ms: now.ms_since(self.started),
             actors: self
@@ -388,19 +417,40 @@ impl Shared {
     }
 }
 
-fn fold(view: &mut View, envelope: &Envelope, me: NodeId) {
-    use interrex_events::Event;
-    if envelope.node_id == me {
-        if envelope.node_seq <= view.folded {
-            return;
+/// Everything the journal holds, into an empty view.
+fn tell(view: &mut View, journal: &Journal, me: NodeId) -> Result<(), JournalError> {
+    let mut story = InStoryOrder::default();
+    read_story(&mut story, journal, |envelope| {
+        if envelope.node_id == me {
+            fold(view, envelope);
         }
-        view.folded = envelope.node_seq;
+    })?;
+    view.story = story;
+    Ok(())
+}
+
+fn read_story(
+    story: &mut InStoryOrder<Cluster>,
+    journal: &Journal,
+    mut seen: impl FnMut(&Envelope),
+) -> Result<(), JournalError> {
+    journal.reader()?.for_each(&Selection::default(), |record| {
+        story.take([record.open()], |_, envelope| seen(envelope));
+    })
+}
+
+/// Takes the next own event in, once.
+fn fold(view: &mut View, envelope: &Envelope) {
+    use interrex_events::Event;
+    if envelope.node_seq <= view.folded {
+        return;
     }
+    view.folded = envelope.node_seq;
     view.cluster.apply(envelope);
     match &envelope.event {
         Event::EpochOpened(opened) => view.switchpoint = opened.switchpoint,
         Event::MainAnnounced(announced) => view.switchpoint = announced.switchpoint,
-        Event::NodeFenced(proof) if envelope.node_id == me => view.fence_proof = Some(proof.clone()),
+        Event::NodeFenced(proof) => view.fence_proof = Some(proof.clone()),
         _ => {}
     }
 }
@@ -422,6 +472,11 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     }
     if view.redis.status != wanted_redis && view.redis.status != RedisStatus::None {
         problems.push(with_detail(format!("Redis is {}", view.redis.status), &view.redis.detail));
+    }
+    if let Some(stream) = view.stream.as_ref().filter(|_| view.cluster.nodes.is_main(me)) {
+        problems.extend(stream.problems.iter().map(|problem| format!("cluster_events: {problem}")));
+        problems
+            .extend(stream.paused.iter().map(|name| format!("{name} is paused: it does not show what is")));
     }
     for (name, facts) in &view.dependents {
         if facts.status != DependentStatus::Ready {

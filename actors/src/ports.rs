@@ -4,8 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Head, Lsn, NodeId, Record, RunId, TimelineId};
-use interrex_projections::ClusterNodes;
+use interrex_events::{
+    ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
+    TimelineId, cluster_events::Position,
+};
+use interrex_projections::postgres::Rebuilt;
+use uuid::Uuid;
 
 use crate::{
     messages::MainPostgres,
@@ -97,14 +101,6 @@ pub trait PostgresPort {
     async fn promotion(&self) -> Answer<Option<Promotion>>;
     /// Commits a row of the epoch: the write that proves a primary.
     async fn prove_write(&self, epoch: Epoch) -> Answer<()>;
-    /// Creates the schema `interrex` where it is missing.
-    async fn create_schema(&self) -> Answer<()>;
-    /// Writes `cluster_config` and `cluster_nodes`.
-    async fn write_cluster(&self, me: NodeId, nodes: &ClusterNodes) -> Answer<()>;
-    /// The newest event of a node that `cluster_events` holds.
-    async fn relayed(&self, node: NodeId) -> Answer<Head>;
-    /// Appends events to `cluster_events`, each once.
-    async fn relay(&self, records: &[Record]) -> Answer<()>;
     /// A physical replication slot for a node, reserved from now on. Whether it had to be made.
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool>;
     /// Sees to it that a slot whose node never comes back cannot fill the disk. The limit in force.
@@ -113,6 +109,64 @@ pub trait PostgresPort {
     async fn checkpoint(&self) -> Answer<()>;
     /// The timeline in the control file.
     async fn control_timeline(&self) -> Answer<TimelineId>;
+}
+
+/// What somebody asked for by an `UPDATE` of `cluster_config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRequest {
+    /// Its id.
+    pub id: Uuid,
+    /// The SQL user.
+    pub requested_by: String,
+    /// Where that user connected from.
+    pub source: String,
+    /// What shall hold.
+    pub settings: ClusterSettings,
+}
+
+/// What `cluster_events` holds.
+#[derive(Debug, Clone)]
+pub struct StreamState {
+    /// Its newest position.
+    pub position: Position,
+    /// The newest event of each node.
+    pub heads: BTreeMap<NodeId, Head>,
+    /// Changes of settings that are asked for, oldest first.
+    pub requests: Vec<SettingsRequest>,
+    /// Projections that did not match and were rebuilt by this look, and how long that took, in milliseconds.
+    pub rebuilt: Vec<(Rebuilt, u64)>,
+    /// Projections that are paused, by name.
+    pub paused: Vec<String>,
+}
+
+/// What a relay came to.
+#[derive(Debug, Clone)]
+pub struct Relayed {
+    /// The newest position then.
+    pub position: Position,
+    /// Projections that could not take in what was relayed.
+    pub paused: Vec<ProjectionPaused>,
+}
+
+/// Why events are not in `cluster_events`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotRelayed {
+    /// It holds other events of that node.
+    #[error("{}", .0.in_words())]
+    Forked(JournalForked),
+    /// It failed.
+    #[error(transparent)]
+    Failed(#[from] PortError),
+}
+
+/// `cluster_events` in the local PostgreSQL, and the projections that are kept beside it.
+#[async_trait(?Send)]
+pub trait StreamPort {
+    /// What it holds. Its tables are brought to this version first, and projections that do not match the stream
+    /// are rebuilt.
+    async fn look(&self) -> Answer<StreamState>;
+    /// Appends events of one node, each once, as the main of an epoch.
+    async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed>;
 }
 
 /// The local Redis.
@@ -188,6 +242,8 @@ pub trait PeersPort {
     async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String>;
     /// Asks a peer's Redis for its role; nothing where none is configured.
     async fn redis(&self, peer: NodeId) -> Option<Result<String, String>>;
+    /// Events of a node that a peer's journal holds, after a place, in that node's order; not more than a page.
+    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<Vec<Record>, String>;
     /// Tells a peer's supervisor who is main.
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use interrex_events::{
-    ClusterId, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus, Role, RunId,
-    StepId, TimelineId,
+    ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus,
+    Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::NodeStatus;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,17 @@ pub struct Lag {
     pub main_lsn: Lsn,
 }
 
+/// What main knows of `cluster_events`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamFacts {
+    /// Its newest position, at the last look.
+    pub position: Option<Position>,
+    /// Projections that are paused, by name.
+    pub paused: Vec<String>,
+    /// What keeps journals from being relayed.
+    pub problems: Vec<String>,
+}
+
 /// How an actor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActorFacts {
@@ -115,6 +126,12 @@ pub struct NodeReport {
     pub run: Option<(RunId, Vec<StepId>)>,
     /// The newest event of every journal held here.
     pub journal_heads: Vec<Head>,
+    /// On main: `cluster_events`.
+    #[serde(default)]
+    pub stream: Option<StreamFacts>,
+    /// The settings that were changed while the cluster ran, and by which change.
+    #[serde(default)]
+    pub settings: Option<(ClusterSettings, SettingsStamp)>,
     /// Its clock.
     pub hlc: Hlc,
     /// Milliseconds since its supervisor started.

@@ -94,7 +94,7 @@ impl RecordRef<'_> {
             correlation_id: self.correlation_id,
             causation_id: self.causation_id,
             actor,
-            event: Event::read(self.kind, self.payload),
+            event: Event::read(self.kind, self.schema_version, self.payload),
         }
     }
 

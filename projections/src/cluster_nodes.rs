@@ -128,8 +128,12 @@ impl ClusterNodes {
     /// What one node observes of another. It does not outweigh what that one said of itself: being fenced ends
     /// with a rejoin, and a supervisor that ended in good order is not lost.
     fn observed(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
-        let stopped = self.get(node).is_some_and(|row| row.status == NodeStatus::Stopped);
-        if !self.is_superseded(node) && !(stopped && status == NodeStatus::Offline) {
+        let its_own = match self.get(node).map(|row| row.status) {
+            Some(NodeStatus::Fencing | NodeStatus::Fenced) => true,
+            Some(NodeStatus::Stopped) => status == NodeStatus::Offline,
+            _ => false,
+        };
+        if !its_own {
             self.set_status(node, status, at);
         }
     }

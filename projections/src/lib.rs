@@ -3,9 +3,11 @@
 //! A fold never performs an effect, reads no clock and never fails: an event it does not know is counted and
 //! shown. What an actor believes is a fold too, so a dashboard shows what the deciders act on.
 //!
-//! **Invariant:** this crate knows no actor and no I/O.
+//! **Invariant:** this crate knows no actor and no I/O but the tables it keeps in PostgreSQL (feature `postgres`).
 
 mod cluster_nodes;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod runs;
 mod settings;
 mod standpoint;

@@ -1,8 +1,8 @@
 //! The settings that were changed while the cluster ran. What nobody changed is as configured.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use interrex_events::{Cause, ClusterSettings, Envelope, Event, SettingsStamp};
+use interrex_events::{Cause, ClusterSettings, Envelope, Event, NodeId, SettingsStamp};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -10,6 +10,27 @@ use crate::Projection;
 
 /// Answered requests that are remembered: one that was answered is deleted from PostgreSQL moments later.
 const REQUESTS_KEPT: usize = 64;
+
+/// What a node's configuration says, as of its supervisor's last start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Configured {
+    /// Its settings.
+    pub settings: ClusterSettings,
+    /// How often it probes, in milliseconds.
+    pub probe_interval_ms: u64,
+}
+
+impl Configured {
+    fn read(settings: &serde_json::Map<String, serde_json::Value>) -> Option<Self> {
+        Some(Self {
+            settings: ClusterSettings {
+                auto_failover_enabled: settings.get("auto_failover_enabled")?.as_bool()?,
+                auto_failover_threshold_ms: settings.get("auto_failover_threshold_ms")?.as_u64()?,
+            },
+            probe_interval_ms: settings.get("probe_interval_ms")?.as_u64()?,
+        })
+    }
+}
 
 /// The fold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -20,6 +41,8 @@ pub struct Settings {
     pub stamp: SettingsStamp,
     /// Who changed them, where this stream says.
     pub changed_by: Option<String>,
+    /// What each node's configuration says.
+    pub configured: BTreeMap<NodeId, Configured>,
     /// The requests that were answered last.
     #[serde(skip)]
     requests: VecDeque<Uuid>,
@@ -30,6 +53,24 @@ impl Settings {
     #[must_use]
     pub fn answered(&self, request: Uuid) -> bool {
         self.requests.contains(&request)
+    }
+
+    /// The requests that were answered last.
+    pub fn answered_requests(&self) -> impl Iterator<Item = Uuid> {
+        self.requests.iter().copied()
+    }
+
+    /// What holds on a node: what was changed, or else what it was configured with, where the stream says.
+    #[must_use]
+    pub fn in_force_on(&self, node: NodeId) -> Option<ClusterSettings> {
+        self.changed.or_else(|| self.configured.get(&node).map(|configured| configured.settings))
+    }
+
+    /// The least threshold that makes sense on every node: two probe intervals, in milliseconds.
+    #[must_use]
+    pub fn least_threshold_ms(&self) -> u64 {
+        let slowest = self.configured.values().map(|configured| configured.probe_interval_ms).max();
+        2 * slowest.unwrap_or(500)
     }
 
     /// The newest change wins, in whatever order changes are heard of.
@@ -55,6 +96,11 @@ impl Projection for Settings {
                 self.requests.push_back(changed.request);
                 if self.requests.len() > REQUESTS_KEPT {
                     self.requests.pop_front();
+                }
+            }
+            Event::SupervisorStarted(started) => {
+                if let Some(configured) = Configured::read(&started.settings) {
+                    self.configured.insert(envelope.node_id, configured);
                 }
             }
             Event::SettingsAdopted(adopted) => self.take(adopted.settings, adopted.stamp, None),

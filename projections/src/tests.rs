@@ -186,17 +186,26 @@ fn a_run_is_rebuilt_with_every_step() {
 }
 
 #[test]
-fn an_unknown_kind_is_counted_and_shown_and_changes_nothing_else() {
+fn an_unknown_kind_or_version_is_counted_and_shown_and_changes_nothing_else() {
     let stream = Stream::of(2).then(started(Role::Secondary));
     let known = stream.fold();
-    let stream = stream.then(Event::read("moon_phase_observed", r#"{"phase":"full"}"#));
+    let newer = serde_json::to_string(&opened()).unwrap();
+    let stream = stream.then(Event::read("moon_phase_observed", 1, r#"{"phase":"full"}"#)).then(Event::read(
+        "epoch_opened",
+        u32::MAX,
+        &newer,
+    ));
     let mut with_unknown = stream.fold();
-    assert_eq!(with_unknown.unknown_kinds, [("moon_phase_observed".to_owned(), 1)].into());
+    assert_eq!(
+        with_unknown.unknown_kinds,
+        [("epoch_opened".to_owned(), 1), ("moon_phase_observed".to_owned(), 1)].into()
+    );
     let mut timeline = Timeline::default();
     stream.envelopes.iter().for_each(|envelope| timeline.apply(envelope));
     assert!(timeline.entries[1].text.contains(r#"{"phase":"full"}"#), "{}", timeline.entries[1].text);
+    assert!(timeline.entries[2].text.contains(&newer), "{}", timeline.entries[2].text);
     with_unknown.unknown_kinds.clear();
-    with_unknown.events -= 1;
+    with_unknown.events -= 2;
     assert_eq!(with_unknown, known);
 }
 

@@ -357,18 +357,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             );
             (Level::Alarm, text)
         }
-        Event::JournalForked(forked) => (
-            Level::Alarm,
-            format!(
-                "the journal of {} has two continuations: event {} is {} here and {} in {}; two machines have its \
-                 number, or an old disk image was restored",
-                name(forked.node),
-                forked.node_seq,
-                forked.here.short(),
-                forked.there.short(),
-                forked.found_at
-            ),
-        ),
+        Event::JournalForked(forked) => (Level::Alarm, forked.in_words()),
         Event::JournalRestored(restored) => (
             Level::Alarm,
             format!(

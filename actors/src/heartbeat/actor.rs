@@ -1,9 +1,14 @@
 //! The shell: it probes on every tick, hands what it sees to the decider, and stores what follows.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{Draft, NodeId, StepOutcome};
+use interrex_events::{ClockSkewObserved, Draft, Event, JournalForked, NodeId, StepOutcome};
 use tokio::sync::mpsc;
 
 use super::{
@@ -13,10 +18,13 @@ use super::{
 use crate::{
     barrier,
     env::Moment,
-    journal::{Belief, Taken},
-    messages::{Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, StepReport},
+    journal::{Belief, Taken, copies},
+    messages::{
+        Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, SettingsHeard, StepReport,
+    },
     node::{Fatal, Shared},
     ports::PeersPort,
+    report::NodeReport,
 };
 
 /// A probe that has not ended so long after its limit never will: its task died.
@@ -37,6 +45,12 @@ pub struct HeartbeatActor {
     facts: mpsc::Sender<Vec<Draft>>,
     /// At most one probe of each peer is under way; since when.
     probing: BTreeMap<NodeId, Moment>,
+    /// Peers whose journals are being taken over.
+    taking_over: BTreeSet<NodeId>,
+    /// Peers whose clocks are too far ahead to be followed, as recorded.
+    skewed: BTreeSet<NodeId>,
+    /// Forked journals that were recorded: where they were found.
+    forked: BTreeSet<(NodeId, String)>,
 }
 
 impl HeartbeatActor {
@@ -58,6 +72,9 @@ impl HeartbeatActor {
             watch: Watch::default(),
             facts: store_in_order(shared),
             probing: BTreeMap::new(),
+            taking_over: BTreeSet::new(),
+            skewed: BTreeSet::new(),
+            forked: BTreeSet::new(),
         })
     }
 
@@ -68,6 +85,7 @@ impl HeartbeatActor {
         lines.measured.bind(address.clone().recipient());
         lines.probe_ended.bind(address.clone().recipient());
         lines.claim.bind(address.clone().recipient());
+        lines.settings_heard.bind(address.clone().recipient());
         lines.close_windows.bind(address.clone().recipient());
         lines.heartbeat_step.bind(address.clone().recipient());
     }
@@ -92,18 +110,31 @@ impl HeartbeatActor {
         };
         let verdict = self.watch.decide(situation, input);
         self.shared.measured(|view| (view.lag, view.main_silent_since) = (verdict.lag, verdict.silent_since));
-        if verdict.facts.is_empty() {
-            return;
-        }
-        if self.facts.try_send(verdict.facts).is_err() {
+        self.state(verdict.facts);
+    }
+
+    fn state(&self, facts: Vec<Draft>) {
+        if !facts.is_empty() && self.facts.try_send(facts).is_err() {
             // the disk has not answered for hundreds of facts: the journal's actor is ending the process
             tracing::error!("facts are dropped: the journal does not answer");
         }
     }
 
+    fn fact(&self, event: impl Into<Event>) -> Vec<Draft> {
+        vec![Draft::new(self.belief.cluster.nodes.epoch, event)]
+    }
+
     fn tick(&mut self, context: &mut Context<Self>) {
         barrier::panic_if_asked("heartbeat");
         self.take(Input::Tick);
+        self.probe_all();
+        // an absolute schedule would answer a stall with a burst of ticks
+        let pause = self.watch.until_next_probe(&self.timing(), self.shared.env.moment());
+        let next = fut::wrap_future::<_, Self>(tokio::time::sleep(pause));
+        context.spawn(next.map(|(), actor, context| actor.tick(context)));
+    }
+
+    fn probe_all(&mut self) {
         let timing = self.timing();
         let peers: Vec<NodeId> = self.shared.settings.peers().map(|spec| spec.node).collect();
         for peer in peers {
@@ -116,10 +147,49 @@ impl HeartbeatActor {
                 self.probe(peer);
             }
         }
-        // an absolute schedule would answer a stall with a burst of ticks
-        let pause = self.watch.until_next_probe(&timing, self.shared.env.moment());
-        let next = fut::wrap_future::<_, Self>(tokio::time::sleep(pause));
-        context.spawn(next.map(|(), actor, context| actor.tick(context)));
+    }
+
+    /// What is recorded here next comes after what the peer recorded, unless its clock is out of the question.
+    fn follow_clock(&mut self, report: &NodeReport) {
+        match self.shared.journal.observe_clock(report.hlc) {
+            Ok(()) => drop(self.skewed.remove(&report.node)),
+            Err(too_far) => {
+                if self.skewed.insert(report.node) {
+                    let (ahead_ms, limit_ms) = (too_far.ahead_ms, too_far.limit_ms);
+                    self.state(self.fact(ClockSkewObserved { peer: report.node, ahead_ms, limit_ms }));
+                }
+            }
+        }
+    }
+
+    /// Fetches what a peer's journals hold and this node's lack, one round at a time for each peer.
+    fn take_over(&mut self, report: Arc<NodeReport>, context: &mut Context<Self>) {
+        if !self.taking_over.insert(report.node) {
+            return;
+        }
+        let (shared, peers) = (self.shared.clone(), self.peers.clone());
+        let peer = report.node;
+        let work = async move { copies::take_over(&shared, &*peers, &report).await };
+        context.spawn(work.into_actor(self).map(move |outcome, actor, _| {
+            actor.taking_over.remove(&peer);
+            for problem in outcome.problems {
+                tracing::warn!(problem, %peer, "a peer's journals were not taken over");
+            }
+            for forked in outcome.forked {
+                actor.report_fork(forked);
+            }
+        }));
+    }
+
+    /// Of a peer's forked journal nothing more is taken; a fork of one's own ends the process.
+    fn report_fork(&mut self, forked: JournalForked) {
+        if self.forked.insert((forked.node, forked.found_at.clone())) {
+            tracing::error!("{}", forked.in_words());
+            self.state(self.fact(forked.clone()));
+        }
+        if forked.node == self.shared.settings.me {
+            self.shared.give_up(Fatal::Forked(forked));
+        }
     }
 
     /// Asks everything that could speak for a peer at the same time; its databases only if it is main.
@@ -147,9 +217,6 @@ impl HeartbeatActor {
                 tokio::time::timeout(limit, peers.redis(peer)).await.unwrap_or_else(|_| Some(Err(late())))
             };
             let (supervisor, postgres, redis) = tokio::join!(supervisor, postgres, redis);
-            if let Ok(report) = &supervisor {
-                follow_clock(&shared, report.hlc);
-            }
             let ended = shared.env.moment();
             shared.lines.probe_ended.tell(ProbeEnded { peer, began, ended, supervisor, postgres, redis });
         });
@@ -171,13 +238,6 @@ fn store_in_order(shared: &Shared) -> mpsc::Sender<Vec<Draft>> {
     sender
 }
 
-/// What is recorded here next comes after what the peer recorded.
-fn follow_clock(shared: &Shared, remote: interrex_events::Hlc) {
-    if let Err(too_far) = shared.journal.observe_clock(remote) {
-        tracing::warn!(%too_far, "a peer's clock is not followed");
-    }
-}
-
 impl Actor for HeartbeatActor {
     type Context = Context<Self>;
 
@@ -194,6 +254,10 @@ impl Handler<Persisted> for HeartbeatActor {
             if self.belief.take(envelope) == Taken::AfterGap {
                 return actix::ActorContext::terminate(context);
             }
+            if matches!(envelope.event, Event::SettingsChanged(_)) {
+                // at once, not at the next tick: every node acts by them within a second
+                self.probe_all();
+            }
         }
     }
 }
@@ -201,9 +265,24 @@ impl Handler<Persisted> for HeartbeatActor {
 impl Handler<ProbeEnded> for HeartbeatActor {
     type Result = ();
 
-    fn handle(&mut self, probe: ProbeEnded, _: &mut Self::Context) {
+    fn handle(&mut self, probe: ProbeEnded, context: &mut Self::Context) {
         self.probing.remove(&probe.peer);
+        if let Ok(report) = &probe.supervisor {
+            self.follow_clock(report);
+            self.take_over(report.clone(), context);
+            if let Some((settings, stamp)) = report.settings {
+                self.take(Input::SettingsHeard(SettingsHeard { from: report.node, settings, stamp }));
+            }
+        }
         self.take(Input::ProbeEnded(Box::new(probe)));
+    }
+}
+
+impl Handler<SettingsHeard> for HeartbeatActor {
+    type Result = ();
+
+    fn handle(&mut self, heard: SettingsHeard, _: &mut Self::Context) {
+        self.take(Input::SettingsHeard(heard));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use interrex_events::{
     ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, MainRecovered,
-    NodeId, PeerReachable, PeerUnreachable, SupervisorStalled, WithheldRule,
+    NodeId, PeerReachable, PeerUnreachable, SettingsAdopted, SettingsStamp, SupervisorStalled, WithheldRule,
 };
 use interrex_projections::{Cluster, Standpoint, human_ms};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     env::{Moment, ms},
-    messages::{Claim, Measured, ProbeEnded},
+    messages::{Claim, Measured, ProbeEnded, SettingsHeard},
     report::Lag,
 };
 
@@ -83,6 +83,8 @@ pub enum Input {
     Measured(Box<Measured>),
     /// Somebody said who is main.
     Claim(Claim),
+    /// A peer said which settings were changed.
+    SettingsHeard(SettingsHeard),
 }
 
 /// Everything this supervisor saw since it started. It is not in the journal: a new supervisor judges by what
@@ -95,6 +97,8 @@ pub struct Watch {
     measured: Option<Measured>,
     /// The newest claim that was taken up and may not be folded yet.
     believed: Option<Epoch>,
+    /// The newest change of settings that was taken up and may not be folded yet.
+    adopted: SettingsStamp,
 }
 
 /// What a decision came to.
@@ -124,6 +128,7 @@ impl Watch {
                 Vec::new()
             }
             Input::Claim(claim) => judge_claim(situation, &claim),
+            Input::SettingsHeard(heard) => self.adopt(situation, heard),
         });
         for fact in &facts {
             if let Event::MainAnnounced(announced) = fact {
@@ -136,6 +141,16 @@ impl Watch {
             lag: self.lag(situation),
             silent_since: self.main.as_ref().map(|main| main.silent_since),
         }
+    }
+
+    /// The newest change wins; older ones are heard of again and again.
+    fn adopt(&mut self, situation: Situation<'_>, heard: SettingsHeard) -> Vec<Event> {
+        let SettingsHeard { from, settings, stamp } = heard;
+        if stamp <= situation.cluster.settings.stamp.max(self.adopted) {
+            return Vec::new();
+        }
+        self.adopted = stamp;
+        vec![SettingsAdopted { settings, stamp, learned_from: from }.into()]
     }
 
     /// How long to wait for the next probes: a suspected main is asked once more just when its time is up.

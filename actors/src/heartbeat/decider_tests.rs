@@ -168,6 +168,8 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         quorum: String::new(),
         run: None,
         journal_heads: Vec::new(),
+        stream: None,
+        settings: None,
         hlc: Hlc::default(),
         uptime_ms: 0,
         actors: BTreeMap::new(),

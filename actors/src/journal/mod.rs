@@ -1,17 +1,21 @@
 //! JournalActor: the only writer of the journal, and the one that tells all others what is on disk.
 
 mod belief;
+pub mod copies;
 
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
-use interrex_events::{Envelope, NodeSeq, journal::AppendResult};
+use interrex_events::{
+    Envelope, NodeSeq,
+    journal::{AppendResult, JournalError},
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::belief::{Belief, Taken};
 use crate::{
     line::Gone,
-    messages::{Append, Persisted},
+    messages::{Append, KeepCopies, Persisted, Refused},
     node::{Fatal, Shared},
 };
 
@@ -20,13 +24,21 @@ const IN_FLIGHT_LIMIT: usize = 512;
 
 struct InFlight {
     stored: oneshot::Receiver<AppendResult>,
-    asker: oneshot::Sender<NodeSeq>,
+    asker: Asker,
+}
+
+/// Who waits for the disk, and for what.
+enum Asker {
+    /// For the place of the last fact.
+    Facts(oneshot::Sender<NodeSeq>),
+    /// For the number of new copies, or their refusal.
+    Copies(oneshot::Sender<Result<usize, Refused>>),
 }
 
 /// What became of an append, in the order in which appends were queued.
 pub struct Stored {
     result: AppendResult,
-    asker: oneshot::Sender<NodeSeq>,
+    asker: Asker,
 }
 
 /// The shell: it queues, and hands on in order.
@@ -56,19 +68,38 @@ impl JournalActor {
     /// Connects the lines that lead here.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         shared.lines.append.bind(address.clone().recipient());
+        shared.lines.keep_copies.bind(address.clone().recipient());
     }
 
-    /// The one place where an event becomes known: first the view, then the actors that fold.
+    fn queue(&self, stored: Result<oneshot::Receiver<AppendResult>, JournalError>, asker: Asker) {
+        let queued = stored.map_err(Fatal::Journal).and_then(|stored| {
+            let sender = self.in_flight.as_ref().ok_or_else(overloaded)?;
+            sender.try_send(InFlight { stored, asker }).map_err(|_| overloaded())
+        });
+        if let Err(fatal) = queued {
+            self.shared.give_up(fatal);
+        }
+    }
+
+    /// The one place where an event becomes known: first the view, then the actors that fold. Copies of others'
+    /// events go into the view alone: nobody acts on them (ADR 7).
     fn hand_on(&self, mut envelopes: Vec<Envelope>) {
+        let me = self.shared.settings.me;
         let folded = self.shared.look(|view| view.folded);
-        if envelopes.first().is_some_and(|first| first.node_seq > folded.next()) {
+        let is_own = envelopes.first().is_some_and(|first| first.node_id == me);
+        if is_own && envelopes.first().is_some_and(|first| first.node_seq > folded.next()) {
             // stored for an instance before this one, which died before the disk answered
             match self.stored_after(folded) {
                 Ok(all) => envelopes = all,
                 Err(fatal) => return self.shared.give_up(fatal),
             }
         }
-        self.shared.fold(&envelopes);
+        if let Err(error) = self.shared.fold(&envelopes) {
+            return self.shared.give_up(Fatal::Journal(error));
+        }
+        if !is_own {
+            return;
+        }
         let persisted = Persisted(Arc::from(envelopes));
         self.shared.lines.heartbeat_persisted.tell(persisted.clone());
         self.shared.lines.failover_persisted.tell(persisted);
@@ -107,13 +138,18 @@ impl Handler<Append> for JournalActor {
 
     fn handle(&mut self, append: Append, _: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
-        let queued = self.shared.journal.append(append.0).map_err(Fatal::Journal).and_then(|stored| {
-            let sender = self.in_flight.as_ref().ok_or_else(overloaded)?;
-            sender.try_send(InFlight { stored, asker }).map_err(|_| overloaded())
-        });
-        if let Err(fatal) = queued {
-            self.shared.give_up(fatal);
-        }
+        self.queue(self.shared.journal.append(append.0), Asker::Facts(asker));
+        Box::pin(async move { answer.await.map_err(|_| Gone) })
+    }
+}
+
+impl Handler<KeepCopies> for JournalActor {
+    type Result = ResponseFuture<Result<Result<usize, Refused>, Gone>>;
+
+    fn handle(&mut self, copies: KeepCopies, _: &mut Self::Context) -> Self::Result {
+        let (asker, answer) = oneshot::channel();
+        let stored = self.shared.journal.store_copies(copies.0, self.shared.epoch());
+        self.queue(stored, Asker::Copies(asker));
         Box::pin(async move { answer.await.map_err(|_| Gone) })
     }
 }
@@ -124,17 +160,27 @@ fn overloaded() -> Fatal {
 
 impl StreamHandler<Stored> for JournalActor {
     fn handle(&mut self, stored: Stored, _: &mut Self::Context) {
-        match stored.result {
-            Ok(records) => {
-                let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();
-                if let Some(last) = envelopes.last().map(|envelope| envelope.node_seq) {
-                    self.hand_on(envelopes);
-                    // whoever asked may have given up waiting
-                    let _ = stored.asker.send(last);
+        let records = match (stored.result, &stored.asker) {
+            (Ok(records), _) => records,
+            (Err(JournalError::CopiesRefused(broken)), Asker::Copies(_)) => {
+                if let Asker::Copies(asker) = stored.asker {
+                    let _ = asker.send(Err(Refused(broken.to_string())));
                 }
+                return;
             }
             // never tried again: what is on disk is not known any more
-            Err(error) => self.shared.give_up(Fatal::Journal(error)),
+            (Err(error), _) => return self.shared.give_up(Fatal::Journal(error)),
+        };
+        let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();
+        let (count, last) = (envelopes.len(), envelopes.last().map(|envelope| envelope.node_seq));
+        if count > 0 {
+            self.hand_on(envelopes);
+        }
+        // whoever asked may have given up waiting
+        match (stored.asker, last) {
+            (Asker::Facts(asker), Some(last)) => drop(asker.send(last)),
+            (Asker::Copies(asker), _) => drop(asker.send(Ok(count))),
+            (Asker::Facts(_), None) => {}
         }
     }
 }

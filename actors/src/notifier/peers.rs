@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, NodeId, NodeSpec};
+use interrex_events::{Epoch, NodeId, NodeSeq, NodeSpec, Record};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -22,6 +22,8 @@ pub const SECRET_HEADER: &str = "x-cluster-secret";
 const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
 /// When the wait for a fenced old main is given up.
 const FENCE_LIMIT: Duration = Duration::from_secs(9);
+/// When a page of a journal is given up.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
 /// When a connection to a supervisor is given up: a dead host says nothing at all.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
 
@@ -73,6 +75,17 @@ pub struct FenceBody {
     pub by: NodeId,
     /// The epoch it won.
     pub epoch: Epoch,
+}
+
+/// Body of `POST /api/cluster/journal`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JournalBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// Whose events.
+    pub node: NodeId,
+    /// After which one.
+    pub after: NodeSeq,
 }
 
 /// How to log in to main's databases: as to one's own, for they are copies of each other.
@@ -240,6 +253,12 @@ impl PeersPort for RemotePeers {
             }
             .await,
         )
+    }
+
+    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<Vec<Record>, String> {
+        let body = JournalBody { cluster_id: self.cluster_id, node, after };
+        let answer = self.post::<Vec<Record>>(peer, "/api/cluster/journal", &body, JOURNAL_LIMIT).await;
+        answer.map_err(|refusal| refusal.message)
     }
 
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String> {

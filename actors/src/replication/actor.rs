@@ -8,13 +8,13 @@ use interrex_events::{
     RedisChanged, RedisStatus, StepId,
 };
 
-use super::steps;
+use super::{relay::relay, steps};
 use crate::{
     barrier,
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
-    ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode},
-    report::RedisFacts,
+    ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode, StreamPort},
+    report::{RedisFacts, StreamFacts},
 };
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
@@ -23,15 +23,17 @@ const READINESS_EVERY: Duration = Duration::from_secs(10);
 pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a standby may take to receive a new main's log before that is reported as a failure.
 pub(crate) const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
-/// Least pause between two relays of the journal into `cluster_events`.
-const RELAY_EVERY: Duration = Duration::from_secs(2);
-/// When one relay is given up.
-const RELAY_LIMIT: Duration = Duration::from_secs(30);
+/// Pause between two looks at `cluster_events`: what is changed there by SQL takes effect within a second.
+const RELAY_EVERY: Duration = Duration::from_millis(400);
+/// When one relay is given up: rebuilding a projection of many years takes minutes.
+const RELAY_LIMIT: Duration = Duration::from_secs(1_200);
 
 /// The servers of this node.
 pub struct Servers {
     /// PostgreSQL.
     pub postgres: Rc<dyn PostgresPort>,
+    /// `cluster_events` in it.
+    pub stream: Rc<dyn StreamPort>,
     /// Redis, where there is one.
     pub redis: Option<Rc<dyn RedisPort>>,
     /// RADIUS and the like.
@@ -103,7 +105,6 @@ pub struct ReplicationActor {
     redis: Option<RedisStatus>,
     ticks: u32,
     followed: Option<FollowFinished>,
-    relaying: bool,
     measuring: bool,
     /// Readiness checks start programs and may hang: one round at a time.
     checking: bool,
@@ -123,7 +124,6 @@ impl ReplicationActor {
             redis: None,
             ticks: 0,
             followed: None,
-            relaying: false,
             measuring: false,
             checking: false,
             fencing: false,
@@ -154,9 +154,6 @@ impl ReplicationActor {
         let due = !all_ready || self.ticks.is_multiple_of(every(READINESS_EVERY));
         if due && !self.checking {
             self.measure_dependents(context);
-        }
-        if self.ticks.is_multiple_of(every(RELAY_EVERY)) && !self.relaying {
-            self.relay(context);
         }
         self.ticks = self.ticks.wrapping_add(1);
         let next = fut::wrap_future::<_, Self>(tokio::time::sleep(interval));
@@ -211,33 +208,31 @@ impl ReplicationActor {
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
-    /// A main keeps `cluster_events` up to date with its journal.
-    fn relay(&mut self, context: &mut Context<Self>) {
-        let serves = self.shared.look(|view| {
-            let nodes = &view.cluster.nodes;
-            let me = self.shared.settings.me;
-            nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
-        });
-        if !serves || self.shared.relayed() >= self.shared.journal.head().node_seq {
-            return;
-        }
-        self.relaying = true;
+    /// A main keeps `cluster_events` up to date with the journals it holds, and takes up what is asked for there.
+    fn keep_relaying(&mut self, context: &mut Context<Self>) {
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let work = async move {
-            let relay = async {
-                servers.postgres.create_schema().await?;
-                let nodes = shared.look(|view| view.cluster.nodes.clone());
-                servers.postgres.write_cluster(shared.settings.me, &nodes).await?;
-                steps::relay(&shared, &servers).await
-            };
-            match tokio::time::timeout(RELAY_LIMIT, relay).await {
-                Ok(Ok(relayed)) => shared.set_relayed(interrex_events::NodeSeq(relayed)),
-                Ok(Err(error)) => tracing::warn!(%error, "the journal was not relayed into cluster_events"),
-                Err(_) => tracing::warn!("relaying the journal into cluster_events took too long"),
+            if serves(&shared) {
+                let late = || Err(PortError(format!("not done within {RELAY_LIMIT:?}")));
+                let relayed = tokio::time::timeout(RELAY_LIMIT, relay(&shared, &servers)).await;
+                let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| StreamFacts {
+                    problems: vec![error.to_string()],
+                    ..StreamFacts::default()
+                });
+                shared.set_stream(facts);
             }
+            tokio::time::sleep(RELAY_EVERY).await;
         };
-        context.spawn(work.into_actor(self).map(|(), actor, _| actor.relaying = false));
+        context.spawn(work.into_actor(self).map(|(), actor, context| actor.keep_relaying(context)));
     }
+}
+
+fn serves(shared: &Shared) -> bool {
+    shared.look(|view| {
+        let nodes = &view.cluster.nodes;
+        let me = shared.settings.me;
+        nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+    })
 }
 
 /// Looks at the dependents, shows them, and records those that changed.
@@ -258,6 +253,7 @@ impl Actor for ReplicationActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.tick(context);
+        self.keep_relaying(context);
     }
 }
 

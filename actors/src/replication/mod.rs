@@ -4,7 +4,9 @@ mod actor;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;
+mod relay;
 mod steps;
+pub mod stream;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};

@@ -6,8 +6,7 @@
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Head, Lsn, NodeId, PostgresStatus, Record, TimelineId, cluster_events};
-use interrex_projections::ClusterNodes;
+use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
 use rustix::process::Signal;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
@@ -406,71 +405,11 @@ impl PostgresPort for LocalPostgres {
         if !error.0.contains("3F000") && !error.0.contains("42P01") {
             return Err(error);
         }
-        self.create_schema().await?;
+        let mut client = self.open().await?;
+        cluster_events::migrate(&mut client)
+            .await
+            .map_err(|error| PortError::new("creating the schema interrex", error))?;
         self.rows(&sql).await.map(drop)
-    }
-
-    async fn create_schema(&self) -> Answer<()> {
-        let mut client = self.open().await?;
-        cluster_events::create_schema(&mut client)
-            .await
-            .map_err(|error| PortError::new("creating the schema interrex", error))
-    }
-
-    async fn write_cluster(&self, me: NodeId, nodes: &ClusterNodes) -> Answer<()> {
-        let doing = |error: tokio_postgres::Error| {
-            PortError::new("writing cluster_config and cluster_nodes", cluster_events::in_words(&error))
-        };
-        let mut client = self.open().await?;
-        let transaction = client.transaction().await.map_err(doing)?;
-        let column = |node: NodeId| i32::try_from(node.0).unwrap_or(i32::MAX);
-        let epoch = nodes.epoch.0.cast_signed();
-        for row in nodes.nodes.values() {
-            transaction
-                .execute(
-                    "INSERT INTO interrex.cluster_nodes (node_id, name, role, status, address, postgres_address, \
-                     redis_address, epoch, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now()) \
-                     ON CONFLICT (node_id) DO UPDATE SET name = excluded.name, role = excluded.role, \
-                     status = excluded.status, address = excluded.address, postgres_address = excluded.postgres_address, \
-                     redis_address = excluded.redis_address, epoch = excluded.epoch, updated_at = excluded.updated_at",
-                    &[
-                        &column(row.node),
-                        &row.name,
-                        &row.role.to_string(),
-                        &row.status.to_string(),
-                        &row.address,
-                        &row.postgres_address,
-                        &row.redis_address,
-                        &epoch,
-                    ],
-                )
-                .await
-                .map_err(doing)?;
-        }
-        let address = nodes.get(me).map(|row| row.postgres_address.clone()).unwrap_or_default();
-        transaction
-            .execute(
-                "INSERT INTO interrex.cluster_main (node_id, address, epoch) VALUES ($1, $2, $3) \
-                 ON CONFLICT (only_row) DO UPDATE SET node_id = excluded.node_id, address = excluded.address, \
-                 epoch = excluded.epoch WHERE cluster_main.epoch <= excluded.epoch",
-                &[&column(me), &address, &epoch],
-            )
-            .await
-            .map_err(doing)?;
-        transaction.commit().await.map_err(doing)
-    }
-
-    async fn relayed(&self, node: NodeId) -> Answer<Head> {
-        let client = self.client().await?;
-        let head = cluster_events::head(&client, node).await;
-        head.map_err(|error| PortError::new("reading cluster_events", error))
-    }
-
-    async fn relay(&self, records: &[Record]) -> Answer<()> {
-        let mut client = self.open().await?;
-        cluster_events::append(&mut client, records)
-            .await
-            .map_err(|error| PortError::new("appending to cluster_events", error))
     }
 
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {

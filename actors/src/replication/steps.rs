@@ -9,7 +9,7 @@ use interrex_events::{
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
-use super::Servers;
+use super::{Servers, relay::relay};
 use crate::{
     failover::{main_serves_again, policy::FailoverPolicy},
     messages::StepReport,
@@ -22,8 +22,6 @@ pub const LOSS_OBSERVED: &str = "loss";
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(3);
-/// Events in one transaction of the relay.
-const RELAY_PAGE: u32 = 500;
 
 /// Makes one attempt at a step.
 pub(super) async fn make(
@@ -182,40 +180,19 @@ async fn promote_redis(servers: &Servers) -> Answer<StepReport> {
 }
 
 async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
-    let nodes = shared.look(|view| view.cluster.nodes.clone());
-    servers.postgres.create_schema().await?;
-    servers.postgres.write_cluster(shared.settings.me, &nodes).await?;
-    let named = format!("cluster_config and cluster_nodes name epoch {}", nodes.epoch);
-    // the events are safe in the journal: a relay that fails holds up nobody, and is made again every two seconds
+    let epoch = shared.epoch();
+    // the events are safe in the journal: a relay that fails holds up nobody, and is made again twice a second
     Ok(match relay(shared, servers).await {
-        Ok(relayed) => succeeded(format!("{named}, cluster_events holds {relayed} events of this node"))
-            .with("relayed", relayed),
-        Err(error) => {
-            succeeded(format!("{named}; cluster_events will follow: {error}")).with("relayed", Value::Null)
+        Ok(facts) => {
+            let position = facts.position.map(|position| position.to_string()).unwrap_or_default();
+            shared.set_stream(facts);
+            succeeded(format!(
+                "cluster_events, cluster_nodes and cluster_config name epoch {epoch}, at {position}"
+            ))
+            .with("position", position)
         }
+        Err(error) => succeeded(format!("cluster_events will follow: {error}")).with("position", Value::Null),
     })
-}
-
-/// Brings this node's journal into `cluster_events`. The newest event that is there then.
-pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<u64> {
-    let me = shared.settings.me;
-    let failed = |error: interrex_events::journal::JournalError| PortError::new("reading the journal", error);
-    let (there, here) = (servers.postgres.relayed(me).await?, shared.journal.head());
-    if there.node_seq > here.node_seq || (there.node_seq == here.node_seq && there.hash != here.hash) {
-        return Err(PortError(format!(
-            "cluster_events holds other events of node {me} than this journal: its number was used before; give this node a \
-             number of its own"
-        )));
-    }
-    let (mut relayed, target) = (there.node_seq.0, here.node_seq.0);
-    let reader = shared.journal.reader().map_err(failed)?;
-    while relayed < target {
-        let page = reader.page(me, interrex_events::NodeSeq(relayed), RELAY_PAGE).map_err(failed)?;
-        let Some(last) = page.last().map(|record| record.node_seq.0) else { break };
-        servers.postgres.relay(&page).await?;
-        relayed = last;
-    }
-    Ok(relayed)
 }
 
 async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {

@@ -219,9 +219,9 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// Every kind with its meaning, for `events --help`.
 fn kinds_explained() -> String {
-    let width = KINDS.iter().map(|(kind, _)| kind.len()).max().unwrap_or_default();
+    let width = KINDS.iter().map(|kind| kind.name.len()).max().unwrap_or_default();
     let lines: Vec<String> =
-        KINDS.iter().map(|(kind, meaning)| format!("  {kind:width$} {meaning}")).collect();
+        KINDS.iter().map(|kind| format!("  {:width$}  {}", kind.name, kind.meaning)).collect();
     format!(
         "Examples:\n  interrex events --since 1h --kind failover_withheld\n  interrex events --follow\n  \
          interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'\n\nKinds:\n{}",

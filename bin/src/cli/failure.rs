@@ -72,7 +72,10 @@ impl Failure {
                 Exit::ConfigurationWrong
             }
             Self::Journal(JournalError::InUse(_)) => Exit::InUse,
-            Self::Journal(_) | Self::Daemon(DaemonError::NotStored) => Exit::JournalUnusable,
+            Self::Journal(_)
+            | Self::Daemon(DaemonError::NotStored | DaemonError::Fatal(Fatal::Forked(_))) => {
+                Exit::JournalUnusable
+            }
             Self::NoSuchRun(_) => Exit::NotFound,
             Self::Usage(_) => Exit::WrongUsage,
             Self::Daemon(DaemonError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {

@@ -26,6 +26,7 @@ use interrex_actors::{
         ReplicationActor, Servers,
         postgres::{LocalPostgres, PostgresSettings},
         redis::{LocalRedis, RedisSettings},
+        stream::{LocalStream, StreamSettings},
     },
     runtime::{Background, RunAs},
     supervision::keep,
@@ -63,7 +64,8 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
     };
     let nodes = nodes(config);
     let servers = Servers {
-        postgres: Rc::new(LocalPostgres::new(postgres(config, run_as, password)?)),
+        postgres: Rc::new(LocalPostgres::new(postgres(config, run_as, password.clone())?)),
+        stream: Rc::new(stream(config, password)),
         redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, run_as)),
         nodes: nodes.clone(),
@@ -104,6 +106,18 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
         measure_limit: config.failover.probe_timeout,
         upstream_file: config.beside_journal("upstream"),
     })
+}
+
+fn stream(config: &Config, password: Option<String>) -> LocalStream {
+    let postgres = &config.postgres;
+    let settings = StreamSettings {
+        host: postgres.host.clone(),
+        port: postgres.port,
+        user: postgres.user.clone(),
+        password,
+        database: postgres.database.clone(),
+    };
+    LocalStream::new(settings, Arc::new(SystemEnv))
 }
 
 /// The programs of the version that the data directory was made by, where Debian and others put them.

@@ -11,12 +11,12 @@ use axum::{
     routing::{get, post},
 };
 use interrex_actors::{
-    messages::{Claim, FenceRequest},
+    messages::{Claim, FenceRequest, SettingsHeard},
     node::Shared,
-    notifier::peers::{ApiAnswer, ApiError, FenceBody, SECRET_HEADER},
+    notifier::peers::{ApiAnswer, ApiError, FenceBody, JournalBody, SECRET_HEADER},
     report::{NodeReport, Notice},
 };
-use interrex_events::{ClusterId, Hlc, LearnedBy};
+use interrex_events::{ClusterId, Hlc, LearnedBy, Record};
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -28,6 +28,13 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node may take to fence itself before the peer that asked is told so.
 const FENCE_LIMIT: Duration = Duration::from_secs(8);
 
+/// Events in one page of a journal, at most.
+const JOURNAL_PAGE: u32 = 500;
+/// Bytes in one page of a journal, about.
+const JOURNAL_BYTES: usize = 1 << 20;
+/// Bytes that an event takes beside its payload.
+const RECORD_OVERHEAD: usize = 700;
+
 struct Api {
     shared: Arc<Shared>,
     secret: Arc<str>,
@@ -38,6 +45,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
     let routes = Router::new()
         .route("/health", get(health))
         .route("/api/cluster/heartbeat", post(heartbeat))
+        .route("/api/cluster/journal", post(journal))
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
         .fallback(not_found)
@@ -112,7 +120,37 @@ async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
     if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(|it| it.epoch > api.shared.epoch()) {
         api.shared.lines.claim.tell(claim);
     }
+    let known = api.shared.look(|view| view.cluster.settings.stamp);
+    if let Some((settings, stamp)) = report.settings.filter(|(_, stamp)| *stamp > known) {
+        api.shared.lines.settings_heard.tell(SettingsHeard { from: report.node, settings, stamp });
+    }
     answer(StatusCode::OK, api.shared.report())
+}
+
+/// A page of a journal that is held here, this node's own or a copy: the peer keeps a copy of all of them.
+async fn journal(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: JournalBody = match api.admit(&headers, &body, |wanted: &JournalBody| wanted.cluster_id) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let page =
+        api.shared.journal.reader().and_then(|reader| reader.page(wanted.node, wanted.after, JOURNAL_PAGE));
+    match page {
+        Ok(records) => answer(StatusCode::OK, within_limit(records)),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "journal_unreadable", error.to_string()),
+    }
+}
+
+/// As many of the events as fit into an answer; one at least, so that whoever asks gets on.
+fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
+    let mut bytes = 0;
+    let fits = records.iter().take_while(|record| {
+        bytes += record.payload.len() + record.actor.len() + RECORD_OVERHEAD;
+        bytes <= JOURNAL_BYTES
+    });
+    let fits = fits.count().max(1);
+    records.truncate(fits);
+    records
 }
 
 /// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.

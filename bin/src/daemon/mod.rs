@@ -106,6 +106,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
 
     let journal_actor = assemble::keep_journal(&shared);
     let start = async {
+        startup::take_back_own_events(&shared, &ports).await?;
         startup::record_start(&shared, &config).await?;
         tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
         startup::start_servers(&shared, &ports).await

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use interrex_actors::{
     env::ms,
+    journal::copies,
     messages::{Append, Claim},
-    node::Shared,
+    node::{Fatal, Shared},
     ports::StopMode,
     replication::Servers,
 };
@@ -48,10 +49,36 @@ pub(super) async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<()
     }
 }
 
-/// The first event of this process.
-pub(super) async fn record_start(shared: &Arc<Shared>, config: &Config) -> Result<(), DaemonError> {
+/// Before the first event of this process: a journal that lost its newest events, such as one from a restored disk
+/// image, takes them back from whichever peer answers. Appending to it as it is would fork it.
+pub(super) async fn take_back_own_events(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
     // the journal's actor binds its line when it is first polled
     tokio::task::yield_now().await;
+    let own = shared.report();
+    let limit = shared.settings.probe_timeout;
+    let asked = shared.settings.peers().map(|peer| {
+        let exchange = ports.peers.exchange(peer.node, &own);
+        async move { tokio::time::timeout(limit, exchange).await.ok().and_then(Result::ok) }
+    });
+    let reports: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    let mut restored = Vec::new();
+    for report in &reports {
+        match copies::take_back(shared, &*ports.peers, report).await {
+            Ok(taken) => restored.extend(taken),
+            // forked, as the comparison tells, or cut off in the middle: the next heartbeat would tell
+            Err(problem) => tracing::warn!(problem, "this node's own events were not taken back"),
+        }
+        let forked = copies::compare(shared, report).map_err(Fatal::Journal).map_err(DaemonError::Fatal)?;
+        if let Some(own) = forked.into_iter().find(|forked| forked.node == shared.settings.me) {
+            return Err(DaemonError::Fatal(Fatal::Forked(own)));
+        }
+    }
+    let facts = restored.into_iter().map(|event| Draft::new(shared.epoch(), event)).collect::<Vec<_>>();
+    if facts.is_empty() { Ok(()) } else { record(shared, facts).await }
+}
+
+/// The first event of this process.
+pub(super) async fn record_start(shared: &Arc<Shared>, config: &Config) -> Result<(), DaemonError> {
     let settings = &shared.settings;
     let (epoch, role, main, interrupted_run) = shared.look(|view| {
         let nodes = &view.cluster.nodes;

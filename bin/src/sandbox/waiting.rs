@@ -142,12 +142,13 @@ impl Sandbox {
         .await
     }
 
-    /// A node's events, as its journal's file has them, in story order.
+    /// The events that a node recorded itself, as its journal's file has them, in order.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn events(&self, id: NodeId) -> Done<Vec<Envelope>> {
-        let records = self.journal(id)?.read(&Selection::default());
+        let own = Selection { node: Some(id), ..Selection::default() };
+        let records = self.journal(id)?.read(&own);
         let records = records.map_err(|error| SandboxError::failed("reading a journal", error))?;
         Ok(records.iter().map(interrex_events::Record::open).collect())
     }

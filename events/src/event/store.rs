@@ -72,6 +72,22 @@ pub struct JournalForked {
     pub found_at: String,
 }
 
+impl JournalForked {
+    /// In a sentence.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        format!(
+            "the journal of node {} has two continuations: event {} is {} here and {} in {}; two machines have its \
+             number, or an old disk image was restored",
+            self.node,
+            self.node_seq,
+            self.here.short(),
+            self.there.short(),
+            self.found_at
+        )
+    }
+}
+
 /// Payload of `journal_restored`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRestored {

@@ -278,6 +278,32 @@ fn a_selection_by_kind_run_and_time_finds_just_those() {
     assert!(found(Selection { kinds: vec!["main_lost".into()], ..Selection::default() }).is_empty());
 }
 
+#[test]
+fn an_event_of_a_newer_version_is_kept_and_handed_on_to_the_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("journal.db"), identity(), TestStamp::new()).unwrap();
+    // what any detour through a parsed value would change
+    let payload = r#"{ "seen":1.50e3,"phase" : "f\u0075ll\u0000", "phase":12345678901234567890123 }"#;
+    for (kind, version) in [("moon_phase_observed", 1), ("supervisor_stopped", 2), ("main_lost", u32::MAX)] {
+        let event = crate::Event::read(kind, version, payload);
+        assert!(matches!(event, crate::Event::Unknown(_)));
+        let stored = append(&journal, vec![Draft { event, ..draft("") }]).remove(0);
+        assert_eq!(
+            (stored.kind.as_str(), stored.schema_version, stored.payload.as_str()),
+            (kind, version, payload)
+        );
+        let read = journal.reader().unwrap().page(stored.node_id, NodeSeq(stored.node_seq.0 - 1), 1).unwrap();
+        assert_eq!(read, std::slice::from_ref(&stored));
+        let exported = serde_json::to_string(&stored).unwrap();
+        assert!(exported.contains(payload), "{exported}");
+        assert_eq!(serde_json::from_str::<Record>(&exported).unwrap(), stored);
+        let event = stored.open().event;
+        assert_eq!((event.kind(), event.schema_version()), (kind, version));
+        assert_eq!(event.payload().unwrap(), payload);
+    }
+    assert!(journal.reader().unwrap().verify().unwrap().broken.is_none());
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     let ids =
         (any::<u128>(), any::<u128>(), any::<Option<u128>>(), any::<u32>(), 1u64..1 << 60, any::<u32>());
@@ -292,7 +318,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             hlc: Hlc(hlc),
             recorded_at: DateTime::from_timestamp_millis(wall_ms).unwrap(),
             kind,
-            schema_version: 1,
+            schema_version: epoch,
             run_id: run.map(|id| RunId(Uuid::from_u128(id))),
             correlation_id: EventId(Uuid::from_u128(event ^ 1)),
             causation_id: run.map(|id| EventId(Uuid::from_u128(id))),
@@ -348,13 +374,15 @@ proptest! {
     }
 
     #[test]
-    fn a_fact_survives_the_journal(kind in "[a-z]{3,12}_x", text in "[^\0]{0,60}", epoch in 0u64..1 << 40) {
+    fn a_fact_survives_the_journal(
+        (kind, schema_version) in ("[a-z]{3,12}_x", any::<u32>()), text in "[^\0]{0,60}", epoch in 0u64..1 << 40
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(&folder.path().join("j.db"), identity(), TestStamp::new()).unwrap();
         let payload = serde_json::json!({ "text": text }).to_string();
         let cause = EventId(Uuid::from_u128(5));
         let lineage = Lineage { causation_id: cause, correlation_id: cause };
-        let unknown = UnknownEvent { kind, payload, reason: String::new() };
+        let unknown = UnknownEvent { kind, schema_version, payload, reason: String::new() };
         let facts = [
             Draft::new(Epoch(epoch), SupervisorStopped { reason: text }).because_of(lineage),
             Draft { event: crate::Event::Unknown(unknown), ..draft("") },
@@ -364,6 +392,7 @@ proptest! {
         for (fact, record) in facts.iter().zip(&read) {
             let envelope = record.open();
             prop_assert_eq!(envelope.event.kind(), fact.event.kind());
+            prop_assert_eq!(envelope.event.schema_version(), fact.event.schema_version());
             prop_assert_eq!(envelope.event.payload().unwrap(), fact.event.payload().unwrap());
             prop_assert_eq!(envelope.epoch, fact.epoch);
             prop_assert_eq!(envelope.causation_id, fact.caused_by.map(|lineage| lineage.causation_id));

@@ -173,7 +173,7 @@ impl Writer {
             hlc,
             recorded_at,
             kind: draft.event.kind().to_owned(),
-            schema_version: 1,
+            schema_version: draft.event.schema_version(),
             run_id: draft.run_id,
             correlation_id: draft.caused_by.map_or(event_id, |cause| cause.correlation_id),
             causation_id: draft.caused_by.map(|cause| cause.causation_id),

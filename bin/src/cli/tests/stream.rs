@@ -122,7 +122,7 @@ impl Author {
         let recovered =
             MainRecovered { main: ALPHA, silent_ms: 7_200, threshold_ms: 5_000, evidence: evidence(true) };
         self.tell(68_200, None, recovered);
-        self.tell(70_000, None, Event::read("moon_phase_observed", r#"{"phase":"full"}"#));
+        self.tell(70_000, None, Event::read("moon_phase_observed", 1, r#"{"phase":"full"}"#));
         self
     }
 
@@ -376,6 +376,8 @@ pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
         quorum: "none".to_owned(),
         run: None,
         journal_heads: Vec::new(),
+        stream: None,
+        settings: None,
         hlc: Hlc::from_wall_ms(at(0).timestamp_millis()),
         uptime_ms: 60_000,
         actors: BTreeMap::new(),

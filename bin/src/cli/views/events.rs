@@ -69,14 +69,14 @@ fn in_text(record: &Record, style: Style) -> String {
 /// journal knows is from another version, and is as good as any.
 fn demand_known(kinds: &[String], source: &Source) -> Result<(), Failure> {
     for kind in kinds {
-        if KINDS.iter().any(|(known, _)| known == kind) {
+        if KINDS.iter().any(|known| known.name == kind) {
             continue;
         }
         let selection = Selection { kinds: vec![kind.clone()], ..Selection::default() };
         if source.reader().read(&selection)?.is_empty() {
             let likeness = |known: &str| strsim::jaro_winkler(kind, known);
-            let nearest = KINDS.iter().max_by(|(a, _), (b, _)| likeness(a).total_cmp(&likeness(b)));
-            let nearest = nearest.map_or("", |(known, _)| known);
+            let nearest = KINDS.iter().max_by(|a, b| likeness(a.name).total_cmp(&likeness(b.name)));
+            let nearest = nearest.map_or("", |known| known.name);
             return Err(Failure::Usage(format!(
                 "there is no kind `{kind}`; did you mean `{nearest}`? `interrex events --help` lists them all"
             )));

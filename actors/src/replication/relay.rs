@@ -1,0 +1,134 @@
+//! The relay: a main brings every journal it holds into `cluster_events`, and takes up what was asked for there.
+
+use interrex_events::{
+    Cause, Draft, Head, JournalForked, NodeId, ProjectionRebuilt, SettingsChanged, journal::JournalError,
+};
+
+use super::Servers;
+use crate::{
+    messages::Append,
+    node::{Fatal, Shared},
+    ports::{Answer, NotRelayed, PortError, SettingsRequest, StreamState},
+    report::StreamFacts,
+};
+
+/// Events in one transaction of the relay.
+const PAGE: u32 = 500;
+
+/// Relays what `cluster_events` lacks, this node's own journal first: it opens the epoch. What it holds then.
+///
+/// # Errors
+/// PostgreSQL failed, or this node's own journal cannot be relayed.
+pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFacts> {
+    let state = servers.stream.look().await?;
+    record_rebuilt(shared, &state);
+    answer_requests(shared, &state.requests).await?;
+    let me = shared.settings.me;
+    let mut facts = StreamFacts {
+        position: Some(state.position),
+        paused: state.paused.clone(),
+        ..StreamFacts::default()
+    };
+    let mut heads = shared.journal.heads();
+    heads.sort_by_key(|head| (head.node_id != me, head.node_id));
+    for head in heads {
+        match relay_journal(shared, servers, &state, head, &mut facts).await {
+            Ok(()) => {}
+            Err(NotRelayed::Forked(forked)) if head.node_id == me => {
+                shared.record(Draft::new(shared.epoch(), forked.clone()));
+                shared.give_up(Fatal::Forked(forked.clone()));
+                return Err(PortError(forked.in_words()));
+            }
+            Err(NotRelayed::Forked(forked)) => facts.problems.push(forked.in_words()),
+            Err(NotRelayed::Failed(error)) if head.node_id == me => return Err(error),
+            Err(NotRelayed::Failed(error)) => {
+                facts.problems.push(format!("events of node {} are not relayed: {error}", head.node_id));
+            }
+        }
+    }
+    Ok(facts)
+}
+
+async fn relay_journal(
+    shared: &Shared,
+    servers: &Servers,
+    state: &StreamState,
+    here: Head,
+    facts: &mut StreamFacts,
+) -> Result<(), NotRelayed> {
+    let node = here.node_id;
+    let there = state.heads.get(&node).copied().unwrap_or(Head::empty(node));
+    if let Some(forked) = fork(shared.settings.me, there, here) {
+        return Err(NotRelayed::Forked(forked));
+    }
+    let epoch = shared.epoch();
+    // the first transaction of an epoch holds the event that opened it, however much came before
+    let limit = if node == shared.settings.me && state.position.epoch < epoch { u32::MAX } else { PAGE };
+    let reader = shared.journal.reader().map_err(reading)?;
+    let mut relayed = there.node_seq;
+    while relayed < here.node_seq {
+        let page = reader.page(node, relayed, limit).map_err(reading)?;
+        let Some(last) = page.last().map(|record| record.node_seq) else { break };
+        let done = servers.stream.relay(epoch, &page).await?;
+        facts.position = Some(done.position);
+        for paused in done.paused {
+            facts.paused.push(paused.projection.clone());
+            shared.record(Draft::new(epoch, paused));
+        }
+        relayed = last;
+    }
+    Ok(())
+}
+
+/// Two continuations of one journal, as far as the heads show them. That a copy of a peer's journal is behind is
+/// none; that this node's own journal is behind means that it lost events.
+fn fork(me: NodeId, there: Head, here: Head) -> Option<JournalForked> {
+    let differs = there.node_seq == here.node_seq && there.hash != here.hash;
+    let lost = there.node_id == me && there.node_seq > here.node_seq;
+    (differs || lost).then(|| JournalForked {
+        node: there.node_id,
+        node_seq: there.node_seq,
+        here: here.hash,
+        there: there.hash,
+        found_at: "cluster_events".to_owned(),
+    })
+}
+
+fn record_rebuilt(shared: &Shared, state: &StreamState) {
+    for (rebuilt, took_ms) in &state.rebuilt {
+        let event = ProjectionRebuilt {
+            projection: rebuilt.table.to_string(),
+            version: rebuilt.table.version(),
+            reason: rebuilt.reason.clone(),
+            events: rebuilt.events,
+            took_ms: *took_ms,
+        };
+        shared.record(Draft::new(shared.epoch(), event));
+    }
+}
+
+/// What somebody asked for in SQL becomes an event of this node, by that person's name; it is then relayed, and
+/// the request is deleted with that.
+async fn answer_requests(shared: &Shared, requests: &[SettingsRequest]) -> Answer<()> {
+    for request in requests {
+        let (answered, before) = shared.look(|view| {
+            let settings = &view.cluster.settings;
+            (settings.answered(request.id), shared.settings.failover.with(settings).settings())
+        });
+        if answered {
+            continue;
+        }
+        let changed = SettingsChanged { settings: request.settings, before, request: request.id };
+        let asker = Cause::Person { name: request.requested_by.clone(), source: request.source.clone() };
+        let draft = Draft { actor: asker, ..Draft::new(shared.epoch(), changed) };
+        let stored = shared.lines.append.ask(Append(vec![draft])).await;
+        if !matches!(stored, Ok(Ok(_))) {
+            return Err(PortError("a change of settings was not stored; it is tried again".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn reading(error: JournalError) -> NotRelayed {
+    NotRelayed::Failed(PortError::new("reading the journal", error))
+}

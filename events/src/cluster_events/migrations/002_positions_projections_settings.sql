@@ -1,0 +1,167 @@
+-- Version 2: positions with their epoch, projections kept with the stream, settings that can be changed.
+
+-- ---- the stream ---------------------------------------------------------------------------------------------
+
+ALTER TABLE interrex.cluster_events
+    ADD COLUMN position_epoch bigint,
+    ADD COLUMN learned_in bigint,
+    ALTER COLUMN prev_hash TYPE bytea USING decode(prev_hash, 'hex'),
+    ALTER COLUMN hash TYPE bytea USING decode(hash, 'hex');
+UPDATE interrex.cluster_events AS event
+SET position_epoch = reign.epoch, learned_in = event.epoch
+FROM (SELECT pos, max(epoch) OVER (ORDER BY pos) AS epoch FROM interrex.cluster_events) AS reign
+WHERE reign.pos = event.pos;
+ALTER TABLE interrex.cluster_events
+    ALTER COLUMN position_epoch SET NOT NULL,
+    ALTER COLUMN learned_in SET NOT NULL;
+CREATE INDEX cluster_events_kind ON interrex.cluster_events (kind, pos);
+
+COMMENT ON TABLE interrex.cluster_events IS
+    'What happened: the merged journals of all nodes. Processing order is (position_epoch, pos), story order is (hlc, node_id, node_seq).';
+COMMENT ON COLUMN interrex.cluster_events.pos IS 'Place in the stream, without gaps. Together with position_epoch it is a position.';
+COMMENT ON COLUMN interrex.cluster_events.position_epoch IS 'Epoch of the main that appended it.';
+COMMENT ON COLUMN interrex.cluster_events.epoch IS 'Epoch in which its node recorded it.';
+COMMENT ON COLUMN interrex.cluster_events.learned_in IS 'Epoch in which the main that appended it learned of it; later than epoch for an old main''s last words.';
+
+CREATE FUNCTION interrex.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'cluster_events is append-only'
+        USING HINT = 'What happened cannot be changed. A correction is an event of its own.';
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON interrex.cluster_events
+    FOR EACH STATEMENT EXECUTE FUNCTION interrex.refuse_change();
+
+-- The newest position. Whoever appends locks this row first: one at a time.
+CREATE TABLE interrex.stream_head (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch    bigint NOT NULL,
+    pos      bigint NOT NULL,
+    hash     bytea NOT NULL
+);
+INSERT INTO interrex.stream_head (epoch, pos, hash)
+SELECT coalesce(max(position_epoch), 0), coalesce(max(pos), 0),
+       coalesce((SELECT hash FROM interrex.cluster_events ORDER BY pos DESC LIMIT 1), decode(repeat('00', 32), 'hex'))
+FROM interrex.cluster_events;
+
+-- The newest event of each node that is in the stream.
+CREATE TABLE interrex.journal_heads (
+    node_id  integer PRIMARY KEY,
+    node_seq bigint NOT NULL,
+    hash     bytea NOT NULL
+);
+INSERT INTO interrex.journal_heads
+SELECT DISTINCT ON (node_id) node_id, node_seq, hash FROM interrex.cluster_events ORDER BY node_id, node_seq DESC;
+
+-- ---- projections --------------------------------------------------------------------------------------------
+
+-- Where each projection stands. `state` is live, paused (it could not take in an event) or rebuild (asked for).
+CREATE TABLE interrex.projection_checkpoints (
+    projection text PRIMARY KEY,
+    version    integer NOT NULL,
+    generation integer NOT NULL,
+    epoch      bigint NOT NULL,
+    pos        bigint NOT NULL,
+    head_hash  bytea NOT NULL,
+    state      text NOT NULL CHECK (state IN ('live', 'paused', 'rebuild')),
+    problem    text,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE interrex.projection_checkpoints IS
+    'How far each projection is. To have one rebuilt: UPDATE interrex.projection_checkpoints SET state = ''rebuild'' WHERE projection = ...';
+
+-- Projections are views upon tables that are rebuilt beside each other and swapped.
+DROP VIEW interrex.cluster_config;
+DROP TABLE interrex.cluster_nodes;
+DROP TABLE interrex.cluster_main;
+
+-- Who is main, and the settings in force: one row, kept with cluster_nodes.
+CREATE TABLE interrex.cluster_state (
+    only_row                   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    main_node_id               integer,
+    main_role                  text NOT NULL,
+    main_host                  text,
+    main_postgres_address      text,
+    epoch                      bigint NOT NULL,
+    timeline                   bigint,
+    auto_failover_enabled      boolean,
+    auto_failover_threshold_ms bigint,
+    least_threshold_ms         bigint,
+    settings_changed_by        text
+);
+
+-- ---- settings -----------------------------------------------------------------------------------------------
+
+-- What was asked for and main's supervisor has not recorded as an event yet.
+CREATE TABLE interrex.settings_requests (
+    id                         uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    requested_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
+    requested_by               text NOT NULL,
+    source                     text NOT NULL,
+    auto_failover_enabled      boolean NOT NULL,
+    auto_failover_threshold_ms bigint NOT NULL
+);
+
+-- The runbook's table. It reads right on every node: a standby replicates main's rows, and is no main for it.
+CREATE VIEW interrex.cluster_config AS
+SELECT CASE WHEN pg_is_in_recovery() THEN 'secondary' ELSE state.main_role END AS server_role,
+       state.main_host AS main_server_ip,
+       coalesce(request.auto_failover_enabled, state.auto_failover_enabled) AS auto_failover_enabled,
+       trim_scale(coalesce(request.auto_failover_threshold_ms, state.auto_failover_threshold_ms) / 1000.0)
+           AS auto_failover_threshold_seconds,
+       state.main_node_id,
+       state.main_postgres_address,
+       state.epoch
+FROM interrex.cluster_state AS state
+LEFT JOIN LATERAL (SELECT * FROM interrex.settings_requests ORDER BY requested_at DESC, id LIMIT 1) AS request ON true;
+
+CREATE FUNCTION interrex.request_settings() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, interrex AS $$
+DECLARE
+    least_seconds numeric := trim_scale(coalesce((SELECT least_threshold_ms FROM interrex.cluster_state), 1000) / 1000.0);
+BEGIN
+    IF (NEW.server_role, NEW.main_server_ip, NEW.main_node_id, NEW.main_postgres_address, NEW.epoch)
+        IS DISTINCT FROM (OLD.server_role, OLD.main_server_ip, OLD.main_node_id, OLD.main_postgres_address, OLD.epoch) THEN
+        RAISE EXCEPTION 'cluster_config: only auto_failover_enabled and auto_failover_threshold_seconds can be changed here'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Who is main changes by a failover, never by an UPDATE.';
+    END IF;
+    IF NEW.auto_failover_enabled IS NULL THEN
+        RAISE EXCEPTION 'cluster_config: auto_failover_enabled is true or false, not null'
+            USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF NEW.auto_failover_threshold_seconds IS NULL
+        OR NEW.auto_failover_threshold_seconds NOT BETWEEN least_seconds AND 86400 THEN
+        RAISE EXCEPTION 'cluster_config: auto_failover_threshold_seconds = % is out of range: it must be from % to 86400',
+            coalesce(NEW.auto_failover_threshold_seconds::text, 'null'), least_seconds
+            USING ERRCODE = 'numeric_value_out_of_range',
+                HINT = 'The least is two probe intervals: one lost packet is no reason to fail over.';
+    END IF;
+    IF (NEW.auto_failover_enabled, NEW.auto_failover_threshold_seconds)
+        IS DISTINCT FROM (OLD.auto_failover_enabled, OLD.auto_failover_threshold_seconds) THEN
+        INSERT INTO interrex.settings_requests (requested_by, source, auto_failover_enabled, auto_failover_threshold_ms)
+        VALUES (session_user, coalesce(host(inet_client_addr()), 'local socket'), NEW.auto_failover_enabled,
+                round(NEW.auto_failover_threshold_seconds * 1000));
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER request_settings INSTEAD OF UPDATE ON interrex.cluster_config
+    FOR EACH ROW EXECUTE FUNCTION interrex.request_settings();
+
+-- ---- who may look, and under which names --------------------------------------------------------------------
+
+GRANT USAGE ON SCHEMA interrex TO pg_monitor;
+GRANT SELECT ON interrex.cluster_events, interrex.cluster_config, interrex.projection_checkpoints TO pg_monitor;
+
+-- The runbook's unqualified names: the schema comes last in the database's search path, so that it hides nothing.
+DO $$
+DECLARE
+    setting text := (
+        SELECT split_part(one, '=', 2)
+        FROM pg_db_role_setting, unnest(setconfig) AS one
+        WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND one LIKE 'search\_path=%');
+BEGIN
+    IF setting IS NULL OR setting !~ '\minterrex\M' THEN
+        EXECUTE format('ALTER DATABASE %I SET search_path = %s, interrex', current_database(),
+                       coalesce(nullif(setting, ''), '"$user", public'));
+    END IF;
+END $$;

@@ -1,0 +1,160 @@
+//! The projections in PostgreSQL, kept in the transaction that continues the stream, so that they always agree
+//! with it.
+//!
+//! ```text
+//! Relay: append ─> Projector: fold in story order ─> upsert what changed ─> checkpoint ─> commit
+//!                     └ checkpoint does not match: rebuild beside the old table, swap the view
+//! ```
+//!
+//! A projection whose table cannot take in an event is paused there, and says so; the others go on.
+
+mod checkpoint;
+mod rebuild;
+mod tables;
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use interrex_events::{
+    Envelope, ProjectionPaused, RunId,
+    cluster_events::{self, Position, Relay, StoreError, StreamHead},
+};
+use tokio_postgres::Client;
+
+pub use self::{
+    checkpoint::{Checkpoint, paused},
+    rebuild::Rebuilt,
+    tables::Table,
+};
+use crate::{Cluster, Entry, InStoryOrder, Taken};
+
+/// Events that one page of a rebuild holds in memory.
+const PAGE: usize = 2_000;
+
+/// What events changed: what has to be written.
+#[derive(Debug, Default)]
+struct Changes {
+    entries: Vec<Entry>,
+    runs: BTreeSet<RunId>,
+}
+
+impl Changes {
+    fn note(&mut self, cluster: &Cluster, envelope: &Envelope) {
+        self.entries.push(Entry::of(envelope, &cluster.nodes));
+        self.runs.extend(envelope.run_id);
+    }
+}
+
+/// Keeps the projections. What it folded is remembered between relays, as long as nobody else appends.
+#[derive(Debug, Default)]
+pub struct Projector {
+    folded: Option<(StreamHead, InStoryOrder<Cluster>)>,
+    /// Folded in a transaction that has not ended.
+    pending: Option<InStoryOrder<Cluster>>,
+}
+
+impl Projector {
+    /// Takes what a relay appended into the projections, in the relay's own transaction. The projections that
+    /// were paused by it.
+    ///
+    /// # Errors
+    /// PostgreSQL failed: nothing of the transaction may be committed.
+    pub async fn project(
+        &mut self,
+        relay: &mut Relay<'_>,
+        appended: &[(Position, interrex_events::Record)],
+    ) -> Result<Vec<ProjectionPaused>, StoreError> {
+        let before = relay.before();
+        let mut story = match self.folded.take() {
+            Some((head, story)) if head == before => story,
+            _ => fold(relay.transaction().client(), before.position.pos).await?,
+        };
+        let mut changes = Changes::default();
+        let events = appended.iter().map(|(_, record)| record.open());
+        let taken = catch_unwind(AssertUnwindSafe(|| {
+            story.take(events, |cluster, envelope| changes.note(cluster, envelope))
+        }));
+        let head = relay.head();
+        let mut paused = Vec::new();
+        for table in Table::ALL {
+            let Some(checkpoint) = checkpoint::read(relay.transaction(), table).await? else { continue };
+            if !checkpoint.stands_at(table, before) {
+                continue;
+            }
+            let problem = match &taken {
+                Ok(Taken::Folded) => {
+                    tables::write(relay.transaction(), table, &checkpoint, story.folded(), &changes).await?
+                }
+                // left behind on purpose: the next look finds that it does not match, and rebuilds it
+                Ok(Taken::TooEarly) => continue,
+                Err(panic) => Err(in_words(&**panic)),
+            };
+            match problem {
+                Ok(()) => checkpoint::advance(relay.transaction(), table, head).await?,
+                Err(error) => {
+                    checkpoint::pause(relay.transaction(), table, &error).await?;
+                    let Position { epoch, pos } = before.position;
+                    paused.push(ProjectionPaused {
+                        projection: table.name().to_owned(),
+                        epoch,
+                        pos: pos + 1,
+                        error,
+                    });
+                }
+            }
+        }
+        self.pending = matches!(taken, Ok(Taken::Folded)).then_some(story);
+        Ok(paused)
+    }
+
+    /// The transaction of the last [`Projector::project`] was committed.
+    pub fn committed(&mut self, head: StreamHead) {
+        self.folded = self.pending.take().map(|story| (head, story));
+    }
+
+    /// Rebuilds every projection whose checkpoint does not match the stream, or that somebody asked for.
+    ///
+    /// # Errors
+    /// PostgreSQL failed; readers still see what they saw before.
+    pub async fn mend(&mut self, client: &mut Client) -> Result<Vec<Rebuilt>, StoreError> {
+        let head = cluster_events::stream_head(client).await?;
+        let mut amiss = Vec::new();
+        for table in Table::ALL {
+            let checkpoint = checkpoint::read(client, table).await?;
+            if let Some(reason) = checkpoint::what_is_amiss(table, checkpoint.as_ref(), head) {
+                amiss.push((table, reason, checkpoint));
+            }
+        }
+        if amiss.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (rebuilt, head, story) = rebuild::rebuild(client, amiss).await?;
+        self.folded = Some((head, story));
+        Ok(rebuilt)
+    }
+}
+
+/// The fold of the stream up to a position, without writing anything.
+async fn fold(client: &Client, up_to: u64) -> Result<InStoryOrder<Cluster>, StoreError> {
+    let mut story = InStoryOrder::default();
+    let mut page = Vec::with_capacity(PAGE);
+    cluster_events::for_each_in_story_order(client, Some(up_to), |found| {
+        page.push(found.record.open());
+        if page.len() == PAGE {
+            story.take(page.drain(..), |_, _| {});
+        }
+        ControlFlow::Continue(())
+    })
+    .await?;
+    story.take(page, |_, _| {});
+    Ok(story)
+}
+
+fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("the fold failed: {}", text.as_deref().unwrap_or("it panicked"))
+}
