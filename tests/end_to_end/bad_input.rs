@@ -13,7 +13,7 @@ use interrex_tests::{interrex, run};
 use crate::two_nodes;
 
 /// Runs the program to its end, which must come by itself.
-fn interrex_with(arguments: &[&str], environment: &[(&str, &str)]) -> Done<Output> {
+pub(crate) fn interrex_with(arguments: &[&str], environment: &[(&str, &str)]) -> Done<Output> {
     let mut command = Command::new("timeout");
     command.arg("30").arg(interrex()).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
     command.output().map_err(|error| SandboxError::failed("running interrex", error))

@@ -12,6 +12,7 @@ mod demo;
 mod panic;
 mod resume;
 mod return_of_the_old_main;
+mod store;
 mod withheld;
 
 use std::time::Duration;

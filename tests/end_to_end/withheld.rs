@@ -1,10 +1,10 @@
 //! No failover, and an event says why not.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_events::{Event, WithheldRule};
-use interrex_tests::{SlowProxy, run};
+use interrex_tests::{SlowProxy, faketime, run};
 use rustix::process::Signal;
 
 use crate::two_nodes;
@@ -157,15 +157,6 @@ fn a_wall_clock_that_jumps_by_an_hour_decides_nothing() {
         assert!(times.is_sorted_by_key(|record| record.hlc), "a jump reordered history");
         Ok(())
     });
-}
-
-/// The library that gives one process another wall clock.
-fn faketime() -> Done<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let found = folders
-        .map(|folder| folder.path().join("faketime/libfaketime.so.1"))
-        .find(|library| library.is_file());
-    found.ok_or_else(|| SandboxError::failed("looking for libfaketime.so.1", "run bin/install-packages test"))
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! What the end-to-end tests and the benchmarks share.
 
+mod clock;
+mod journal;
 mod program;
 mod proxy;
 
+pub use clock::faketime;
+pub use journal::{FACTS_OF_A_RUN, RELAY_TO, journal_of_a_test};
 pub use program::{interrex, run};
 pub use proxy::SlowProxy;

@@ -33,7 +33,7 @@ const WINDOW_MISSES_LIMIT: usize = 256;
 /// The least gap between two ticks that is taken for a stall.
 const STALL_FLOOR: Duration = Duration::from_secs(1);
 /// The largest step of the wall clock between two ticks that is taken for slewing.
-const CLOCK_STEP_LIMIT_MS: u64 = 1_000;
+pub const CLOCK_STEP_LIMIT_MS: u64 = 1_000;
 
 /// What does not change.
 #[derive(Debug, Clone)]

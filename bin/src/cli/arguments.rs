@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{exit, when::When};
+use super::{exit, moment::Moment, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -42,13 +42,16 @@ pub enum Command {
     ///
     /// It asks every supervisor it can reach, for at most a second, and tells the rest from the journal.
     #[command(after_help = "Examples:\n  interrex status\n  interrex status --json | jq .health\n  \
-                            watch -n1 interrex status        # exit code 0: healthy, 6: not")]
-    Status(Reading),
+                            watch -n1 interrex status        # exit code 0: healthy, 6: not\n  \
+                            interrex status --at 03:12:00    # as it was then, by the events")]
+    Status(Looking),
     /// The table cluster_nodes: every node, its role and its servers.
     ///
     /// Rows marked `live` are what the node's supervisor says this moment; the others are from the journal.
-    #[command(after_help = "Example:\n  interrex nodes")]
-    Nodes(Reading),
+    #[command(
+        after_help = "Examples:\n  interrex nodes\n  interrex nodes --at 2/17    # as it was with that event"
+    )]
+    Nodes(Looking),
     /// What happened, one sentence an event, in the order of the story.
     ///
     /// The first thing to read after an incident, and to paste into its report.
@@ -64,6 +67,35 @@ pub enum Command {
                             interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'",
               after_long_help = kinds_explained())]
     Events(Events),
+    /// How the state changed: old -> new, change by change, each with the event that made it.
+    ///
+    /// Who is main, the epoch, the columns of cluster_nodes, the runs and their steps. Events that changed nothing of
+    /// that are left out; `interrex timeline` tells them all.
+    #[command(after_help = "Examples:\n  interrex replay --from 03:10:00 --until 03:12:00\n  \
+                            interrex replay --from 2/11 --speed 1        # as it happened\n  \
+                            interrex replay --step --journal incident.jsonl.zst")]
+    Replay(Replay),
+    /// What is different between two moments: nodes, main, epoch, timeline, settings and runs.
+    #[command(after_help = "Examples:\n  interrex diff --at 03:10:00 --at 03:12:00\n  \
+                            interrex diff --at 1h        # since then\n  \
+                            interrex diff --at 2/11 --at 2/39 --journal beta.db")]
+    Diff(Diff),
+    /// The events in a file, to be carried elsewhere, kept or handed to somebody.
+    ///
+    /// JSON Lines: a header, then each event exactly as it is stored and hashed, in the order of the story. Whoever
+    /// reads the file can check that nothing in it was changed, left out or cut off. Every command that takes
+    /// `--journal` reads such a file too. A damaged journal is not exported.
+    #[command(after_help = "Examples:\n  interrex export --output incident.jsonl.zst --since 24h\n  \
+                            interrex status --journal incident.jsonl.zst\n  \
+                            interrex export | gzip | ssh archive 'cat > alpha.jsonl.gz'")]
+    Export(Export),
+    /// An export back into a journal, checked on the way.
+    ///
+    /// The journal is made, or what it lacks is added to it. Nothing is changed if the export does not continue what
+    /// is there: a gap, or another event at the same place, is named. A journal that a supervisor uses is left alone.
+    #[command(after_help = "Examples:\n  interrex import incident.jsonl.zst --journal /tmp/incident.db\n  \
+                            ssh alpha interrex export | interrex import - --journal alpha.db")]
+    Import(Import),
     /// Failovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -126,12 +158,27 @@ pub struct Reading {
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE", conflicts_with = "journal")]
     pub config: Option<PathBuf>,
-    /// Read this journal alone, such as a copy from a lost server; nobody is asked.
+    /// Read this journal or export alone, such as a copy from a lost server; nobody is asked.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
     /// Print JSON: one document, or one object a line where there are many.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `status` and `nodes`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Looking {
+    /// As it was at a moment, rebuilt from the events up to it; nobody is asked.
+    ///
+    /// A time (2027-01-15T08:00:00Z, 08:00:00 for today in UTC, 10m for so long ago), an event (2/17, as `interrex
+    /// events` prints it), a moment of the hybrid clock (2027-01-15T08:00:00.000Z+3, or its number), or a position
+    /// in cluster_events (3:1024; @12:30 where it looks like a time of day).
+    #[arg(long, value_name = "MOMENT")]
+    pub at: Option<Moment>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
 }
 
 /// Which part of the stream.
@@ -176,6 +223,71 @@ pub struct Events {
     pub reading: Reading,
 }
 
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Begin with this moment: a time, an event as NODE/SEQ, a moment of the hybrid clock, or EPOCH:POS [default: the
+    /// first event].
+    #[arg(long, value_name = "MOMENT")]
+    pub from: Option<Moment>,
+    /// End with this moment [default: the newest event].
+    #[arg(long, value_name = "MOMENT")]
+    pub until: Option<Moment>,
+    /// Wait for Enter before each change; q and Enter end it.
+    #[arg(long, conflicts_with = "speed")]
+    pub step: bool,
+    /// So many times as fast as it happened: 1 is as it was, 60 a minute in a second [default: all at once].
+    #[arg(long, value_name = "N", value_parser = speed)]
+    pub speed: Option<f64>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The two moments, in any order; with only one, the other is now.
+    ///
+    /// A time, an event as NODE/SEQ, a moment of the hybrid clock, or a position in cluster_events.
+    #[arg(long, value_name = "MOMENT", required = true)]
+    pub at: Vec<Moment>,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The file to write, compressed where it ends in .gz or .zst [default: -, standard output].
+    ///
+    /// It is written beside its place and moved there once it is whole. An older export of the same node is
+    /// replaced; any other file is left alone.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which part.
+    #[command(flatten)]
+    pub span: Span,
+    /// From where.
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The export, or another journal; - is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The journal to make, or to add to.
+    #[arg(long, value_name = "NEW.db")]
+    pub journal: PathBuf,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What to do with runs.
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
@@ -203,10 +315,11 @@ pub struct RunShow {
 pub enum JournalCommand {
     /// Check every event's hash and its link to the event before, and name the first bad one.
     ///
-    /// Nothing is changed. It also works beside a running supervisor.
-    #[command(
-        after_help = "Examples:\n  interrex journal verify\n  interrex journal verify --journal copy/journal.db"
-    )]
+    /// Nothing is changed. It also works beside a running supervisor, and then asks every supervisor how far its
+    /// copies go: a copy that goes further than this node's own journal, or tells another story, is an alarm.
+    #[command(after_help = "Examples:\n  interrex journal verify\n  \
+                            interrex journal verify --journal copy/journal.db\n  \
+                            interrex journal verify --journal incident.jsonl.zst")]
     Verify(Reading),
 }
 
@@ -214,6 +327,13 @@ fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("write a number of seconds, from 0.1 to 3600".to_owned()),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (0.001..=1_000_000.0).contains(&speed) => Ok(speed),
+        _ => Err("write how many times as fast as it happened, from 0.001 to 1000000".to_owned()),
     }
 }
 

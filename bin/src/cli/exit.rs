@@ -13,13 +13,13 @@ pub enum Exit {
     WrongUsage = 2,
     /// The configuration is missing or wrong.
     ConfigurationWrong = 3,
-    /// The journal is missing, damaged, another node's, or from a newer version; or its disk takes no more.
+    /// The journal or export is missing, damaged, another node's, or from a newer version; or its disk takes no more.
     JournalUnusable = 4,
     /// Another supervisor has the journal, or listens where this one would.
     InUse = 5,
     /// `status`: the cluster is not healthy, or nobody answers who could say that it is.
     NotHealthy = 6,
-    /// There is no such run.
+    /// There is no such run or event.
     NotFound = 7,
     /// It was interrupted, as by Ctrl-C, and cleaned up.
     Interrupted = 130,
@@ -32,10 +32,10 @@ Exit codes:
   1  it failed
   2  it was called in a way it does not understand
   3  the configuration is missing or wrong
-  4  the journal is missing, damaged, another node's, or from a newer version, or its disk takes no more
+  4  the journal or export is missing, damaged, another node's, or from a newer version, or its disk takes no more
   5  another supervisor has the journal or the port
   6  `status`: not healthy, or nobody answers who could say that it is
-  7  there is no such run
+  7  there is no such run or event
   130  it was interrupted, as by Ctrl-C, and cleaned up
 
 Environment:

@@ -3,7 +3,7 @@
 use std::{error::Error, io, path::PathBuf};
 
 use interrex_actors::node::Fatal;
-use interrex_events::journal::JournalError;
+use interrex_events::{export::ExportError, journal::JournalError};
 
 use super::exit::Exit;
 use crate::{config::ConfigError, daemon::DaemonError, demo::DemoError};
@@ -23,6 +23,18 @@ pub enum Failure {
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// An export cannot be read.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A file holds no events, or not those that it should.
+    #[error("{0}")]
+    Unusable(String),
+    /// A text names no event.
+    #[error("{0}")]
+    NoSuchEvent(String),
+    /// Somebody asked the program to end; what it had begun to write is removed.
+    #[error("interrupted: nothing was left behind half-written")]
+    Interrupted,
     /// A text names no run, or more than one.
     #[error("{0}")]
     NoSuchRun(String),
@@ -73,10 +85,13 @@ impl Failure {
             }
             Self::Journal(JournalError::InUse(_)) => Exit::InUse,
             Self::Journal(_)
+            | Self::Export(_)
+            | Self::Unusable(_)
             | Self::Daemon(DaemonError::NotStored | DaemonError::Fatal(Fatal::Forked(_))) => {
                 Exit::JournalUnusable
             }
-            Self::NoSuchRun(_) => Exit::NotFound,
+            Self::NoSuchRun(_) | Self::NoSuchEvent(_) => Exit::NotFound,
+            Self::Interrupted => Exit::Interrupted,
             Self::Usage(_) => Exit::WrongUsage,
             Self::Daemon(DaemonError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse => {
                 Exit::InUse

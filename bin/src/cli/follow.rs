@@ -1,22 +1,16 @@
 //! Waiting for new events, until Ctrl-C or until nobody reads any more.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{io, time::Duration};
 
 use interrex_events::{
-    Hlc, NodeId, NodeSeq, Record,
+    Record,
     journal::{JournalReader, Selection},
 };
-use tokio::{io::Interest, net::unix::pipe::Sender};
 
-use super::failure::Failure;
+use super::{failure::Failure, waiting::nobody_reads};
 
 /// How often the journal is looked at: fast enough for the eye, and nothing for the disk.
 const INTERVAL: Duration = Duration::from_millis(200);
-
-/// The place of an event in the story.
-pub(super) fn place(record: &Record) -> (Hlc, NodeId, NodeSeq) {
-    (record.hlc, record.node_id, record.node_seq)
-}
 
 /// Hands over every selected event that is recorded from now on, a batch at a time.
 pub(super) fn follow(
@@ -36,7 +30,7 @@ pub(super) fn follow(
         loop {
             let records = reader.read(&selection)?;
             if let Some(newest) = records.last() {
-                selection.after = Some(place(newest));
+                selection.after = Some(newest.place());
                 show(&records)?;
             }
             tokio::select! {
@@ -46,16 +40,4 @@ pub(super) fn follow(
             }
         }
     })
-}
-
-/// Ends when the reader of standard output is gone. On a quiet cluster no write would find that out for hours.
-async fn nobody_reads() {
-    // only watched, never written through; a file has no reader that could go away, and is refused here
-    let watched = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
-    if let Ok(stdout) = watched
-        && stdout.ready(Interest::ERROR).await.is_ok()
-    {
-        return;
-    }
-    std::future::pending::<()>().await;
 }

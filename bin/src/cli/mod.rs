@@ -1,24 +1,30 @@
-//! The command line: parse, read, fold, show. What is shown is rebuilt from the journal at every call.
+//! The command line: parse, read, fold, show. What is shown is rebuilt from the events at every call.
 //!
 //! ```text
-//! arguments ─> source (configuration, journal) ─fold─> story ┐
-//!                  └─ live (GET /health, one second) ────────┴─> views ─> output
+//! arguments ─> source (configuration, store: journal or export) ─fold─> story ┐
+//!                  └─ live (GET /health, one second) ────────────────────────┴─> views ─> output
 //! ```
 
 pub mod arguments;
+mod changes;
 pub mod exit;
 pub mod failure;
 mod follow;
+mod interrupt;
 mod live;
+pub mod moment;
 mod output;
 mod outside;
+mod progress;
 mod sight;
 mod source;
+mod store;
 mod story;
 mod table;
 #[cfg(test)]
 mod tests;
 mod views;
+mod waiting;
 pub mod when;
 mod wiring;
 
@@ -79,12 +85,16 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         }
         Command::Demo(options) => wiring::demo(options),
         Command::Config(ConfigCommand::Check(arguments)) => views::config::check(&arguments, output),
-        Command::Status(reading) => views::status::show(&reading, outside, output),
-        Command::Nodes(reading) => views::nodes::show(&reading, outside, output),
+        Command::Status(arguments) => views::status::show(&arguments, outside, output),
+        Command::Nodes(arguments) => views::nodes::show(&arguments, outside, output),
         Command::Timeline(arguments) => views::timeline::show(&arguments, outside, output),
         Command::Events(arguments) => views::events::show(&arguments, outside, output),
+        Command::Replay(arguments) => views::replay::show(&arguments, outside, output),
+        Command::Diff(arguments) => views::diff::show(&arguments, outside, output),
+        Command::Export(arguments) => views::export::run(&arguments, outside, output),
+        Command::Import(arguments) => views::import::run(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
-        Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, output),
+        Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, outside, output),
     }
 }

@@ -101,6 +101,11 @@ impl<'a> Output<'a> {
         self.text("\n")
     }
 
+    /// For whoever writes bytes.
+    pub(super) fn writer(&mut self) -> &mut (dyn Write + 'a) {
+        &mut self.writer
+    }
+
     /// Hands over what was written so far.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.writer.flush()?)

@@ -1,12 +1,12 @@
 //! What a command needs of the outside: the time, and the answers of live supervisors. Tests give their own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chrono::{DateTime, Utc};
 use interrex_actors::{env::SystemEnv, report::NodeReport};
 use interrex_events::{NodeId, journal::Stamp as _};
 
-use super::live;
+use super::{failure::Failure, live, waiting};
 
 /// A supervisor to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,12 @@ pub(super) trait Outside {
     fn now(&self) -> DateTime<Utc>;
     /// Asks supervisors, all at once, for a limited time.
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer>;
+    /// Lets time pass; false as soon as nobody reads the answer any more.
+    fn wait(&self, duration: Duration) -> Result<bool, Failure>;
+    /// Whether somebody can press Enter.
+    fn has_keyboard(&self) -> bool;
+    /// Until somebody presses Enter; false if they press `q` before it, or are gone.
+    fn wait_for_enter(&self) -> Result<bool, Failure>;
 }
 
 /// The real one.
@@ -47,5 +53,17 @@ impl Outside for World {
 
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer> {
         live::ask(questions)
+    }
+
+    fn wait(&self, duration: Duration) -> Result<bool, Failure> {
+        waiting::wait(duration)
+    }
+
+    fn has_keyboard(&self) -> bool {
+        std::io::stdin().is_terminal()
+    }
+
+    fn wait_for_enter(&self) -> Result<bool, Failure> {
+        waiting::wait_for_enter()
     }
 }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use interrex_actors::report::NodeReport;
-use interrex_events::{Epoch, NodeId, journal::Identity};
+use interrex_events::{Epoch, NodeId, Record, journal::Identity};
 use serde::Serialize;
 
 use super::{
-    arguments::Reading,
+    arguments::Looking,
     failure::Failure,
+    moment::{Cut, Moment},
     outside::{Answer, Outside},
-    source::Source,
+    source::{Past, Source},
     story::Story,
+    when,
 };
 use crate::config::Config;
 
@@ -28,6 +30,19 @@ pub(super) struct Sight {
     pub(super) config: Option<Config>,
     /// What everyone who was asked said.
     pub(super) answers: BTreeMap<NodeId, Answer>,
+    /// From what it was rebuilt, where a past moment is shown.
+    pub(super) rebuilt: Option<Rebuilt>,
+}
+
+/// From what a past moment was rebuilt.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Rebuilt {
+    /// From how many events.
+    pub(super) events: u64,
+    /// The last of them, `NODE/SEQ`.
+    pub(super) newest_event: Option<String>,
+    /// What the moment has to do with the stream, where it lies outside of it.
+    pub(super) note: Option<String>,
 }
 
 /// Whether this node's supervisor runs.
@@ -42,17 +57,46 @@ pub(super) enum Supervisor {
     NotAnswering(String),
     /// A journal is read alone.
     NotAsked,
+    /// A past moment is shown.
+    Past,
 }
 
 impl Sight {
-    /// Reads the journal and asks whoever can be asked.
-    pub(super) fn take(reading: &Reading, outside: &dyn Outside) -> Result<Self, Failure> {
-        let source = Source::open(reading)?;
+    /// Reads the journal and asks whoever can be asked; of a past moment, only the journal.
+    pub(super) fn take(looking: &Looking, outside: &dyn Outside) -> Result<Self, Failure> {
+        let source = Source::open(&looking.reading)?;
+        if let Some(moment) = looking.at {
+            return Self::back_then(&source, moment, outside.now());
+        }
         // no event is more exact
         let now = outside.now().trunc_subsecs(3);
         let answers = source.ask(outside);
         let story = source.fold()?;
-        Ok(Self { now, identity: source.identity(), story, config: source.config, answers })
+        Ok(Self { now, identity: source.identity(), story, config: source.config, answers, rebuilt: None })
+    }
+
+    /// What the events up to a moment say. Today's configuration says nothing about it, nor does anybody's answer.
+    fn back_then(source: &Source, moment: Moment, now: DateTime<Utc>) -> Result<Self, Failure> {
+        let cut = moment.find(source, now)?;
+        let past: Past<Story> = source.fold_up_to(cut.last)?;
+        let rebuilt = Rebuilt::of(&past, &cut, now);
+        Ok(Self {
+            now: cut.at,
+            identity: source.identity(),
+            story: past.folded,
+            config: None,
+            answers: BTreeMap::new(),
+            rebuilt: Some(rebuilt),
+        })
+    }
+
+    /// The moment that is shown, and from what it was rebuilt.
+    pub(super) fn as_of(&self) -> String {
+        let moment = when::date_and_time_utc(self.now);
+        match &self.rebuilt {
+            None => moment,
+            Some(rebuilt) => format!("{moment} ({})", rebuilt.in_words()),
+        }
     }
 
     /// Every node that the journal or the configuration names.
@@ -103,8 +147,48 @@ impl Sight {
             Some(Ok(_)) => Supervisor::Running,
             Some(Err(silence)) if silence.not_running => Supervisor::NotRunning(silence.words.clone()),
             Some(Err(silence)) => Supervisor::NotAnswering(silence.words.clone()),
+            None if self.rebuilt.is_some() => Supervisor::Past,
             None => Supervisor::NotAsked,
         }
+    }
+}
+
+impl Rebuilt {
+    /// From what a past moment was rebuilt.
+    pub(super) fn of<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Self {
+        let newest = past.newest.as_ref();
+        Self {
+            events: past.events,
+            newest_event: newest.map(|event| format!("{}/{}", event.node_id, event.node_seq)),
+            note: note(past, cut, now),
+        }
+    }
+
+    /// In a few words.
+    pub(super) fn in_words(&self) -> String {
+        match &self.newest_event {
+            Some(newest) if self.events == 1 => format!("rebuilt from one event, {newest}"),
+            Some(newest) => format!("rebuilt from {} events, up to {newest}", self.events),
+            None => "rebuilt from no event".to_owned(),
+        }
+    }
+}
+
+/// Before the first event nothing is known, and after the newest one nothing more.
+fn note<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Option<String> {
+    let at = |event: &Record| when::date_and_time_utc(event.recorded_at);
+    match (&past.newest, &past.next) {
+        (None, None) => Some("nothing was ever recorded here".to_owned()),
+        (None, Some(first)) => {
+            Some(format!("nothing was recorded up to then: the first event here is of {}", at(first)))
+        }
+        (Some(newest), None) if cut.at > now => {
+            Some(format!("that moment is yet to come: this is the newest state, of {}", at(newest)))
+        }
+        (Some(newest), None) if newest.place() < cut.first => {
+            Some(format!("the newest event here is of {}: nothing is known after it", at(newest)))
+        }
+        (Some(_), _) => None,
     }
 }
 
@@ -112,7 +196,7 @@ impl Supervisor {
     /// In words, unless all is as it should be.
     pub(super) fn warning(&self, name: &str) -> Option<String> {
         match self {
-            Self::Running => None,
+            Self::Running | Self::Past => None,
             Self::NotRunning(detail) => {
                 Some(format!("{name}'s supervisor is not running (journal only): {detail}"))
             }

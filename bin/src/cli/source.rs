@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use interrex_events::{
-    NodeId,
+    NodeId, Place, Record,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
@@ -16,6 +17,8 @@ use super::{
     failure::Failure,
     live,
     outside::{Answer, Outside, Question, Silence},
+    progress::Progress,
+    store::Store,
 };
 use crate::config::Config;
 
@@ -46,13 +49,26 @@ fn find_config(named: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// An open journal, and the configuration that named it, if one did.
+/// An open store, and the configuration that named it, if one did.
 pub(super) struct Source {
-    /// The configuration; nothing where a journal is read alone.
+    /// The configuration; nothing where a journal or an export is read alone.
     pub(super) config: Option<Config>,
-    /// The journal's file.
+    /// The store's file.
     pub(super) path: PathBuf,
-    reader: JournalReader,
+    /// The store.
+    pub(super) store: Store,
+}
+
+/// What the stream said at a place.
+pub(super) struct Past<P> {
+    /// The state.
+    pub(super) folded: P,
+    /// How many events it is rebuilt from.
+    pub(super) events: u64,
+    /// The last of them.
+    pub(super) newest: Option<Record>,
+    /// The first event that came after the place.
+    pub(super) next: Option<Record>,
 }
 
 impl Source {
@@ -67,33 +83,79 @@ impl Source {
             (None, Some(config)) => config.node.journal.clone(),
             (None, None) => PathBuf::new(),
         };
-        let reader = JournalReader::open(&path)?;
+        let store = Store::open(&path)?;
         if let Some(config) = &config {
-            demand_identity(&path, reader.identity(), config)?;
+            demand_identity(&path, store.identity(), config)?;
         }
-        Ok(Self { config, path, reader })
+        Ok(Self { config, path, store })
     }
 
-    /// Whose journal it is.
+    /// Whose store it is.
     pub(super) fn identity(&self) -> Identity {
-        self.reader.identity()
+        self.store.identity()
     }
 
-    /// The journal.
-    pub(super) fn reader(&self) -> &JournalReader {
-        &self.reader
+    /// The journal, which goes on; an export does not.
+    pub(super) fn journal(&self) -> Result<&JournalReader, Failure> {
+        match &self.store {
+            Store::Journal(reader) => Ok(reader),
+            Store::Export { path, .. } => Err(Failure::Usage(format!(
+                "{} is an export, and nothing is added to it: leave --follow away, or follow a live node",
+                path.display()
+            ))),
+        }
     }
 
-    /// The journal, to be moved to another thread.
-    pub(super) fn into_reader(self) -> JournalReader {
-        self.reader
+    /// Hands every selected event to `visit`, in story order, until that breaks off or fails.
+    pub(super) fn for_each(
+        &self,
+        selection: &Selection,
+        mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<(), Failure> {
+        let flow = self.store.try_for_each(selection, |record| match visit(record) {
+            Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
+            Ok(ControlFlow::Break(())) => ControlFlow::Break(Ok(())),
+            Err(failure) => ControlFlow::Break(Err(failure)),
+        })?;
+        flow.break_value().unwrap_or(Ok(()))
+    }
+
+    /// The whole stream, with somebody told that it takes a while.
+    pub(super) fn whole(
+        &self,
+        mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<(), Failure> {
+        let progress = Progress::of(format!("reading {}", self.path.display()), None);
+        self.for_each(&Selection::default(), |record| {
+            progress.step();
+            visit(record)
+        })
     }
 
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
         let mut projection = P::default();
-        self.reader.for_each(&Selection::default(), |record| projection.apply(&record.open()))?;
+        self.whole(|record| {
+            projection.apply(&record.open());
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(projection)
+    }
+
+    /// Folds the stream up to a place, and the event at it.
+    pub(super) fn fold_up_to<P: Projection + Default>(&self, last: Place) -> Result<Past<P>, Failure> {
+        let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
+        self.whole(|record| {
+            if record.place() > last {
+                past.next = Some(record);
+                return Ok(ControlFlow::Break(()));
+            }
+            past.folded.apply(&record.open());
+            past.events += 1;
+            past.newest = Some(record);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(past)
     }
 
     /// Asks this node's supervisor and its peers' what they say of themselves; nobody where a journal is read alone.

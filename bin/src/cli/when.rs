@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use interrex_projections::human_ms;
 
 /// A time on the command line; what it means depends on the time of day.
@@ -37,15 +37,15 @@ impl FromStr for When {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
-            return Ok(Self::At(moment.with_timezone(&Utc)));
+            return on_the_clock(moment.with_timezone(&Utc));
         }
         for shape in ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M"] {
             if let Ok(moment) = NaiveDateTime::parse_from_str(text, shape) {
-                return Ok(Self::At(moment.and_utc()));
+                return on_the_clock(moment.and_utc());
             }
         }
         if let Ok(date) = text.parse::<NaiveDate>() {
-            return Ok(Self::At(date.and_time(NaiveTime::MIN).and_utc()));
+            return on_the_clock(date.and_time(NaiveTime::MIN).and_utc());
         }
         for shape in ["%H:%M:%S%.f", "%H:%M"] {
             if let Ok(time) = NaiveTime::parse_from_str(text, shape) {
@@ -57,6 +57,15 @@ impl FromStr for When {
             "write it as 2027-01-15T08:00:00Z, as 08:00:00 (today, UTC), or as 10m or 2h (so long ago)"
                 .to_owned()
         })
+    }
+}
+
+/// The hybrid clock has room for so many years.
+fn on_the_clock(moment: DateTime<Utc>) -> Result<When, String> {
+    if (1970..6000).contains(&moment.year()) {
+        Ok(When::At(moment))
+    } else {
+        Err("only the years from 1970 to 5999 are known here".to_owned())
     }
 }
 
@@ -109,7 +118,7 @@ mod tests {
             let meant: DateTime<Utc> = meant.parse().unwrap();
             assert_eq!(text.parse::<When>().map(|when| when.at(now)), Ok(meant), "{text}");
         }
-        for bad in ["", "yesterday", "25:00:00", "2027-13-01", "10"] {
+        for bad in ["", "yesterday", "25:00:00", "2027-13-01", "10", "9999-01-01", "1969-12-31T23:59:59Z"] {
             assert!(bad.parse::<When>().is_err(), "{bad} was taken for a time");
         }
         assert!("9999999999days".parse::<When>().is_ok_and(|when| when.at(now) == DateTime::UNIX_EPOCH));

@@ -52,10 +52,8 @@ pub enum DaemonError {
     /// The process cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
-    /// The journal did not answer in time.
-    #[error(
-        "the journal did not store the begin of this supervisor's work within 10 s: its disk does not answer"
-    )]
+    /// The journal did not answer in time, or not at all.
+    #[error("the journal did not store an event within 10 s, or failed: its disk does not answer")]
     NotStored,
     /// The system refused something every process needs.
     #[error("{0}")]

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use interrex_actors::{
     env::ms,
+    heartbeat::decider::CLOCK_STEP_LIMIT_MS,
     journal::copies,
     messages::{Append, Claim},
     node::{Fatal, Shared},
@@ -11,8 +12,8 @@ use interrex_actors::{
     replication::Servers,
 };
 use interrex_events::{
-    Draft, Epoch, LearnedBy, NodeId, PostgresStatus, RedisChanged, RedisStatus, Role, StartedUnconfirmed,
-    SupervisorStarted,
+    ClockJumped, Draft, Epoch, LearnedBy, NodeId, NodeSeq, PostgresStatus, RedisChanged, RedisStatus, Role,
+    StartedUnconfirmed, SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -77,7 +78,7 @@ pub(super) async fn take_back_own_events(shared: &Arc<Shared>, ports: &Ports) ->
     if facts.is_empty() { Ok(()) } else { record(shared, facts).await }
 }
 
-/// The first event of this process.
+/// The first events of this process.
 pub(super) async fn record_start(shared: &Arc<Shared>, config: &Config) -> Result<(), DaemonError> {
     let settings = &shared.settings;
     let (epoch, role, main, interrupted_run) = shared.look(|view| {
@@ -109,7 +110,22 @@ pub(super) async fn record_start(shared: &Arc<Shared>, config: &Config) -> Resul
         interrupted_run,
         settings: in_force.as_object().cloned().unwrap_or_default(),
     };
-    record(shared, vec![Draft::new(epoch, started)]).await
+    let mut facts = vec![Draft::new(epoch, started)];
+    facts.extend(clock_set_back(shared)?.map(|jumped| Draft::new(epoch, jumped)));
+    record(shared, facts).await
+}
+
+/// This node's newest event was recorded at a time that is still to come: the wall clock was set back while
+/// nobody watched it. One that was set forward cannot be told from a node that was off for so long.
+fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, DaemonError> {
+    let head = shared.journal.head();
+    let before = NodeSeq(head.node_seq.0.saturating_sub(1));
+    let newest = shared.journal.reader()?.page(head.node_id, before, 1)?;
+    let Some(newest) = newest.last() else { return Ok(None) };
+    let step_ms = (shared.env.moment().wall - newest.recorded_at).num_milliseconds();
+    let tolerance_ms = CLOCK_STEP_LIMIT_MS;
+    let is_back = step_ms < 0 && step_ms.unsigned_abs() > tolerance_ms;
+    Ok(is_back.then_some(ClockJumped { step_ms, tolerance_ms }))
 }
 
 /// Starts the servers that may run.

@@ -35,7 +35,8 @@ impl Chains {
         self.walks.get(&node).map_or(Head::empty(node), ChainWalk::head)
     }
 
-    fn heads(&self) -> Vec<Head> {
+    /// The newest event of each node.
+    pub(super) fn heads(&self) -> Vec<Head> {
         self.walks.values().map(ChainWalk::head).collect()
     }
 }
@@ -75,6 +76,12 @@ impl Survey {
         Ok(())
     }
 
+    /// For each node, what its first event is chained to.
+    #[must_use]
+    pub fn begins(&self) -> Vec<Head> {
+        self.begins.values().copied().collect()
+    }
+
     /// Events so far.
     #[must_use]
     pub fn events(&self) -> u64 {
@@ -97,7 +104,7 @@ impl Survey {
             exported_at,
             events: self.events,
             part: self.part.clone(),
-            begins: self.begins.values().copied().collect(),
+            begins: self.begins(),
             heads: self.chains.heads(),
         }
     }

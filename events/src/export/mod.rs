@@ -26,7 +26,7 @@ pub use self::{
     read::{ExportReader, looks_like_an_export},
     write::ExportWriter,
 };
-use crate::{Broken, ClusterId, Head, Hlc, NodeId, NodeSeq, Record, RunId};
+use crate::{Broken, ClusterId, Head, NodeId, NodeSeq, RunId};
 
 /// Version of the file's shape, in the header's `interrex_export`.
 pub const EXPORT_VERSION: u32 = 1;
@@ -131,9 +131,4 @@ pub enum ExportError {
         /// The newest event of that node in the file.
         found: NodeSeq,
     },
-}
-
-/// A record's place in the story.
-fn place(record: &Record) -> (Hlc, NodeId, NodeSeq) {
-    (record.hlc, record.node_id, record.node_seq)
 }

@@ -12,9 +12,8 @@ use super::{
     EXPORT_VERSION, ExportError, ExportHeader,
     chains::Chains,
     packing::{Packing, unpacked},
-    place,
 };
-use crate::{Broken, Hlc, NodeId, NodeSeq, Record};
+use crate::{Broken, Head, Place, Record};
 
 /// No event comes near it: whoever made a longer line wants this program's memory.
 const LONGEST_LINE: u64 = 64 << 20;
@@ -25,7 +24,7 @@ pub struct ExportReader {
     lines: Box<dyn BufRead + Send>,
     header: ExportHeader,
     chains: Chains,
-    last: Option<(Hlc, NodeId, NodeSeq)>,
+    last: Option<Place>,
     line: u64,
     ended: bool,
 }
@@ -76,10 +75,10 @@ impl ExportReader {
         &self.header
     }
 
-    /// Line of the record that was read last; the header is line 1.
+    /// The newest event of each node that was read so far.
     #[must_use]
-    pub fn line(&self) -> u64 {
-        self.line
+    pub fn heads(&self) -> Vec<Head> {
+        self.chains.heads()
     }
 
     fn read(&mut self) -> Result<Option<Record>, ExportError> {
@@ -117,10 +116,10 @@ impl ExportReader {
             return broken(format!("the header says that this node's events end at {}", newest.node_seq));
         }
         self.chains.step(record)?;
-        if self.last.is_some_and(|last| place(record) < last) {
+        if self.last.is_some_and(|last| record.place() < last) {
             return broken("it belongs before the event in the line before it".to_owned());
         }
-        self.last = Some(place(record));
+        self.last = Some(record.place());
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{chains::Chains, *};
-use crate::{ChainHash, Epoch, EventId};
+use crate::{ChainHash, Epoch, EventId, Hlc, Record};
 
 const PACKINGS: [Packing; 3] = [Packing::Plain, Packing::Gzip, Packing::Zstd];
 
@@ -30,7 +30,7 @@ fn story(nodes: &[u32], texts: &[String]) -> Vec<Record> {
             node_id: NodeId(*node),
             node_seq: before.node_seq.next(),
             epoch: Epoch(1),
-            learned_in: Epoch(1),
+            learned_in: Epoch(1 + u64::from(index % 3 == 0)),
             hlc: Hlc::from_wall_ms(wall_ms),
             recorded_at: DateTime::from_timestamp_millis(wall_ms).unwrap(),
             kind: "supervisor_stopped".to_owned(),

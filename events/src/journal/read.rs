@@ -212,8 +212,26 @@ impl JournalReader {
             Err(Unreadable::File(error)) if is_damage(&error) => Some(unreadable_after(last, &error)),
             Err(Unreadable::File(error)) => return Err(self.failed(&error)),
         };
+        if broken.is_none() {
+            self.assert_every_event_is_found()?;
+        }
         let heads = chains.walks().map(ChainWalk::head).collect();
         Ok(Verification { events, heads, broken, chains })
+    }
+
+    /// The chains cover the events, and not the index that leads to a run's: one that skips an event, or has it at
+    /// another place, would tell another story.
+    fn assert_every_event_is_found(&self) -> Result<(), JournalError> {
+        let found = self.connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
+        match found.map_err(|error| self.failed(&error))?.as_str() {
+            "ok" => Ok(()),
+            problem => Err(JournalError::failed(
+                &self.path,
+                format!(
+                    "it is damaged: {problem}; keep the file as evidence, and restore it from a copy or from a peer"
+                ),
+            )),
+        }
     }
 
     fn failed(&self, error: &rusqlite::Error) -> JournalError {

@@ -117,11 +117,8 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    for answer in answers {
-                        let _ = answer.send(Err(error.clone()));
-                    }
                     // never again: after a failed write or fsync, what is on disk is not known
-                    return;
+                    return answer_all_with(&error, answers, inbox);
                 }
             }
         }
@@ -204,6 +201,18 @@ impl Writer {
         }
         transaction.commit()?;
         Ok(events)
+    }
+}
+
+/// A dead journal says why it died, to whoever asks and for as long as somebody does.
+fn answer_all_with(
+    error: &JournalError,
+    failed: Vec<oneshot::Sender<AppendResult>>,
+    inbox: &Receiver<Request>,
+) {
+    let later = inbox.iter().map(|request| request.answer);
+    for answer in failed.into_iter().chain(later) {
+        let _ = answer.send(Err(error.clone()));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Every view against a file in `golden/`, whole. `UPDATE_GOLDEN=1 cargo test -p interrex --lib cli` rewrites them.
 
+mod exports;
 pub(super) mod stream;
+mod time_travel;
 
 use std::{
     collections::BTreeMap,
@@ -55,6 +57,10 @@ struct Stage {
     folder: tempfile::TempDir,
     now: DateTime<Utc>,
     reports: Vec<NodeReport>,
+    /// How long a command waited, each time.
+    waits: std::cell::RefCell<Vec<std::time::Duration>>,
+    /// How often Enter is pressed before `q`; nothing where there is no keyboard.
+    enters: std::cell::Cell<Option<u32>>,
 }
 
 impl Stage {
@@ -62,7 +68,13 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("interrex.toml"), CONFIG).unwrap();
         story(Author::of(&folder.path().join("beta.db"), BETA));
-        Self { folder, now: at(now_ms), reports: Vec::new() }
+        Self {
+            folder,
+            now: at(now_ms),
+            reports: Vec::new(),
+            waits: Default::default(),
+            enters: Default::default(),
+        }
     }
 
     fn failed_over() -> Self {
@@ -129,6 +141,21 @@ impl Outside for Stage {
             })
         };
         questions.iter().map(|question| (question.node, answer(question))).collect()
+    }
+
+    fn wait(&self, duration: std::time::Duration) -> Result<bool, Failure> {
+        self.waits.borrow_mut().push(duration);
+        Ok(true)
+    }
+
+    fn has_keyboard(&self) -> bool {
+        self.enters.get().is_some()
+    }
+
+    fn wait_for_enter(&self) -> Result<bool, Failure> {
+        let left = self.enters.get().unwrap_or_default();
+        self.enters.set(left.checked_sub(1));
+        Ok(left > 0)
     }
 }
 

@@ -65,6 +65,11 @@ impl Author {
         self.journal.append(vec![draft]).unwrap().blocking_recv().unwrap().unwrap();
     }
 
+    /// Copies of another node's events arrive.
+    pub(super) fn learns(&self, records: Vec<Record>, learned_in: Epoch) {
+        self.journal.store_copies(records, learned_in).unwrap().blocking_recv().unwrap().unwrap();
+    }
+
     fn step(&mut self, ms: i64, step: StepId, took_ms: u64, outcome: StepOutcome, detail: &str) {
         self.tell(ms, Some(RUN), StepStarted { step, attempt: 1, limit_ms: 60_000 });
         self.finish(ms + took_ms.cast_signed(), RUN, step, took_ms, outcome, detail);

@@ -25,19 +25,19 @@ pub(in crate::cli) fn show(
     demand_known(&arguments.kinds, &source)?;
     let mut selection = super::selection(&arguments.span, &source, outside)?;
     selection.kinds.clone_from(&arguments.kinds);
+    if arguments.follow {
+        source.journal()?;
+    }
     let json = arguments.reading.json;
     let mut newest = None;
-    let flow = source.reader().try_for_each(&selection, |record| {
-        newest = Some(follow::place(&record));
-        write(&record, json, output).map_or_else(ControlFlow::Break, ControlFlow::Continue)
+    source.for_each(&selection, |record| {
+        newest = Some(record.place());
+        write(&record, json, output).map(ControlFlow::Continue)
     })?;
-    if let ControlFlow::Break(failure) = flow {
-        return Err(failure);
-    }
     if arguments.follow {
         output.flush()?;
         selection.after = newest;
-        follow::follow(source.reader(), selection, |records| {
+        follow::follow(source.journal()?, selection, |records| {
             records.iter().try_for_each(|record| write(record, json, output))?;
             output.flush()
         })?;
@@ -73,7 +73,12 @@ fn demand_known(kinds: &[String], source: &Source) -> Result<(), Failure> {
             continue;
         }
         let selection = Selection { kinds: vec![kind.clone()], ..Selection::default() };
-        if source.reader().read(&selection)?.is_empty() {
+        let mut is_there = false;
+        source.for_each(&selection, |_| {
+            is_there = true;
+            Ok(ControlFlow::Break(()))
+        })?;
+        if !is_there {
             let likeness = |known: &str| strsim::jaro_winkler(kind, known);
             let nearest = KINDS.iter().max_by(|a, b| likeness(a.name).total_cmp(&likeness(b.name)));
             let nearest = nearest.map_or("", |known| known.name);

@@ -1,17 +1,25 @@
 //! What each command shows.
 
 pub(super) mod config;
+pub(super) mod diff;
 pub(super) mod events;
+pub(super) mod export;
+pub(super) mod import;
 pub(super) mod nodes;
+pub(super) mod replay;
 pub(super) mod run;
 pub(super) mod runs;
 pub(super) mod status;
 pub(super) mod timeline;
 pub(super) mod verify;
 
+use std::path::Path;
+
 use interrex_events::journal::Selection;
 
-use super::{arguments::Span, failure::Failure, outside::Outside, source::Source, story::Story};
+use super::{
+    arguments::Span, failure::Failure, moment::Moment, outside::Outside, source::Source, story::Story,
+};
 
 /// The part of the stream that the arguments mean.
 fn selection(span: &Span, source: &Source, outside: &dyn Outside) -> Result<Selection, Failure> {
@@ -28,4 +36,12 @@ fn selection(span: &Span, source: &Source, outside: &dyn Outside) -> Result<Sele
         None => None,
     };
     Ok(Selection { run, since, until, ..Selection::default() })
+}
+
+/// The folder in which a file is, or will be.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
 }

@@ -7,12 +7,12 @@ use interrex_projections::{Node, NodeStatus, human_bytes};
 use serde::Serialize;
 
 use super::super::{
-    arguments::Reading,
+    arguments::Looking,
     exit::Exit,
     failure::Failure,
     output::{Output, Style, Tone},
     outside::Outside,
-    sight::{Sight, Supervisor},
+    sight::{Rebuilt, Sight, Supervisor},
     table::{Cell, Table},
     when,
 };
@@ -36,17 +36,18 @@ struct Nodes<'a> {
     main: Option<NodeId>,
     epoch: Epoch,
     timeline: Option<TimelineId>,
+    rebuilt: Option<&'a Rebuilt>,
     supervisor: Supervisor,
     nodes: Vec<NodeNow<'a>>,
 }
 
 /// Shows them.
 pub(in crate::cli) fn show(
-    reading: &Reading,
+    looking: &Looking,
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let sight = Sight::take(reading, outside)?;
+    let sight = Sight::take(looking, outside)?;
     let (main, epoch) = sight.reign();
     let rows = &sight.story.cluster.nodes;
     let now = |node| NodeNow {
@@ -61,20 +62,21 @@ pub(in crate::cli) fn show(
         main,
         epoch,
         timeline: rows.timeline,
+        rebuilt: sight.rebuilt.as_ref(),
         supervisor: sight.supervisor(),
         nodes: sight.nodes().into_iter().map(now).collect(),
     };
-    if reading.json {
+    if looking.reading.json {
         output.json(&nodes)?;
     } else {
         let warning = nodes.supervisor.warning(&sight.name(sight.identity.node_id));
-        let text = in_text(&nodes, warning.as_deref(), output.style);
+        let text = in_text(&nodes, &sight.as_of(), warning.as_deref(), output.style);
         output.text(&text)?;
     }
     Ok(Exit::Fine)
 }
 
-fn in_text(nodes: &Nodes<'_>, warning: Option<&str>, style: Style) -> String {
+fn in_text(nodes: &Nodes<'_>, as_of: &str, warning: Option<&str>, style: Style) -> String {
     let headings = [
         "NODE",
         "NAME",
@@ -93,13 +95,16 @@ fn in_text(nodes: &Nodes<'_>, warning: Option<&str>, style: Style) -> String {
     for node in &nodes.nodes {
         table.row(cells(node, nodes.main));
     }
-    let warning = warning.map(|warning| style.paint(Tone::Warning, warning) + "\n").unwrap_or_default();
-    format!(
-        "Epoch {}, as of {}\n{warning}{}",
-        nodes.epoch,
-        when::date_and_time_utc(nodes.at),
-        table.render(style)
-    )
+    let note = nodes.rebuilt.and_then(|rebuilt| rebuilt.note.as_deref());
+    let mut text = format!("Epoch {}, as of {as_of}\n", nodes.epoch);
+    for words in warning.into_iter().chain(note) {
+        text.push_str(&style.paint(Tone::Warning, words));
+        text.push('\n');
+    }
+    if nodes.rebuilt.is_none_or(|rebuilt| rebuilt.events > 0) {
+        text.push_str(&table.render(style));
+    }
+    text
 }
 
 fn cells(node: &NodeNow<'_>, main: Option<NodeId>) -> Vec<Cell> {

@@ -200,17 +200,22 @@ fn steps(run: &Run) -> Table {
 }
 
 fn step_outcome(step: &Step) -> Cell {
-    let (tone, text) = match step.state {
-        StepState::Pending => (Tone::Faint, "not begun".to_owned()),
-        StepState::Running => (Tone::Warning, "running".to_owned()),
-        StepState::Ended(outcome) => {
-            let tone = match outcome {
-                StepOutcome::Succeeded | StepOutcome::AlreadyDone => Tone::Good,
-                StepOutcome::Skipped => Tone::Plain,
-                StepOutcome::Failed | StepOutcome::Refused | StepOutcome::Unknown => Tone::Bad,
-            };
-            (tone, outcome.to_string())
-        }
+    let tone = match step.state {
+        StepState::Pending => Tone::Faint,
+        StepState::Running => Tone::Warning,
+        StepState::Ended(StepOutcome::Succeeded | StepOutcome::AlreadyDone) => Tone::Good,
+        StepState::Ended(StepOutcome::Skipped) => Tone::Plain,
+        StepState::Ended(StepOutcome::Failed | StepOutcome::Refused | StepOutcome::Unknown) => Tone::Bad,
+    };
+    Cell::toned(tone, step_in_words(step))
+}
+
+/// How far a step is, in a few words.
+pub(in crate::cli) fn step_in_words(step: &Step) -> String {
+    let text = match step.state {
+        StepState::Pending => "not begun".to_owned(),
+        StepState::Running => "running".to_owned(),
+        StepState::Ended(outcome) => outcome.to_string(),
     };
     let attempts = if step.attempts > 1 { format!(", attempt {}", step.attempts) } else { String::new() };
     let undo = match step.undo {
@@ -219,5 +224,5 @@ fn step_outcome(step: &Step) -> Cell {
         Undo::Done => ", taken back",
         Undo::Failed => ", NOT taken back",
     };
-    Cell::toned(tone, format!("{text}{attempts}{undo}"))
+    format!("{text}{attempts}{undo}")
 }

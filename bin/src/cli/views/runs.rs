@@ -49,7 +49,7 @@ impl<'a> ToldRun<'a> {
 }
 
 /// The name of what a person would say was done.
-pub(super) fn kind(trigger: Trigger) -> &'static str {
+pub(in crate::cli) fn kind(trigger: Trigger) -> &'static str {
     match trigger {
         Trigger::Automatic => "failover",
         Trigger::Operator => "promotion",

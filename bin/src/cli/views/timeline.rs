@@ -1,6 +1,8 @@
 //! `interrex timeline`: the story, one sentence an event.
 
-use interrex_events::{Hlc, RunId, journal::Selection};
+use std::ops::ControlFlow;
+
+use interrex_events::{RunId, journal::Selection};
 use interrex_projections::{Entry, Level, Projection as _, Timeline};
 
 use super::super::{
@@ -10,6 +12,7 @@ use super::super::{
     output::{Output, Style, Tone},
     outside::Outside,
     source::Source,
+    store,
     table::{Cell, Table},
     when,
 };
@@ -38,20 +41,16 @@ pub(in crate::cli) fn show(
 fn entries(source: &Source, selection: &Selection) -> Result<Vec<Entry>, Failure> {
     let mut timeline = Timeline::default();
     let mut entries = Vec::new();
-    source.reader().for_each(&Selection::default(), |record| {
+    source.whole(|record| {
         timeline.apply(&record.open());
-        entries.extend(timeline.entries.drain(..).filter(|entry| is_selected(entry, selection)));
+        if store::is_selected(&record, selection) {
+            entries.append(&mut timeline.entries);
+        } else {
+            timeline.entries.clear();
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(entries)
-}
-
-/// The same choice as the journal's reader makes.
-fn is_selected(entry: &Entry, selection: &Selection) -> bool {
-    let begin = selection.since.map(|since| Hlc::from_wall_ms(since.timestamp_millis()));
-    let end = selection.until.map(|until| Hlc::from_wall_ms(until.timestamp_millis() + 1));
-    selection.run.is_none_or(|run| entry.run_id == Some(run))
-        && begin.is_none_or(|begin| entry.hlc >= begin)
-        && end.is_none_or(|end| entry.hlc < end)
 }
 
 fn in_text(entries: &[Entry], with_run: bool, style: Style) -> String {
@@ -96,8 +95,8 @@ fn sentence(entry: &Entry) -> Cell {
         Level::Notice => Tone::Strong,
         Level::Alarm => Tone::Bad,
     };
-    match &entry.actor {
-        Some(actor) => Cell::toned(tone, format!("{} (by {actor})", entry.text)),
-        None => Cell::toned(tone, &entry.text),
-    }
+    let by = entry.actor.as_ref().map(|actor| format!(" (by {actor})")).unwrap_or_default();
+    // an old main's last words: nobody acted on them, for nobody else knew them at the time
+    let later = if entry.learned_later { " (learned later)" } else { "" };
+    Cell::toned(tone, format!("{}{by}{later}", entry.text))
 }

@@ -18,12 +18,12 @@ use serde_json::Value;
 use self::health::{Health, Judgement};
 use super::{
     super::{
-        arguments::Reading,
+        arguments::Looking,
         exit::Exit,
         failure::Failure,
         output::Output,
         outside::Outside,
-        sight::{Sight, Supervisor},
+        sight::{Rebuilt, Sight, Supervisor},
         story::{Fence, Withheld},
     },
     runs,
@@ -36,6 +36,7 @@ struct Status<'a> {
     cluster_id: ClusterId,
     node: NodeId,
     name: String,
+    rebuilt: Option<&'a Rebuilt>,
     supervisor: Supervisor,
     health: Health,
     problems: Vec<String>,
@@ -106,7 +107,7 @@ struct RunNow {
     loss: String,
     problem: Option<String>,
     next: Option<String>,
-    /// Whether the supervisor that makes it answers.
+    /// Whether the supervisor that makes it answers, or a past moment is shown.
     attended: bool,
 }
 
@@ -121,16 +122,16 @@ struct Fenced<'a> {
 
 /// Shows it; the exit code says whether all is well.
 pub(in crate::cli) fn show(
-    reading: &Reading,
+    looking: &Looking,
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let sight = Sight::take(reading, outside)?;
+    let sight = Sight::take(looking, outside)?;
     let status = Status::of(&sight);
-    if reading.json {
+    if looking.reading.json {
         output.json(&status)?;
     } else {
-        let text = text::render(&status, output.style);
+        let text = text::render(&status, &sight.as_of(), output.style);
         output.text(&text)?;
     }
     Ok(if status.health == Health::Healthy { Exit::Fine } else { Exit::NotHealthy })
@@ -150,6 +151,7 @@ impl<'a> Status<'a> {
             cluster_id: sight.identity.cluster_id,
             node: me,
             name: sight.name(me),
+            rebuilt: sight.rebuilt.as_ref(),
             supervisor: sight.supervisor(),
             health,
             problems,
@@ -259,7 +261,7 @@ impl RunNow {
                 .filter(|_| run.end != RunEnd::Completed)
                 .map(str::to_owned),
             next,
-            attended: sight.report(run.node).is_some(),
+            attended: sight.report(run.node).is_some() || sight.rebuilt.is_some(),
         })
     }
 }

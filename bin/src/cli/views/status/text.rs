@@ -9,6 +9,7 @@ use super::{
     super::{
         super::{
             output::{Style, Tone},
+            sight::Rebuilt,
             table::{Cell, Table},
             when,
         },
@@ -18,13 +19,12 @@ use super::{
     Health, Member, RunNow, Status,
 };
 
-pub(super) fn render(status: &Status<'_>, style: Style) -> String {
-    let head = format!(
-        "{} of cluster {}, as of {}",
-        called(&status.name, status.node),
-        status.cluster_id,
-        when::date_and_time_utc(status.at)
-    );
+pub(super) fn render(status: &Status<'_>, as_of: &str, style: Style) -> String {
+    let head =
+        format!("{} of cluster {}, as of {as_of}", called(&status.name, status.node), status.cluster_id,);
+    if let Some(Rebuilt { events: 0, note: Some(note), .. }) = status.rebuilt {
+        return format!("{head}\n\n{}\n", style.paint(Tone::Warning, note));
+    }
     let mut screen = Screen(Table::plain());
     screen.health(status);
     screen.members(status);
@@ -50,12 +50,18 @@ impl Screen {
             }
             Health::Down => ("DOWN", Tone::Bad, "nobody is known to accept writes:"),
             Health::Split => ("SPLIT", Tone::Bad, "more than one node accepts writes:"),
+            Health::Unknown if status.rebuilt.is_some() => (
+                "PAST",
+                Tone::Warning,
+                "this is what the events up to then say; nobody was asked how the servers were",
+            ),
             Health::Unknown => {
                 ("UNKNOWN", Tone::Warning, "this is what the journal says, not how the servers are:")
             }
         };
         self.0.row([Cell::toned(tone, word), Cell::toned(tone, words)]);
-        for problem in &status.problems {
+        let note = status.rebuilt.and_then(|rebuilt| rebuilt.note.as_ref());
+        for problem in status.problems.iter().chain(note) {
             self.say("", Tone::Plain, format!("- {problem}"));
         }
     }

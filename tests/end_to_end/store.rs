@@ -1,0 +1,372 @@
+//! The store: every node holds every node's events, `cluster_events` and its projections agree with them, and
+//! nothing is lost or doubled by a failover that loses rows.
+
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
+use interrex_events::{Event, Head, NodeId, RedisStatus, journal::Selection};
+use interrex_tests::run;
+use rustix::process::Signal;
+
+use crate::{bad_input::interrex_with, two_nodes};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The newest event of every node that a node's journal holds.
+fn heads(sandbox: &Sandbox, node: NodeId) -> Done<Vec<Head>> {
+    Ok(sandbox.journal(node)?.verify().unwrap().heads)
+}
+
+/// Waits until `cluster_events` on a main has everything that its journal and the other node's hold.
+async fn all_relayed(sandbox: &Sandbox, main: NodeId) -> Done<()> {
+    until("cluster_events holds all journals", LIMIT, || async {
+        let sql = "SELECT coalesce(string_agg(concat(node_id, '/', node_seq), ' ' ORDER BY node_id), '') \
+                   FROM interrex.journal_heads";
+        let there = sandbox.psql_value(main, sql).await.map_err(|error| error.to_string())?;
+        let words = |node| {
+            let heads = heads(sandbox, node).map_err(|error| error.to_string())?;
+            let words: Vec<_> =
+                heads.iter().map(|head| format!("{}/{}", head.node_id, head.node_seq)).collect();
+            Ok::<_, String>(words.join(" "))
+        };
+        let (alpha, beta) = (words(ALPHA)?, words(BETA)?);
+        if there == alpha && alpha == beta { Ok(()) } else { Err(format!("{there} | {alpha} | {beta}")) }
+    })
+    .await
+}
+
+/// What the stream and its projections say of themselves.
+async fn agree(sandbox: &Sandbox, main: NodeId) -> Done<()> {
+    let value = async |sql: &str| sandbox.psql_value(main, sql).await;
+    assert_eq!(value("SELECT max(pos) - count(*) FROM interrex.cluster_events").await?, "0", "pos has gaps");
+    assert_eq!(
+        value("SELECT count(*) - count(DISTINCT (node_id, node_seq)) FROM interrex.cluster_events").await?,
+        "0",
+        "an event is there twice"
+    );
+    let behind = "SELECT coalesce(string_agg(projection, ' '), '') FROM interrex.projection_checkpoints, \
+                  interrex.stream_head AS head WHERE state <> 'live' OR head_hash <> head.hash OR \
+                  (projection_checkpoints.epoch, projection_checkpoints.pos) <> (head.epoch, head.pos)";
+    assert_eq!(value(behind).await?, "", "projections that do not agree with the stream");
+    let lines =
+        "SELECT (SELECT count(*) FROM interrex.cluster_timeline) - count(*) FROM interrex.cluster_events";
+    assert_eq!(value(lines).await?, "0", "the timeline has other events than the stream");
+    Ok(())
+}
+
+fn verify(sandbox: &Sandbox, node: NodeId) -> Done<(Option<i32>, String)> {
+    let config = sandbox.node(node)?.config();
+    let output = interrex_with(&["journal", "verify", "--config", &config.to_string_lossy()], &[])?;
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+#[test]
+fn every_node_holds_every_nodes_events_and_the_projections_agree_with_them() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        all_relayed(&sandbox, ALPHA).await?;
+        agree(&sandbox, ALPHA).await?;
+        // unqualified, as in the runbook, and on the standby too
+        let config = "SELECT concat(server_role, ' ', main_server_ip, ' ', main_node_id) FROM cluster_config";
+        assert_eq!(sandbox.psql_value(ALPHA, config).await?, "main 127.0.0.1 1");
+        let roles = "SELECT string_agg(concat(name, ' ', role, ' ', status), ', ' ORDER BY node_id) FROM cluster_nodes";
+        assert_eq!(sandbox.psql_value(ALPHA, roles).await?, "alpha main online, beta secondary online");
+        until("the standby has it", LIMIT, || async {
+            match sandbox.psql_value(BETA, config).await {
+                Ok(found) if found == "secondary 127.0.0.1 1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_lossy_failover_loses_no_event_and_the_old_mains_last_words_are_learned_later() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        all_relayed(&sandbox, ALPHA).await?;
+        // beta receives nothing more, neither log nor events, while alpha goes on
+        sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
+        sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
+        until("the receiver is gone", LIMIT, || async {
+            match sandbox.psql_value(BETA, "SELECT count(*) FROM pg_stat_wal_receiver").await {
+                Ok(count) if count == "0" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        sandbox.signal_supervisor(BETA, Signal::STOP);
+        sandbox.kill_redis(ALPHA);
+        let last_words = sandbox
+            .wait_event(ALPHA, "its Redis is gone", |envelope| {
+                matches!(&envelope.event, Event::RedisChanged(it) if it.status == RedisStatus::Stopped)
+            })
+            .await?;
+        let seq = last_words.node_seq;
+        let there =
+            format!("SELECT count(*) FROM interrex.cluster_events WHERE node_id = 1 AND node_seq = {seq}");
+        until("alpha's PostgreSQL has its last words", LIMIT, || async {
+            match sandbox.psql_value(ALPHA, &there).await {
+                Ok(count) if count == "1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        let ahead = "SELECT concat(epoch, ', ', pos, ', ''', head_hash, '''::bytea') \
+                     FROM interrex.projection_checkpoints WHERE projection = 'cluster_timeline'";
+        let ahead = sandbox.psql_value(ALPHA, ahead).await?;
+        sandbox.kill_everything_of(ALPHA);
+        sandbox.signal_supervisor(BETA, Signal::CONT);
+        sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(sandbox.psql_value(BETA, &there).await?, "0", "the test wants a loss to begin with");
+
+        // alpha's journal is reachable again, its servers stay stopped
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox
+            .wait_event(ALPHA, "node_fenced", |envelope| matches!(envelope.event, Event::NodeFenced(_)))
+            .await?;
+        all_relayed(&sandbox, BETA).await?;
+        agree(&sandbox, BETA).await?;
+        let mark =
+            format!("SELECT learned_later FROM cluster_timeline WHERE node_id = 1 AND node_seq = {seq}");
+        assert_eq!(sandbox.psql_value(BETA, &mark).await?, "t");
+        let first = "SELECT kind FROM cluster_events WHERE position_epoch = 2 ORDER BY pos LIMIT 1";
+        assert_eq!(sandbox.psql_value(BETA, first).await?, "epoch_opened");
+        let nodes = "SELECT string_agg(concat(name, ' ', role, ' ', status), ', ' ORDER BY node_id) FROM cluster_nodes";
+        assert_eq!(sandbox.psql_value(BETA, nodes).await?, "alpha secondary fenced, beta main online");
+
+        // a checkpoint from the old main's stream, which went further than what was replicated
+        let lines = "SELECT md5(string_agg(line::text, '' ORDER BY hlc, node_id, node_seq)) FROM cluster_timeline AS line \
+                     WHERE node_id = 1";
+        let before = sandbox.psql_value(BETA, lines).await?;
+        let from_the_old_main = format!(
+            "UPDATE interrex.projection_checkpoints SET (epoch, pos, head_hash) = ({ahead}) WHERE projection = 'cluster_timeline'"
+        );
+        sandbox.psql(BETA, &from_the_old_main).await?;
+        sandbox
+            .wait_event(BETA, "the rebuild", |envelope| {
+                matches!(&envelope.event, Event::ProjectionRebuilt(it) if it.reason.contains("does not match the stream"))
+            })
+            .await?;
+        assert_eq!(sandbox.psql_value(BETA, lines).await?, before, "rebuilt, it says something else");
+        all_relayed(&sandbox, BETA).await?;
+        agree(&sandbox, BETA).await?;
+        for node in [ALPHA, BETA] {
+            let (code, words) = verify(&sandbox, node)?;
+            assert_eq!(code, Some(0), "{words}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_update_of_cluster_config_takes_effect_on_all_nodes_and_is_an_event_of_the_sql_user() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        all_relayed(&sandbox, ALPHA).await?;
+        sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_enabled = false").await?;
+        sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 300").await?;
+        let shown =
+            "SELECT concat(auto_failover_enabled, ' ', auto_failover_threshold_seconds) FROM cluster_config";
+        assert_eq!(
+            sandbox.psql_value(ALPHA, shown).await?,
+            "f 300",
+            "at once, not when the supervisor has looked"
+        );
+        for node in [ALPHA, BETA] {
+            sandbox
+                .wait_health(node, "a threshold of 300 s", |report| report.threshold_ms == 300_000)
+                .await?;
+        }
+        let changed = sandbox
+            .wait_event(ALPHA, "settings_changed", |envelope| {
+                matches!(envelope.event, Event::SettingsChanged(_))
+            })
+            .await?;
+        let interrex_events::Cause::Person { name, source } = &changed.actor else {
+            panic!("{:?}", changed.actor)
+        };
+        assert_eq!((name.as_str(), source.as_str()), ("interrex", "127.0.0.1"));
+        until("the requests are answered", LIMIT, || async {
+            match sandbox.psql_value(ALPHA, "SELECT count(*) FROM interrex.settings_requests").await {
+                Ok(count) if count == "0" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        assert_eq!(sandbox.psql_value(ALPHA, shown).await?, "f 300");
+        for (wrong, words) in [
+            ("auto_failover_threshold_seconds = 0.1", "out of range: it must be from 0.4 to 86400"),
+            ("auto_failover_threshold_seconds = NULL", "out of range"),
+            ("auto_failover_enabled = NULL", "is true or false"),
+            ("server_role = 'main', main_server_ip = '10.0.0.9'", "only auto_failover_enabled"),
+        ] {
+            let refused =
+                sandbox.psql(ALPHA, &format!("UPDATE cluster_config SET {wrong}")).await.unwrap_err();
+            assert!(refused.to_string().contains(words), "{wrong}: {refused}");
+        }
+        // what was changed outlives the supervisor, and decides: main dies, and nobody takes over
+        sandbox.kill_supervisor(BETA);
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_health(BETA, "a threshold of 300 s", |report| report.threshold_ms == 300_000).await?;
+        sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 1.5").await?;
+        sandbox.wait_health(BETA, "a threshold of 1.5 s", |report| report.threshold_ms == 1_500).await?;
+        sandbox.kill_everything_of(ALPHA);
+        sandbox
+            .wait_event(BETA, "the failover withheld", |envelope| {
+                matches!(&envelope.event, Event::FailoverWithheld(it)
+                    if it.rule == interrex_events::WithheldRule::AutoFailoverDisabled)
+            })
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_stops_the_node() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        sandbox.kill_supervisor(BETA);
+        let journal = sandbox.node(BETA)?.journal();
+        let image = sandbox.folder().join("image.db");
+        std::fs::copy(&journal, &image).unwrap();
+        std::fs::copy(journal.with_extension("db-wal"), image.with_extension("db-wal")).ok();
+        let imaged = sandbox.events(BETA)?.len();
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_healthy(BETA).await?;
+        until("alpha has all of beta's events", LIMIT, || async {
+            let seen =
+                |node| sandbox.journal(node).and_then(|_| heads(&sandbox, node)).map_err(|e| e.to_string());
+            let (alpha, beta) = (seen(ALPHA)?, seen(BETA)?);
+            let of_beta = |heads: &[Head]| heads.iter().find(|head| head.node_id == BETA).copied();
+            if of_beta(&alpha) == of_beta(&beta) { Ok(()) } else { Err(format!("{alpha:?} {beta:?}")) }
+        })
+        .await?;
+        sandbox.kill_supervisor(BETA);
+        let lived = sandbox.events(BETA)?;
+        assert!(lived.len() > imaged);
+        let restore = |from: &std::path::Path| {
+            for suffix in ["db", "db-wal", "db-shm"] {
+                std::fs::remove_file(journal.with_extension(suffix)).ok();
+                std::fs::copy(from.with_extension(suffix), journal.with_extension(suffix)).ok();
+            }
+        };
+        restore(&image);
+        sandbox.start_supervisor(BETA)?;
+        let restored = sandbox
+            .wait_event(BETA, "journal_restored", |envelope| {
+                matches!(envelope.event, Event::JournalRestored(_))
+            })
+            .await?;
+        assert_eq!(sandbox.events(BETA)?[..lived.len()], lived, "the lost events are back as they were");
+        assert_eq!(restored.node_seq.0, lived.len() as u64 + 1);
+        sandbox.wait_healthy(BETA).await?;
+
+        // the image once more, continued while no peer could be asked
+        sandbox.kill_supervisor(BETA);
+        sandbox.signal_supervisor(ALPHA, Signal::STOP);
+        restore(&image);
+        sandbox.start_supervisor(BETA)?;
+        let forked = sandbox.events(BETA)?.len();
+        until("it continued the old image", LIMIT, || async {
+            let now = sandbox.events(BETA).map_err(|error| error.to_string())?.len();
+            if now > forked { Ok(()) } else { Err(format!("{now} events")) }
+        })
+        .await?;
+        sandbox.signal_supervisor(ALPHA, Signal::CONT);
+        let end = sandbox.wait_supervisor_ended(BETA).await?;
+        assert_eq!(end.code(), Some(4));
+        let log = std::fs::read_to_string(sandbox.node(BETA)?.supervisor_log()).unwrap();
+        assert!(log.contains("has two continuations") && log.contains("move it away"), "{log}");
+        assert!(sandbox.takes_writes(ALPHA).await);
+
+        // as the message says: moved away, the journal comes back from the peer's copy
+        for suffix in ["db", "db-wal", "db-shm"] {
+            std::fs::remove_file(journal.with_extension(suffix)).ok();
+        }
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_healthy(BETA).await?;
+        assert_eq!(sandbox.events(BETA)?[..lived.len()], lived);
+        Ok(())
+    });
+}
+
+#[test]
+fn an_event_that_a_projection_cannot_take_pauses_it_visibly_and_nothing_else() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        all_relayed(&sandbox, ALPHA).await?;
+        let rows =
+            "SELECT generation FROM interrex.projection_checkpoints WHERE projection = 'cluster_timeline'";
+        let rows = format!("interrex.cluster_timeline_{}", sandbox.psql_value(ALPHA, rows).await?);
+        let poison =
+            format!("ALTER TABLE {rows} ADD CONSTRAINT no_redis CHECK (kind <> 'redis_changed') NOT VALID");
+        sandbox.psql(ALPHA, &poison).await?;
+        sandbox.kill_redis(ALPHA);
+        let health = sandbox
+            .wait_health(ALPHA, "a paused projection", |report| {
+                report.stream.as_ref().is_some_and(|stream| stream.paused == ["cluster_timeline"])
+            })
+            .await?;
+        assert!(health.problems.iter().any(|problem| problem.starts_with("cluster_timeline is paused")));
+        sandbox
+            .wait_event(ALPHA, "projection_paused", |envelope| {
+                matches!(&envelope.event, Event::ProjectionPaused(it) if it.error.contains("no_redis"))
+            })
+            .await?;
+        // the stream and the other projections go on, and tell of it
+        all_relayed(&sandbox, ALPHA).await?;
+        let others = "SELECT string_agg(concat(projection, ' ', state), ', ' ORDER BY projection) \
+                      FROM interrex.projection_checkpoints";
+        assert_eq!(
+            sandbox.psql_value(ALPHA, others).await?,
+            "cluster_nodes live, cluster_runs live, cluster_timeline paused"
+        );
+        // mended, and rebuilt because somebody asked for it
+        sandbox
+            .psql(
+                ALPHA,
+                "UPDATE interrex.projection_checkpoints SET state = 'rebuild' WHERE state = 'paused'",
+            )
+            .await?;
+        sandbox
+            .wait_event(ALPHA, "the rebuild", |envelope| {
+                matches!(&envelope.event, Event::ProjectionRebuilt(it) if it.reason == "somebody asked for it")
+            })
+            .await?;
+        all_relayed(&sandbox, ALPHA).await?;
+        agree(&sandbox, ALPHA).await
+    });
+}
+
+#[test]
+fn the_stream_cannot_be_changed_in_sql() {
+    run(async {
+        let sandbox = two_nodes().nodes(1).postgres_only().build().await?;
+        sandbox.start().await?;
+        until("there are events", LIMIT, || async {
+            match sandbox.psql_value(ALPHA, "SELECT count(*) > 0 FROM cluster_events").await {
+                Ok(yes) if yes == "t" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        for sql in [
+            "UPDATE cluster_events SET kind = 'nothing_happened'",
+            "DELETE FROM cluster_events",
+            "TRUNCATE cluster_events",
+        ] {
+            let refused = sandbox.psql(ALPHA, sql).await.unwrap_err();
+            assert!(refused.to_string().contains("append-only"), "{sql}: {refused}");
+        }
+        let own = Selection { node: Some(ALPHA), ..Selection::default() };
+        assert!(!sandbox.journal(ALPHA)?.read(&own).unwrap().is_empty());
+        Ok(())
+    });
+}

@@ -1,0 +1,16 @@
+//! What the program `journal-writer` and the tests that kill it agree upon.
+
+use interrex_events::{ClusterId, NodeId, journal::Identity};
+use uuid::Uuid;
+
+/// How many facts a batch of the writer has: a run with fewer of them was torn.
+pub const FACTS_OF_A_RUN: usize = 5;
+
+/// Environment variable that names, as libpq does, the server which the writer relays its journal to.
+pub const RELAY_TO: &str = "JOURNAL_TEST_RELAY_TO";
+
+/// Whose journals those are.
+#[must_use]
+pub fn journal_of_a_test() -> Identity {
+    Identity { cluster_id: ClusterId(Uuid::from_u128(7)), node_id: NodeId(2) }
+}
