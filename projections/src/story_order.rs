@@ -58,6 +58,13 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         }
     }
 
+    /// The same for journals that begin after these places, because what came before was sealed.
+    #[must_use]
+    pub fn after(mut self, sealed: impl IntoIterator<Item = (NodeId, NodeSeq)>) -> Self {
+        self.settled_heads.extend(sealed);
+        self
+    }
+
     /// The fold of everything taken.
     #[must_use]
     pub fn folded(&self) -> &P {
@@ -112,9 +119,8 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         while self.recent.len() > self.limit {
             let Some(oldest) = self.recent.first_entry() else { return };
             let event = oldest.get();
-            let head = self.settled_heads.get(&event.node_id);
-            // a journal may begin with a later event than its first, where older ones were sealed
-            if head.is_some_and(|head| event.node_seq != head.next()) {
+            let head = self.settled_heads.get(&event.node_id).copied().unwrap_or_default();
+            if event.node_seq != head.next() {
                 return;
             }
             let event = oldest.remove();
@@ -124,3 +130,7 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "story_order_tests.rs"]
+mod tests;

@@ -44,6 +44,12 @@ impl Store {
         if !path.exists() {
             return Err(JournalError::Missing(path.to_owned()).into());
         }
+        if path.is_dir() {
+            return Err(Failure::Usage(format!(
+                "{} is a folder: name the journal or the export in it",
+                path.display()
+            )));
+        }
         if !path.is_file() {
             return Err(Failure::Usage(format!(
                 "{} is no file that can be read more than once: name a journal, or save the export first",

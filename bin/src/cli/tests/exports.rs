@@ -123,6 +123,10 @@ fn what_is_neither_a_journal_nor_an_export_is_refused() {
     let refused = stage.fail("status --journal @notes.json");
     assert!(refused.to_string().contains("is no export of this program"), "{refused}");
     stage.answer("export --journal @beta.db --output @beta.jsonl");
+    let folder = stage.fail("status --journal @");
+    assert!(folder.to_string().contains("is a folder: name the journal or the export in it"), "{folder}");
+    let missing = stage.fail("import @missing.jsonl --journal @new.db");
+    assert!(missing.to_string().ends_with("missing.jsonl to import"), "{missing}");
     let follow = stage.fail("events --follow --journal @beta.jsonl");
     assert!(follow.to_string().contains("is an export, and nothing is added to it"), "{follow}");
 }

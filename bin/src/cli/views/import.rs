@@ -52,6 +52,9 @@ pub(in crate::cli) fn run(arguments: &arguments::Import, output: &mut Output<'_>
         _ => None,
     };
     let file = spooled.as_ref().map_or(arguments.file.as_path(), |spooled| spooled.path());
+    if !file.exists() {
+        return Err(Failure::Usage(format!("there is no file {} to import", file.display())));
+    }
     let from = Store::open(file)?;
     let there = if path.exists() { Some(Store::open(path)?) } else { None };
     let job = Job::look(&from, there.as_ref(), path, &interrupt)?;
