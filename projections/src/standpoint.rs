@@ -3,7 +3,7 @@
 
 use interrex_events::{Envelope, Event, Lineage, MainLost, NodeId, WithheldRule};
 
-use crate::Projection;
+use crate::{FOLDED_BY_NOBODY, Projection};
 
 /// The fold. It must be given one node's events only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,5 +56,9 @@ impl Projection for Standpoint {
             | Event::MainAnnounced(_) => self.verdict = None,
             _ => {}
         }
+    }
+
+    fn folds(kind: &str) -> bool {
+        kind != FOLDED_BY_NOBODY
     }
 }

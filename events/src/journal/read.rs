@@ -219,11 +219,11 @@ impl JournalReader {
         Ok(Verification { events, heads, broken, chains })
     }
 
-    /// The chains cover the events, and not the indexes that lead to them: one that skips an event, or has it at
+    /// The chains cover the events, and not the index that leads to a run's: one that skips an event, or has it at
     /// another place, would tell another story.
     fn assert_every_event_is_found(&self) -> Result<(), JournalError> {
         let found = self.connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
-        match found.map_err(|error| JournalError::failed(&self.path, error))?.as_str() {
+        match found.map_err(|error| self.failed(&error))?.as_str() {
             "ok" => Ok(()),
             problem => Err(JournalError::failed(
                 &self.path,
