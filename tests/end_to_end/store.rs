@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
 use interrex_events::{Event, Head, NodeId, RedisStatus, journal::Selection};
-use interrex_tests::run;
+use interrex_tests::{faketime, run};
 use rustix::process::Signal;
 
 use crate::{bad_input::interrex_with, two_nodes};
@@ -316,6 +316,36 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
         sandbox.start_supervisor(BETA)?;
         sandbox.wait_healthy(BETA).await?;
         assert_eq!(sandbox.events(BETA)?[..lived.len()], lived);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_whose_clock_is_ten_years_off_is_not_followed_and_its_events_are_held_all_the_same() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let library = faketime()?;
+        for (name, value) in [
+            ("LD_PRELOAD", library.to_string_lossy().as_ref()),
+            ("FAKETIME", "+3650d"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ] {
+            sandbox.set_environment(BETA, name, Some(value));
+        }
+        sandbox.start().await?;
+        for (node, peer, sign) in [(ALPHA, BETA, 1), (BETA, ALPHA, -1)] {
+            sandbox
+                .wait_event(node, "clock_skew_observed", |envelope| {
+                    matches!(&envelope.event, Event::ClockSkewObserved(it) if it.peer == peer && it.ahead_ms.signum() == sign)
+                })
+                .await?;
+        }
+        all_relayed(&sandbox, ALPHA).await?;
+        agree(&sandbox, ALPHA).await?;
+        let years = "SELECT max((hlc >> 16) / 31557600000 + 1970) FROM cluster_events WHERE node_id = ";
+        let year = async |node: u32| sandbox.psql_value(ALPHA, &format!("{years}{node}")).await;
+        let (alpha, beta): (i64, i64) = (year(1).await?.parse().unwrap(), year(2).await?.parse().unwrap());
+        assert!((9..=11).contains(&(beta - alpha)), "alpha records in {alpha}, beta in {beta}");
         Ok(())
     });
 }
