@@ -166,7 +166,7 @@ pub const FAILOVER: [StepRule; 14] = [
         step: StepId::OpenEpoch,
         maker: Replication,
         after: &[StepId::Promote],
-        effect: "write cluster_config and cluster_nodes, relay the journal into cluster_events",
+        effect: "relay every journal into cluster_events, and with it cluster_nodes and cluster_config",
         success: "the rows read back with the new epoch",
         limit_ms: 30_000,
         attempts: 5,
