@@ -125,7 +125,7 @@ impl Source {
         &self,
         mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let progress = Progress::of(format!("reading {}", self.path.display()), None);
+        let progress = self.progress();
         self.for_each(&Selection::default(), |record| {
             progress.step();
             visit(record)
@@ -135,11 +135,16 @@ impl Source {
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
         let mut projection = P::default();
-        self.whole(|record| {
-            projection.apply(&record.open());
-            Ok(ControlFlow::Continue(()))
+        let progress = self.progress();
+        self.store.lend_all(|record| {
+            progress.step();
+            projection.apply_stored(record);
         })?;
         Ok(projection)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::of(format!("reading {}", self.path.display()), None)
     }
 
     /// Folds the stream up to a place, and the event at it.
@@ -150,7 +155,7 @@ impl Source {
                 past.next = Some(record);
                 return Ok(ControlFlow::Break(()));
             }
-            past.folded.apply(&record.open());
+            past.folded.apply_stored(&record.borrowed());
             past.events += 1;
             past.newest = Some(record);
             Ok(ControlFlow::Continue(()))

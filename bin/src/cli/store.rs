@@ -6,9 +6,9 @@ use std::{
 };
 
 use interrex_events::{
-    Broken, Head, Hlc, NodeId, NodeSeq, Record,
+    Broken, Head, Hlc, NodeId, NodeSeq, Record, RecordRef,
     export::{ExportError, ExportHeader, ExportReader, looks_like_an_export},
-    journal::{Identity, JournalError, JournalReader, Selection},
+    journal::{Identity, JournalError, JournalReader, Selection, Verify},
 };
 
 use super::failure::Failure;
@@ -113,6 +113,19 @@ impl Store {
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Lends every event to `visit`, in story order: a copy of each takes longer than a fold of it.
+    pub(super) fn lend_all(&self, mut visit: impl FnMut(&RecordRef<'_>)) -> Result<(), Failure> {
+        match self {
+            Self::Journal(reader) => reader.visit_all(None, Verify::Nothing, visit)?,
+            Self::Export { path, .. } => {
+                for record in ExportReader::open(path)? {
+                    visit(&record?.borrowed());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One event.
