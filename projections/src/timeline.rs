@@ -349,8 +349,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::ClockSkewObserved(skew) => {
             let direction = if skew.ahead_ms < 0 { "behind" } else { "ahead" };
             let text = format!(
-                "the clock of {} is {} {direction}, more than the {} that are followed: the order of what it records is \
-                 doubtful",
+                "the clock of {} is {} {direction} of this node's, more than {}: the order of the story is doubtful",
                 name(skew.peer),
                 human_ms(skew.ahead_ms.unsigned_abs()),
                 human_ms(skew.limit_ms.unsigned_abs())

@@ -7,15 +7,17 @@ use std::{
 };
 
 use interrex_events::{
-    NodeId, Place, Record,
+    NodeId, Record,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
 
 use super::{
     arguments::Reading,
+    cluster_events::ClusterEvents,
     failure::Failure,
     live,
+    moment::{Cut, Moment},
     outside::{Answer, Outside, Question, Silence},
     progress::Progress,
     store::Store,
@@ -74,10 +76,30 @@ pub(super) struct Past<P> {
 impl Source {
     /// Opens what the arguments name.
     pub(super) fn open(reading: &Reading) -> Result<Self, Failure> {
+        Self::open_for(reading, [])
+    }
+
+    /// The same for what is asked about some moments: of positions only `cluster_events` knows.
+    pub(super) fn open_for<'a>(
+        reading: &Reading,
+        moments: impl IntoIterator<Item = &'a Moment>,
+    ) -> Result<Self, Failure> {
         let config = match &reading.journal {
             Some(_) => None,
             None => Some(Config::load(&config_path(reading.config.as_deref())?)?),
         };
+        let asks_for_positions = moments.into_iter().any(|moment| matches!(moment, Moment::Position(..)));
+        if let Some(config) = &config
+            && (reading.cluster_events || asks_for_positions)
+        {
+            let stream = ClusterEvents::connect(config)?;
+            let path = format!("cluster_events at {}", stream.address()).into();
+            return Ok(Self {
+                config: Some(config.clone()),
+                path,
+                store: Store::ClusterEvents(Box::new(stream)),
+            });
+        }
         let path = match (&reading.journal, &config) {
             (Some(path), _) => path.clone(),
             (None, Some(config)) => config.node.journal.clone(),
@@ -99,6 +121,9 @@ impl Source {
     pub(super) fn journal(&self) -> Result<&JournalReader, Failure> {
         match &self.store {
             Store::Journal(reader) => Ok(reader),
+            Store::ClusterEvents(_) => {
+                Err(Failure::Usage("--follow goes with the journal: leave --cluster-events away".to_owned()))
+            }
             Store::Export { path, .. } => Err(Failure::Usage(format!(
                 "{} is an export, and nothing is added to it: leave --follow away, or follow a live node",
                 path.display()
@@ -147,19 +172,34 @@ impl Source {
         Progress::of(format!("reading {}", self.path.display()), None)
     }
 
-    /// Folds the stream up to a place, and the event at it.
-    pub(super) fn fold_up_to<P: Projection + Default>(&self, last: Place) -> Result<Past<P>, Failure> {
+    /// Folds the stream up to a moment, and the event at it. Up to a position, it is what the stream held then: what
+    /// it learned later is not in it, wherever in the story that belongs.
+    pub(super) fn fold_up_to<P: Projection + Default>(&self, cut: &Cut) -> Result<Past<P>, Failure> {
         let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
-        self.whole(|record| {
-            if record.place() > last {
-                past.next = Some(record);
-                return Ok(ControlFlow::Break(()));
-            }
+        let mut take = |record: Record| {
             past.folded.apply_stored(&record.borrowed());
             past.events += 1;
             past.newest = Some(record);
+        };
+        if let (Store::ClusterEvents(stream), Some(pos)) = (&self.store, cut.pos) {
+            let progress = self.progress();
+            let _: ControlFlow<()> = stream.try_for_each(Some(pos), |record| {
+                progress.step();
+                take(record);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(past);
+        }
+        let mut next = None;
+        self.whole(|record| {
+            if record.place() > cut.last {
+                next = Some(record);
+                return Ok(ControlFlow::Break(()));
+            }
+            take(record);
             Ok(ControlFlow::Continue(()))
         })?;
+        past.next = next;
         Ok(past)
     }
 

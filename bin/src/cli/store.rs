@@ -1,4 +1,5 @@
-//! What is read: a journal, or an export of one. Which of them a file is, its first bytes tell, not its name.
+//! What is read: a journal, an export, or `cluster_events` in PostgreSQL. Whether a file is a journal or an export,
+//! its first bytes tell, not its name.
 
 use std::{
     ops::ControlFlow,
@@ -11,12 +12,14 @@ use interrex_events::{
     journal::{Identity, JournalError, JournalReader, Selection, Verify},
 };
 
-use super::failure::Failure;
+use super::{cluster_events::ClusterEvents, failure::Failure};
 
 /// The events of a cluster, in story order.
 pub(super) enum Store {
     /// A journal, beside a running supervisor or alone.
     Journal(JournalReader),
+    /// `cluster_events` in PostgreSQL, which has positions.
+    ClusterEvents(Box<ClusterEvents>),
     /// An exported file. It is opened anew for each reading, and checked each time.
     Export {
         /// The file.
@@ -77,6 +80,7 @@ impl Store {
     pub(super) fn identity(&self) -> Identity {
         match self {
             Self::Journal(reader) => reader.identity(),
+            Self::ClusterEvents(stream) => stream.identity(),
             Self::Export { header, .. } => Identity { cluster_id: header.cluster_id, node_id: header.node },
         }
     }
@@ -85,6 +89,7 @@ impl Store {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Journal(_) => "journal",
+            Self::ClusterEvents(_) => "cluster_events",
             Self::Export { .. } => "export",
         }
     }
@@ -102,6 +107,11 @@ impl Store {
     ) -> Result<ControlFlow<B>, Failure> {
         let path = match self {
             Self::Journal(reader) => return Ok(reader.try_for_each(selection, visit)?),
+            Self::ClusterEvents(stream) => {
+                return stream.try_for_each(None, |record| {
+                    if is_selected(&record, selection) { visit(record) } else { ControlFlow::Continue(()) }
+                });
+            }
             Self::Export { path, .. } => path,
         };
         for record in ExportReader::open(path)? {
@@ -117,19 +127,21 @@ impl Store {
 
     /// Lends every event to `visit`, in story order: a copy of each takes longer than a fold of it.
     pub(super) fn lend_all(&self, mut visit: impl FnMut(&RecordRef<'_>)) -> Result<(), Failure> {
-        match self {
-            Self::Journal(reader) => reader.visit_all(None, Verify::Nothing, visit)?,
-            Self::Export { path, .. } => {
-                for record in ExportReader::open(path)? {
-                    visit(&record?.borrowed());
-                }
-            }
+        if let Self::Journal(reader) = self {
+            return Ok(reader.visit_all(None, Verify::Nothing, visit)?);
         }
+        let _: ControlFlow<()> = self.try_for_each(&Selection::default(), |record| {
+            visit(&record.borrowed());
+            ControlFlow::Continue(())
+        })?;
         Ok(())
     }
 
     /// One event.
     pub(super) fn find(&self, node: NodeId, seq: NodeSeq) -> Result<Option<Record>, Failure> {
+        if let Self::ClusterEvents(stream) = self {
+            return stream.find(node, seq);
+        }
         let is_it = |record: &Record| (record.node_id, record.node_seq) == (node, seq);
         if let Self::Journal(reader) = self {
             let page = reader.page(node, NodeSeq(seq.0.saturating_sub(1)), 1)?;
@@ -147,6 +159,11 @@ impl Store {
             Self::Journal(reader) => {
                 let found = reader.verify()?;
                 let problem = found.broken.as_ref().map(ToString::to_string);
+                Ok(Walked { events: found.events, heads: found.heads, broken: found.broken, problem })
+            }
+            Self::ClusterEvents(stream) => {
+                let found = stream.verify()?;
+                let problem = found.broken.as_ref().map(ToString::to_string).or(found.positions);
                 Ok(Walked { events: found.events, heads: found.heads, broken: found.broken, problem })
             }
             Self::Export { path, .. } => verify_export(path),

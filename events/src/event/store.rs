@@ -53,7 +53,7 @@ pub struct ClockSkewObserved {
     pub peer: NodeId,
     /// How far it is ahead of this node's wall clock, in milliseconds; negative is behind.
     pub ahead_ms: i64,
-    /// How far ahead a peer's clock may be to be followed, in milliseconds.
+    /// How far a peer's clock may be off, in milliseconds.
     pub limit_ms: i64,
 }
 

@@ -14,6 +14,7 @@ use super::super::{
     outside::Outside,
     progress::Progress,
     source::Source,
+    store::Store,
     table::Table,
 };
 
@@ -44,12 +45,16 @@ pub(in crate::cli) fn show(
     let source = Source::open(reading)?;
     // asked before the walk: what others hold by now, this journal must hold too
     let answers = source.ask(outside);
+    let stream = match (&source.config, &source.store) {
+        (Some(config), Store::Journal(_)) => Some(outside.verify_cluster_events(config)),
+        _ => None,
+    };
     let progress = Progress::of(format!("checking {}", source.path.display()), None);
     let walked = source.store.verify()?;
     drop(progress);
     let sound = walked.problem.is_none();
     let copies = match &source.config {
-        Some(config) => Some(Copies::compare(&source, config, &walked, &answers)?),
+        Some(config) => Some(Copies::compare(&source, config, &walked, &answers, stream)?),
         None => None,
     };
     let identity = source.identity();
@@ -79,6 +84,7 @@ pub(in crate::cli) fn show(
 fn in_text(verified: &Verified, style: Style) -> String {
     let title = match verified.kind {
         "export" => "Export of the events of",
+        "cluster_events" => "cluster_events as read by",
         _ => "Journal of",
     };
     let mut text = format!("{title} node {}, cluster {}\n", verified.node, verified.cluster_id);
