@@ -12,9 +12,9 @@ use std::{
 use interrex_events::{
     ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec,
     RedisStatus, Role,
-    journal::{Journal, JournalError, Selection},
+    journal::{Journal, JournalError, Verify},
 };
-use interrex_projections::{Cluster, InStoryOrder, Projection, Taken};
+use interrex_projections::{Cluster, InStoryOrder, Projection, Taken, rebuild_in_story_order};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -301,8 +301,7 @@ impl Shared {
             taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
         if taken == Taken::TooEarly {
-            let mut story = InStoryOrder::default();
-            read_story(&mut story, &self.journal, |_| {})?;
+            let story = story_of(&self.journal)?;
             self.measured(|view| view.story = story);
         }
         Ok(())
@@ -419,24 +418,21 @@ impl Shared {
 
 /// Everything the journal holds, into an empty view.
 fn tell(view: &mut View, journal: &Journal, me: NodeId) -> Result<(), JournalError> {
-    let mut story = InStoryOrder::default();
-    read_story(&mut story, journal, |envelope| {
-        if envelope.node_id == me {
-            fold(view, envelope);
+    journal.reader()?.visit_all(Some(me), Verify::Nothing, |record| {
+        if Cluster::folds(record.kind) {
+            fold(view, &record.open());
+        } else {
+            view.cluster.pass_over(record);
+            view.folded = record.node_seq;
         }
     })?;
-    view.story = story;
+    view.story = story_of(journal)?;
     Ok(())
 }
 
-fn read_story(
-    story: &mut InStoryOrder<Cluster>,
-    journal: &Journal,
-    mut seen: impl FnMut(&Envelope),
-) -> Result<(), JournalError> {
-    journal.reader()?.for_each(&Selection::default(), |record| {
-        story.take([record.open()], |_, envelope| seen(envelope));
-    })
+fn story_of(journal: &Journal) -> Result<InStoryOrder<Cluster>, JournalError> {
+    let events = journal.heads().iter().map(|head| head.node_seq.0).sum();
+    rebuild_in_story_order(&journal.reader()?, events)
 }
 
 /// Takes the next own event in, once.

@@ -25,7 +25,7 @@ use serde::Serialize;
 
 pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
 #[cfg(feature = "journal")]
-pub use rebuild::rebuild;
+pub use rebuild::{rebuild, rebuild_in_story_order};
 pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
 pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};
@@ -50,7 +50,7 @@ pub trait Projection {
     fn pass_over(&mut self, _record: &RecordRef<'_>) {}
 
     /// Takes in the next stored event. Its payload is read only if it can change anything.
-    fn take(&mut self, record: &RecordRef<'_>)
+    fn apply_stored(&mut self, record: &RecordRef<'_>)
     where
         Self: Sized,
     {

@@ -65,6 +65,27 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         self
     }
 
+    /// Settles the next event of a store that is read in story order from its beginning. The last one must be
+    /// followed by [`Self::settled_all`].
+    #[cfg(feature = "journal")]
+    pub(crate) fn settle_stored(&mut self, record: &interrex_events::RecordRef<'_>) {
+        self.settled.apply_stored(record);
+        self.settled_heads.insert(record.node_id, record.node_seq);
+        self.settled_up_to = Some(record.place());
+    }
+
+    /// What was settled so is what is folded, before anything is taken.
+    #[cfg(feature = "journal")]
+    pub(crate) fn settled_all(&mut self) {
+        self.folded = self.settled.clone();
+    }
+
+    /// How many recent events it keeps.
+    #[cfg(feature = "journal")]
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// The fold of everything taken.
     #[must_use]
     pub fn folded(&self) -> &P {

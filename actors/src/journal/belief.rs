@@ -1,7 +1,7 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
-use interrex_events::{Envelope, NodeSeq, journal::Selection};
-use interrex_projections::{Cluster, Projection, Standpoint};
+use interrex_events::{Envelope, NodeSeq, RecordRef, journal::Verify};
+use interrex_projections::{Cluster, Projection, Standpoint, rebuild};
 
 use crate::node::{Fatal, Shared};
 
@@ -34,10 +34,7 @@ impl Belief {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Shared) -> Result<Self, Fatal> {
-        let mut belief = Self::default();
-        let own = Selection { node: Some(shared.settings.me), ..Selection::default() };
-        shared.journal.reader()?.for_each(&own, |record| belief.fold(&record.open()))?;
-        Ok(belief)
+        Ok(rebuild(&shared.journal.reader()?, Some(shared.settings.me), Verify::Nothing)?)
     }
 
     /// Takes in the next event of this node.
@@ -48,13 +45,25 @@ impl Belief {
         if envelope.node_seq != self.folded.next() {
             return Taken::AfterGap;
         }
-        self.fold(envelope);
+        self.apply(envelope);
         Taken::Folded
     }
+}
 
-    fn fold(&mut self, envelope: &Envelope) {
+impl Projection for Belief {
+    fn apply(&mut self, envelope: &Envelope) {
         self.cluster.apply(envelope);
         self.standpoint.apply(envelope);
         self.folded = envelope.node_seq;
+    }
+
+    fn folds(kind: &str) -> bool {
+        Cluster::folds(kind) || Standpoint::folds(kind)
+    }
+
+    fn pass_over(&mut self, record: &RecordRef<'_>) {
+        self.cluster.pass_over(record);
+        self.standpoint.pass_over(record);
+        self.folded = record.node_seq;
     }
 }

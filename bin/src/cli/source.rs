@@ -150,7 +150,7 @@ impl Source {
         &self,
         mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let progress = Progress::of(format!("reading {}", self.path.display()), None);
+        let progress = self.progress();
         self.for_each(&Selection::default(), |record| {
             progress.step();
             visit(record)
@@ -160,11 +160,16 @@ impl Source {
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
         let mut projection = P::default();
-        self.whole(|record| {
-            projection.apply(&record.open());
-            Ok(ControlFlow::Continue(()))
+        let progress = self.progress();
+        self.store.lend_all(|record| {
+            progress.step();
+            projection.apply_stored(record);
         })?;
         Ok(projection)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress::of(format!("reading {}", self.path.display()), None)
     }
 
     /// Folds the stream up to a moment, and the event at it. Up to a position, it is what the stream held then: what
@@ -172,12 +177,12 @@ impl Source {
     pub(super) fn fold_up_to<P: Projection + Default>(&self, cut: &Cut) -> Result<Past<P>, Failure> {
         let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
         let mut take = |record: Record| {
-            past.folded.apply(&record.open());
+            past.folded.apply_stored(&record.borrowed());
             past.events += 1;
             past.newest = Some(record);
         };
         if let (Store::ClusterEvents(stream), Some(pos)) = (&self.store, cut.pos) {
-            let progress = Progress::of(format!("reading {}", self.path.display()), None);
+            let progress = self.progress();
             let _: ControlFlow<()> = stream.try_for_each(Some(pos), |record| {
                 progress.step();
                 take(record);
