@@ -101,7 +101,9 @@ pub fn compare(shared: &Shared, report: &NodeReport) -> Result<Vec<JournalForked
                 None => reader.insert(shared.journal.reader()?),
             };
             let before = NodeSeq(there.node_seq.0 - 1);
-            let Some(record) = reader.page(node, before, 1)?.pop() else { continue };
+            let found = reader.page(node, before, 1)?.pop();
+            // of what was sealed, nothing is left to compare with
+            let Some(record) = found.filter(|record| record.node_seq == there.node_seq) else { continue };
             record.hash
         };
         if hash_here != there.hash {
