@@ -23,6 +23,9 @@ pub const LOSS_OBSERVED: &str = "loss";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(3);
 
+/// How long a run waits for `cluster_events`: a relay may have a long stream to fold, or a lock to wait for.
+const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Makes one attempt at a step.
 pub(super) async fn make(
     shared: &Shared,
@@ -181,8 +184,11 @@ async fn promote_redis(servers: &Servers) -> Answer<StepReport> {
 
 async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
     let epoch = shared.epoch();
-    // the events are safe in the journal: a relay that fails holds up nobody, and is made again twice a second
-    Ok(match relay(shared, servers).await {
+    // the events are safe in the journal: a relay that fails or takes long holds up nobody, and is made again twice
+    // a second. Hooks that move an address wait for this step
+    let late = || Err(PortError(format!("not done within {RELAY_PATIENCE:?}")));
+    let relayed = tokio::time::timeout(RELAY_PATIENCE, relay(shared, servers)).await;
+    Ok(match relayed.unwrap_or_else(|_| late()) {
         Ok(facts) => {
             let position = facts.position.map(|position| position.to_string()).unwrap_or_default();
             shared.set_stream(facts);
