@@ -169,7 +169,7 @@ pub const FAILOVER: [StepRule; 14] = [
         effect: "relay every journal into cluster_events, and with it cluster_nodes and cluster_config",
         success: "the transaction is committed at a position of the new epoch",
         limit_ms: 30_000,
-        attempts: 5,
+        attempts: 1,
         need: BestEffort,
         undo: false,
     },
