@@ -11,7 +11,7 @@ use std::{
 
 use interrex_events::{
     ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec,
-    RedisStatus, Role,
+    RedisStatus, Role, Seen,
     journal::{Journal, JournalError, Verify},
 };
 use interrex_projections::{Cluster, InStoryOrder, Projection, Taken, rebuild_in_story_order};
@@ -418,12 +418,11 @@ impl Shared {
 
 /// Everything the journal holds, into an empty view.
 fn tell(view: &mut View, journal: &Journal, me: NodeId) -> Result<(), JournalError> {
-    journal.reader()?.visit_all(Some(me), Verify::Nothing, |record| {
-        if Cluster::folds(record.kind) {
-            fold(view, &record.open());
-        } else {
-            view.cluster.pass_over(record);
-            view.folded = record.node_seq;
+    journal.reader()?.see_all(Some(me), Verify::Nothing, Cluster::folds, |seen| match seen {
+        Seen::Read(record) => fold(view, &record.open()),
+        Seen::PassedOver(place) => {
+            view.cluster.pass_over(place);
+            view.folded = place.2;
         }
     })?;
     view.story = story_of(journal)?;

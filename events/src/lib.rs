@@ -27,4 +27,4 @@ pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};
 pub use event::*;
 pub use hlc::{Hlc, HlcClock, TooFarAhead};
 pub use ids::{ClusterId, Epoch, EventId, Lsn, NodeId, NodeSeq, NotAnLsn, RunId, TimelineId};
-pub use record_ref::RecordRef;
+pub use record_ref::{RecordRef, Seen};

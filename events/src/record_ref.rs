@@ -122,3 +122,12 @@ impl RecordRef<'_> {
         }
     }
 }
+
+/// An event that a walk over a store comes by.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// One to look at.
+    Read(&'a RecordRef<'a>),
+    /// One of a kind that nobody wants to look at: where it is.
+    PassedOver(Place),
+}

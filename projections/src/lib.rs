@@ -20,7 +20,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event, RecordRef};
+use interrex_events::{Envelope, Event, Place, RecordRef, Seen};
 use serde::Serialize;
 
 pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
@@ -47,17 +47,23 @@ pub trait Projection {
     }
 
     /// Lets an event go by unread that is of a kind it does not fold.
-    fn pass_over(&mut self, _record: &RecordRef<'_>) {}
+    fn pass_over(&mut self, _place: Place) {}
 
     /// Takes in the next stored event. Its payload is read only if it can change anything.
     fn apply_stored(&mut self, record: &RecordRef<'_>)
     where
         Self: Sized,
     {
-        if Self::folds(record.kind) {
-            self.apply(&record.open());
-        } else {
-            self.pass_over(record);
+        let seen =
+            if Self::folds(record.kind) { Seen::Read(record) } else { Seen::PassedOver(record.place()) };
+        self.see(seen);
+    }
+
+    /// Takes in what a walk over a store comes by, if the walk reads the kinds that this folds.
+    fn see(&mut self, seen: Seen<'_>) {
+        match seen {
+            Seen::Read(record) => self.apply(&record.open()),
+            Seen::PassedOver(place) => self.pass_over(place),
         }
     }
 }
@@ -108,7 +114,7 @@ impl Projection for Cluster {
         kind != FOLDED_BY_NOBODY
     }
 
-    fn pass_over(&mut self, _record: &RecordRef<'_>) {
+    fn pass_over(&mut self, _place: Place) {
         self.events += 1;
     }
 }

@@ -4,8 +4,10 @@
 //! is more than a million events a second, half as many with every hash checked (`bin/bench store`). A second
 //! thread would make it a third faster, and would have to be coordinated.
 
+use std::cell::Cell;
+
 use interrex_events::{
-    NodeId,
+    NodeId, Seen,
     journal::{JournalError, JournalReader, Verify},
 };
 
@@ -21,7 +23,7 @@ pub fn rebuild<P: Projection + Default>(
     verify: Verify,
 ) -> Result<P, JournalError> {
     let mut projection = P::default();
-    reader.visit_all(node, verify, |record| projection.apply_stored(record))?;
+    reader.see_all(node, verify, P::folds, |seen| projection.see(seen))?;
     Ok(projection)
 }
 
@@ -35,19 +37,21 @@ pub fn rebuild_in_story_order<P: Projection + Clone + Default>(
     events: u64,
 ) -> Result<InStoryOrder<P>, JournalError> {
     let mut story = InStoryOrder::default();
-    let mut to_settle = events.saturating_sub(story.limit() as u64);
-    reader.visit_all(None, Verify::Nothing, |record| {
-        if to_settle == 0 {
+    let to_settle = Cell::new(events.saturating_sub(story.limit() as u64));
+    let reads = |kind: &str| to_settle.get() == 0 || P::folds(kind);
+    reader.see_all(None, Verify::Nothing, reads, |seen| match (to_settle.get(), seen) {
+        (0, Seen::Read(record)) => {
             story.take([record.open()], |_, _| {});
-            return;
         }
-        story.settle_stored(record);
-        to_settle -= 1;
-        if to_settle == 0 {
-            story.settled_all();
+        (left, seen) => {
+            story.settle_stored(seen);
+            to_settle.set(left.saturating_sub(1));
+            if left == 1 {
+                story.settled_all();
+            }
         }
     })?;
-    if to_settle > 0 {
+    if to_settle.get() > 0 {
         story.settled_all();
     }
     Ok(story)

@@ -77,10 +77,14 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
     /// Settles the next event of a store that is read in story order from its beginning. The last one must be
     /// followed by [`Self::settled_all`].
     #[cfg(feature = "journal")]
-    pub(crate) fn settle_stored(&mut self, record: &interrex_events::RecordRef<'_>) {
-        self.settled.apply_stored(record);
-        self.settled_heads.insert(record.node_id, record.node_seq);
-        self.settled_up_to = Some(record.place());
+    pub(crate) fn settle_stored(&mut self, seen: interrex_events::Seen<'_>) {
+        let place = match seen {
+            interrex_events::Seen::Read(record) => record.place(),
+            interrex_events::Seen::PassedOver(place) => place,
+        };
+        self.settled.see(seen);
+        self.settled_heads.insert(place.1, place.2);
+        self.settled_up_to = Some(place);
     }
 
     /// What was settled so is what is folded, before anything is taken.

@@ -1,6 +1,6 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
-use interrex_events::{Envelope, NodeSeq, RecordRef, journal::Verify};
+use interrex_events::{Envelope, NodeSeq, Place, journal::Verify};
 use interrex_projections::{Cluster, Projection, Standpoint, rebuild};
 
 use crate::node::{Fatal, Shared};
@@ -61,9 +61,9 @@ impl Projection for Belief {
         Cluster::folds(kind) || Standpoint::folds(kind)
     }
 
-    fn pass_over(&mut self, record: &RecordRef<'_>) {
-        self.cluster.pass_over(record);
-        self.standpoint.pass_over(record);
-        self.folded = record.node_seq;
+    fn pass_over(&mut self, place: Place) {
+        self.cluster.pass_over(place);
+        self.standpoint.pass_over(place);
+        self.folded = place.2;
     }
 }

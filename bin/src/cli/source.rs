@@ -159,13 +159,8 @@ impl Source {
 
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
-        let mut projection = P::default();
         let progress = self.progress();
-        self.store.lend_all(|record| {
-            progress.step();
-            projection.apply_stored(record);
-        })?;
-        Ok(projection)
+        self.store.fold(|| progress.step())
     }
 
     fn progress(&self) -> Progress {

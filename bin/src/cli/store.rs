@@ -7,10 +7,11 @@ use std::{
 };
 
 use interrex_events::{
-    Broken, Head, Hlc, NodeId, NodeSeq, Record, RecordRef,
+    Broken, Head, Hlc, NodeId, NodeSeq, Record,
     export::{ExportError, ExportHeader, ExportReader, looks_like_an_export},
     journal::{Identity, JournalError, JournalReader, Selection, Verify},
 };
+use interrex_projections::Projection;
 
 use super::{cluster_events::ClusterEvents, failure::Failure};
 
@@ -125,16 +126,23 @@ impl Store {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Lends every event to `visit`, in story order: a copy of each takes longer than a fold of it.
-    pub(super) fn lend_all(&self, mut visit: impl FnMut(&RecordRef<'_>)) -> Result<(), Failure> {
+    /// Folds every event, in story order, and says after each that it did.
+    pub(super) fn fold<P: Projection + Default>(&self, mut folded: impl FnMut()) -> Result<P, Failure> {
+        let mut projection = P::default();
         if let Self::Journal(reader) = self {
-            return Ok(reader.visit_all(None, Verify::Nothing, visit)?);
+            // without a copy of any event: that would take longer than its fold
+            reader.see_all(None, Verify::Nothing, P::folds, |seen| {
+                projection.see(seen);
+                folded();
+            })?;
+            return Ok(projection);
         }
         let _: ControlFlow<()> = self.try_for_each(&Selection::default(), |record| {
-            visit(&record.borrowed());
+            projection.apply_stored(&record.borrowed());
+            folded();
             ControlFlow::Continue(())
         })?;
-        Ok(())
+        Ok(projection)
     }
 
     /// One event.

@@ -10,7 +10,7 @@ use rusqlite::{
 };
 use uuid::Uuid;
 
-use crate::{Broken, ChainHash, ClusterId, Epoch, EventId, Hlc, NodeId, NodeSeq, RecordRef, RunId};
+use crate::{Broken, ChainHash, ClusterId, Epoch, EventId, Hlc, NodeId, NodeSeq, Place, RecordRef, RunId};
 
 /// Every column, in the order of the tables: what most readers look at comes first.
 const COLUMNS: &str = "node_id, node_seq, hlc, recorded_at, epoch, kind, run_id, event_id, correlation_id, causation_id, \
@@ -57,7 +57,7 @@ pub(super) fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<RecordRef<'a>> {
         hlc: moment(row)?,
         recorded_at: time(row, 3)?,
         epoch: Epoch(counter(4)?),
-        kind: text(row, 5)?,
+        kind: kind(row)?,
         run_id: optional_id(row, 6)?.map(RunId),
         event_id: EventId(id(row, 7)?),
         correlation_id: EventId(id(row, 8)?),
@@ -70,6 +70,16 @@ pub(super) fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<RecordRef<'a>> {
         actor: text(row, 15)?,
         payload: text(row, 16)?,
     })
+}
+
+/// The event's place in the story, without a look at the rest of it.
+pub(super) fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
+    Ok((moment(row)?, NodeId(row.get(0)?), NodeSeq(row.get(1).map(i64::cast_unsigned)?)))
+}
+
+/// The event's kind.
+pub(super) fn kind<'a>(row: &'a Row<'_>) -> rusqlite::Result<&'a str> {
+    text(row, 5)
 }
 
 /// The moment in such a row: all that a merge needs to know.

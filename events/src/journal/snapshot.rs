@@ -16,7 +16,7 @@ use super::{
     Selection,
     row::{self, Version},
 };
-use crate::{Broken, Hlc, NodeId, NodeSeq, RecordRef};
+use crate::{Broken, Hlc, NodeId, NodeSeq, RecordRef, Seen};
 
 /// Why a journal cannot be read on.
 pub(super) enum Unreadable {
@@ -56,11 +56,12 @@ impl<'a> Snapshot<'a> {
         Ok(Self { transaction, version: Version::of(number) })
     }
 
-    /// Hands over the selected events in story order.
+    /// Hands over the selected events in story order; of kinds that `reads` refuses, only their places.
     pub(super) fn story<B>(
         &self,
         selection: &Selection,
-        visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>,
+        reads: impl Fn(&str) -> bool,
+        mut visit: impl FnMut(Seen<'_>) -> ControlFlow<B>,
     ) -> Walked<B> {
         let choices = match selection.run {
             Some(run) => vec![self.of_run(self.version.run(run), selection)],
@@ -70,12 +71,17 @@ impl<'a> Snapshot<'a> {
                 nodes.map(|node| self.of_node(node, selection)).collect::<Result<_, _>>()?
             }
         };
-        self.merge(choices, visit)
+        self.merge(choices, |row| {
+            if reads(row::kind(row)?) {
+                return Ok(visit(Seen::Read(&row::read(row)?)));
+            }
+            Ok(visit(Seen::PassedOver(row::place(row)?)))
+        })
     }
 
     /// Hands over every event, node by node.
-    pub(super) fn chains<B>(&self, visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>) -> Walked<B> {
-        self.merge(vec![Choice::new("node_id, node_seq")], visit)
+    pub(super) fn chains<B>(&self, mut visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>) -> Walked<B> {
+        self.merge(vec![Choice::new("node_id, node_seq")], |row| Ok(visit(&row::read(row)?)))
     }
 
     /// Hands over one node's events after a place, in that node's order.
@@ -83,10 +89,11 @@ impl<'a> Snapshot<'a> {
         &self,
         node: NodeId,
         seq: NodeSeq,
-        visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>,
+        mut visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>,
     ) -> Walked<B> {
         let place = [node.0.into(), seq.0.cast_signed().into()];
-        self.merge(vec![Choice::new("node_seq").and("node_id = ? AND node_seq > ?", place)], visit)
+        let choice = Choice::new("node_seq").and("node_id = ? AND node_seq > ?", place);
+        self.merge(vec![choice], |row| Ok(visit(&row::read(row)?)))
     }
 
     /// The nodes whose events are here: one look for each, not a scan.
@@ -143,11 +150,11 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Hands over the events of all choices, each of which is in story order, in story order.
+    /// Hands over the rows of all choices, each of which is in story order, in story order.
     fn merge<B>(
         &self,
         choices: Vec<Choice>,
-        mut visit: impl FnMut(&RecordRef<'_>) -> ControlFlow<B>,
+        mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<B>>,
     ) -> Walked<B> {
         let columns = self.version.columns();
         let mut statements = choices
@@ -162,11 +169,10 @@ impl<'a> Snapshot<'a> {
         while let Some(scan) =
             scans.iter_mut().filter(|scan| scan.moment.is_some()).min_by_key(|scan| scan.moment)
         {
-            if let Some(row) = scan.rows.get() {
-                let record = row::read(row).map_err(|error| Unreadable::row(row, &error))?;
-                if let ControlFlow::Break(value) = visit(&record) {
-                    return Ok(ControlFlow::Break(value));
-                }
+            if let Some(row) = scan.rows.get()
+                && let ControlFlow::Break(value) = visit(row).map_err(|error| Unreadable::row(row, &error))?
+            {
+                return Ok(ControlFlow::Break(value));
             }
             scan.advance()?;
         }

@@ -12,6 +12,8 @@ pub(crate) struct Figure {
     median: f64,
     max: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    p99: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     floor_median: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
@@ -29,9 +31,17 @@ impl Figure {
             min: rounded(min.unwrap_or(f64::NAN)),
             median: rounded(median(&sorted)),
             max: rounded(max.unwrap_or(f64::NAN)),
+            p99: None,
             floor_median: None,
             ratio: None,
         }
+    }
+
+    /// The same with the sample that 99 of 100 do not exceed.
+    pub(crate) fn with_tail(mut self, samples: &[f64]) -> Self {
+        let sorted = sorted(samples);
+        self.p99 = sorted.get((sorted.len() * 99).div_ceil(100).saturating_sub(1)).copied().map(rounded);
+        self
     }
 
     /// The same beside a floor.
@@ -71,19 +81,20 @@ pub(crate) fn print(figures: &[Figure], json: bool) {
         return;
     }
     println!(
-        "{:<34} {:>5} {:>4} {:>10} {:>10} {:>10} {:>10} {:>7}",
-        "FIGURE", "UNIT", "N", "MIN", "MEDIAN", "MAX", "FLOOR", "RATIO"
+        "{:<34} {:>7} {:>4} {:>11} {:>11} {:>11} {:>8} {:>11} {:>7}",
+        "FIGURE", "UNIT", "N", "MIN", "MEDIAN", "MAX", "P99", "FLOOR", "RATIO"
     );
     let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| value.to_string());
     for figure in figures {
         println!(
-            "{:<34} {:>5} {:>4} {:>10} {:>10} {:>10} {:>10} {:>7}",
+            "{:<34} {:>7} {:>4} {:>11} {:>11} {:>11} {:>8} {:>11} {:>7}",
             figure.name,
             figure.unit,
             figure.n,
             figure.min,
             figure.median,
             figure.max,
+            optional(figure.p99),
             optional(figure.floor_median),
             optional(figure.ratio)
         );

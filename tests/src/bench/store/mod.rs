@@ -1,6 +1,7 @@
 //! What the event store makes of a disk and a processor, each figure beside the least that it can cost.
 
 mod append;
+mod postgres;
 mod rebuild;
 mod stream;
 
@@ -23,6 +24,7 @@ pub(crate) async fn measure(runs: u32, events: u64) -> Done<Vec<Figure>> {
     let journal = folder.path().join("years.db");
     fill(&journal, events).await?;
     figures.extend(rebuild::measure(runs, &journal)?);
+    figures.extend(postgres::measure(runs, events).await?);
     Ok(figures)
 }
 
