@@ -28,6 +28,9 @@ use crate::{
     report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
 };
 
+/// Pause before the story is told anew once more, because events were stored while it was.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
 /// The actors, by name.
 pub mod actor_names {
     /// Owns the journal.
@@ -287,11 +290,9 @@ impl Shared {
         self.changed.send_modify(|version| *version += 1);
     }
 
-    /// Takes events into the view. Only the JournalActor calls it, with what is on disk.
-    ///
-    /// # Errors
-    /// An event belongs so far back in the story that the journal had to be read, and cannot be.
-    pub fn fold(&self, envelopes: &[Envelope]) -> Result<(), JournalError> {
+    /// Takes events into the view. Only the JournalActor calls it, with what is on disk. Whether the story must be
+    /// told anew: an event belongs so far back in it that the journal has to be read.
+    pub fn fold(&self, envelopes: &[Envelope]) -> Taken {
         let me = self.settings.me;
         let mut taken = Taken::Folded;
         self.measured(|view| {
@@ -300,11 +301,27 @@ impl Shared {
             }
             taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
-        if taken == Taken::TooEarly {
-            let story = story_of(&self.journal)?;
-            self.measured(|view| view.story = story);
+        taken
+    }
+
+    /// Tells the story anew from the journal, on another thread: a journal of years takes a second.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn tell_anew(&self) -> Result<(), JournalError> {
+        loop {
+            let (journal, held) = (self.journal.clone(), self.journal.heads());
+            let told = tokio::task::spawn_blocking(move || story_of(&journal)).await;
+            // a reader that panicked or was cut off leaves the story as it is: the next late event asks again
+            let Ok(story) = told else { return Ok(()) };
+            let story = story?;
+            // what was stored meanwhile may not be in it
+            if self.journal.heads() == held {
+                self.measured(|view| view.story = story);
+                return Ok(());
+            }
+            tokio::time::sleep(TELL_AGAIN).await;
         }
-        Ok(())
     }
 
     /// Waits until the view satisfies a condition.
@@ -335,7 +352,8 @@ impl Shared {
         if before == facts {
             return;
         }
-        for problem in facts.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+        let known = |problem: &&String| !before.problems.contains(problem) && !before.notes.contains(problem);
+        for problem in facts.problems.iter().chain(&facts.notes).filter(known) {
             tracing::warn!(problem, "cluster_events");
         }
         self.measured(|view| view.stream = Some(facts));

@@ -120,8 +120,23 @@ pub struct SettingsRequest {
     pub requested_by: String,
     /// Where that user connected from.
     pub source: String,
-    /// What shall hold.
-    pub settings: ClusterSettings,
+    /// What shall hold of `auto_failover_enabled`, where that was asked for.
+    pub auto_failover_enabled: Option<bool>,
+    /// What shall hold of the threshold, in milliseconds, where that was asked for.
+    pub auto_failover_threshold_ms: Option<u64>,
+}
+
+impl SettingsRequest {
+    /// What holds once it is answered.
+    #[must_use]
+    pub fn applied_to(&self, before: ClusterSettings) -> ClusterSettings {
+        ClusterSettings {
+            auto_failover_enabled: self.auto_failover_enabled.unwrap_or(before.auto_failover_enabled),
+            auto_failover_threshold_ms: self
+                .auto_failover_threshold_ms
+                .unwrap_or(before.auto_failover_threshold_ms),
+        }
+    }
 }
 
 /// What `cluster_events` holds.
@@ -167,6 +182,9 @@ pub trait StreamPort {
     /// What it holds. Its tables are brought to this version first, and projections that do not match the stream
     /// are rebuilt.
     async fn look(&self) -> Answer<StreamState>;
+    /// Events of a node after a place, in that node's order, not more than a page: none where there are none, or no
+    /// such table. A standby's answer goes as far as it has replayed.
+    async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>>;
     /// Appends events of one node, each once, as the main of an epoch.
     async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed>;
 }

@@ -72,8 +72,11 @@ pub struct StreamFacts {
     pub position: Option<Position>,
     /// Projections that are paused, by name.
     pub paused: Vec<String>,
-    /// What keeps journals from being relayed.
+    /// What keeps this node's events out of it.
     pub problems: Vec<String>,
+    /// What keeps copies of other nodes' events out of it: main serves as well without them.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// How an actor is.

@@ -321,6 +321,79 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
 }
 
 #[test]
+fn two_who_change_one_setting_each_at_the_same_time_both_have_their_way() {
+    run(async {
+        let sandbox = two_nodes().nodes(1).postgres_only().build().await?;
+        sandbox.start().await?;
+        let enabled = "SELECT auto_failover_enabled FROM cluster_config";
+        until("settings are shown", LIMIT, || async {
+            match sandbox.psql_value(ALPHA, enabled).await {
+                Ok(shown) if shown == "t" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        let address = format!(
+            "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
+            sandbox.node(ALPHA)?.postgres_port,
+            sandbox.superuser_password()
+        );
+        let (slow, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+        tokio::task::spawn_local(connection);
+        slow.batch_execute("BEGIN; UPDATE cluster_config SET auto_failover_enabled = false").await.unwrap();
+        sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 77").await?;
+        sandbox.wait_health(ALPHA, "a threshold of 77 s", |report| report.threshold_ms == 77_000).await?;
+        slow.batch_execute("COMMIT").await.unwrap();
+        sandbox
+            .wait_event(ALPHA, "both changes", |envelope| {
+                matches!(&envelope.event, Event::SettingsChanged(it)
+                    if !it.settings.auto_failover_enabled && it.settings.auto_failover_threshold_ms == 77_000)
+            })
+            .await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_alone_takes_a_lost_journal_back_from_its_own_postgresql() {
+    run(async {
+        let sandbox = two_nodes().nodes(1).postgres_only().build().await?;
+        sandbox.start().await?;
+        sandbox.wait_healthy(ALPHA).await?;
+        let relayed = async || {
+            let count = sandbox.psql_value(ALPHA, "SELECT count(*) FROM interrex.cluster_events").await;
+            count.map_err(|error| error.to_string())
+        };
+        let lived = until("all of it is in cluster_events", LIMIT, || async {
+            let events = sandbox.events(ALPHA).map_err(|error| error.to_string())?;
+            let there = relayed().await?;
+            if there == events.len().to_string() {
+                Ok(events)
+            } else {
+                Err(format!("{there} of {}", events.len()))
+            }
+        })
+        .await?;
+        sandbox.kill_supervisor(ALPHA);
+        let journal = sandbox.node(ALPHA)?.journal();
+        for suffix in ["db", "db-wal", "db-shm"] {
+            std::fs::remove_file(journal.with_extension(suffix)).ok();
+        }
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox
+            .wait_event(
+                ALPHA,
+                "journal_restored",
+                |envelope| matches!(&envelope.event, Event::JournalRestored(it) if it.from == ALPHA),
+            )
+            .await?;
+        assert_eq!(sandbox.events(ALPHA)?[..lived.len()], lived, "the lost events are back as they were");
+        sandbox.wait_healthy(ALPHA).await?;
+        Ok(())
+    });
+}
+
+#[test]
 fn a_node_whose_clock_is_ten_years_off_is_not_followed_and_its_events_are_held_all_the_same() {
     run(async {
         let sandbox = two_nodes().postgres_only().build().await?;

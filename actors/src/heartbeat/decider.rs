@@ -35,6 +35,9 @@ const STALL_FLOOR: Duration = Duration::from_secs(1);
 /// The largest step of the wall clock between two ticks that is taken for slewing.
 pub const CLOCK_STEP_LIMIT_MS: u64 = 1_000;
 
+/// Thresholds that can be asked for at all, in milliseconds; the `UPDATE` refuses more than these bounds say.
+const THRESHOLDS_MS: std::ops::RangeInclusive<u64> = 40..=86_400_000;
+
 /// What does not change.
 #[derive(Debug, Clone)]
 pub struct Timing {
@@ -143,10 +146,15 @@ impl Watch {
         }
     }
 
-    /// The newest change wins; older ones are heard of again and again.
+    /// Main's newest change wins; older ones are heard of again and again.
     fn adopt(&mut self, situation: Situation<'_>, heard: SettingsHeard) -> Vec<Event> {
         let SettingsHeard { from, settings, stamp } = heard;
-        if stamp <= situation.cluster.settings.stamp.max(self.adopted) {
+        let nodes = &situation.cluster.nodes;
+        // only main changes them; what it cannot have accepted is not believed of it either
+        let is_mains = nodes.is_main(from) && stamp.epoch <= nodes.epoch;
+        let is_new = stamp > situation.cluster.settings.stamp.max(self.adopted);
+        let makes_sense = THRESHOLDS_MS.contains(&settings.auto_failover_threshold_ms);
+        if !is_mains || !is_new || !makes_sense {
             return Vec::new();
         }
         self.adopted = stamp;

@@ -3,7 +3,7 @@
 mod belief;
 pub mod copies;
 
-use std::sync::Arc;
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
 use interrex_events::{
@@ -47,6 +47,8 @@ pub struct JournalActor {
     in_flight: Option<mpsc::Sender<InFlight>>,
     /// Events that an instance before this one stored and did not live to hand on.
     missed: Vec<Envelope>,
+    /// Whether the story is being told anew.
+    telling: Rc<Cell<bool>>,
 }
 
 impl JournalActor {
@@ -55,7 +57,8 @@ impl JournalActor {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Arc<Shared>) -> Result<Self, Fatal> {
-        let mut actor = Self { shared: shared.clone(), in_flight: None, missed: Vec::new() };
+        let mut actor =
+            Self { shared: shared.clone(), in_flight: None, missed: Vec::new(), telling: Rc::default() };
         actor.missed = actor.stored_after(shared.look(|view| view.folded))?;
         Ok(actor)
     }
@@ -81,6 +84,20 @@ impl JournalActor {
         }
     }
 
+    /// Once at a time: pages of late events come one after the other.
+    fn tell_anew(&self) {
+        if self.telling.replace(true) {
+            return;
+        }
+        let (shared, telling) = (self.shared.clone(), self.telling.clone());
+        tokio::task::spawn_local(async move {
+            if let Err(error) = shared.tell_anew().await {
+                shared.give_up(Fatal::Journal(error));
+            }
+            telling.set(false);
+        });
+    }
+
     /// The one place where an event becomes known: first the view, then the actors that fold. Copies of others'
     /// events go into the view alone: nobody acts on them (ADR 7).
     fn hand_on(&self, mut envelopes: Vec<Envelope>) {
@@ -94,8 +111,8 @@ impl JournalActor {
                 Err(fatal) => return self.shared.give_up(fatal),
             }
         }
-        if let Err(error) = self.shared.fold(&envelopes) {
-            return self.shared.give_up(Fatal::Journal(error));
+        if self.shared.fold(&envelopes) == interrex_projections::Taken::TooEarly {
+            self.tell_anew();
         }
         if !is_own {
             return;

@@ -40,6 +40,8 @@ pub struct Servers {
     pub dependents: Rc<dyn DependentsPort>,
     /// Where every node's servers are.
     pub nodes: Vec<NodeSpec>,
+    /// Held by the one relay that is under way.
+    pub relaying: tokio::sync::Mutex<()>,
 }
 
 impl Servers {

@@ -20,6 +20,8 @@ const PAGE: u32 = 500;
 /// # Errors
 /// PostgreSQL failed, or this node's own journal cannot be relayed.
 pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFacts> {
+    // one at a time: the step that opens an epoch beside the periodic one would answer a request twice
+    let _alone = servers.relaying.lock().await;
     let state = servers.stream.look().await?;
     record_rebuilt(shared, &state);
     answer_requests(shared, &state.requests).await?;
@@ -28,6 +30,7 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFa
         position: Some(state.position),
         paused: state.paused.clone(),
         problems: state.refused.clone(),
+        notes: Vec::new(),
     };
     let mut heads = shared.journal.heads();
     heads.sort_by_key(|head| (head.node_id != me, head.node_id));
@@ -35,14 +38,18 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFa
         match relay_journal(shared, servers, &state, head, &mut facts).await {
             Ok(()) => {}
             Err(NotRelayed::Forked(forked)) if head.node_id == me => {
-                shared.record(Draft::new(shared.epoch(), forked.clone()));
-                shared.give_up(Fatal::Forked(forked.clone()));
+                let in_a_run = shared.look(|view| view.cluster.runs.active(me).is_some());
+                // a run that has promoted must go on: Redis, dependents, hooks and peers wait for it
+                if !in_a_run {
+                    shared.record(Draft::new(shared.epoch(), forked.clone()));
+                    shared.give_up(Fatal::Forked(forked.clone()));
+                }
                 return Err(PortError(forked.in_words()));
             }
-            Err(NotRelayed::Forked(forked)) => facts.problems.push(forked.in_words()),
+            Err(NotRelayed::Forked(forked)) => facts.notes.push(forked.in_words()),
             Err(NotRelayed::Failed(error)) if head.node_id == me => return Err(error),
             Err(NotRelayed::Failed(error)) => {
-                facts.problems.push(format!("events of node {} are not relayed: {error}", head.node_id));
+                facts.notes.push(format!("events of node {} are not relayed: {error}", head.node_id));
             }
         }
     }
@@ -128,7 +135,8 @@ async fn answer_requests(shared: &Shared, requests: &[SettingsRequest]) -> Answe
         if answered {
             continue;
         }
-        let changed = SettingsChanged { settings: request.settings, before, request: request.id };
+        let settings = request.applied_to(before);
+        let changed = SettingsChanged { settings, before, request: request.id };
         let asker = Cause::Person { name: request.requested_by.clone(), source: request.source.clone() };
         let draft = Draft { actor: asker, ..Draft::new(shared.epoch(), changed) };
         let stored = shared.lines.append.ask(Append(vec![draft])).await;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    ClusterSettings, Epoch, JournalForked, Record,
+    Epoch, JournalForked, NodeId, NodeSeq, Record,
     cluster_events::{self, Relay, StoreError},
 };
 use interrex_projections::postgres::{self, Projector};
@@ -35,6 +35,8 @@ pub struct StreamSettings {
     pub database: String,
 }
 
+/// Events of one page that is read back.
+const HELD_PAGE: u32 = 500;
 /// Pause before a rebuild that PostgreSQL refused is tried again: it reads the whole stream.
 const MEND_AGAIN_MS: u64 = 30_000;
 /// Pause between two rebuilds: each is told by events, which must not bring about the next one without end.
@@ -68,13 +70,17 @@ impl LocalStream {
         Self { settings, env, open: Mutex::new(None) }
     }
 
-    async fn connect(&self) -> Answer<Open> {
+    async fn client(&self) -> Answer<Client> {
         let settings = &self.settings;
         let address = (settings.host.as_str(), settings.port);
         let login = (settings.user.as_str(), settings.password.as_deref());
-        let mut client = connect(address, login, &settings.database).await.map_err(|words| {
+        connect(address, login, &settings.database).await.map_err(|words| {
             PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })?;
+        })
+    }
+
+    async fn connect(&self) -> Answer<Open> {
+        let mut client = self.client().await?;
         let limit = format!("SET statement_timeout = {}", STATEMENT_LIMIT.as_millis());
         client.batch_execute(&limit).await.map_err(|error| failed("preparing a connection", error.into()))?;
         cluster_events::migrate(&mut client)
@@ -100,6 +106,13 @@ impl StreamPort for LocalStream {
             look(&mut open, &*self.env).await.map_err(|error| failed("reading cluster_events", error))?;
         *slot = Some(open);
         Ok(state)
+    }
+
+    async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>> {
+        // on a connection of its own: a standby's tables cannot be brought up to date
+        let client = self.client().await?;
+        let found = cluster_events::journal_page(&client, node, after, HELD_PAGE).await;
+        found.map_err(|error| failed("reading cluster_events", error))
     }
 
     async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed> {
@@ -161,10 +174,8 @@ async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {
         id: row.get(0),
         requested_by: row.get(1),
         source: row.get(2),
-        settings: ClusterSettings {
-            auto_failover_enabled: row.get(3),
-            auto_failover_threshold_ms: row.get::<_, i64>(4).cast_unsigned(),
-        },
+        auto_failover_enabled: row.get(3),
+        auto_failover_threshold_ms: row.get::<_, Option<i64>>(4).map(i64::cast_unsigned),
     };
     Ok(rows.iter().map(request).collect())
 }

@@ -69,6 +69,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, run_as)),
         nodes: nodes.clone(),
+        relaying: tokio::sync::Mutex::default(),
     };
     Ok(Ports {
         servers: Rc::new(servers),

@@ -6,14 +6,14 @@ use interrex_actors::{
     env::ms,
     heartbeat::decider::CLOCK_STEP_LIMIT_MS,
     journal::copies::{self, NotFetched},
-    messages::{Append, Claim},
+    messages::{Append, Claim, KeepCopies},
     node::{Fatal, Shared},
     ports::{PortError, StopMode},
     replication::Servers,
 };
 use interrex_events::{
-    ClockJumped, Draft, Epoch, LearnedBy, NodeId, NodeSeq, PostgresStatus, RedisChanged, RedisStatus, Role,
-    StartedUnconfirmed, SupervisorStarted,
+    ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, PostgresStatus, RedisChanged,
+    RedisStatus, Role, StartedUnconfirmed, SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -21,6 +21,8 @@ use serde_json::json;
 use super::{DaemonError, assemble::Ports};
 use crate::config::{Config, OnExit};
 
+/// How long this node's own PostgreSQL may take for a page of `cluster_events`.
+const HELD_LIMIT: Duration = Duration::from_secs(5);
 /// Pause between two rounds of asking peers.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -86,8 +88,38 @@ pub(super) async fn take_back_own_events(shared: &Arc<Shared>, ports: &Ports) ->
             None => DaemonError::Fatal(Fatal::Forked(own)),
         });
     }
+    restored.extend(take_back_from_postgres(shared, ports).await?);
     let facts = restored.into_iter().map(|event| Draft::new(shared.epoch(), event)).collect::<Vec<_>>();
     if facts.is_empty() { Ok(()) } else { record(shared, facts).await }
+}
+
+/// The same from `cluster_events` in this node's own PostgreSQL, where that runs: a node alone has no peers to ask.
+async fn take_back_from_postgres(
+    shared: &Arc<Shared>,
+    ports: &Ports,
+) -> Result<Option<JournalRestored>, DaemonError> {
+    let me = shared.settings.me;
+    let mut events = 0;
+    loop {
+        let held = ports.servers.stream.held(me, shared.journal.head().node_seq);
+        let page = match tokio::time::timeout(HELD_LIMIT, held).await {
+            Ok(Ok(page)) if !page.is_empty() => page,
+            // nothing more, or nobody to ask: servers are started later
+            _ => break,
+        };
+        match shared.lines.keep_copies.ask(KeepCopies(page)).await {
+            Ok(Ok(Ok(new))) if new > 0 => events += new as u64,
+            Ok(Ok(Err(refused))) => {
+                return Err(DaemonError::Server(PortError(format!(
+                    "this node's journal and cluster_events have two continuations ({refused}): keep the journal as evidence and \
+                     move it away; the next start takes this node's events back"
+                ))));
+            }
+            _ => break,
+        }
+    }
+    let last = shared.journal.head().node_seq;
+    Ok((events > 0).then_some(JournalRestored { from: me, events, last }))
 }
 
 /// The first events of this process.

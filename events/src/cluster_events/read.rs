@@ -101,6 +101,28 @@ pub async fn find(
     row.as_ref().map(found).transpose()
 }
 
+/// Events of one node after a place, at most `limit`, in that node's order. None where the tables are missing, as in
+/// a database that never had a main's supervisor, or are of an older version.
+///
+/// # Errors
+/// As [`for_each_in_story_order`].
+pub async fn journal_page(
+    client: &impl GenericClient,
+    node: NodeId,
+    after: NodeSeq,
+    limit: u32,
+) -> Result<Vec<Record>, StoreError> {
+    let sql = "SELECT to_regclass('interrex.journal_heads') IS NOT NULL";
+    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM interrex.cluster_events WHERE node_id = $1 AND node_seq > $2 ORDER BY node_seq LIMIT $3"
+    );
+    let rows = client.query(&sql, &[&node_column(node), &after.0.cast_signed(), &i64::from(limit)]).await?;
+    rows.iter().map(|row| found(row).map(|found| found.record)).collect()
+}
+
 /// What a walk over the merged stream found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamVerification {

@@ -91,7 +91,7 @@ impl JournalForked {
 /// Payload of `journal_restored`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRestored {
-    /// Whose copy it was taken from.
+    /// Whose copy it was taken from; this node itself, where it was `cluster_events` in its own PostgreSQL.
     pub from: NodeId,
     /// Events of this node that its own journal had lost.
     pub events: u64,

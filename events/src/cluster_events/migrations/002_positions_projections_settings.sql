@@ -97,22 +97,24 @@ CREATE TABLE interrex.settings_requests (
     requested_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
     requested_by               text NOT NULL,
     source                     text NOT NULL,
-    auto_failover_enabled      boolean NOT NULL,
-    auto_failover_threshold_ms bigint NOT NULL
+    -- Null is unchanged: two who change one each do not take back each other's change.
+    auto_failover_enabled      boolean,
+    auto_failover_threshold_ms bigint
 );
 
 -- The runbook's table. It reads right on every node: a standby replicates main's rows, and is no main for it.
 CREATE VIEW interrex.cluster_config AS
 SELECT CASE WHEN pg_is_in_recovery() THEN 'secondary' ELSE state.main_role END AS server_role,
        state.main_host AS main_server_ip,
-       coalesce(request.auto_failover_enabled, state.auto_failover_enabled) AS auto_failover_enabled,
-       trim_scale(coalesce(request.auto_failover_threshold_ms, state.auto_failover_threshold_ms) / 1000.0)
-           AS auto_failover_threshold_seconds,
+       coalesce((SELECT auto_failover_enabled FROM interrex.settings_requests WHERE auto_failover_enabled IS NOT NULL
+                 ORDER BY requested_at DESC, id DESC LIMIT 1), state.auto_failover_enabled) AS auto_failover_enabled,
+       trim_scale(coalesce((SELECT auto_failover_threshold_ms FROM interrex.settings_requests
+                            WHERE auto_failover_threshold_ms IS NOT NULL ORDER BY requested_at DESC, id DESC LIMIT 1),
+                           state.auto_failover_threshold_ms) / 1000.0) AS auto_failover_threshold_seconds,
        state.main_node_id,
        state.main_postgres_address,
        state.epoch
-FROM interrex.cluster_state AS state
-LEFT JOIN LATERAL (SELECT * FROM interrex.settings_requests ORDER BY requested_at DESC, id DESC LIMIT 1) AS request ON true;
+FROM interrex.cluster_state AS state;
 
 CREATE FUNCTION interrex.request_settings() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -138,8 +140,9 @@ BEGIN
     IF (NEW.auto_failover_enabled, NEW.auto_failover_threshold_seconds)
         IS DISTINCT FROM (OLD.auto_failover_enabled, OLD.auto_failover_threshold_seconds) THEN
         INSERT INTO interrex.settings_requests (requested_by, source, auto_failover_enabled, auto_failover_threshold_ms)
-        VALUES (session_user, coalesce(host(inet_client_addr()), 'local socket'), NEW.auto_failover_enabled,
-                round(NEW.auto_failover_threshold_seconds * 1000));
+        VALUES (session_user, coalesce(host(inet_client_addr()), 'local socket'), CASE WHEN NEW.auto_failover_enabled IS DISTINCT FROM OLD.auto_failover_enabled THEN NEW.auto_failover_enabled END,
+                CASE WHEN NEW.auto_failover_threshold_seconds IS DISTINCT FROM OLD.auto_failover_threshold_seconds
+                     THEN round(NEW.auto_failover_threshold_seconds * 1000) END);
     END IF;
     RETURN NEW;
 END $$;
