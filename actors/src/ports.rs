@@ -137,6 +137,8 @@ pub struct StreamState {
     pub rebuilt: Vec<(Rebuilt, u64)>,
     /// Projections that are paused, by name.
     pub paused: Vec<String>,
+    /// Projections that could not be rebuilt, and why, in words. It is tried again.
+    pub refused: Vec<String>,
 }
 
 /// What a relay came to.

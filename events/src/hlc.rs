@@ -73,6 +73,11 @@ impl HlcClock {
         Self { last, limit_ms: Self::DEFAULT_LIMIT_MS }
     }
 
+    /// Continues after a moment of this node's own that came back to it, however far ahead that is.
+    pub fn continue_after(&mut self, own: Hlc) {
+        self.last = self.last.max(own);
+    }
+
     /// The next moment: later than every one given or observed so far.
     pub fn tick(&mut self, wall_ms: i64) -> Hlc {
         self.last = Hlc(self.last.0 + 1).max(Hlc::from_wall_ms(wall_ms));

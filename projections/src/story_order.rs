@@ -17,6 +17,10 @@ use crate::Projection;
 /// a millisecond.
 const RECENT_LIMIT: usize = 1024;
 
+/// A node that was heard of within so many times the limit is waited for: nothing after its newest event is settled.
+/// Else a peer whose clock is years ahead would put whatever the others say before what is settled, for ever.
+const WAITED_FOR: u64 = 16;
+
 /// What became of events that were handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -34,6 +38,9 @@ pub struct InStoryOrder<P> {
     /// The newest settled event of each node. Nothing is settled behind a gap, so these tell what is known.
     settled_heads: BTreeMap<NodeId, NodeSeq>,
     recent: BTreeMap<Place, Envelope>,
+    /// The newest event of each node, and how many had been taken when a new one of it was.
+    newest: BTreeMap<NodeId, (Place, u64)>,
+    taken: u64,
     folded: P,
     limit: usize,
 }
@@ -53,6 +60,8 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
             settled_up_to: None,
             settled_heads: BTreeMap::new(),
             recent: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            taken: 0,
             folded: P::default(),
             limit,
         }
@@ -114,6 +123,11 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
             new.insert(event.place(), event);
         }
         let Some(earliest) = new.keys().next().copied() else { return Taken::Folded };
+        self.taken += new.len() as u64;
+        for place in new.keys() {
+            let newest = self.newest.entry(place.1).or_insert((*place, self.taken));
+            *newest = (newest.0.max(*place), self.taken);
+        }
         let in_order = self.recent.keys().next_back().is_none_or(|newest| *newest < earliest);
         if in_order {
             for event in new.values() {
@@ -141,8 +155,11 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
     }
 
     fn settle(&mut self) {
+        let patience = WAITED_FOR * self.limit as u64;
+        let waited_for = self.newest.values().filter(|(_, heard)| self.taken - heard <= patience);
+        let Some(frontier) = waited_for.map(|(place, _)| *place).min() else { return };
         while self.recent.len() > self.limit {
-            let Some(oldest) = self.recent.first_entry() else { return };
+            let Some(oldest) = self.recent.first_entry().filter(|it| *it.key() <= frontier) else { return };
             let event = oldest.get();
             let head = self.settled_heads.get(&event.node_id).copied().unwrap_or_default();
             if event.node_seq != head.next() {

@@ -239,3 +239,32 @@ fn what_is_settled_is_kept_as_state_and_not_as_events() {
     let unheard_of = Envelope { node_id: NodeId(3), ..events[0].clone() };
     assert_eq!(story.take([unheard_of], |_, _| {}), Taken::TooEarly);
 }
+
+#[test]
+fn a_node_whose_clock_is_years_ahead_makes_nobody_elses_events_late() {
+    let event = |node: u32, seq: u64, hlc: i64| {
+        let event_id = EventId(Uuid::from_u128(u128::from(node) << 64 | u128::from(seq)));
+        Envelope {
+            event_id,
+            cluster_id: ClusterId(Uuid::nil()),
+            node_id: NodeId(node),
+            node_seq: NodeSeq(seq),
+            epoch: Epoch(1),
+            learned_in: Epoch(1),
+            hlc: Hlc(hlc),
+            recorded_at: DateTime::from_timestamp_millis(1_800_000_000_000).unwrap(),
+            run_id: None,
+            correlation_id: event_id,
+            causation_id: None,
+            actor: Cause::System,
+            event: SupervisorStopped { reason: String::new() }.into(),
+        }
+    };
+    let mut story = InStoryOrder::<Cluster>::keeping(KEPT);
+    for seq in 1..=5 * KEPT as u64 {
+        let (now, ahead) = (seq.cast_signed(), 1_000_000 + seq.cast_signed());
+        assert_eq!(story.take([event(1, seq, now)], |_, _| {}), Taken::Folded, "event {seq}");
+        assert_eq!(story.take([event(2, seq, ahead)], |_, _| {}), Taken::Folded);
+    }
+    assert_eq!(story.folded().events, 10 * KEPT as u64);
+}

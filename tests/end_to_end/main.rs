@@ -13,6 +13,7 @@ mod panic;
 mod resume;
 mod return_of_the_old_main;
 mod store;
+mod store_hostile;
 mod withheld;
 
 use std::time::Duration;

@@ -23,6 +23,17 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
+/// Why a peer's copy of a journal was not fetched to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotFetched {
+    /// It does not continue what is here.
+    #[error("{0}")]
+    Refused(String),
+    /// It broke off, and may be gone on with.
+    #[error("{0}")]
+    CutOff(String),
+}
+
 /// Takes over what a peer holds and this node lacks.
 pub async fn take_over(shared: &Shared, peers: &dyn PeersPort, report: &NodeReport) -> Outcome {
     let mut outcome = Outcome::default();
@@ -31,7 +42,7 @@ pub async fn take_over(shared: &Shared, peers: &dyn PeersPort, report: &NodeRepo
         let round = fetch(shared, peers, report.node, *there, &mut outcome.stored);
         match tokio::time::timeout(ROUND_LIMIT, round).await {
             Ok(Ok(())) => {}
-            Ok(Err(problem)) => outcome.problems.push(problem),
+            Ok(Err(problem)) => outcome.problems.push(problem.to_string()),
             Err(_) => outcome.problems.push(format!("not done within {ROUND_LIMIT:?}")),
         }
     }
@@ -49,21 +60,24 @@ async fn fetch(
     peer: NodeId,
     there: Head,
     stored: &mut usize,
-) -> Result<(), String> {
+) -> Result<(), NotFetched> {
     let node = there.node_id;
     loop {
         let here = held(shared, node).node_seq;
         if here >= there.node_seq {
             return Ok(());
         }
-        let page = peers.journal(peer, node, here).await?;
+        let page = peers.journal(peer, node, here).await.map_err(NotFetched::CutOff)?;
         if page.is_empty() || page.iter().any(|record| record.node_id != node) {
-            return Err(format!("node {peer} sent no events of node {node} after {here}"));
+            let problem = format!("node {peer} sent no events of node {node} after {here}");
+            return Err(NotFetched::CutOff(problem));
         }
         match shared.lines.keep_copies.ask(KeepCopies(page)).await {
             Ok(Ok(Ok(new))) => *stored += new,
-            Ok(Ok(Err(refused))) => return Err(format!("from node {peer}: {refused}")),
-            _ => return Err("the journal's actor is being restarted".to_owned()),
+            Ok(Ok(Err(refused))) => {
+                return Err(NotFetched::Refused(format!("from node {peer}: {refused}")));
+            }
+            _ => return Err(NotFetched::CutOff("the journal's actor is being restarted".to_owned())),
         }
         if held(shared, node).node_seq == here {
             // another round with another peer stored the same meanwhile, or nothing moves: the next heartbeat tells
@@ -101,7 +115,9 @@ pub fn compare(shared: &Shared, report: &NodeReport) -> Result<Vec<JournalForked
                 None => reader.insert(shared.journal.reader()?),
             };
             let before = NodeSeq(there.node_seq.0 - 1);
-            let Some(record) = reader.page(node, before, 1)?.pop() else { continue };
+            let found = reader.page(node, before, 1)?.pop();
+            // of what was sealed, nothing is left to compare with
+            let Some(record) = found.filter(|record| record.node_seq == there.node_seq) else { continue };
             record.hash
         };
         if hash_here != there.hash {
@@ -126,7 +142,7 @@ pub async fn take_back(
     shared: &Shared,
     peers: &dyn PeersPort,
     report: &NodeReport,
-) -> Result<Option<JournalRestored>, String> {
+) -> Result<Option<JournalRestored>, NotFetched> {
     let me = shared.settings.me;
     let before = shared.journal.head().node_seq;
     let own = report.journal_heads.iter().find(|head| head.node_id == me);

@@ -27,7 +27,7 @@ pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFa
     let mut facts = StreamFacts {
         position: Some(state.position),
         paused: state.paused.clone(),
-        ..StreamFacts::default()
+        problems: state.refused.clone(),
     };
     let mut heads = shared.journal.heads();
     heads.sort_by_key(|head| (head.node_id != me, head.node_id));
@@ -61,13 +61,21 @@ async fn relay_journal(
     if let Some(forked) = fork(shared.settings.me, there, here) {
         return Err(NotRelayed::Forked(forked));
     }
+    if there.node_seq >= here.node_seq {
+        return Ok(());
+    }
     let epoch = shared.epoch();
-    // the first transaction of an epoch holds the event that opened it, however much came before
-    let limit = if node == shared.settings.me && state.position.epoch < epoch { u32::MAX } else { PAGE };
+    // the first transaction of an epoch holds the event that opened it, however much came before; an empty stream
+    // has none to close, and a journal of years does not fit into one transaction
+    let opens = state.position.pos > 0 && state.position.epoch < epoch;
+    let limit = if node == shared.settings.me && opens { u32::MAX } else { PAGE };
     let reader = shared.journal.reader().map_err(reading)?;
     let mut relayed = there.node_seq;
     while relayed < here.node_seq {
-        let page = reader.page(node, relayed, limit).map_err(reading)?;
+        let mut page = reader.page(node, relayed, limit).map_err(reading)?;
+        // an event can be read from the file before the journal tells its head: what is relayed must be told, or the
+        // next look would take the stream for ahead of this journal
+        page.retain(|record| record.node_seq <= here.node_seq);
         let Some(last) = page.last().map(|record| record.node_seq) else { break };
         let done = servers.stream.relay(epoch, &page).await?;
         facts.position = Some(done.position);
@@ -113,7 +121,9 @@ async fn answer_requests(shared: &Shared, requests: &[SettingsRequest]) -> Answe
     for request in requests {
         let (answered, before) = shared.look(|view| {
             let settings = &view.cluster.settings;
-            (settings.answered(request.id), shared.settings.failover.with(settings).settings())
+            // by this node, or by the main before it, whose answer this database may not have got
+            let answered = settings.answered(request.id) || view.story.folded().settings.answered(request.id);
+            (answered, shared.settings.failover.with(settings).settings())
         });
         if answered {
             continue;

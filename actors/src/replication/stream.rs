@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use super::postgres_connection::connect;
 use crate::{
-    env::Env,
+    env::{Env, Moment},
     ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState},
 };
 
@@ -35,10 +35,22 @@ pub struct StreamSettings {
     pub database: String,
 }
 
+/// Pause before a rebuild that PostgreSQL refused is tried again: it reads the whole stream.
+const MEND_AGAIN_MS: u64 = 30_000;
+/// Pause between two rebuilds: each is told by events, which must not bring about the next one without end.
+const MENDED_AGAIN_MS: u64 = 10_000;
+/// Requests that are taken up at one look, oldest first. Fewer than the answers that a fold remembers, for an answered
+/// one that is still there must be known as such.
+const REQUESTS_LIMIT: i64 = 32;
+
 /// A connection, and what was folded of the stream behind it.
 struct Open {
     client: Client,
     projector: Projector,
+    /// Projections that could not be rebuilt, and when that was found.
+    refused: Option<(Moment, Vec<String>)>,
+    /// When projections were rebuilt last.
+    mended: Option<Moment>,
 }
 
 /// The adapter.
@@ -68,7 +80,7 @@ impl LocalStream {
         cluster_events::migrate(&mut client)
             .await
             .map_err(|error| failed("bringing the schema interrex up to date", error))?;
-        Ok(Open { client, projector: Projector::default() })
+        Ok(Open { client, projector: Projector::default(), refused: None, mended: None })
     }
 }
 
@@ -110,7 +122,19 @@ impl StreamPort for LocalStream {
 
 async fn look(open: &mut Open, env: &dyn Env) -> Result<StreamState, StoreError> {
     let began = env.moment();
-    let rebuilt = open.projector.mend(&mut open.client).await?;
+    let refused_long_ago =
+        open.refused.as_ref().is_none_or(|(refused_at, _)| began.ms_since(*refused_at) >= MEND_AGAIN_MS);
+    let is_due =
+        refused_long_ago && open.mended.is_none_or(|mended| began.ms_since(mended) >= MENDED_AGAIN_MS);
+    let mut rebuilt = Vec::new();
+    if is_due {
+        let mended = open.projector.mend(&mut open.client).await?;
+        rebuilt = mended.rebuilt;
+        if !rebuilt.is_empty() {
+            open.mended = Some(env.moment());
+        }
+        open.refused = (!mended.refused.is_empty()).then(|| (env.moment(), mended.refused));
+    }
     let took_ms = env.moment().ms_since(began);
     let client = &open.client;
     let (head, heads, requests, paused) = tokio::try_join!(
@@ -125,13 +149,14 @@ async fn look(open: &mut Open, env: &dyn Env) -> Result<StreamState, StoreError>
         requests,
         rebuilt: rebuilt.into_iter().map(|rebuilt| (rebuilt, took_ms)).collect(),
         paused,
+        refused: open.refused.iter().flat_map(|(_, refused)| refused.clone()).collect(),
     })
 }
 
 async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {
     let sql = "SELECT id, requested_by, source, auto_failover_enabled, auto_failover_threshold_ms \
-               FROM interrex.settings_requests ORDER BY requested_at, id";
-    let rows = client.query(sql, &[]).await?;
+               FROM interrex.settings_requests ORDER BY requested_at, id LIMIT $1";
+    let rows = client.query(sql, &[&REQUESTS_LIMIT]).await?;
     let request = |row: &tokio_postgres::Row| SettingsRequest {
         id: row.get(0),
         requested_by: row.get(1),

@@ -16,7 +16,7 @@ use interrex_actors::{
     notifier::peers::{ApiAnswer, ApiError, FenceBody, JournalBody, SECRET_HEADER},
     report::{NodeReport, Notice},
 };
-use interrex_events::{ClusterId, Hlc, LearnedBy, Record};
+use interrex_events::{ClusterId, Hlc, LearnedBy, NodeSeq, Record};
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -135,8 +135,15 @@ async fn journal(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
     };
     let page =
         api.shared.journal.reader().and_then(|reader| reader.page(wanted.node, wanted.after, JOURNAL_PAGE));
+    // an event can be read from the file before the journal tells its head: a peer that told it first would seem to
+    // hold more of this node's events than the node itself, which is what a lost journal looks like
+    let told = api.shared.journal.heads().into_iter().find(|head| head.node_id == wanted.node);
+    let told = told.map_or(NodeSeq(0), |head| head.node_seq);
     match page {
-        Ok(records) => answer(StatusCode::OK, within_limit(records)),
+        Ok(mut records) => {
+            records.retain(|record| record.node_seq <= told);
+            answer(StatusCode::OK, within_limit(records))
+        }
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "journal_unreadable", error.to_string()),
     }
 }

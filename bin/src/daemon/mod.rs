@@ -103,8 +103,23 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     let shared = Arc::new(shared);
 
     let journal_actor = assemble::keep_journal(&shared);
+    // until then nothing is appended, an end or an error neither: it would fork a journal that lost its newest events
+    tokio::select! {
+        biased;
+        fatal = fatals.recv() => match fatal {
+            Some(fatal) => return Err(DaemonError::Fatal(fatal)),
+            None => return Ok(()),
+        },
+        taken_back = startup::take_back_own_events(&shared, &ports) => taken_back?,
+        reason = asked_to_end.recv() => {
+            tracing::info!(reason, "ends before it began: nothing is recorded");
+            if config.node.on_exit == OnExit::Stop {
+                ports.servers.stop(StopMode::Fast).await?;
+            }
+            return Ok(());
+        }
+    }
     let start = async {
-        startup::take_back_own_events(&shared, &ports).await?;
         startup::record_start(&shared, &config).await?;
         tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
         startup::start_servers(&shared, &ports).await

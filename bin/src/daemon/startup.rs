@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use interrex_actors::{
     env::ms,
     heartbeat::decider::CLOCK_STEP_LIMIT_MS,
-    journal::copies,
+    journal::copies::{self, NotFetched},
     messages::{Append, Claim},
     node::{Fatal, Shared},
-    ports::StopMode,
+    ports::{PortError, StopMode},
     replication::Servers,
 };
 use interrex_events::{
@@ -62,17 +62,29 @@ pub(super) async fn take_back_own_events(shared: &Arc<Shared>, ports: &Ports) ->
         async move { tokio::time::timeout(limit, exchange).await.ok().and_then(Result::ok) }
     });
     let reports: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
-    let mut restored = Vec::new();
+    let (mut restored, mut cut_off) = (Vec::new(), None);
     for report in &reports {
         match copies::take_back(shared, &*ports.peers, report).await {
             Ok(taken) => restored.extend(taken),
-            // forked, as the comparison tells, or cut off in the middle: the next heartbeat would tell
-            Err(problem) => tracing::warn!(problem, "this node's own events were not taken back"),
+            // another peer may hold the rest
+            Err(NotFetched::CutOff(problem)) => cut_off = Some(problem),
+            // forked, as the comparison tells
+            Err(NotFetched::Refused(problem)) => {
+                tracing::warn!(problem, "a peer holds other events of this node");
+            }
         }
+    }
+    for report in &reports {
         let forked = copies::compare(shared, report).map_err(Fatal::Journal).map_err(DaemonError::Fatal)?;
-        if let Some(own) = forked.into_iter().find(|forked| forked.node == shared.settings.me) {
-            return Err(DaemonError::Fatal(Fatal::Forked(own)));
-        }
+        let Some(own) = forked.into_iter().find(|forked| forked.node == shared.settings.me) else { continue };
+        return Err(match cut_off {
+            Some(problem) => DaemonError::Server(PortError(format!(
+                "this node's journal lost events that {} holds, and they could not be taken back: {problem}; nothing was \
+                 recorded meanwhile: start again",
+                report.name
+            ))),
+            None => DaemonError::Fatal(Fatal::Forked(own)),
+        });
     }
     let facts = restored.into_iter().map(|event| Draft::new(shared.epoch(), event)).collect::<Vec<_>>();
     if facts.is_empty() { Ok(()) } else { record(shared, facts).await }

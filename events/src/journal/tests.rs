@@ -478,3 +478,22 @@ proptest! {
         prop_assert_eq!(opened.is_ok(), cut_the_end);
     }
 }
+
+#[test]
+fn own_events_that_come_back_from_a_peer_are_followed_by_later_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let stamp = TestStamp::new();
+    stamp.jump(TimeDelta::seconds(50));
+    let lost: Vec<Record> = {
+        let journal = Journal::open(&folder.path().join("lost.db"), identity(), stamp.clone()).unwrap();
+        (0..3).flat_map(|index| append(&journal, vec![draft(&format!("event {index}"))])).collect()
+    };
+    stamp.jump(TimeDelta::seconds(-50));
+    let journal = Journal::open(&path, identity(), stamp.clone()).unwrap();
+    journal.store_copies(lost, Epoch(1)).unwrap().blocking_recv().unwrap().unwrap();
+    append(&journal, vec![draft("after the restore")]);
+    assert_eq!(journal.reader().unwrap().verify().unwrap().broken, None);
+    drop(journal);
+    Journal::open(&path, identity(), stamp).unwrap();
+}

@@ -137,6 +137,11 @@ impl Writer {
                     continuing(records, learned_in, &mut heads).map_err(JournalError::CopiesRefused)
                 }
             });
+            // this node's own events may come back to it, and what it records next comes after them
+            let own = heads.get(&self.identity.node_id).and_then(ChainWalk::moment);
+            if let Some(own) = own {
+                self.clock.lock().unwrap_or_else(PoisonError::into_inner).continue_after(own);
+            }
         }
         let records = results.iter().flatten().flatten();
         self.store(records).map_err(|error| disk::error(&self.path, &error))?;

@@ -19,10 +19,10 @@ use std::{
 };
 
 use interrex_events::{
-    Envelope, ProjectionPaused, RunId,
+    Envelope, Event, ProjectionPaused, RunId,
     cluster_events::{self, Position, Relay, StoreError, StreamHead},
 };
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Transaction};
 
 pub use self::{
     checkpoint::{Checkpoint, paused},
@@ -68,6 +68,17 @@ impl Projector {
         appended: &[(Position, interrex_events::Record)],
     ) -> Result<Vec<ProjectionPaused>, StoreError> {
         let before = relay.before();
+        let mut standing = Vec::new();
+        for table in Table::ALL {
+            let checkpoint = checkpoint::read(relay.transaction(), table).await?;
+            standing.extend(checkpoint.filter(|it| it.stands_at(table, before)).map(|it| (table, it)));
+        }
+        settle_requests(relay.transaction(), appended).await?;
+        if standing.is_empty() {
+            // all of them wait for a rebuild: a fold of the whole stream for each page would be for nothing
+            (self.folded, self.pending) = (None, None);
+            return Ok(Vec::new());
+        }
         let mut story = match self.folded.take() {
             Some((head, story)) if head == before => story,
             _ => fold(relay.transaction().client(), before.position.pos).await?,
@@ -79,11 +90,7 @@ impl Projector {
         }));
         let head = relay.head();
         let mut paused = Vec::new();
-        for table in Table::ALL {
-            let Some(checkpoint) = checkpoint::read(relay.transaction(), table).await? else { continue };
-            if !checkpoint.stands_at(table, before) {
-                continue;
-            }
+        for (table, checkpoint) in standing {
             let problem = match &taken {
                 Ok(Taken::Folded) => {
                     tables::write(relay.transaction(), table, &checkpoint, story.folded(), &changes).await?
@@ -115,11 +122,12 @@ impl Projector {
         self.folded = self.pending.take().map(|story| (head, story));
     }
 
-    /// Rebuilds every projection whose checkpoint does not match the stream, or that somebody asked for.
+    /// Rebuilds every projection whose checkpoint does not match the stream, or that somebody asked for. One that
+    /// cannot be rebuilt keeps neither the others nor the stream waiting; readers still see what they saw before.
     ///
     /// # Errors
-    /// PostgreSQL failed; readers still see what they saw before.
-    pub async fn mend(&mut self, client: &mut Client) -> Result<Vec<Rebuilt>, StoreError> {
+    /// PostgreSQL failed otherwise than by refusing a rebuild.
+    pub async fn mend(&mut self, client: &mut Client) -> Result<Mended, StoreError> {
         let head = cluster_events::stream_head(client).await?;
         let mut amiss = Vec::new();
         for table in Table::ALL {
@@ -128,13 +136,56 @@ impl Projector {
                 amiss.push((table, reason, checkpoint));
             }
         }
-        if amiss.is_empty() {
-            return Ok(Vec::new());
+        let mut mended = Mended::default();
+        // the stream is read once for all of them, and once for each where that was refused
+        let mut rounds = if amiss.is_empty() { Vec::new() } else { vec![amiss] };
+        while let Some(round) = rounds.pop() {
+            match rebuild::rebuild(client, &round).await {
+                Ok((rebuilt, head, story)) => {
+                    self.folded = Some((head, story));
+                    mended.rebuilt.extend(rebuilt);
+                }
+                Err(StoreError::Postgres(error)) if error.as_db_error().is_some() && !client.is_closed() => {
+                    if round.len() > 1 {
+                        rounds.extend(round.into_iter().map(|table| vec![table]));
+                    } else if let Some((table, ..)) = round.first() {
+                        let words = cluster_events::in_words(&error);
+                        mended.refused.push(format!("{table} cannot be rebuilt: {words}"));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let (rebuilt, head, story) = rebuild::rebuild(client, amiss).await?;
-        self.folded = Some((head, story));
-        Ok(rebuilt)
+        Ok(mended)
     }
+}
+
+/// What became of projections that had to be rebuilt.
+#[derive(Debug, Default)]
+pub struct Mended {
+    /// Those that were.
+    pub rebuilt: Vec<Rebuilt>,
+    /// Those that were not, and why, in words.
+    pub refused: Vec<String>,
+}
+
+/// Requests whose answers are in the stream now are done with, whatever the projections show.
+async fn settle_requests(
+    transaction: &Transaction<'_>,
+    appended: &[(Position, interrex_events::Record)],
+) -> Result<(), StoreError> {
+    let answered = appended.iter().filter(|(_, record)| record.kind == "settings_changed");
+    let answered: Vec<_> = answered
+        .filter_map(|(_, record)| match record.open().event {
+            Event::SettingsChanged(changed) => Some(changed.request),
+            _ => None,
+        })
+        .collect();
+    if !answered.is_empty() {
+        let sql = "DELETE FROM interrex.settings_requests WHERE id = ANY ($1)";
+        transaction.execute(sql, &[&answered]).await?;
+    }
+    Ok(())
 }
 
 /// The fold of the stream up to a position, without writing anything.

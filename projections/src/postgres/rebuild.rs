@@ -7,6 +7,9 @@ use tokio_postgres::{Client, Transaction};
 use super::{Changes, Checkpoint, PAGE, Table, checkpoint, tables};
 use crate::{Cluster, InStoryOrder};
 
+/// How long readers may hold up the moment in which they get the new tables.
+const SWAP_LIMIT: &str = "SET LOCAL lock_timeout = '1s'";
+
 /// A projection that was rebuilt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
@@ -21,26 +24,28 @@ pub struct Rebuilt {
 /// Rebuilds some projections together: the stream is read once. The caller is the only one who appends.
 pub(super) async fn rebuild(
     client: &mut Client,
-    amiss: Vec<(Table, String, Option<Checkpoint>)>,
+    amiss: &[(Table, String, Option<Checkpoint>)],
 ) -> Result<(Vec<Rebuilt>, StreamHead, InStoryOrder<Cluster>), StoreError> {
     let transaction = client.transaction().await?;
     transaction.query_one("SELECT 1 FROM interrex.stream_head FOR UPDATE", &[]).await?;
     let head = cluster_events::stream_head(transaction.client()).await?;
     let mut fresh = Vec::new();
     for (table, reason, old) in amiss {
-        let generation = old.as_ref().map_or(0, |old| old.generation) + 1;
+        let (table, generation) = (*table, old.as_ref().map_or(0, |old| old.generation) + 1);
         tables::create(&transaction, table, generation).await?;
         fresh.push((table, reason, old, generation));
     }
     let wants_timeline =
         fresh.iter().find(|(table, ..)| *table == Table::Timeline).map(|(.., generation)| *generation);
     let (story, events) = fill(&transaction, wants_timeline).await?;
+    // whoever reads one of them in a long transaction is not waited for: behind this wait, all other readers wait
+    transaction.batch_execute(SWAP_LIMIT).await?;
     let mut rebuilt = Vec::new();
     for (table, reason, old, generation) in fresh {
         tables::write_state(&transaction, table, generation, story.folded()).await?;
-        tables::swap(&transaction, table, generation, old.map(|old| old.generation)).await?;
+        tables::swap(&transaction, table, generation, old.as_ref()).await?;
         checkpoint::renew(&transaction, table, generation, head).await?;
-        rebuilt.push(Rebuilt { table, reason, events });
+        rebuilt.push(Rebuilt { table, reason: reason.clone(), events });
     }
     transaction.commit().await?;
     Ok((rebuilt, head, story))

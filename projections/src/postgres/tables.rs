@@ -1,6 +1,6 @@
 //! The tables themselves: their shape, and how rows get into them.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use interrex_events::cluster_events::{StoreError, in_words};
 use tokio_postgres::{Transaction, types::ToSql};
@@ -100,18 +100,24 @@ pub(super) async fn swap(
     transaction: &Transaction<'_>,
     table: Table,
     generation: u32,
-    old: Option<u32>,
+    old: Option<&Checkpoint>,
 ) -> Result<(), StoreError> {
     let (name, rows) = (table.name(), table.rows(generation));
-    let drop =
-        old.map(|old| format!("DROP TABLE IF EXISTS {} CASCADE;", table.rows(old))).unwrap_or_default();
-    // a shape that changed cannot replace the view; whoever built upon it is told by its absence
+    let drop = old.map(|old| format!("DROP TABLE IF EXISTS {} CASCADE;", table.rows(old.generation)));
+    // of the same shape, the view is kept with all who may read it and all that was built upon it; another shape
+    // cannot replace it, and whoever built upon it is told by its absence
+    let make_room = match old {
+        Some(old) if old.version == table.version() => String::new(),
+        _ => format!("DROP VIEW IF EXISTS interrex.{name} CASCADE;"),
+    };
     let sql = format!(
         "{indexes}; ANALYZE {rows};
-         DROP VIEW IF EXISTS interrex.{name}; {drop}
-         CREATE VIEW interrex.{name} AS SELECT * FROM {rows};
+         {make_room}
+         CREATE OR REPLACE VIEW interrex.{name} AS SELECT * FROM {rows};
+         {drop}
          GRANT SELECT ON interrex.{name} TO pg_monitor",
         indexes = table.indexes(&rows),
+        drop = drop.unwrap_or_default(),
     );
     Ok(transaction.batch_execute(&sql).await?)
 }
@@ -139,13 +145,23 @@ pub(super) async fn write(
             savepoint.commit().await?;
             Ok(Ok(()))
         }
-        // a refusal by the server leaves the connection usable; anything else is the relay's failure
-        Err(StoreError::Postgres(error)) if error.as_db_error().is_some() => {
+        // a row that the table does not take pauses it; anything else, such as a lock, is the relay's failure and passes
+        Err(StoreError::Postgres(error)) if is_refusal(&error) => {
             savepoint.rollback().await?;
             Ok(Err(in_words(&error)))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the server refuses what was written, now and for ever: the data, a constraint, or the table as it is.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| ["22", "23", "42"].iter().any(|class| code.code().starts_with(class)))
+}
+
+/// A text as PostgreSQL takes it: programs may say a zero byte, and no text there may hold one.
+fn storable(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 /// Writes a rebuilt projection that is a state, not a list as long as the stream.
@@ -276,7 +292,7 @@ async fn write_runs(transaction: &Transaction<'_>, generation: u32, runs: &[&Run
         column!(runs, |run| integer(run.resumed)),
         column!(runs, |run| run.recovery_time.map(|time| time.without_writes_ms().cast_signed())),
         column!(runs, |run| run.loss.as_ref().and_then(|loss| loss.bytes).map(u64::cast_signed)),
-        column!(runs, |run| run.problem.as_deref()),
+        column!(runs, |run| run.problem.as_deref().map(storable)),
         column!(runs, |run| serde_json::json!(run).to_string()),
     ];
     transaction.execute(&sql, &values).await?;
@@ -304,12 +320,12 @@ pub(super) async fn write_timeline(
         column!(entries, |entry| integer(entry.node.0)),
         column!(entries, |entry| entry.node_seq.0.cast_signed()),
         column!(entries, |entry| entry.at),
-        column!(entries, |entry| entry.node_name.as_str()),
+        column!(entries, |entry| storable(&entry.node_name)),
         column!(entries, |entry| entry.kind.as_str()),
         column!(entries, |entry| entry.run_id.map(|id| id.0)),
         column!(entries, |entry| level(entry.level)),
-        column!(entries, |entry| entry.text.as_str()),
-        column!(entries, |entry| entry.actor.as_deref()),
+        column!(entries, |entry| storable(&entry.text)),
+        column!(entries, |entry| entry.actor.as_deref().map(storable)),
         column!(entries, |entry| entry.learned_later),
     ];
     transaction.execute(&sql, &values).await?;

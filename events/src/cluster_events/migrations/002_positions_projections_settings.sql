@@ -112,10 +112,10 @@ SELECT CASE WHEN pg_is_in_recovery() THEN 'secondary' ELSE state.main_role END A
        state.main_postgres_address,
        state.epoch
 FROM interrex.cluster_state AS state
-LEFT JOIN LATERAL (SELECT * FROM interrex.settings_requests ORDER BY requested_at DESC, id LIMIT 1) AS request ON true;
+LEFT JOIN LATERAL (SELECT * FROM interrex.settings_requests ORDER BY requested_at DESC, id DESC LIMIT 1) AS request ON true;
 
 CREATE FUNCTION interrex.request_settings() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, interrex AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     least_seconds numeric := trim_scale(coalesce((SELECT least_threshold_ms FROM interrex.cluster_state), 1000) / 1000.0);
 BEGIN
@@ -145,13 +145,16 @@ BEGIN
 END $$;
 CREATE TRIGGER request_settings INSTEAD OF UPDATE ON interrex.cluster_config
     FOR EACH ROW EXECUTE FUNCTION interrex.request_settings();
+-- It runs as its owner: nobody else may put it upon a table of his own, whose types would then run as the owner too.
+REVOKE ALL ON FUNCTION interrex.request_settings() FROM PUBLIC;
 
 -- ---- who may look, and under which names --------------------------------------------------------------------
 
 GRANT USAGE ON SCHEMA interrex TO pg_monitor;
 GRANT SELECT ON interrex.cluster_events, interrex.cluster_config, interrex.projection_checkpoints TO pg_monitor;
 
--- The runbook's unqualified names: the schema comes last in the database's search path, so that it hides nothing.
+-- The runbook's unqualified names: the schema comes last in the database's search path, so that it hides nothing. A
+-- database without one of its own keeps what the configuration file says.
 DO $$
 DECLARE
     setting text := (
@@ -160,8 +163,13 @@ DECLARE
         WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
           AND one LIKE 'search\_path=%');
 BEGIN
-    IF setting IS NULL OR setting !~ '\minterrex\M' THEN
-        EXECUTE format('ALTER DATABASE %I SET search_path = %s, interrex', current_database(),
-                       coalesce(nullif(setting, ''), '"$user", public'));
+    setting := coalesce(setting,
+        (SELECT file.setting FROM pg_file_settings AS file
+         WHERE name = 'search_path' AND applied ORDER BY seqno DESC LIMIT 1),
+        '"$user", public');
+    IF setting !~ '\minterrex\M' THEN
+        -- an empty path is kept as one empty name, which cannot be said again
+        EXECUTE format('ALTER DATABASE %I SET search_path = %s', current_database(),
+                       concat_ws(', ', nullif(nullif(setting, ''), '""'), 'interrex'));
     END IF;
 END $$;
