@@ -79,6 +79,11 @@ impl HlcClock {
         self.last
     }
 
+    /// Goes on after a moment of this node's own, whatever the wall clock shows.
+    pub fn continue_after(&mut self, last: Hlc) {
+        self.last = self.last.max(last);
+    }
+
     /// Takes note of a moment that a peer sent, so that what this node records next comes after it.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!
 //! **Invariant:** this crate knows no actor and no I/O but the tables it keeps in PostgreSQL (feature `postgres`).
 
+mod carried;
 mod cluster_nodes;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -17,10 +18,12 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event};
+use interrex_events::{Carried, Envelope, Event, NodeId};
 use serde::Serialize;
 
-pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
+pub use carried::{carried, is_settled};
+pub use cluster_nodes::{ClusterNodes, Node};
+pub use interrex_events::NodeStatus;
 pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
 pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};
@@ -32,6 +35,12 @@ pub use words::{human_bytes, human_ms};
 pub trait Projection {
     /// Takes in the next event.
     fn apply(&mut self, envelope: &Envelope);
+
+    /// Begins with what the sealed events of each node said in the end, where a story's begin was sealed. What
+    /// tells of single events alone has nothing to begin with.
+    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
+        let _ = sealed;
+    }
 }
 
 /// Everything the stream says about the cluster: of one node's journal, or of all of them merged.
@@ -61,6 +70,10 @@ impl Cluster {
 }
 
 impl Projection for Cluster {
+    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
+        *self = Self::sealed_by_all(sealed);
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         self.events += 1;
         if let Event::Unknown(unknown) = &envelope.event {

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, NodeId, NodeSeq, Place};
+use interrex_events::{Carried, Envelope, NodeId, NodeSeq, Place};
 
 use crate::Projection;
 
@@ -58,10 +58,18 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         }
     }
 
-    /// The same for journals that begin after these places, because what came before was sealed.
+    /// The same for journals whose begin was sealed: after these places, with what was said up to there.
     #[must_use]
-    pub fn after(mut self, sealed: impl IntoIterator<Item = (NodeId, NodeSeq)>) -> Self {
-        self.settled_heads.extend(sealed);
+    pub fn after<'a>(mut self, sealed: impl IntoIterator<Item = (NodeId, NodeSeq, &'a Carried)>) -> Self {
+        let mut carried = BTreeMap::new();
+        for (node, last, said) in sealed {
+            self.settled_heads.insert(node, last);
+            carried.insert(node, said);
+        }
+        if !carried.is_empty() {
+            self.settled.begin_after(&carried);
+            self.folded.begin_after(&carried);
+        }
         self
     }
 
@@ -133,4 +141,4 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
 
 #[cfg(test)]
 #[path = "story_order_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,11 @@
 //! The audit timeline: every event as one sentence, in story order.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome};
+use interrex_events::{
+    Carried, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome,
+};
 use serde::Serialize;
 
 use crate::{ClusterNodes, Projection, human_bytes, human_ms};
@@ -78,6 +82,10 @@ pub struct Timeline {
 }
 
 impl Projection for Timeline {
+    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
+        self.nodes.begin_after(sealed);
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         self.nodes.apply(envelope);
         self.entries.push(Entry::of(envelope, &self.nodes));

@@ -72,7 +72,7 @@ pub struct Verification {
 /// A read-only connection to a journal.
 pub struct JournalReader {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
     identity: Identity,
 }
 
@@ -120,8 +120,9 @@ impl JournalReader {
         verify: Verify,
         mut visit: impl FnMut(&RecordRef<'_>),
     ) -> Result<(), JournalError> {
-        let mut chains = ChainWalks::default();
-        let flow = self.visit(&Selection { node, ..Selection::default() }, |record| {
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        let mut chains = snapshot.begins().map_err(|error| self.failed(&error))?;
+        let walked = snapshot.story(&Selection { node, ..Selection::default() }, |record| {
             if verify == Verify::Chains
                 && let Err(broken) = chains.step(record)
             {
@@ -129,8 +130,8 @@ impl JournalReader {
             }
             visit(record);
             ControlFlow::Continue(())
-        })?;
-        match flow {
+        });
+        match walked.map_err(|error| self.unreadable(error))? {
             ControlFlow::Break(broken) => Err(self.damaged(broken)),
             ControlFlow::Continue(()) => Ok(()),
         }
@@ -187,15 +188,15 @@ impl JournalReader {
         walked.map(|_| records).map_err(|error| self.unreadable(error))
     }
 
-    /// Walks every chain in the file, node by node.
+    /// Walks every chain in the file, node by node, from where it begins here.
     ///
     /// # Errors
     /// The file cannot be read at all. A bad event is no error of the walk: it is what the walk is for.
     pub fn verify(&self) -> Result<Verification, JournalError> {
-        let mut chains = ChainWalks::default();
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        let mut chains = snapshot.begins().map_err(|error| self.failed(&error))?;
         let mut events = 0;
         let mut last = (self.identity.node_id, NodeSeq(0));
-        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
         let walked = snapshot.chains(|record| {
             last = (record.node_id, record.node_seq);
             match chains.step(record) {
@@ -234,7 +235,7 @@ impl JournalReader {
         }
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> JournalError {
         JournalError::failed(&self.path, error)
     }
 
@@ -242,7 +243,7 @@ impl JournalReader {
         JournalError::Damaged { path: self.path.clone(), broken }
     }
 
-    fn unreadable(&self, unreadable: Unreadable) -> JournalError {
+    pub(super) fn unreadable(&self, unreadable: Unreadable) -> JournalError {
         match unreadable {
             Unreadable::Row(broken) => self.damaged(broken),
             Unreadable::File(error) => self.failed(&error),
