@@ -1,6 +1,9 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
-use interrex_events::{Envelope, NodeSeq, journal::Selection};
+use interrex_events::{
+    Envelope, NodeSeq,
+    journal::{Base, Bases, Selection},
+};
 use interrex_projections::{Cluster, Projection, Standpoint};
 
 use crate::node::{Fatal, Shared};
@@ -34,10 +37,21 @@ impl Belief {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Shared) -> Result<Self, Fatal> {
-        let mut belief = Self::default();
-        let own = Selection { node: Some(shared.settings.me), ..Selection::default() };
-        shared.journal.reader()?.for_each(&own, |record| belief.fold(&record.open()))?;
-        Ok(belief)
+        let me = shared.settings.me;
+        let own = Selection { node: Some(me), ..Selection::default() };
+        let begin = |bases: Bases| bases.get(&me).map(Self::after).unwrap_or_default();
+        let reader = shared.journal.reader()?;
+        Ok(reader.tell(&own, begin, |belief, record| belief.fold(&record.open()))?)
+    }
+
+    /// As the sealed begin of a node's journal left it.
+    #[must_use]
+    pub fn after(base: &Base) -> Self {
+        Self {
+            cluster: Cluster::sealed(&base.carried),
+            standpoint: Standpoint::sealed(&base.carried),
+            folded: base.head.node_seq,
+        }
     }
 
     /// Takes in the next event of this node.
@@ -52,7 +66,7 @@ impl Belief {
         Taken::Folded
     }
 
-    fn fold(&mut self, envelope: &Envelope) {
+    pub(crate) fn fold(&mut self, envelope: &Envelope) {
         self.cluster.apply(envelope);
         self.standpoint.apply(envelope);
         self.folded = envelope.node_seq;

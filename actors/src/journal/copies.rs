@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use interrex_events::{Head, JournalForked, JournalRestored, NodeId, NodeSeq, journal::JournalError};
+use interrex_events::{
+    Head, JournalForked, JournalRestored, NodeId, NodeSeq, Record,
+    journal::{Base, JournalError},
+};
 
 use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, report::NodeReport};
 
@@ -57,8 +60,18 @@ async fn fetch(
             return Ok(());
         }
         let page = peers.journal(peer, node, here).await?;
-        if page.is_empty() || page.iter().any(|record| record.node_id != node) {
-            return Err(format!("node {peer} sent no events of node {node} after {here}"));
+        let of_another = |record: &Record| record.node_id != node;
+        if page.base.as_ref().is_some_and(|base| base.head.node_id != node)
+            || page.records.iter().any(of_another)
+        {
+            return Err(format!("node {peer} sent events of other nodes than node {node}"));
+        }
+        match &page.base {
+            Some(base) if here > NodeSeq(0) => return Err(behind_the_seal(peer, here, base)),
+            None if page.records.is_empty() => {
+                return Err(format!("node {peer} sent no events of node {node} after {here}"));
+            }
+            _ => {}
         }
         match shared.lines.keep_copies.ask(KeepCopies(page)).await {
             Ok(Ok(Ok(new))) => *stored += new,
@@ -70,6 +83,17 @@ async fn fetch(
             return Ok(());
         }
     }
+}
+
+/// A copy has no holes: what lies between its end and the begin of the peer's is in that one's files alone.
+fn behind_the_seal(peer: NodeId, here: NodeSeq, base: &Base) -> String {
+    let Head { node_id, node_seq, .. } = base.head;
+    format!(
+        "events {} to {node_seq} of node {node_id} are sealed at node {peer}, and this journal holds them only up to {here}: \
+         stop this supervisor, keep its journal as evidence and move it away; the next start takes this node's events \
+         back and begins its copies anew",
+        here.next()
+    )
 }
 
 fn held(shared: &Shared, node: NodeId) -> Head {
@@ -101,7 +125,9 @@ pub fn compare(shared: &Shared, report: &NodeReport) -> Result<Vec<JournalForked
                 None => reader.insert(shared.journal.reader()?),
             };
             let before = NodeSeq(there.node_seq.0 - 1);
-            let Some(record) = reader.page(node, before, 1)?.pop() else { continue };
+            // what was sealed here is not compared any more
+            let found = reader.page(node, before, 1)?.pop();
+            let Some(record) = found.filter(|record| record.node_seq == there.node_seq) else { continue };
             record.hash
         };
         if hash_here != there.hash {

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    ClusterSettings, Epoch, JournalForked, Record,
+    ClusterSettings, Epoch, Head, JournalForked, Record,
     cluster_events::{self, Relay, StoreError},
 };
 use interrex_projections::postgres::{self, Projector};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::postgres_connection::connect;
+use super::{postgres_connection::connect, safe};
 use crate::{
     env::Env,
     ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState},
@@ -56,13 +56,18 @@ impl LocalStream {
         Self { settings, env, open: Mutex::new(None) }
     }
 
-    async fn connect(&self) -> Answer<Open> {
+    /// A connection that changes nothing: a standby takes it, too.
+    async fn look_in(&self) -> Answer<Client> {
         let settings = &self.settings;
         let address = (settings.host.as_str(), settings.port);
         let login = (settings.user.as_str(), settings.password.as_deref());
-        let mut client = connect(address, login, &settings.database).await.map_err(|words| {
+        connect(address, login, &settings.database).await.map_err(|words| {
             PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })?;
+        })
+    }
+
+    async fn connect(&self) -> Answer<Open> {
+        let mut client = self.look_in().await?;
         let limit = format!("SET statement_timeout = {}", STATEMENT_LIMIT.as_millis());
         client.batch_execute(&limit).await.map_err(|error| failed("preparing a connection", error.into()))?;
         cluster_events::migrate(&mut client)
@@ -105,6 +110,10 @@ impl StreamPort for LocalStream {
         })?;
         *slot = Some(open);
         Ok(relayed)
+    }
+
+    async fn holds_safely(&self, event: Head) -> Answer<()> {
+        safe::holds(&self.look_in().await?, event).await
     }
 }
 

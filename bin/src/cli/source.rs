@@ -8,19 +8,19 @@ use std::{
 
 use interrex_events::{
     NodeId, Place, Record,
-    journal::{Identity, JournalError, JournalReader, Selection},
+    journal::{Bases, Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
 
 use super::{
     arguments::Reading,
     failure::Failure,
-    live,
+    live, output,
     outside::{Answer, Outside, Question, Silence},
     progress::Progress,
     store::Store,
 };
-use crate::config::Config;
+use crate::config::{Config, SEGMENTS_FOLDER};
 
 const VARIABLE: &str = "INTERREX_CONFIG";
 const LOOKED_AT: [&str; 2] = ["./interrex.toml", "/etc/interrex/interrex.toml"];
@@ -57,6 +57,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     /// The store.
     pub(super) store: Store,
+    /// What its sealed begin said in the end.
+    bases: Bases,
 }
 
 /// What the stream said at a place.
@@ -72,8 +74,23 @@ pub(super) struct Past<P> {
 }
 
 impl Source {
-    /// Opens what the arguments name.
+    /// Opens what the arguments name; on standard error it says so if the begin of the story is not there.
     pub(super) fn open(reading: &Reading) -> Result<Self, Failure> {
+        let source = Self::open_in_silence(reading)?;
+        if !source.bases.is_empty() {
+            let sealed =
+                source.bases.values().map(|base| format!("{}/{}", base.head.node_id, base.head.node_seq));
+            let sealed: Vec<String> = sealed.collect();
+            output::say(&format!(
+                "The story begins after {}: what came before is sealed (interrex journal verify tells where)",
+                sealed.join(" and ")
+            ));
+        }
+        Ok(source)
+    }
+
+    /// The same without a word.
+    pub(super) fn open_in_silence(reading: &Reading) -> Result<Self, Failure> {
         let config = match &reading.journal {
             Some(_) => None,
             None => Some(Config::load(&config_path(reading.config.as_deref())?)?),
@@ -87,7 +104,25 @@ impl Source {
         if let Some(config) = &config {
             demand_identity(&path, store.identity(), config)?;
         }
-        Ok(Self { config, path, store })
+        let segments = store.segments()?;
+        let bases = segments.into_iter().map(|segment| (segment.node(), segment.end)).collect();
+        Ok(Self { config, path, store, bases })
+    }
+
+    /// The folder in which this node's segments are.
+    pub(super) fn segments_folder(&self) -> PathBuf {
+        self.config
+            .as_ref()
+            .map_or_else(|| self.path.with_file_name(SEGMENTS_FOLDER), Config::segments_folder)
+    }
+
+    /// A fold that nothing was told yet, but what the sealed begin said.
+    pub(super) fn beginning<P: Projection + Default>(&self) -> P {
+        let mut projection = P::default();
+        if !self.bases.is_empty() {
+            projection.begin_after(&self.bases.iter().map(|(node, base)| (*node, &base.carried)).collect());
+        }
+        projection
     }
 
     /// Whose store it is.
@@ -134,7 +169,7 @@ impl Source {
 
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
-        let mut projection = P::default();
+        let mut projection: P = self.beginning();
         self.whole(|record| {
             projection.apply(&record.open());
             Ok(ControlFlow::Continue(()))
@@ -144,7 +179,7 @@ impl Source {
 
     /// Folds the stream up to a place, and the event at it.
     pub(super) fn fold_up_to<P: Projection + Default>(&self, last: Place) -> Result<Past<P>, Failure> {
-        let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
+        let mut past: Past<P> = Past { folded: self.beginning(), events: 0, newest: None, next: None };
         self.whole(|record| {
             if record.place() > last {
                 past.next = Some(record);

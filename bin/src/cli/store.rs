@@ -8,7 +8,7 @@ use std::{
 use interrex_events::{
     Broken, Head, Hlc, NodeId, NodeSeq, Record,
     export::{ExportError, ExportHeader, ExportReader, looks_like_an_export},
-    journal::{Identity, JournalError, JournalReader, Selection},
+    journal::{Identity, JournalError, JournalReader, Segment, Selection},
 };
 
 use super::failure::Failure;
@@ -86,6 +86,14 @@ impl Store {
         match self {
             Self::Journal(_) => "journal",
             Self::Export { .. } => "export",
+        }
+    }
+
+    /// Events that are in files of their own; none for an export, which is such a file itself.
+    pub(super) fn segments(&self) -> Result<Vec<Segment>, Failure> {
+        match self {
+            Self::Journal(reader) => Ok(reader.segments()?),
+            Self::Export { .. } => Ok(Vec::new()),
         }
     }
 

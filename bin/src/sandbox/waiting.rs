@@ -5,9 +5,9 @@ use std::{fmt::Display, future::Future, time::Duration};
 use interrex_actors::report::NodeReport;
 use interrex_events::{
     Envelope, NodeId,
-    journal::{JournalReader, Selection},
+    journal::{Bases, JournalReader, Selection},
 };
-use interrex_projections::{Cluster, Run};
+use interrex_projections::{Cluster, Projection as _, Run};
 use serde::Deserialize;
 
 use super::{Done, Sandbox, SandboxError};
@@ -167,7 +167,11 @@ impl Sandbox {
     /// # Errors
     /// The file cannot be read.
     pub fn cluster(&self, id: NodeId) -> Done<Cluster> {
-        Ok(Cluster::of(&self.events(id)?))
+        let own = Selection { node: Some(id), ..Selection::default() };
+        let begin =
+            |bases: Bases| bases.get(&id).map(|base| Cluster::sealed(&base.carried)).unwrap_or_default();
+        let folded = self.journal(id)?.tell(&own, begin, |cluster, record| cluster.apply(&record.open()));
+        folded.map_err(|error| SandboxError::failed("reading a journal", error))
     }
 
     /// Waits until a node's journal holds an event.
