@@ -43,6 +43,13 @@ fn sealed_up_to(sandbox: &Sandbox, at: NodeId, of: NodeId) -> Result<NodeSeq, St
 
 /// Has main record some events: each is a change of the settings.
 async fn change_settings(sandbox: &Sandbox, times: u32) -> Done<()> {
+    until("main shows its settings", LIMIT, || async {
+        match sandbox.psql_value(ALPHA, "SELECT auto_failover_enabled FROM cluster_config").await {
+            Ok(shown) if shown == "t" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
     for time in 0..times {
         let seconds = 200 + time % 2;
         let change = format!("UPDATE cluster_config SET auto_failover_threshold_seconds = {seconds}");

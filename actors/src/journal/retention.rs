@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use interrex_events::{
     Hlc, NodeId, NodeSeq,
-    journal::{Base, JournalReader, Segment, segment_file},
+    journal::{Base, JournalError, JournalReader, Segment, segment_file},
 };
 use interrex_projections::{carried, is_settled};
 
@@ -76,7 +76,8 @@ async fn seal_next(
     node: NodeId,
 ) -> Result<bool, String> {
     let now = shared.env.moment().wall;
-    let until = Hlc::from_wall_ms(now.timestamp_millis() - ms(policy.keep).cast_signed());
+    let keep_ms = i64::try_from(ms(policy.keep)).unwrap_or(i64::MAX);
+    let until = Hlc::from_wall_ms(now.timestamp_millis().saturating_sub(keep_ms).max(0));
     let least = policy.segment_events;
     let find =
         move |reader: &JournalReader| next_segment(reader, node, least, until).map_err(|it| it.to_string());
@@ -112,17 +113,22 @@ fn next_segment(
     node: NodeId,
     least: u64,
     until: Hlc,
-) -> Result<Option<(NodeSeq, Base)>, interrex_events::journal::JournalError> {
+) -> Result<Option<(NodeSeq, Base)>, JournalError> {
     let base = reader.bases()?.remove(&node);
     let mut story = base.as_ref().map(Belief::after).unwrap_or_default();
     let first = story.folded.next();
     let enough = NodeSeq(story.folded.0 + least.max(1));
-    let is_old_enough = reader.page(node, NodeSeq(enough.0 - 1), 1)?.iter().any(|record| record.hlc < until);
-    while is_old_enough {
+    // one row tells that nothing is due, as it is nearly always
+    if !reader.page(node, NodeSeq(enough.0 - 1), 1)?.iter().any(|record| record.hlc < until) {
+        return Ok(None);
+    }
+    loop {
         let page = reader.page(node, story.folded, PAGE)?;
-        for (index, record) in page.iter().enumerate() {
-            let is_newest = page.len() < PAGE as usize && index + 1 == page.len();
-            if record.hlc >= until || is_newest {
+        let is_last_page = page.len() < PAGE as usize;
+        // the newest event stays
+        let candidates = page.len().saturating_sub(usize::from(is_last_page));
+        for record in &page[..candidates] {
+            if record.hlc >= until {
                 return Ok(None);
             }
             story.fold(&record.open());
@@ -131,9 +137,12 @@ fn next_segment(
                 return Ok(Some((first, Base { head: record.as_head(), moment: record.hlc, carried })));
             }
         }
-        if page.is_empty() {
-            break;
+        if is_last_page {
+            return Ok(None);
         }
     }
-    Ok(None)
 }
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

@@ -18,7 +18,8 @@ mod read;
 mod row;
 mod schema;
 mod seal;
-#[cfg(all(test, feature = "export"))]
+#[cfg(feature = "export")]
+#[cfg(test)]
 mod seal_tests;
 #[cfg(feature = "export")]
 pub mod segment_file;

@@ -192,7 +192,7 @@ fn failover(config: &Config) -> Section {
 fn retention(config: &Config) -> Section {
     let retention = &config.retention;
     let keys = vec![
-        ("keep", retention.keep.map_or_else(|| json!(FOREVER), span)),
+        ("keep", retention.keep.map_or_else(|| json!(FOREVER), days)),
         ("segments", file(&config.segments_folder())),
         ("segment_events", json!(retention.segment_events)),
     ];
@@ -231,6 +231,12 @@ fn redis(config: &Config) -> Option<Section> {
 /// A path need not be UTF-8; what is shown of it is.
 fn file(path: &Path) -> Value {
     json!(path.display().to_string())
+}
+
+/// Months are no measure: 90 days are 90 days.
+fn days(duration: Duration) -> Value {
+    let (days, rest) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400);
+    if days > 0 && rest == 0 { json!(format!("{days}d")) } else { span(duration) }
 }
 
 fn span(duration: Duration) -> Value {
