@@ -11,9 +11,11 @@ use std::{
 
 use interrex_events::{
     ClusterId, Draft, Envelope, Epoch, JournalForked, NodeId, NodeSeq, NodeSpec, RedisStatus, Role,
-    journal::{Bases, Journal, JournalError, Selection},
+    journal::{Journal, JournalError, Verify},
 };
-use interrex_projections::{Cluster, InStoryOrder, Projection, Standpoint, Taken};
+use interrex_projections::{
+    Cluster, InStoryOrder, Projection, Standpoint, Taken, rebuild, rebuild_in_story_order,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -303,7 +305,7 @@ impl Shared {
             taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
         if taken == Taken::TooEarly {
-            let (_, story) = read(&self.journal, me)?;
+            let story = story_of(&self.journal)?;
             self.measured(|view| view.story = story);
         }
         Ok(())
@@ -433,18 +435,11 @@ impl Shared {
 
 /// Everything the journal holds: this node's own events by themselves, and the story of all nodes.
 fn read(journal: &Journal, me: NodeId) -> Result<(Belief, InStoryOrder<Cluster>), JournalError> {
-    let begin = |bases: Bases| {
-        let own = bases.get(&me).map(Belief::after).unwrap_or_default();
-        let sealed = bases.values().map(|base| (base.head.node_id, base.head.node_seq, &base.carried));
-        (own, InStoryOrder::default().after(sealed))
-    };
-    journal.reader()?.tell(&Selection::default(), begin, |(own, story), record| {
-        let envelope = record.open();
-        if envelope.node_id == me {
-            own.fold(&envelope);
-        }
-        story.take([envelope], |_, _| {});
-    })
+    Ok((rebuild(&journal.reader()?, Some(me), Verify::Nothing)?, story_of(journal)?))
+}
+
+fn story_of(journal: &Journal) -> Result<InStoryOrder<Cluster>, JournalError> {
+    rebuild_in_story_order(&journal.reader()?, &journal.heads())
 }
 
 /// Takes the next own event in, once.

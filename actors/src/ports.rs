@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
-    TimelineId, cluster_events::Position, journal::Base,
+    Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
+    TimelineId, cluster_events::Position,
 };
 use interrex_projections::postgres::Rebuilt;
 use serde::{Deserialize, Serialize};

@@ -4,10 +4,9 @@
 //! them from the first one. What is carried is who is who; runs are not, so none is sealed that anything still
 //! depends on ([`is_settled`]).
 
-use std::collections::BTreeMap;
-
 use interrex_events::{
-    Carried, CarriedConfiguration, CarriedDependent, CarriedNode, CarriedSettings, NodeId, NodeSpec,
+    Base, Bases, Carried, CarriedConfiguration, CarriedDependent, CarriedNode, CarriedSettings, NodeId,
+    NodeSpec,
 };
 
 use crate::{Cluster, ClusterNodes, Node, RunEnd, Settings, Standpoint, settings::Configured};
@@ -48,9 +47,8 @@ pub fn is_settled(node: NodeId, cluster: &Cluster, standpoint: &Standpoint) -> b
 }
 
 impl Standpoint {
-    /// As sealed events left it.
-    #[must_use]
-    pub fn sealed(carried: &Carried) -> Self {
+    /// As one node's own sealed events left it.
+    pub(crate) fn sealed(carried: &Carried) -> Self {
         Self {
             verdict: None,
             seen_main: carried.seen_main,
@@ -62,32 +60,30 @@ impl Standpoint {
 }
 
 impl Cluster {
-    /// As the sealed events of one node left it.
+    /// As the sealed events of one node left it, or of several: then it is a story that is told and decides nothing.
+    /// Who is main is by the latest epoch, and of each node it is what it said of itself, unless another one saw
+    /// something later.
     #[must_use]
-    pub fn sealed(carried: &Carried) -> Self {
-        let nodes = carried.nodes.iter().map(|node| (node.spec.node, Node::sealed(node))).collect();
-        let (main, epoch, timeline) = (carried.main, carried.epoch, carried.timeline);
-        let mut cluster = Self { nodes: ClusterNodes { nodes, main, epoch, timeline }, ..Self::default() };
-        cluster.settings.take_sealed(carried);
-        cluster
-    }
-
-    /// As the sealed events of several nodes left it, for a story that is told and decides nothing: who is main by
-    /// the latest epoch, and of each node what it said of itself, unless another one saw something later.
-    #[must_use]
-    pub fn sealed_by_all(sealed: &BTreeMap<NodeId, &Carried>) -> Self {
-        let Some(latest) = sealed.values().max_by_key(|carried| carried.epoch) else {
+    pub fn sealed(bases: &Bases) -> Self {
+        let Some(latest) = bases.values().max_by_key(|base| base.carried.epoch) else {
             return Self::default();
         };
-        let mut cluster = Self::sealed(latest);
-        for (node, carried) in sealed {
+        let mut cluster = Self { nodes: ClusterNodes::sealed(&latest.carried), ..Self::default() };
+        for (node, Base { carried, .. }) in bases {
             let own = carried.nodes.iter().find(|row| row.spec.node == *node);
             if let Some((row, own)) = cluster.nodes.nodes.get_mut(node).zip(own) {
-                row.take_own_word(&Node::sealed(own));
+                row.take_own_word(Node::sealed(own));
             }
             cluster.settings.take_sealed(carried);
         }
         cluster
+    }
+}
+
+impl ClusterNodes {
+    fn sealed(carried: &Carried) -> Self {
+        let nodes = carried.nodes.iter().map(|node| (node.spec.node, Node::sealed(node))).collect();
+        Self { nodes, main: carried.main, epoch: carried.epoch, timeline: carried.timeline }
     }
 }
 
@@ -154,13 +150,13 @@ impl Node {
     }
 
     /// Its own word about its servers; about itself, the later word.
-    fn take_own_word(&mut self, own: &Self) {
-        let seen = (self.role, self.status, self.status_since);
-        *self = own.clone();
-        self.role = seen.0;
-        if seen.2 > own.status_since {
-            (self.status, self.status_since) = (seen.1, seen.2);
-        }
+    fn take_own_word(&mut self, own: Self) {
+        let (status, status_since) = if self.status_since > own.status_since {
+            (self.status, self.status_since)
+        } else {
+            (own.status, own.status_since)
+        };
+        *self = Self { role: self.role, status, status_since, ..own };
     }
 }
 

@@ -1,4 +1,4 @@
-use interrex_events::{Envelope, Event, NodeFenced, NodeId, NodeStatus, RunId};
+use interrex_events::{Envelope, Event, Head, Hlc, NodeFenced, NodeId, NodeStatus, RunId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -16,6 +16,10 @@ fn fold(mut cluster: Cluster, mut standpoint: Standpoint, events: &[Envelope]) -
 
 fn from_the_first(events: &[Envelope]) -> (Cluster, Standpoint) {
     fold(Cluster::default(), Standpoint::default(), events)
+}
+
+fn base(node: NodeId, carried: Carried) -> Base {
+    Base { head: Head::empty(node), moment: Hlc(0), carried }
 }
 
 /// One node's journal, in which no run has the id of another.
@@ -49,7 +53,10 @@ proptest! {
                 let carried = carried(&sealed.0, &sealed.1);
                 let json = serde_json::to_string(&carried).unwrap();
                 prop_assert_eq!(serde_json::from_str::<Carried>(&json).unwrap(), carried.clone());
-                sealed = (Cluster::sealed(&carried), Standpoint::sealed(&carried));
+                let bases = Bases::from([(me, base(me, carried))]);
+                sealed = (Cluster::default(), Standpoint::default());
+                sealed.0.begin_after(&bases);
+                sealed.1.begin_after(&bases);
             }
             prop_assert_eq!(&sealed.1, &whole.1);
             let (now, all) = (&sealed.0, &whole.0);
@@ -68,8 +75,8 @@ proptest! {
             events.iter().filter(|event| event.node_id == NodeId(node)).cloned().collect()
         };
         let folds: Vec<_> = (1..=3).map(|node| (NodeId(node), from_the_first(&of(node)))).collect();
-        let said: Vec<_> = folds.iter().map(|(node, (cluster, own))| (*node, carried(cluster, own))).collect();
-        let story = Cluster::sealed_by_all(&said.iter().map(|(node, carried)| (*node, carried)).collect());
+        let said = folds.iter().map(|(node, (cluster, own))| (*node, base(*node, carried(cluster, own))));
+        let story = Cluster::sealed(&said.collect());
         let latest = folds.iter().map(|(_, (cluster, _))| cluster.nodes.epoch).max();
         prop_assert_eq!(Some(story.nodes.epoch), latest);
         for (node, (cluster, _)) in &folds {
@@ -112,7 +119,7 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
         }),
         ..Carried::default()
     };
-    let nodes = Cluster::sealed(&carried).nodes;
+    let nodes = Cluster::sealed(&Bases::from([(NodeId(1), base(NodeId(1), carried.clone()))])).nodes;
     assert!(nodes.is_superseded(NodeId(1)) && !nodes.is_main(NodeId(1)));
     assert_eq!(Standpoint::sealed(&carried).fence_proof, carried.fence_proof);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Carried, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus, RedisStatus,
+    Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus, RedisStatus,
     Role, TimelineId,
 };
 use serde::{Deserialize, Serialize};
@@ -131,8 +131,8 @@ impl ClusterNodes {
 }
 
 impl Projection for ClusterNodes {
-    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
-        *self = Cluster::sealed_by_all(sealed).nodes;
+    fn begin_after(&mut self, bases: &Bases) {
+        *self = Cluster::sealed(bases).nodes;
     }
 
     fn apply(&mut self, envelope: &Envelope) {

@@ -3,12 +3,15 @@
 //! A fold never performs an effect, reads no clock and never fails: an event it does not know is counted and
 //! shown. What an actor believes is a fold too, so a dashboard shows what the deciders act on.
 //!
-//! **Invariant:** this crate knows no actor and no I/O but the tables it keeps in PostgreSQL (feature `postgres`).
+//! **Invariant:** this crate knows no actor and no I/O but the tables it keeps in PostgreSQL (feature `postgres`) and the
+//! journal it is rebuilt from (feature `journal`).
 
 mod carried;
 mod cluster_nodes;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "journal")]
+mod rebuild;
 mod runs;
 mod settings;
 mod standpoint;
@@ -18,12 +21,14 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Carried, Envelope, Event, NodeId};
+use interrex_events::{Bases, Envelope, Event, RecordRef};
 use serde::Serialize;
 
 pub use carried::{carried, is_settled};
 pub use cluster_nodes::{ClusterNodes, Node};
 pub use interrex_events::NodeStatus;
+#[cfg(feature = "journal")]
+pub use rebuild::{rebuild, rebuild_in_story_order};
 pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
 pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};
@@ -36,12 +41,36 @@ pub trait Projection {
     /// Takes in the next event.
     fn apply(&mut self, envelope: &Envelope);
 
-    /// Begins with what the sealed events of each node said in the end, where a story's begin was sealed. What
+    /// Begins with what the sealed events of each node said in the end, where the begin of a story was sealed. What
     /// tells of single events alone has nothing to begin with.
-    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
-        let _ = sealed;
+    fn begin_after(&mut self, _bases: &Bases) {}
+
+    /// Whether an event of this kind can change it.
+    fn folds(_kind: &str) -> bool
+    where
+        Self: Sized,
+    {
+        true
+    }
+
+    /// Lets an event go by unread that is of a kind it does not fold.
+    fn pass_over(&mut self, _record: &RecordRef<'_>) {}
+
+    /// Takes in the next stored event. Its payload is read only if it can change anything.
+    fn apply_stored(&mut self, record: &RecordRef<'_>)
+    where
+        Self: Sized,
+    {
+        if Self::folds(record.kind) {
+            self.apply(&record.open());
+        } else {
+            self.pass_over(record);
+        }
     }
 }
+
+/// Windows of probes: most of every journal, and for people alone.
+const FOLDED_BY_NOBODY: &str = "heartbeats_observed";
 
 /// Everything the stream says about the cluster: of one node's journal, or of all of them merged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -54,7 +83,7 @@ pub struct Cluster {
     pub settings: Settings,
     /// Events folded.
     pub events: u64,
-    /// Events that this version could not read, by kind.
+    /// Events that this version had to read and could not, by kind.
     pub unknown_kinds: BTreeMap<String, u64>,
 }
 
@@ -70,18 +99,28 @@ impl Cluster {
 }
 
 impl Projection for Cluster {
-    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
-        *self = Self::sealed_by_all(sealed);
+    fn begin_after(&mut self, bases: &Bases) {
+        *self = Self::sealed(bases);
     }
 
     fn apply(&mut self, envelope: &Envelope) {
         self.events += 1;
-        if let Event::Unknown(unknown) = &envelope.event {
+        if let Event::Unknown(unknown) = &envelope.event
+            && Self::folds(&unknown.kind)
+        {
             *self.unknown_kinds.entry(unknown.kind.clone()).or_default() += 1;
         }
         self.nodes.apply(envelope);
         self.runs.apply(envelope);
         self.settings.apply(envelope);
+    }
+
+    fn folds(kind: &str) -> bool {
+        kind != FOLDED_BY_NOBODY
+    }
+
+    fn pass_over(&mut self, _record: &RecordRef<'_>) {
+        self.events += 1;
     }
 }
 

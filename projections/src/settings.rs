@@ -16,8 +16,8 @@ const REQUESTS_KEPT: usize = 64;
 pub struct Configured {
     /// Its settings.
     pub settings: ClusterSettings,
-    /// How often it probes, in milliseconds.
-    pub probe_interval_ms: u64,
+    /// How often it probes, in milliseconds, where it says.
+    pub probe_interval_ms: Option<u64>,
 }
 
 impl Configured {
@@ -27,7 +27,7 @@ impl Configured {
                 auto_failover_enabled: settings.get("auto_failover_enabled")?.as_bool()?,
                 auto_failover_threshold_ms: settings.get("auto_failover_threshold_ms")?.as_u64()?,
             },
-            probe_interval_ms: settings.get("probe_interval_ms")?.as_u64()?,
+            probe_interval_ms: settings.get("probe_interval_ms").and_then(serde_json::Value::as_u64),
         })
     }
 }
@@ -69,7 +69,7 @@ impl Settings {
     /// The least threshold that makes sense on every node: two probe intervals, in milliseconds.
     #[must_use]
     pub fn least_threshold_ms(&self) -> u64 {
-        let slowest = self.configured.values().map(|configured| configured.probe_interval_ms).max();
+        let slowest = self.configured.values().filter_map(|configured| configured.probe_interval_ms).max();
         2 * slowest.unwrap_or(500)
     }
 

@@ -1,9 +1,9 @@
 //! What one node has seen itself and still has to do, from its own events alone: what others recorded is
 //! evidence for people, and never a reason to act (ADR 7).
 
-use interrex_events::{Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, WithheldRule};
+use interrex_events::{Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, WithheldRule};
 
-use crate::Projection;
+use crate::{FOLDED_BY_NOBODY, Projection};
 
 /// The fold. It must be given one node's events only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +33,12 @@ pub struct Standing {
 }
 
 impl Projection for Standpoint {
+    fn begin_after(&mut self, bases: &Bases) {
+        if let Some(base) = bases.values().next() {
+            *self = Self::sealed(&base.carried);
+        }
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         match &envelope.event {
             Event::SupervisorStarted(_) => self.seen_main = None,
@@ -63,5 +69,9 @@ impl Projection for Standpoint {
             | Event::MainAnnounced(_) => self.verdict = None,
             _ => {}
         }
+    }
+
+    fn folds(kind: &str) -> bool {
+        kind != FOLDED_BY_NOBODY
     }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Carried, Envelope, NodeId, NodeSeq, Place};
+use interrex_events::{Bases, Envelope, NodeId, NodeSeq, Place};
 
 use crate::Projection;
 
@@ -58,19 +58,34 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         }
     }
 
-    /// The same for journals whose begin was sealed: after these places, with what was said up to there.
+    /// The same for journals whose begin was sealed.
     #[must_use]
-    pub fn after<'a>(mut self, sealed: impl IntoIterator<Item = (NodeId, NodeSeq, &'a Carried)>) -> Self {
-        let mut carried = BTreeMap::new();
-        for (node, last, said) in sealed {
-            self.settled_heads.insert(node, last);
-            carried.insert(node, said);
-        }
-        if !carried.is_empty() {
-            self.settled.begin_after(&carried);
-            self.folded.begin_after(&carried);
-        }
+    pub fn after(mut self, bases: &Bases) -> Self {
+        self.settled_heads.extend(bases.iter().map(|(node, base)| (*node, base.head.node_seq)));
+        self.settled.begin_after(bases);
+        self.folded.begin_after(bases);
         self
+    }
+
+    /// Settles the next event of a store that is read in story order from its beginning. The last one must be
+    /// followed by [`Self::settled_all`].
+    #[cfg(feature = "journal")]
+    pub(crate) fn settle_stored(&mut self, record: &interrex_events::RecordRef<'_>) {
+        self.settled.apply_stored(record);
+        self.settled_heads.insert(record.node_id, record.node_seq);
+        self.settled_up_to = Some(record.place());
+    }
+
+    /// What was settled so is what is folded, before anything is taken.
+    #[cfg(feature = "journal")]
+    pub(crate) fn settled_all(&mut self) {
+        self.folded = self.settled.clone();
+    }
+
+    /// How many recent events it keeps.
+    #[cfg(feature = "journal")]
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// The fold of everything taken.

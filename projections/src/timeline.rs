@@ -1,10 +1,8 @@
 //! The audit timeline: every event as one sentence, in story order.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Carried, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome,
+    Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome,
 };
 use serde::Serialize;
 
@@ -82,8 +80,8 @@ pub struct Timeline {
 }
 
 impl Projection for Timeline {
-    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
-        self.nodes.begin_after(sealed);
+    fn begin_after(&mut self, bases: &Bases) {
+        self.nodes.begin_after(bases);
     }
 
     fn apply(&mut self, envelope: &Envelope) {
@@ -357,8 +355,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::ClockSkewObserved(skew) => {
             let direction = if skew.ahead_ms < 0 { "behind" } else { "ahead" };
             let text = format!(
-                "the clock of {} is {} {direction}, more than the {} that are followed: the order of what it records is \
-                 doubtful",
+                "the clock of {} is {} {direction} of this node's, more than {}: the order of the story is doubtful",
                 name(skew.peer),
                 human_ms(skew.ahead_ms.unsigned_abs()),
                 human_ms(skew.limit_ms.unsigned_abs())

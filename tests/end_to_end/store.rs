@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
 use interrex_events::{Event, Head, NodeId, RedisStatus, journal::Selection};
-use interrex_tests::run;
+use interrex_tests::{faketime, run};
 use rustix::process::Signal;
 
 use crate::{bad_input::interrex_with, two_nodes};
@@ -58,6 +58,29 @@ fn verify(sandbox: &Sandbox, node: NodeId) -> Done<(Option<i32>, String)> {
     let config = sandbox.node(node)?.config();
     let output = interrex_with(&["journal", "verify", "--config", &config.to_string_lossy()], &[])?;
     Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+/// The cluster as the stream told it just before and just after the new epoch was opened, asked for by position.
+async fn reads_back_in_time(sandbox: &Sandbox) -> Done<()> {
+    let config = sandbox.node(BETA)?.config();
+    let config = config.to_string_lossy();
+    let ask = |arguments: &[&str]| -> Done<(Option<i32>, String)> {
+        let output = interrex_with(&[arguments, &["--config", &config]].concat(), &[])?;
+        let words = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&words).into_owned()))
+    };
+    let opened =
+        sandbox.psql_value(BETA, "SELECT min(pos) FROM cluster_events WHERE position_epoch = 2").await?;
+    let (code, before) = ask(&["nodes", "--at", &format!("1:{}", opened.parse::<u64>().unwrap() - 1)])?;
+    assert!(code == Some(0) && before.contains("main") && before.starts_with("Epoch 1"), "{before}");
+    let (code, after) = ask(&["nodes", "--at", &format!("2:{opened}")])?;
+    assert!(code == Some(0) && after.starts_with("Epoch 2"), "{after}");
+    let (code, words) = ask(&["nodes", "--at", &format!("1:{opened}")])?;
+    assert_eq!(code, Some(7), "{words}");
+    let (_, events) = ask(&["events", "--cluster-events", "--json"])?;
+    let count = sandbox.psql_value(BETA, "SELECT count(*) FROM cluster_events").await?;
+    assert!(events.lines().count() >= count.parse().unwrap());
+    Ok(())
 }
 
 #[test]
@@ -157,8 +180,9 @@ fn a_lossy_failover_loses_no_event_and_the_old_mains_last_words_are_learned_late
         for node in [ALPHA, BETA] {
             let (code, words) = verify(&sandbox, node)?;
             assert_eq!(code, Some(0), "{words}");
+            assert!(words.contains("cluster_events"), "{words}");
         }
-        Ok(())
+        reads_back_in_time(&sandbox).await
     });
 }
 
@@ -292,6 +316,36 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
         sandbox.start_supervisor(BETA)?;
         sandbox.wait_healthy(BETA).await?;
         assert_eq!(sandbox.events(BETA)?[..lived.len()], lived);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_whose_clock_is_ten_years_off_is_not_followed_and_its_events_are_held_all_the_same() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let library = faketime()?;
+        for (name, value) in [
+            ("LD_PRELOAD", library.to_string_lossy().as_ref()),
+            ("FAKETIME", "+3650d"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ] {
+            sandbox.set_environment(BETA, name, Some(value));
+        }
+        sandbox.start().await?;
+        for (node, peer, sign) in [(ALPHA, BETA, 1), (BETA, ALPHA, -1)] {
+            sandbox
+                .wait_event(node, "clock_skew_observed", |envelope| {
+                    matches!(&envelope.event, Event::ClockSkewObserved(it) if it.peer == peer && it.ahead_ms.signum() == sign)
+                })
+                .await?;
+        }
+        all_relayed(&sandbox, ALPHA).await?;
+        agree(&sandbox, ALPHA).await?;
+        let years = "SELECT max((hlc >> 16) / 31557600000 + 1970) FROM cluster_events WHERE node_id = ";
+        let year = async |node: u32| sandbox.psql_value(ALPHA, &format!("{years}{node}")).await;
+        let (alpha, beta): (i64, i64) = (year(1).await?.parse().unwrap(), year(2).await?.parse().unwrap());
+        assert!((9..=11).contains(&(beta - alpha)), "alpha records in {alpha}, beta in {beta}");
         Ok(())
     });
 }

@@ -83,7 +83,7 @@ fn ends_the_writer_for_good(fault: Fault) {
         let trace = folder.path().join("trace");
         let mut traced = Command::new("strace");
         traced.args(fault.tracing(&journal, &trace)).arg(command(&journal).as_std().get_program());
-        traced.arg(&journal).args(["--tasks", "1"]);
+        traced.arg(&journal).args(["--tasks", "1", "--appends", "1000"]);
         let failed = Writer::start(traced)?.end().await?;
         assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.words);
         assert_words(&failed.words, fault);
@@ -127,7 +127,7 @@ const ON_A_SMALL_DISK: &str = r#"set -e
 disk=$1 writer=$2 kept=$3
 mount -t tmpfs -o size=4m tmpfs "$disk"
 head -c 3600k /dev/zero >"$disk/ballast"
-"$writer" "$disk/journal.db" || echo $? >"$kept/code"
+"$writer" "$disk/journal.db" --appends 1000 || echo $? >"$kept/code"
 rm "$disk/ballast"
 "$writer" "$disk/journal.db" --appends 12
 cp "$disk"/journal.db* "$kept"
@@ -148,7 +148,7 @@ fn a_new_journal_that_cannot_be_synced_is_no_journal_and_the_next_start_makes_it
         let journal = folder.path().join("journal.db");
         let mut traced = Command::new("strace");
         traced.args(FILE_SYNC.tracing(&journal, &folder.path().join("trace")));
-        traced.arg(command(&journal).as_std().get_program()).arg(&journal);
+        traced.arg(command(&journal).as_std().get_program()).arg(&journal).args(["--appends", "1"]);
         let failed = Writer::start(traced)?.end().await?;
         assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.words);
         assert_words(&failed.words, FILE_SYNC);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{ClockSkewObserved, Draft, Event, JournalForked, NodeId, StepOutcome};
+use interrex_events::{ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, StepOutcome};
 use tokio::sync::mpsc;
 
 use super::{
@@ -47,7 +47,7 @@ pub struct HeartbeatActor {
     probing: BTreeMap<NodeId, Moment>,
     /// Peers whose journals are being taken over.
     taking_over: BTreeSet<NodeId>,
-    /// Peers whose clocks are too far ahead to be followed, as recorded.
+    /// Peers whose clocks are too far from this node's, as recorded.
     skewed: BTreeSet<NodeId>,
     /// Forked journals that were recorded: where they were found.
     forked: BTreeSet<(NodeId, String)>,
@@ -151,14 +151,15 @@ impl HeartbeatActor {
 
     /// What is recorded here next comes after what the peer recorded, unless its clock is out of the question.
     fn follow_clock(&mut self, report: &NodeReport) {
-        match self.shared.journal.observe_clock(report.hlc) {
-            Ok(()) => drop(self.skewed.remove(&report.node)),
-            Err(too_far) => {
-                if self.skewed.insert(report.node) {
-                    let (ahead_ms, limit_ms) = (too_far.ahead_ms, too_far.limit_ms);
-                    self.state(self.fact(ClockSkewObserved { peer: report.node, ahead_ms, limit_ms }));
-                }
-            }
+        let limit_ms = HlcClock::DEFAULT_LIMIT_MS;
+        let ahead_ms = match self.shared.journal.observe_clock(report.hlc) {
+            Ok(()) => report.hlc.wall_ms() - self.shared.env.moment().wall.timestamp_millis(),
+            Err(too_far) => too_far.ahead_ms,
+        };
+        if ahead_ms.abs() <= limit_ms {
+            self.skewed.remove(&report.node);
+        } else if self.skewed.insert(report.node) {
+            self.state(self.fact(ClockSkewObserved { peer: report.node, ahead_ms, limit_ms }));
         }
     }
 

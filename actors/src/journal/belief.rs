@@ -1,10 +1,7 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
-use interrex_events::{
-    Envelope, NodeSeq,
-    journal::{Base, Bases, Selection},
-};
-use interrex_projections::{Cluster, Projection, Standpoint};
+use interrex_events::{Bases, Envelope, NodeSeq, RecordRef, journal::Verify};
+use interrex_projections::{Cluster, Projection, Standpoint, rebuild};
 
 use crate::node::{Fatal, Shared};
 
@@ -37,21 +34,7 @@ impl Belief {
     /// # Errors
     /// The journal cannot be read.
     pub fn rebuilt(shared: &Shared) -> Result<Self, Fatal> {
-        let me = shared.settings.me;
-        let own = Selection { node: Some(me), ..Selection::default() };
-        let begin = |bases: Bases| bases.get(&me).map(Self::after).unwrap_or_default();
-        let reader = shared.journal.reader()?;
-        Ok(reader.tell(&own, begin, |belief, record| belief.fold(&record.open()))?)
-    }
-
-    /// As the sealed begin of a node's journal left it.
-    #[must_use]
-    pub fn after(base: &Base) -> Self {
-        Self {
-            cluster: Cluster::sealed(&base.carried),
-            standpoint: Standpoint::sealed(&base.carried),
-            folded: base.head.node_seq,
-        }
+        Ok(rebuild(&shared.journal.reader()?, Some(shared.settings.me), Verify::Nothing)?)
     }
 
     /// Takes in the next event of this node.
@@ -62,13 +45,31 @@ impl Belief {
         if envelope.node_seq != self.folded.next() {
             return Taken::AfterGap;
         }
-        self.fold(envelope);
+        self.apply(envelope);
         Taken::Folded
     }
+}
 
-    pub(crate) fn fold(&mut self, envelope: &Envelope) {
+impl Projection for Belief {
+    fn apply(&mut self, envelope: &Envelope) {
         self.cluster.apply(envelope);
         self.standpoint.apply(envelope);
         self.folded = envelope.node_seq;
+    }
+
+    fn begin_after(&mut self, bases: &Bases) {
+        self.cluster.begin_after(bases);
+        self.standpoint.begin_after(bases);
+        self.folded = bases.values().map(|base| base.head.node_seq).max().unwrap_or_default();
+    }
+
+    fn folds(kind: &str) -> bool {
+        Cluster::folds(kind) || Standpoint::folds(kind)
+    }
+
+    fn pass_over(&mut self, record: &RecordRef<'_>) {
+        self.cluster.pass_over(record);
+        self.standpoint.pass_over(record);
+        self.folded = record.node_seq;
     }
 }

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use interrex_events::{
-    Head, JournalForked, JournalRestored, NodeId, NodeSeq, Record,
-    journal::{Base, JournalError},
+    Base, Head, JournalForked, JournalRestored, NodeId, NodeSeq, Record, journal::JournalError,
 };
 
 use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, report::NodeReport};
@@ -125,8 +124,8 @@ pub fn compare(shared: &Shared, report: &NodeReport) -> Result<Vec<JournalForked
                 None => reader.insert(shared.journal.reader()?),
             };
             let before = NodeSeq(there.node_seq.0 - 1);
-            // what was sealed here is not compared any more
             let found = reader.page(node, before, 1)?.pop();
+            // of what was sealed, nothing is left to compare with
             let Some(record) = found.filter(|record| record.node_seq == there.node_seq) else { continue };
             record.hash
         };

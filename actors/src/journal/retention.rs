@@ -11,10 +11,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use interrex_events::{
-    Hlc, NodeId, NodeSeq,
-    journal::{Base, JournalError, JournalReader, Segment, segment_file},
+    Base, Bases, Hlc, NodeId, NodeSeq,
+    journal::{JournalError, JournalReader, Segment, segment_file},
 };
-use interrex_projections::{carried, is_settled};
+use interrex_projections::{Projection as _, carried, is_settled};
 
 use super::Belief;
 use crate::{env::ms, messages::Seal, node::Shared, ports::StreamPort};
@@ -114,8 +114,9 @@ fn next_segment(
     least: u64,
     until: Hlc,
 ) -> Result<Option<(NodeSeq, Base)>, JournalError> {
-    let base = reader.bases()?.remove(&node);
-    let mut story = base.as_ref().map(Belief::after).unwrap_or_default();
+    let base: Bases = reader.bases()?.into_iter().filter(|(of, _)| *of == node).collect();
+    let mut story = Belief::default();
+    story.begin_after(&base);
     let first = story.folded.next();
     let enough = NodeSeq(story.folded.0 + least.max(1));
     // one row tells that nothing is due, as it is nearly always
@@ -131,7 +132,7 @@ fn next_segment(
             if record.hlc >= until {
                 return Ok(None);
             }
-            story.fold(&record.open());
+            story.apply(&record.open());
             if story.folded >= enough && is_settled(node, &story.cluster, &story.standpoint) {
                 let carried = carried(&story.cluster, &story.standpoint);
                 return Ok(Some((first, Base { head: record.as_head(), moment: record.hlc, carried })));

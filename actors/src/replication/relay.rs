@@ -62,6 +62,9 @@ async fn relay_journal(
     if let Some(forked) = fork(shared.settings.me, there, here) {
         return Err(NotRelayed::Forked(forked));
     }
+    if there.node_seq >= here.node_seq {
+        return Ok(());
+    }
     let epoch = shared.epoch();
     // the first transaction of an epoch holds the event that opened it, however much came before
     let limit = if node == shared.settings.me && state.position.epoch < epoch { u32::MAX } else { PAGE };

@@ -161,6 +161,9 @@ pub struct Reading {
     /// Read this journal or export alone, such as a copy from a lost server; nobody is asked.
     #[arg(long, value_name = "FILE")]
     pub journal: Option<PathBuf>,
+    /// Read cluster_events in this node's PostgreSQL, main or standby, instead of the journal.
+    #[arg(long, conflicts_with = "journal")]
+    pub cluster_events: bool,
     /// Print JSON: one document, or one object a line where there are many.
     #[arg(long)]
     pub json: bool,

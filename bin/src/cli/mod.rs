@@ -7,6 +7,7 @@
 
 pub mod arguments;
 mod changes;
+mod cluster_events;
 pub mod exit;
 pub mod failure;
 mod follow;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use interrex_events::{Epoch, Hlc, NodeId, NodeSeq, Place};
 
-use super::{failure::Failure, source::Source, when::When};
+use super::{failure::Failure, source::Source, store::Store, when::When};
 
 /// A moment on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ fn is_time_of_day(text: &str) -> bool {
 }
 
 /// A moment found in a stream. A state at it includes everything up to `last`; a story from it begins at `first`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut {
     /// The first place of the moment.
     pub(super) first: Place,
@@ -74,6 +74,8 @@ pub(super) struct Cut {
     pub(super) last: Place,
     /// The moment by the wall clock.
     pub(super) at: DateTime<Utc>,
+    /// The position, where the moment was given as one.
+    pub(super) pos: Option<u64>,
 }
 
 impl Moment {
@@ -90,13 +92,26 @@ impl Moment {
                     ))
                 };
                 let place = source.store.find(node, seq)?.ok_or_else(missing)?.place();
-                Ok(Cut { first: place, last: place, at: wall(place.0) })
+                Ok(Cut { first: place, last: place, at: wall(place.0), pos: None })
             }
-            Self::Position(epoch, pos) => Err(Failure::Usage(format!(
-                "{epoch}:{pos} is a position in cluster_events, and only PostgreSQL has those: {} is read here; name a time, or \
-                 an event as NODE/SEQ",
-                source.path.display()
-            ))),
+            Self::Position(epoch, pos) => {
+                let Store::ClusterEvents(stream) = &source.store else {
+                    return Err(Failure::Usage(format!(
+                        "{epoch}:{pos} is a position in cluster_events, and only PostgreSQL has those: {} is read here; name a \
+                         time, or an event as NODE/SEQ",
+                        source.path.display()
+                    )));
+                };
+                let missing = || {
+                    Failure::NoSuchEvent(format!(
+                        "there is no event at {epoch}:{pos} in {}: it may have been lost with an old main, and have another \
+                         position now",
+                        source.path.display()
+                    ))
+                };
+                let place = stream.at(epoch, pos)?.ok_or_else(missing)?.record.place();
+                Ok(Cut { first: place, last: place, at: wall(place.0), pos: Some(pos) })
+            }
         }
     }
 }
@@ -113,6 +128,7 @@ impl Cut {
             first: (first, NodeId(0), NodeSeq(0)),
             last: (last, NodeId(u32::MAX), NodeSeq(u64::MAX)),
             at: wall(first),
+            pos: None,
         }
     }
 }

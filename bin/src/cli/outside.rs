@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chrono::{DateTime, Utc};
 use interrex_actors::{env::SystemEnv, report::NodeReport};
-use interrex_events::{NodeId, journal::Stamp as _};
+use interrex_events::{NodeId, cluster_events::StreamVerification, journal::Stamp as _};
 
-use super::{failure::Failure, live, waiting};
+use super::{cluster_events::ClusterEvents, failure::Failure, live, waiting};
+use crate::config::Config;
 
 /// A supervisor to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(super) trait Outside {
     fn now(&self) -> DateTime<Utc>;
     /// Asks supervisors, all at once, for a limited time.
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer>;
+    /// Walks `cluster_events` in the PostgreSQL that a configuration names.
+    fn verify_cluster_events(&self, config: &Config) -> Result<StreamVerification, Failure>;
     /// Lets time pass; false as soon as nobody reads the answer any more.
     fn wait(&self, duration: Duration) -> Result<bool, Failure>;
     /// Whether somebody can press Enter.
@@ -53,6 +56,10 @@ impl Outside for World {
 
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer> {
         live::ask(questions)
+    }
+
+    fn verify_cluster_events(&self, config: &Config) -> Result<StreamVerification, Failure> {
+        ClusterEvents::connect(config)?.verify()
     }
 
     fn wait(&self, duration: Duration) -> Result<bool, Failure> {

@@ -64,7 +64,7 @@ pub(super) enum Supervisor {
 impl Sight {
     /// Reads the journal and asks whoever can be asked; of a past moment, only the journal.
     pub(super) fn take(looking: &Looking, outside: &dyn Outside) -> Result<Self, Failure> {
-        let source = Source::open(&looking.reading)?;
+        let source = Source::open_for(&looking.reading, &looking.at)?;
         if let Some(moment) = looking.at {
             return Self::back_then(&source, moment, outside.now());
         }
@@ -78,7 +78,7 @@ impl Sight {
     /// What the events up to a moment say. Today's configuration says nothing about it, nor does anybody's answer.
     fn back_then(source: &Source, moment: Moment, now: DateTime<Utc>) -> Result<Self, Failure> {
         let cut = moment.find(source, now)?;
-        let past: Past<Story> = source.fold_up_to(cut.last)?;
+        let past: Past<Story> = source.fold_up_to(&cut)?;
         let rebuilt = Rebuilt::of(&past, &cut, now);
         Ok(Self {
             now: cut.at,

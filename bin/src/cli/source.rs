@@ -7,15 +7,18 @@ use std::{
 };
 
 use interrex_events::{
-    NodeId, Place, Record,
-    journal::{Bases, Identity, JournalError, JournalReader, Selection},
+    Bases, NodeId, Record,
+    journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
 
 use super::{
     arguments::Reading,
+    cluster_events::ClusterEvents,
     failure::Failure,
-    live, output,
+    live,
+    moment::{Cut, Moment},
+    output,
     outside::{Answer, Outside, Question, Silence},
     progress::Progress,
     store::Store,
@@ -76,7 +79,15 @@ pub(super) struct Past<P> {
 impl Source {
     /// Opens what the arguments name; on standard error it says so if the begin of the story is not there.
     pub(super) fn open(reading: &Reading) -> Result<Self, Failure> {
-        let source = Self::open_in_silence(reading)?;
+        Self::open_for(reading, [])
+    }
+
+    /// The same for what is asked about some moments: of positions only `cluster_events` knows.
+    pub(super) fn open_for<'a>(
+        reading: &Reading,
+        moments: impl IntoIterator<Item = &'a Moment>,
+    ) -> Result<Self, Failure> {
+        let source = Self::open_in_silence(reading, moments)?;
         if !source.bases.is_empty() {
             let sealed =
                 source.bases.values().map(|base| format!("{}/{}", base.head.node_id, base.head.node_seq));
@@ -90,11 +101,27 @@ impl Source {
     }
 
     /// The same without a word.
-    pub(super) fn open_in_silence(reading: &Reading) -> Result<Self, Failure> {
+    pub(super) fn open_in_silence<'a>(
+        reading: &Reading,
+        moments: impl IntoIterator<Item = &'a Moment>,
+    ) -> Result<Self, Failure> {
         let config = match &reading.journal {
             Some(_) => None,
             None => Some(Config::load(&config_path(reading.config.as_deref())?)?),
         };
+        let asks_for_positions = moments.into_iter().any(|moment| matches!(moment, Moment::Position(..)));
+        if let Some(config) = &config
+            && (reading.cluster_events || asks_for_positions)
+        {
+            let stream = ClusterEvents::connect(config)?;
+            let path = format!("cluster_events at {}", stream.address()).into();
+            return Ok(Self {
+                config: Some(config.clone()),
+                path,
+                store: Store::ClusterEvents(Box::new(stream)),
+                bases: Bases::new(),
+            });
+        }
         let path = match (&reading.journal, &config) {
             (Some(path), _) => path.clone(),
             (None, Some(config)) => config.node.journal.clone(),
@@ -120,7 +147,7 @@ impl Source {
     pub(super) fn beginning<P: Projection + Default>(&self) -> P {
         let mut projection = P::default();
         if !self.bases.is_empty() {
-            projection.begin_after(&self.bases.iter().map(|(node, base)| (*node, &base.carried)).collect());
+            projection.begin_after(&self.bases);
         }
         projection
     }
@@ -134,6 +161,9 @@ impl Source {
     pub(super) fn journal(&self) -> Result<&JournalReader, Failure> {
         match &self.store {
             Store::Journal(reader) => Ok(reader),
+            Store::ClusterEvents(_) => {
+                Err(Failure::Usage("--follow goes with the journal: leave --cluster-events away".to_owned()))
+            }
             Store::Export { path, .. } => Err(Failure::Usage(format!(
                 "{} is an export, and nothing is added to it: leave --follow away, or follow a live node",
                 path.display()
@@ -160,7 +190,7 @@ impl Source {
         &self,
         mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
     ) -> Result<(), Failure> {
-        let progress = Progress::of(format!("reading {}", self.path.display()), None);
+        let progress = self.progress();
         self.for_each(&Selection::default(), |record| {
             progress.step();
             visit(record)
@@ -170,26 +200,46 @@ impl Source {
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
         let mut projection: P = self.beginning();
-        self.whole(|record| {
-            projection.apply(&record.open());
-            Ok(ControlFlow::Continue(()))
+        let progress = self.progress();
+        self.store.lend_all(|record| {
+            progress.step();
+            projection.apply_stored(record);
         })?;
         Ok(projection)
     }
 
-    /// Folds the stream up to a place, and the event at it.
-    pub(super) fn fold_up_to<P: Projection + Default>(&self, last: Place) -> Result<Past<P>, Failure> {
+    fn progress(&self) -> Progress {
+        Progress::of(format!("reading {}", self.path.display()), None)
+    }
+
+    /// Folds the stream up to a moment, and the event at it. Up to a position, it is what the stream held then: what
+    /// it learned later is not in it, wherever in the story that belongs.
+    pub(super) fn fold_up_to<P: Projection + Default>(&self, cut: &Cut) -> Result<Past<P>, Failure> {
         let mut past: Past<P> = Past { folded: self.beginning(), events: 0, newest: None, next: None };
-        self.whole(|record| {
-            if record.place() > last {
-                past.next = Some(record);
-                return Ok(ControlFlow::Break(()));
-            }
-            past.folded.apply(&record.open());
+        let mut take = |record: Record| {
+            past.folded.apply_stored(&record.borrowed());
             past.events += 1;
             past.newest = Some(record);
+        };
+        if let (Store::ClusterEvents(stream), Some(pos)) = (&self.store, cut.pos) {
+            let progress = self.progress();
+            let _: ControlFlow<()> = stream.try_for_each(Some(pos), |record| {
+                progress.step();
+                take(record);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(past);
+        }
+        let mut next = None;
+        self.whole(|record| {
+            if record.place() > cut.last {
+                next = Some(record);
+                return Ok(ControlFlow::Break(()));
+            }
+            take(record);
             Ok(ControlFlow::Continue(()))
         })?;
+        past.next = next;
         Ok(past)
     }
 

@@ -1,4 +1,5 @@
-//! What is read: a journal, or an export of one. Which of them a file is, its first bytes tell, not its name.
+//! What is read: a journal, an export, or `cluster_events` in PostgreSQL. Whether a file is a journal or an export,
+//! its first bytes tell, not its name.
 
 use std::{
     ops::ControlFlow,
@@ -6,17 +7,19 @@ use std::{
 };
 
 use interrex_events::{
-    Broken, Head, Hlc, NodeId, NodeSeq, Record,
+    Broken, Head, Hlc, NodeId, NodeSeq, Record, RecordRef,
     export::{ExportError, ExportHeader, ExportReader, looks_like_an_export},
-    journal::{Identity, JournalError, JournalReader, Segment, Selection},
+    journal::{Identity, JournalError, JournalReader, Segment, Selection, Verify},
 };
 
-use super::failure::Failure;
+use super::{cluster_events::ClusterEvents, failure::Failure};
 
 /// The events of a cluster, in story order.
 pub(super) enum Store {
     /// A journal, beside a running supervisor or alone.
     Journal(JournalReader),
+    /// `cluster_events` in PostgreSQL, which has positions.
+    ClusterEvents(Box<ClusterEvents>),
     /// An exported file. It is opened anew for each reading, and checked each time.
     Export {
         /// The file.
@@ -77,6 +80,7 @@ impl Store {
     pub(super) fn identity(&self) -> Identity {
         match self {
             Self::Journal(reader) => reader.identity(),
+            Self::ClusterEvents(stream) => stream.identity(),
             Self::Export { header, .. } => Identity { cluster_id: header.cluster_id, node_id: header.node },
         }
     }
@@ -85,15 +89,16 @@ impl Store {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Journal(_) => "journal",
+            Self::ClusterEvents(_) => "cluster_events",
             Self::Export { .. } => "export",
         }
     }
 
-    /// Events that are in files of their own; none for an export, which is such a file itself.
+    /// A journal's events that are in files of their own.
     pub(super) fn segments(&self) -> Result<Vec<Segment>, Failure> {
         match self {
             Self::Journal(reader) => Ok(reader.segments()?),
-            Self::Export { .. } => Ok(Vec::new()),
+            Self::ClusterEvents(_) | Self::Export { .. } => Ok(Vec::new()),
         }
     }
 
@@ -110,6 +115,11 @@ impl Store {
     ) -> Result<ControlFlow<B>, Failure> {
         let path = match self {
             Self::Journal(reader) => return Ok(reader.try_for_each(selection, visit)?),
+            Self::ClusterEvents(stream) => {
+                return stream.try_for_each(None, |record| {
+                    if is_selected(&record, selection) { visit(record) } else { ControlFlow::Continue(()) }
+                });
+            }
             Self::Export { path, .. } => path,
         };
         for record in ExportReader::open(path)? {
@@ -123,8 +133,23 @@ impl Store {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// Lends every event to `visit`, in story order: a copy of each takes longer than a fold of it.
+    pub(super) fn lend_all(&self, mut visit: impl FnMut(&RecordRef<'_>)) -> Result<(), Failure> {
+        if let Self::Journal(reader) = self {
+            return Ok(reader.visit_all(None, Verify::Nothing, visit)?);
+        }
+        let _: ControlFlow<()> = self.try_for_each(&Selection::default(), |record| {
+            visit(&record.borrowed());
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
+    }
+
     /// One event.
     pub(super) fn find(&self, node: NodeId, seq: NodeSeq) -> Result<Option<Record>, Failure> {
+        if let Self::ClusterEvents(stream) = self {
+            return stream.find(node, seq);
+        }
         let is_it = |record: &Record| (record.node_id, record.node_seq) == (node, seq);
         if let Self::Journal(reader) = self {
             let page = reader.page(node, NodeSeq(seq.0.saturating_sub(1)), 1)?;
@@ -142,6 +167,11 @@ impl Store {
             Self::Journal(reader) => {
                 let found = reader.verify()?;
                 let problem = found.broken.as_ref().map(ToString::to_string);
+                Ok(Walked { events: found.events, heads: found.heads, broken: found.broken, problem })
+            }
+            Self::ClusterEvents(stream) => {
+                let found = stream.verify()?;
+                let problem = found.broken.as_ref().map(ToString::to_string).or(found.positions);
                 Ok(Walked { events: found.events, heads: found.heads, broken: found.broken, problem })
             }
             Self::Export { path, .. } => verify_export(path),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Carried, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, RunId};
+use interrex_events::{Bases, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, RunId};
 use interrex_projections::{Cluster, Projection};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -57,8 +57,8 @@ pub(super) struct Story {
 }
 
 impl Projection for Story {
-    fn begin_after(&mut self, sealed: &BTreeMap<NodeId, &Carried>) {
-        self.cluster.begin_after(sealed);
+    fn begin_after(&mut self, bases: &Bases) {
+        self.cluster.begin_after(bases);
     }
 
     fn apply(&mut self, envelope: &Envelope) {

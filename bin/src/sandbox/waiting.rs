@@ -5,9 +5,9 @@ use std::{fmt::Display, future::Future, time::Duration};
 use interrex_actors::report::NodeReport;
 use interrex_events::{
     Envelope, NodeId,
-    journal::{Bases, JournalReader, Selection},
+    journal::{JournalReader, Selection, Verify},
 };
-use interrex_projections::{Cluster, Projection as _, Run};
+use interrex_projections::{Cluster, Run, rebuild};
 use serde::Deserialize;
 
 use super::{Done, Sandbox, SandboxError};
@@ -167,10 +167,7 @@ impl Sandbox {
     /// # Errors
     /// The file cannot be read.
     pub fn cluster(&self, id: NodeId) -> Done<Cluster> {
-        let own = Selection { node: Some(id), ..Selection::default() };
-        let begin =
-            |bases: Bases| bases.get(&id).map(|base| Cluster::sealed(&base.carried)).unwrap_or_default();
-        let folded = self.journal(id)?.tell(&own, begin, |cluster, record| cluster.apply(&record.open()));
+        let folded = rebuild(&self.journal(id)?, Some(id), Verify::Nothing);
         folded.map_err(|error| SandboxError::failed("reading a journal", error))
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     append::{Appended, Relay, heads, stream_head},
     migrations::migrate,
-    read::{Cursor, Found, StreamVerification, at, for_each_in_story_order, page, verify},
+    read::{Cursor, Found, StreamVerification, at, find, for_each_in_story_order, page, verify},
 };
 use crate::{ChainHash, Epoch, NodeId, NodeSeq};
 

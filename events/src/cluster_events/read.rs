@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use futures_util::TryStreamExt as _;
 use tokio_postgres::{GenericClient, Row, types::ToSql};
 
-use super::{Position, StoreError, hash_from};
+use super::{Position, StoreError, hash_from, node_column};
 use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Record, RunId};
 
 const COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, schema_version, run_id, \
@@ -84,6 +84,20 @@ pub async fn page(client: &impl GenericClient, after: u64, limit: u32) -> Result
 pub async fn at(client: &impl GenericClient, position: Position) -> Result<Option<Found>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM interrex.cluster_events WHERE pos = $1 AND position_epoch = $2");
     let row = client.query_opt(&sql, &[&position.pos.cast_signed(), &position.epoch.0.cast_signed()]).await?;
+    row.as_ref().map(found).transpose()
+}
+
+/// An event by its identity.
+///
+/// # Errors
+/// As [`for_each_in_story_order`].
+pub async fn find(
+    client: &impl GenericClient,
+    node: NodeId,
+    seq: NodeSeq,
+) -> Result<Option<Found>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM interrex.cluster_events WHERE node_id = $1 AND node_seq = $2");
+    let row = client.query_opt(&sql, &[&node_column(node), &seq.0.cast_signed()]).await?;
     row.as_ref().map(found).transpose()
 }
 

@@ -225,7 +225,7 @@ event_kinds! {
     "settings_changed" version 1 by ReplicationActor => SettingsChanged,
     /// This node took over settings that were changed on main.
     "settings_adopted" version 1 by HeartbeatActor => SettingsAdopted,
-    /// A peer's clock is too far ahead to be followed: the order of what it records is doubtful.
+    /// A peer's clock is too far from this node's: one that is ahead is not followed, and the order of the story is doubtful.
     "clock_skew_observed" version 1 by HeartbeatActor => ClockSkewObserved,
     /// A journal was found with two continuations: two machines with one node's number, or an old disk image.
     "journal_forked" version 1 by JournalActor, Supervisor => JournalForked,

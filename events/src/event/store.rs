@@ -54,7 +54,7 @@ pub struct ClockSkewObserved {
     pub peer: NodeId,
     /// How far it is ahead of this node's wall clock, in milliseconds; negative is behind.
     pub ahead_ms: i64,
-    /// How far ahead a peer's clock may be to be followed, in milliseconds.
+    /// How far a peer's clock may be off, in milliseconds.
     pub limit_ms: i64,
 }
 
@@ -192,8 +192,8 @@ pub struct CarriedDependent {
 pub struct CarriedConfiguration {
     /// Its settings.
     pub settings: ClusterSettings,
-    /// How often it probed, in milliseconds.
-    pub probe_interval_ms: u64,
+    /// How often it probed, in milliseconds, where its start said so.
+    pub probe_interval_ms: Option<u64>,
 }
 
 /// The changed settings in [`Carried`].

@@ -11,6 +11,7 @@
 
 mod checkpoint;
 mod disk;
+mod lock;
 mod migration;
 #[cfg(test)]
 mod migration_tests;
@@ -29,19 +30,19 @@ mod tests;
 mod writer;
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::OpenOptions,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use chrono::{DateTime, Utc};
 
-use self::writer::Content;
+use self::{lock::Lock, writer::Content};
 pub use self::{
     read::{JournalReader, Selection, Verification, Verify},
-    seal::{Base, Bases, Segment, SegmentFile},
+    seal::{Segment, SegmentFile},
 };
-use crate::{Broken, ChainWalk, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
+use crate::{Base, Broken, ChainWalk, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
 
 /// What the journal asks of the outside: the wall clock and fresh ids. Only `actors::env` implements it for real.
 pub trait Stamp: Send + Sync {
@@ -177,7 +178,7 @@ pub struct Journal {
     clock: Arc<Mutex<HlcClock>>,
     stamp: Arc<dyn Stamp>,
     /// Held for as long as the journal is open: a second supervisor is refused by it.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Journal {
@@ -186,7 +187,7 @@ impl Journal {
     /// # Errors
     /// Another process has it, it is another node's, it is damaged, or it cannot be made durable.
     pub fn open(path: &Path, identity: Identity, stamp: Arc<dyn Stamp>) -> Result<Self, JournalError> {
-        let lock = lock(path)?;
+        let lock = Lock::take(path)?;
         let newest = if !path.exists() || read::is_blank(path)? {
             Newest::default()
         } else {
@@ -334,22 +335,4 @@ fn inspect(path: &Path, identity: Identity) -> Result<Newest, JournalError> {
     // a peer's clock may be years ahead: what this node records next comes after its own newest event
     let hlc = heads.get(&identity.node_id).and_then(ChainWalk::moment).unwrap_or_default();
     Ok(Newest { heads, hlc })
-}
-
-/// One supervisor per journal: an advisory lock on a file beside it, which the kernel drops with the process.
-fn lock(path: &Path) -> Result<File, JournalError> {
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
-    let lock_path = PathBuf::from(lock_path);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(|error| JournalError::failed(path, format!("{}: {error}", lock_path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(JournalError::failed(path, error)),
-    }
 }

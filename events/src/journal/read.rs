@@ -120,21 +120,7 @@ impl JournalReader {
         verify: Verify,
         mut visit: impl FnMut(&RecordRef<'_>),
     ) -> Result<(), JournalError> {
-        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
-        let mut chains = snapshot.begins().map_err(|error| self.failed(&error))?;
-        let walked = snapshot.story(&Selection { node, ..Selection::default() }, |record| {
-            if verify == Verify::Chains
-                && let Err(broken) = chains.step(record)
-            {
-                return ControlFlow::Break(broken);
-            }
-            visit(record);
-            ControlFlow::Continue(())
-        });
-        match walked.map_err(|error| self.unreadable(error))? {
-            ControlFlow::Break(broken) => Err(self.damaged(broken)),
-            ControlFlow::Continue(()) => Ok(()),
-        }
+        self.tell(node, verify, |_| (), |(), record| visit(record))
     }
 
     /// Hands every selected event to `visit`, in story order.
@@ -220,11 +206,11 @@ impl JournalReader {
         Ok(Verification { events, heads, broken, chains })
     }
 
-    /// The chains cover the events, and not the indexes that lead to them: one that skips an event, or has it at
+    /// The chains cover the events, and not the index that leads to a run's: one that skips an event, or has it at
     /// another place, would tell another story.
     fn assert_every_event_is_found(&self) -> Result<(), JournalError> {
         let found = self.connection.query_row("PRAGMA integrity_check(1)", (), |row| row.get::<_, String>(0));
-        match found.map_err(|error| JournalError::failed(&self.path, error))?.as_str() {
+        match found.map_err(|error| self.failed(&error))?.as_str() {
             "ok" => Ok(()),
             problem => Err(JournalError::failed(
                 &self.path,
@@ -239,7 +225,7 @@ impl JournalReader {
         JournalError::failed(&self.path, error)
     }
 
-    fn damaged(&self, broken: Broken) -> JournalError {
+    pub(super) fn damaged(&self, broken: Broken) -> JournalError {
         JournalError::Damaged { path: self.path.clone(), broken }
     }
 

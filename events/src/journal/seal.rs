@@ -7,16 +7,15 @@
 //!
 //! A base may also come from a peer, where a copy of its journal begins: then there is no file for it here.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use rusqlite::{
     Connection, Row, Transaction, params,
     types::{FromSqlError, Type},
 };
-use serde::{Deserialize, Serialize};
 
-use super::{JournalError, JournalReader, Selection, snapshot::Snapshot};
-use crate::{Carried, ChainHash, ChainWalk, Head, Hlc, JournalSealed, NodeId, NodeSeq, RecordRef};
+use super::{JournalError, JournalReader, Selection, Verify, snapshot::Snapshot};
+use crate::{Base, Bases, ChainHash, ChainWalks, Head, Hlc, JournalSealed, NodeId, NodeSeq, RecordRef};
 
 /// The segments, and the rule that nothing else is ever dropped.
 pub(super) const TABLES: &str = "
@@ -41,28 +40,6 @@ CREATE TRIGGER cluster_events_no_delete BEFORE DELETE ON cluster_events
 WHEN NOT EXISTS (SELECT 1 FROM sealed_segments WHERE node_id = OLD.node_id AND OLD.node_seq BETWEEN first_seq AND last_seq)
 BEGIN SELECT RAISE(ABORT, 'cluster_events is append-only'); END;
 ";
-
-/// Where the rest of a journal begins, because what came before was sealed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
-    /// The last sealed event: the next one is chained to it.
-    pub head: Head,
-    /// Its moment.
-    pub moment: Hlc,
-    /// What the sealed events said in the end.
-    pub carried: Carried,
-}
-
-impl Base {
-    /// The chain from there on.
-    #[must_use]
-    pub fn walk(&self) -> ChainWalk {
-        ChainWalk::continuing(self.head, self.moment)
-    }
-}
-
-/// The base of each node whose events were sealed.
-pub type Bases = BTreeMap<NodeId, Base>;
 
 /// A run of sealed events of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,23 +186,34 @@ impl JournalReader {
         self.segments().map(bases)
     }
 
-    /// Tells the whole story, as it stands at one moment: first what was sealed, and then every selected event
-    /// after that, in story order.
+    /// Tells the whole story, of one node or of all of them, as it stands at one moment: first what was sealed of all
+    /// nodes, and then every event after that, in story order.
     ///
     /// # Errors
-    /// As [`Self::visit`].
+    /// As [`Self::visit_all`].
     pub fn tell<S>(
         &self,
-        selection: &Selection,
+        node: Option<NodeId>,
+        verify: Verify,
         begin: impl FnOnce(Bases) -> S,
         mut visit: impl FnMut(&mut S, &RecordRef<'_>),
     ) -> Result<S, JournalError> {
         let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
-        let mut told = begin(snapshot.segments().map(bases).map_err(|error| self.failed(&error))?);
-        let walked = snapshot.story(selection, |record| {
+        let bases = bases(snapshot.segments().map_err(|error| self.failed(&error))?);
+        let mut chains = ChainWalks::continuing(bases.values().map(Base::walk));
+        let mut told = begin(bases);
+        let walked = snapshot.story(&Selection { node, ..Selection::default() }, |record| {
+            if verify == Verify::Chains
+                && let Err(broken) = chains.step(record)
+            {
+                return ControlFlow::Break(broken);
+            }
             visit(&mut told, record);
-            std::ops::ControlFlow::<()>::Continue(())
+            ControlFlow::Continue(())
         });
-        walked.map(|_| told).map_err(|error| self.unreadable(error))
+        match walked.map_err(|error| self.unreadable(error))? {
+            ControlFlow::Break(broken) => Err(self.damaged(broken)),
+            ControlFlow::Continue(()) => Ok(told),
+        }
     }
 }

@@ -15,9 +15,9 @@ use rusqlite::{
 use super::{
     Selection,
     row::{self, Version},
-    seal::{self, Base, Segment},
+    seal::{self, Segment},
 };
-use crate::{Broken, ChainWalks, Hlc, NodeId, NodeSeq, RecordRef};
+use crate::{Base, Broken, ChainWalks, Hlc, NodeId, NodeSeq, RecordRef};
 
 /// Why a journal cannot be read on.
 pub(super) enum Unreadable {

@@ -14,8 +14,8 @@ use chrono::{SubsecRound, Utc};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{AppendResult, Base, Identity, JournalError, Segment, Stamp, checkpoint, disk, row};
-use crate::{Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, NodeSeq, Record};
+use super::{AppendResult, Identity, JournalError, Segment, Stamp, checkpoint, disk, row};
+use crate::{Base, Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, NodeSeq, Record};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
 const QUEUE_LIMIT: usize = 1024;

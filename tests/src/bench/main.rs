@@ -3,6 +3,7 @@
 mod failover;
 mod figure;
 mod idle;
+mod store;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,9 @@ struct Arguments {
     /// How often.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+    /// Events in the stream that `store` rebuilds from.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    events: u64,
     /// One JSON object a line, a figure each.
     #[arg(long)]
     json: bool,
@@ -32,6 +36,8 @@ enum Name {
     Failover,
     /// Memory and processor time of a supervisor whose cluster is well, at a probe a second.
     Idle,
+    /// Durable appends, relays and rebuilds of the event store, each beside the same done by hand.
+    Store,
 }
 
 fn main() -> ExitCode {
@@ -40,6 +46,7 @@ fn main() -> ExitCode {
         let figures = match arguments.name {
             Name::Failover => failover::measure(arguments.runs).await?,
             Name::Idle => idle::measure(arguments.runs).await?,
+            Name::Store => store::measure(arguments.runs, arguments.events).await?,
         };
         figure::print(&figures, arguments.json);
         Ok(())

@@ -13,7 +13,9 @@ use std::{
 use chrono::{DateTime, Utc};
 use clap::Parser as _;
 use interrex_actors::report::NodeReport;
-use interrex_events::{Epoch, NodeId, PostgresStatus, RedisStatus, Role, TimelineId};
+use interrex_events::{
+    Epoch, NodeId, PostgresStatus, RedisStatus, Role, TimelineId, cluster_events::StreamVerification,
+};
 use interrex_projections::NodeStatus;
 
 use self::stream::{ALPHA, Author, BETA, OTHER_RUN, RUN, at, report};
@@ -25,6 +27,7 @@ use super::{
     outside::{Answer, Question, Silence},
     run,
 };
+use crate::config::Config;
 
 const CONFIG: &str = r#"
 [cluster]
@@ -130,6 +133,13 @@ impl Stage {
 impl Outside for Stage {
     fn now(&self) -> DateTime<Utc> {
         self.now
+    }
+
+    fn verify_cluster_events(&self, config: &Config) -> Result<StreamVerification, Failure> {
+        let port = config.postgres.port;
+        Err(Failure::Unusable(format!(
+            "PostgreSQL at 127.0.0.1:{port} does not answer for cluster_events: refused"
+        )))
     }
 
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer> {

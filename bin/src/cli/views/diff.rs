@@ -60,7 +60,7 @@ pub(in crate::cli) fn show(
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let source = Source::open(&arguments.reading)?;
+    let source = Source::open_for(&arguments.reading, &arguments.at)?;
     let now = outside.now();
     let find = |moment: &super::Moment| moment.find(&source, now);
     let (one, other) = match arguments.at.as_slice() {
@@ -73,11 +73,15 @@ pub(in crate::cli) fn show(
             )));
         }
     };
-    let (first, second) = if one.last <= other.last { (one, other) } else { (other, one) };
-    let before: Past<Tally> = source.fold_up_to(first.last)?;
-    let after: Past<Tally> = source.fold_up_to(second.last)?;
+    let earlier = match (one.pos, other.pos) {
+        (Some(one), Some(other)) => one <= other,
+        _ => one.last <= other.last,
+    };
+    let (first, second) = if earlier { (one, other) } else { (other, one) };
+    let before: Past<Tally> = source.fold_up_to(&first)?;
+    let after: Past<Tally> = source.fold_up_to(&second)?;
     let diff = Diff {
-        events: after.events - before.events,
+        events: after.events.saturating_sub(before.events),
         kinds: kinds_between(&before.folded.kinds, &after.folded.kinds),
         changes: changes::between(&before.folded.cluster, &after.folded.cluster),
         from: Side { at: first.at, rebuilt: Rebuilt::of(&before, &first, now) },
@@ -95,13 +99,13 @@ pub(in crate::cli) fn show(
 /// All there is, now.
 fn newest(now: DateTime<Utc>) -> Cut {
     let end = (Hlc(i64::MAX), NodeId(u32::MAX), NodeSeq(u64::MAX));
-    Cut { first: end, last: end, at: now }
+    Cut { first: end, last: end, at: now, pos: None }
 }
 
 fn kinds_between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let more = after.iter().map(|(kind, count)| {
         let known = before.get(kind).copied().unwrap_or_default();
-        (kind.clone(), count - known)
+        (kind.clone(), count.saturating_sub(known))
     });
     more.filter(|(_, count)| *count > 0).collect()
 }

@@ -45,7 +45,8 @@ pub(in crate::cli) fn show(
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let source = Source::open(&arguments.reading)?;
+    let moments = arguments.from.iter().chain(&arguments.until);
+    let source = Source::open_for(&arguments.reading, moments)?;
     let (first, last) = span(arguments, &source, outside)?;
     let pace = match (arguments.step, arguments.speed) {
         (true, _) if !outside.has_keyboard() => {

@@ -82,7 +82,8 @@ struct Protection {
 #[derive(Serialize)]
 struct Readiness {
     automatic: Option<bool>,
-    /// Whose settings these are: the node that would promote itself, where they are known here.
+    /// Whose settings these are: the node's that would promote itself, where they are known here, or whoever
+    /// changed them for all.
     decided_by: String,
     threshold_ms: Option<u64>,
     main_silent_ms: Option<u64>,
@@ -224,13 +225,19 @@ impl Readiness {
         };
         let node = sight.nodes().into_iter().find(is_candidate).unwrap_or(me);
         let config = sight.config.as_ref().filter(|_| node == me).map(|config| &config.failover);
-        let automatic = setting(sight, node, "auto_failover_enabled").and_then(Value::as_bool);
-        let threshold = setting(sight, node, "auto_failover_threshold_ms").and_then(Value::as_u64);
+        let changes = &sight.story.cluster.settings;
+        let in_force = changes.in_force_on(node);
+        let automatic = in_force.map(|settings| settings.auto_failover_enabled);
+        let threshold = in_force.map(|settings| settings.auto_failover_threshold_ms);
         let configured = config.map(|config| ms(config.auto_failover_threshold_seconds));
         let watcher = sight.reports().find(|report| report.main_silent_ms.is_some());
         Self {
             automatic: automatic.or(config.map(|config| config.auto_failover_enabled)),
-            decided_by: sight.name(node),
+            decided_by: match (changes.changed, &changes.changed_by) {
+                (Some(_), Some(person)) => format!("cluster_config, changed by {person}"),
+                (Some(_), None) => "cluster_config".to_owned(),
+                (None, _) => format!("settings of {}", sight.name(node)),
+            },
             threshold_ms: sight.report(node).map(|report| report.threshold_ms).or(threshold).or(configured),
             main_silent_ms: watcher.and_then(|report| report.main_silent_ms),
             seen_by: watcher.map(|report| report.name.clone()),

@@ -123,7 +123,7 @@ impl Screen {
                 format!("whether it is automatic is not known here; allowed silence {threshold}"),
             ),
         };
-        self.say("FAILOVER", tone, format!("{words} (settings of {})", failover.decided_by));
+        self.say("FAILOVER", tone, format!("{words} ({})", failover.decided_by));
         if let (Some(silent), Some(seen_by)) = (failover.main_silent_ms, &failover.seen_by) {
             self.say(
                 "",

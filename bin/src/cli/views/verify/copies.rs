@@ -1,9 +1,9 @@
-//! What live supervisors hold of the journals that were checked. A chain cannot show that its newest events were
+//! What live supervisors and `cluster_events` hold of the journals that were checked. A chain cannot show that its newest events were
 //! cut off; a copy elsewhere that goes further can.
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Head, NodeId, NodeSeq};
+use interrex_events::{Head, NodeId, NodeSeq, cluster_events::StreamVerification};
 use serde::Serialize;
 
 use super::super::super::{
@@ -16,17 +16,23 @@ use super::super::super::{
 };
 use crate::config::Config;
 
+/// What the merged stream is called as a holder of copies.
+const STREAM: &str = "cluster_events";
+
 /// Every copy that was told of.
 #[derive(Serialize)]
 pub(super) struct Copies {
     copies: Vec<Copy>,
     silent: Vec<Silent>,
+    /// What is wrong inside `cluster_events`.
+    stream_problem: Option<String>,
 }
 
 /// One node's copy of one journal.
 #[derive(Serialize)]
 struct Copy {
-    held_by: NodeId,
+    /// Nothing for `cluster_events`.
+    held_by: Option<NodeId>,
     holder: String,
     of: NodeId,
     owner: String,
@@ -42,7 +48,8 @@ struct Copy {
 /// A node that said nothing.
 #[derive(Serialize)]
 struct Silent {
-    node: NodeId,
+    /// Nothing for `cluster_events`.
+    node: Option<NodeId>,
     name: String,
     words: String,
 }
@@ -71,6 +78,7 @@ impl Copies {
         config: &Config,
         walked: &Walked,
         answers: &BTreeMap<NodeId, Answer>,
+        stream: Option<Result<StreamVerification, Failure>>,
     ) -> Result<Self, Failure> {
         let mut copies = Vec::new();
         let mut silent = Vec::new();
@@ -78,21 +86,35 @@ impl Copies {
             match answer {
                 Ok(report) => {
                     for head in report.journal_heads.iter().filter(|head| head.node_seq.0 > 0) {
-                        copies.push(Copy::of(*head, *node, source, config, walked)?);
+                        copies.push(Copy::of(*head, Some(*node), source, config, walked)?);
                     }
                 }
                 Err(silence) => {
                     let name = name(config, *node);
-                    silent.push(Silent { node: *node, name, words: silence.words.clone() });
+                    silent.push(Silent { node: Some(*node), name, words: silence.words.clone() });
                 }
             }
         }
-        Ok(Self { copies, silent })
+        let mut stream_problem = None;
+        match stream {
+            Some(Ok(found)) => {
+                for head in &found.heads {
+                    copies.push(Copy::of(*head, None, source, config, walked)?);
+                }
+                stream_problem = found.broken.map(|broken| broken.to_string()).or(found.positions);
+            }
+            Some(Err(failure)) => {
+                let name = STREAM.to_owned();
+                silent.push(Silent { node: None, name, words: failure.to_string() });
+            }
+            None => {}
+        }
+        Ok(Self { copies, silent, stream_problem })
     }
 
     /// Whether a copy shows that something is wrong here.
     pub(super) fn alarmed(&self) -> bool {
-        self.copies.iter().any(|copy| copy.alarm.is_some())
+        self.stream_problem.is_some() || self.copies.iter().any(|copy| copy.alarm.is_some())
     }
 
     pub(super) fn in_text(&self, style: Style) -> String {
@@ -110,8 +132,12 @@ impl Copies {
         let mut text = if self.copies.is_empty() { String::new() } else { table.render(style) };
         let mut notes = Table::plain();
         for silent in &self.silent {
-            let words = format!("{}, which does not answer: {}", silent.name, silent.words);
+            let words = format!("{}: {}", silent.name, silent.words);
             notes.row(["NOT COMPARED".into(), Cell::toned(Tone::Warning, words)]);
+        }
+        if let Some(problem) = &self.stream_problem {
+            let words = format!("{STREAM} is damaged: {problem}");
+            notes.row([Cell::toned(Tone::Bad, "ALARM"), Cell::toned(Tone::Bad, words)]);
         }
         for alarm in self.copies.iter().filter_map(|copy| copy.alarm.as_ref()) {
             notes.row([Cell::toned(Tone::Bad, "ALARM"), Cell::toned(Tone::Bad, alarm)]);
@@ -124,12 +150,13 @@ impl Copies {
 impl Copy {
     fn of(
         head: Head,
-        held_by: NodeId,
+        held_by: Option<NodeId>,
         source: &Source,
         config: &Config,
         walked: &Walked,
     ) -> Result<Self, Failure> {
-        let (holder, owner) = (name(config, held_by), name(config, head.node_id));
+        let holder = held_by.map_or_else(|| STREAM.to_owned(), |node| name(config, node));
+        let owner = name(config, head.node_id);
         let newest = walked.heads.iter().find(|here| here.node_id == head.node_id);
         let here = newest.map_or(NodeSeq(0), |here| here.node_seq);
         let is_mine = head.node_id == source.identity().node_id;

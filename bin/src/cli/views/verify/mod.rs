@@ -15,6 +15,7 @@ use super::super::{
     outside::Outside,
     progress::Progress,
     source::Source,
+    store::Store,
     table::Table,
 };
 
@@ -45,16 +46,20 @@ pub(in crate::cli) fn show(
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let source = Source::open_in_silence(reading)?;
+    let source = Source::open_in_silence(reading, [])?;
     // asked before the walk: what others hold by now, this journal must hold too
     let answers = source.ask(outside);
+    let stream = match (&source.config, &source.store) {
+        (Some(config), Store::Journal(_)) => Some(outside.verify_cluster_events(config)),
+        _ => None,
+    };
     let progress = Progress::of(format!("checking {}", source.path.display()), None);
     let walked = source.store.verify()?;
     let sealed = sealed::check(&source.store.segments()?, &source.segments_folder());
     drop(progress);
     let sound = walked.problem.is_none();
     let copies = match &source.config {
-        Some(config) => Some(Copies::compare(&source, config, &walked, &answers)?),
+        Some(config) => Some(Copies::compare(&source, config, &walked, &answers, stream)?),
         None => None,
     };
     let identity = source.identity();
@@ -85,6 +90,7 @@ pub(in crate::cli) fn show(
 fn in_text(verified: &Verified, style: Style) -> String {
     let title = match verified.kind {
         "export" => "Export of the events of",
+        "cluster_events" => "cluster_events as read by",
         _ => "Journal of",
     };
     let mut text = format!("{title} node {}, cluster {}\n", verified.node, verified.cluster_id);
