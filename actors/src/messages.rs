@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Record, RunId,
-    SettingsStamp, StepId, StepOutcome, TimelineId,
+    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, RunId,
+    SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::{
     env::Moment,
     line::Gone,
+    ports::JournalPage,
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -25,9 +26,15 @@ pub struct Append(pub Vec<Draft>);
 /// new, once all are on disk, or why they are refused.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Result<usize, Refused>, Gone>")]
-pub struct KeepCopies(pub Vec<Record>);
+pub struct KeepCopies(pub JournalPage);
 
-/// Copies that do not continue what is here.
+/// To the JournalActor: drop these events, whose file is whole and on disk, and record that. The answer comes once
+/// it is done, or why it is refused.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Result<(), Refused>, Gone>")]
+pub struct Seal(pub Segment);
+
+/// Copies that do not continue what is here, or a segment that may not be sealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);

@@ -10,20 +10,22 @@ use std::{
 };
 
 use interrex_events::{
-    ClusterId, Draft, Envelope, Epoch, JournalForked, Lsn, NodeFenced, NodeId, NodeSeq, NodeSpec,
-    RedisStatus, Role, Seen,
+    ClusterId, Draft, Envelope, Epoch, JournalForked, NodeId, NodeSeq, NodeSpec, RedisStatus, Role,
     journal::{Journal, JournalError, Verify},
 };
-use interrex_projections::{Cluster, InStoryOrder, Projection, Taken, rebuild_in_story_order};
+use interrex_projections::{
+    Cluster, InStoryOrder, Projection, Standpoint, Taken, rebuild, rebuild_in_story_order,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     env::{Env, Moment},
     failover::policy::FailoverPolicy,
+    journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
         Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured,
-        Persisted, ProbeEnded, RunStep, SettingsHeard, StepEnded, UndoEnded, UndoStep,
+        Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded, UndoStep,
     },
     report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
 };
@@ -99,6 +101,8 @@ pub struct NodeSettings {
     pub startup_wait: Duration,
     /// When a failover is made.
     pub failover: FailoverPolicy,
+    /// Which events are sealed; nothing where all are kept.
+    pub retention: Option<RetentionPolicy>,
 }
 
 impl NodeSettings {
@@ -121,6 +125,8 @@ pub struct Lines {
     pub append: Line<Append>,
     /// To the JournalActor.
     pub keep_copies: Line<KeepCopies>,
+    /// To the JournalActor.
+    pub seal: Line<Seal>,
     /// To the HeartbeatActor.
     pub heartbeat_persisted: Line<Persisted>,
     /// To the HeartbeatActor.
@@ -167,6 +173,7 @@ impl Default for Lines {
         Self {
             append: Line::new(to(JOURNAL)),
             keep_copies: Line::new(to(JOURNAL)),
+            seal: Line::new(to(JOURNAL)),
             heartbeat_persisted: Line::new(to(HEARTBEAT)),
             measured: Line::new(to(HEARTBEAT)),
             probe_ended: Line::new(to(HEARTBEAT)),
@@ -194,6 +201,8 @@ impl Default for Lines {
 pub struct View {
     /// The fold of this node's own events: what it acts on.
     pub cluster: Cluster,
+    /// What this node has seen and still has to do, by the same events.
+    pub standpoint: Standpoint,
     /// The fold of every node's events that are held here, in story order: what it shows.
     pub story: InStoryOrder<Cluster>,
     /// The newest own event in it.
@@ -208,12 +217,8 @@ pub struct View {
     pub lag: Option<Lag>,
     /// Since when main has given no good sign.
     pub main_silent_since: Option<Moment>,
-    /// Where the newest epoch's timeline left the old one, if it was opened here or announced.
-    pub switchpoint: Option<Lsn>,
     /// What main last saw of `cluster_events`.
     pub stream: Option<StreamFacts>,
-    /// What proved that this node is fenced, if it is.
-    pub fence_proof: Option<NodeFenced>,
 }
 
 /// What the actors of one node share.
@@ -245,20 +250,19 @@ impl Shared {
     ) -> Result<(Self, mpsc::Receiver<Fatal>), JournalError> {
         let (fatal, fatals) = mpsc::channel(1);
         let (changed, _) = watch::channel(0);
-        let mut view = View {
-            cluster: Cluster::default(),
-            story: InStoryOrder::default(),
-            folded: NodeSeq(0),
+        let (own, story) = read(&journal, settings.me)?;
+        let view = View {
+            cluster: own.cluster,
+            standpoint: own.standpoint,
+            story,
+            folded: own.folded,
             postgres: PostgresFacts::silent(interrex_events::PostgresStatus::Unreachable, "not measured yet"),
             redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
             dependents: BTreeMap::new(),
             lag: None,
             main_silent_since: None,
-            switchpoint: None,
             stream: None,
-            fence_proof: None,
         };
-        tell(&mut view, &journal, settings.me)?;
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
             started: env.moment(),
@@ -322,6 +326,19 @@ impl Shared {
             }
             tokio::time::sleep(TELL_AGAIN).await;
         }
+    }
+
+    /// Takes the view anew from the journal, where the begin of one was learned. Only the JournalActor calls it.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn fold_anew(&self) -> Result<(), JournalError> {
+        let (own, story) = read(&self.journal, self.settings.me)?;
+        self.measured(|view| {
+            (view.cluster, view.standpoint, view.folded) = (own.cluster, own.standpoint, own.folded);
+            view.story = story;
+        });
+        Ok(())
     }
 
     /// Waits until the view satisfies a condition.
@@ -401,7 +418,7 @@ impl Shared {
             status: row.map(|row| row.status).unwrap_or_default(),
             epoch: nodes.epoch,
             main: nodes.main,
-            switchpoint: view.switchpoint,
+            switchpoint: view.standpoint.switchpoint,
             healthy: problems.is_empty(),
             problems,
             postgres: view.postgres.clone(),
@@ -434,38 +451,23 @@ impl Shared {
     }
 }
 
-/// Everything the journal holds, into an empty view.
-fn tell(view: &mut View, journal: &Journal, me: NodeId) -> Result<(), JournalError> {
-    journal.reader()?.see_all(Some(me), Verify::Nothing, Cluster::folds, |seen| match seen {
-        Seen::Read(record) => fold(view, &record.open()),
-        Seen::PassedOver(place) => {
-            view.cluster.pass_over(place);
-            view.folded = place.2;
-        }
-    })?;
-    view.story = story_of(journal)?;
-    Ok(())
+/// Everything the journal holds: this node's own events by themselves, and the story of all nodes.
+fn read(journal: &Journal, me: NodeId) -> Result<(Belief, InStoryOrder<Cluster>), JournalError> {
+    Ok((rebuild(&journal.reader()?, Some(me), Verify::Nothing)?, story_of(journal)?))
 }
 
 fn story_of(journal: &Journal) -> Result<InStoryOrder<Cluster>, JournalError> {
-    let events = journal.heads().iter().map(|head| head.node_seq.0).sum();
-    rebuild_in_story_order(&journal.reader()?, events)
+    rebuild_in_story_order(&journal.reader()?, &journal.heads())
 }
 
 /// Takes the next own event in, once.
 fn fold(view: &mut View, envelope: &Envelope) {
-    use interrex_events::Event;
     if envelope.node_seq <= view.folded {
         return;
     }
     view.folded = envelope.node_seq;
     view.cluster.apply(envelope);
-    match &envelope.event {
-        Event::EpochOpened(opened) => view.switchpoint = opened.switchpoint,
-        Event::MainAnnounced(announced) => view.switchpoint = announced.switchpoint,
-        Event::NodeFenced(proof) => view.fence_proof = Some(proof.clone()),
-        _ => {}
-    }
+    view.standpoint.apply(envelope);
 }
 
 /// What keeps a node from doing what its role demands.

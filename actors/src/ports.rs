@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
+    Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
     TimelineId, cluster_events::Position,
 };
 use interrex_projections::postgres::Rebuilt;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -187,6 +188,8 @@ pub trait StreamPort {
     async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>>;
     /// Appends events of one node, each once, as the main of an epoch.
     async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed>;
+    /// Whether it holds an event, with all before it, and a standby has that on its disk. Why not, if not.
+    async fn holds_safely(&self, event: Head) -> Answer<()>;
 }
 
 /// The local Redis.
@@ -253,6 +256,15 @@ pub enum NotFenced {
     NotProved(String),
 }
 
+/// Events of one node, in its order, as a peer's journal holds them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct JournalPage {
+    /// Where the peer's journal begins, if the events that were asked for are sealed there.
+    pub base: Option<Base>,
+    /// The events.
+    pub records: Vec<Record>,
+}
+
 /// The other nodes.
 #[async_trait(?Send)]
 pub trait PeersPort {
@@ -263,7 +275,7 @@ pub trait PeersPort {
     /// Asks a peer's Redis for its role; nothing where none is configured.
     async fn redis(&self, peer: NodeId) -> Option<Result<String, String>>;
     /// Events of a node that a peer's journal holds, after a place, in that node's order; not more than a page.
-    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<Vec<Record>, String>;
+    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String>;
     /// Tells a peer's supervisor who is main.
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.

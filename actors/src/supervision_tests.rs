@@ -43,6 +43,7 @@ fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
             maximum_lag_bytes: None,
             quorum: "none",
         },
+        retention: None,
     };
     let (shared, fatals) = Shared::new(env, settings, Arc::new(journal)).unwrap();
     let shared = Arc::new(shared);

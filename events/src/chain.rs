@@ -3,7 +3,7 @@
 //! It shows any change, gap or swap inside a journal. It cannot show that the newest events were cut off:
 //! for that, heads travel in heartbeats, and peers will keep them.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, io};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +28,21 @@ impl ChainHash {
     #[must_use]
     pub fn short(&self) -> String {
         hex::encode(&self.0[..4])
+    }
+
+    /// Of all that can be read from a source.
+    ///
+    /// # Errors
+    /// The source's.
+    pub fn of_all(mut source: impl io::Read) -> io::Result<Self> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match source.read(&mut buffer)? {
+                0 => return Ok(Self(hasher.finalize().into())),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
     }
 
     /// From stored bytes; nothing if there are not exactly 32.
@@ -149,6 +164,12 @@ impl ChainWalk {
         Self { head, moment: None }
     }
 
+    /// From an event that is known with its moment.
+    #[must_use]
+    pub fn continuing(head: Head, moment: Hlc) -> Self {
+        Self { head, moment: Some(moment) }
+    }
+
     /// Up to an event that was chained here.
     #[must_use]
     pub fn up_to(record: &Record) -> Self {
@@ -208,6 +229,12 @@ pub struct ChainWalks {
 }
 
 impl ChainWalks {
+    /// Goes on with these; of every other node from its first event.
+    pub fn continuing(walks: impl IntoIterator<Item = ChainWalk>) -> Self {
+        let walks = walks.into_iter().map(|walk| (walk.head.node_id, walk)).collect();
+        Self { walks, ..Self::default() }
+    }
+
     /// Checks the next event of its node.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! **Invariant:** this crate knows no actor, no clock of its own and no network but the event store's two
 //! databases, each behind a cargo feature (`journal`, `postgres`). `export` is files to carry away.
 
+mod base;
 mod chain;
 #[cfg(feature = "postgres")]
 pub mod cluster_events;
@@ -22,6 +23,7 @@ mod ids;
 pub mod journal;
 mod record_ref;
 
+pub use base::{Base, Bases};
 pub use chain::{Broken, ChainHash, ChainWalk, ChainWalks, Head};
 pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};
 pub use event::*;

@@ -1,49 +1,15 @@
 //! `cluster_nodes`: who is main, in which epoch, and how every node is.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, PostgresStatus, RedisStatus, Role, TimelineId,
+    Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus, RedisStatus,
+    Role, TimelineId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Projection;
-
-/// How a node is, as far as the stream says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeStatus {
-    /// Nothing was heard of it yet.
-    #[default]
-    Unknown,
-    /// It answers.
-    Online,
-    /// It missed a probe; its silence is being measured.
-    Suspected,
-    /// It does not answer.
-    Offline,
-    /// Its supervisor ended in good order.
-    Stopped,
-    /// Its reign was superseded; its servers are being stopped.
-    Fencing,
-    /// It acknowledges no writes until it has rejoined.
-    Fenced,
-}
-
-impl fmt::Display for NodeStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Unknown => "unknown",
-            Self::Online => "online",
-            Self::Suspected => "suspected",
-            Self::Offline => "offline",
-            Self::Stopped => "stopped",
-            Self::Fencing => "fencing",
-            Self::Fenced => "fenced",
-        })
-    }
-}
+use crate::{Cluster, Projection};
 
 /// A row of `cluster_nodes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -165,6 +131,10 @@ impl ClusterNodes {
 }
 
 impl Projection for ClusterNodes {
+    fn begin_after(&mut self, bases: &Bases) {
+        *self = Cluster::sealed(bases).nodes;
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         let (me, at) = (envelope.node_id, envelope.recorded_at);
         match &envelope.event {

@@ -6,6 +6,7 @@
 //! **Invariant:** this crate knows no actor and no I/O but the tables it keeps in PostgreSQL (feature `postgres`) and the
 //! journal it is rebuilt from (feature `journal`).
 
+mod carried;
 mod cluster_nodes;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -20,10 +21,12 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, Event, Place, RecordRef, Seen};
+use interrex_events::{Bases, Envelope, Event, Place, RecordRef, Seen};
 use serde::Serialize;
 
-pub use cluster_nodes::{ClusterNodes, Node, NodeStatus};
+pub use carried::{carried, is_settled};
+pub use cluster_nodes::{ClusterNodes, Node};
+pub use interrex_events::NodeStatus;
 #[cfg(feature = "journal")]
 pub use rebuild::{rebuild, rebuild_in_story_order};
 pub use runs::{Run, RunEnd, Runs, Step, StepState, Undo};
@@ -37,6 +40,10 @@ pub use words::{human_bytes, human_ms};
 pub trait Projection {
     /// Takes in the next event.
     fn apply(&mut self, envelope: &Envelope);
+
+    /// Begins with what the sealed events of each node said in the end, where the begin of a story was sealed. What
+    /// tells of single events alone has nothing to begin with.
+    fn begin_after(&mut self, _bases: &Bases) {}
 
     /// Whether an event of this kind can change it.
     fn folds(_kind: &str) -> bool
@@ -98,6 +105,10 @@ impl Cluster {
 }
 
 impl Projection for Cluster {
+    fn begin_after(&mut self, bases: &Bases) {
+        *self = Self::sealed(bases);
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         self.events += 1;
         if let Event::Unknown(unknown) = &envelope.event

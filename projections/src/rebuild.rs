@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use interrex_events::{
-    NodeId, Seen,
+    Bases, Head, NodeId, Seen,
     journal::{JournalError, JournalReader, Verify},
 };
 
@@ -22,35 +22,48 @@ pub fn rebuild<P: Projection + Default>(
     node: Option<NodeId>,
     verify: Verify,
 ) -> Result<P, JournalError> {
-    let mut projection = P::default();
-    reader.see_all(node, verify, P::folds, |seen| projection.see(seen))?;
-    Ok(projection)
+    let begin = |mut bases: Bases| {
+        bases.retain(|of, _| node.is_none_or(|only| only == *of));
+        let mut projection = P::default();
+        projection.begin_after(&bases);
+        projection
+    };
+    reader.tell(node, verify, begin, P::folds, P::see)
 }
 
-/// The same of all events, ready for those that come late. `events` is how many the journal holds: all but the
-/// newest of them are settled as they are read.
+/// The same of all events, ready for those that come late. `heads` are the journal's, and say how many events it
+/// holds: all but the newest of them are settled as they are read.
 ///
 /// # Errors
 /// As [`rebuild`].
 pub fn rebuild_in_story_order<P: Projection + Clone + Default>(
     reader: &JournalReader,
-    events: u64,
+    heads: &[Head],
 ) -> Result<InStoryOrder<P>, JournalError> {
-    let mut story = InStoryOrder::default();
-    let to_settle = Cell::new(events.saturating_sub(story.limit() as u64));
+    let to_settle = Cell::new(0);
+    let begin = |bases: Bases| {
+        let story = InStoryOrder::default().after(&bases);
+        let sealed: u64 = bases.values().map(|base| base.head.node_seq.0).sum();
+        let events: u64 = heads.iter().map(|head| head.node_seq.0).sum();
+        to_settle.set(events.saturating_sub(sealed).saturating_sub(story.limit() as u64));
+        story
+    };
     let reads = |kind: &str| to_settle.get() == 0 || P::folds(kind);
-    reader.see_all(None, Verify::Nothing, reads, |seen| match (to_settle.get(), seen) {
-        (0, Seen::Read(record)) => {
-            story.take([record.open()], |_, _| {});
-        }
-        (left, seen) => {
-            story.settle_stored(seen);
-            to_settle.set(left.saturating_sub(1));
-            if left == 1 {
-                story.settled_all();
+    let mut story =
+        reader.tell(None, Verify::Nothing, begin, reads, |story: &mut InStoryOrder<P>, seen| {
+            match (to_settle.get(), seen) {
+                (0, Seen::Read(record)) => {
+                    story.take([record.open()], |_, _| {});
+                }
+                (left, seen) => {
+                    story.settle_stored(seen);
+                    to_settle.set(left.saturating_sub(1));
+                    if left == 1 {
+                        story.settled_all();
+                    }
+                }
             }
-        }
-    })?;
+        })?;
     if to_settle.get() > 0 {
         story.settled_all();
     }
@@ -118,7 +131,7 @@ mod tests {
             for verify in [Verify::Chains, Verify::Nothing] {
                 assert_eq!(rebuild::<Cluster>(&reader, None, verify).unwrap(), folded);
             }
-            let mut story = rebuild_in_story_order::<Cluster>(&reader, records.len() as u64).unwrap();
+            let mut story = rebuild_in_story_order::<Cluster>(&reader, &journal.heads()).unwrap();
             assert_eq!(*story.folded(), folded);
             // all of it is known there, and what is new goes on from it
             story.take(envelopes.iter().rev().take(99).cloned(), |_, _| panic!("an event was new"));

@@ -74,7 +74,12 @@ impl Settings {
     }
 
     /// The newest change wins, in whatever order changes are heard of.
-    fn take(&mut self, settings: ClusterSettings, stamp: SettingsStamp, changed_by: Option<String>) {
+    pub(crate) fn take(
+        &mut self,
+        settings: ClusterSettings,
+        stamp: SettingsStamp,
+        changed_by: Option<String>,
+    ) {
         if stamp > self.stamp {
             (self.changed, self.stamp, self.changed_by) = (Some(settings), stamp, changed_by);
         } else if stamp == self.stamp {

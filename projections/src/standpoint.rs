@@ -1,7 +1,7 @@
 //! What one node has seen itself and still has to do, from its own events alone: what others recorded is
 //! evidence for people, and never a reason to act (ADR 7).
 
-use interrex_events::{Envelope, Event, Lineage, MainLost, NodeId, WithheldRule};
+use interrex_events::{Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, WithheldRule};
 
 use crate::{FOLDED_BY_NOBODY, Projection};
 
@@ -15,6 +15,10 @@ pub struct Standpoint {
     pub seen_main: Option<NodeId>,
     /// The announced main that this node's standbys do not receive log from yet.
     pub to_follow: Option<NodeId>,
+    /// Where the newest epoch's timeline left the old one, if it was opened here or announced.
+    pub switchpoint: Option<Lsn>,
+    /// What proved last that this node was fenced.
+    pub fence_proof: Option<NodeFenced>,
 }
 
 /// A verdict that stands.
@@ -29,13 +33,22 @@ pub struct Standing {
 }
 
 impl Projection for Standpoint {
+    fn begin_after(&mut self, bases: &Bases) {
+        if let Some(base) = bases.values().next() {
+            *self = Self::sealed(&base.carried);
+        }
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         match &envelope.event {
             Event::SupervisorStarted(_) => self.seen_main = None,
             Event::MainSeen(seen) => self.seen_main = Some(seen.main),
-            Event::MainAnnounced(announced) => self.to_follow = Some(announced.main),
+            Event::MainAnnounced(announced) => {
+                (self.to_follow, self.switchpoint) = (Some(announced.main), announced.switchpoint);
+            }
             Event::FollowFinished(follow) if follow.streaming => self.to_follow = None,
-            Event::EpochOpened(_) => self.to_follow = None,
+            Event::EpochOpened(opened) => (self.to_follow, self.switchpoint) = (None, opened.switchpoint),
+            Event::NodeFenced(proof) => self.fence_proof = Some(proof.clone()),
             _ => {}
         }
         match &envelope.event {

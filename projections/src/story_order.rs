@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use interrex_events::{Envelope, NodeId, NodeSeq, Place};
+use interrex_events::{Bases, Envelope, NodeId, NodeSeq, Place};
 
 use crate::Projection;
 
@@ -67,10 +67,12 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         }
     }
 
-    /// The same for journals that begin after these places, because what came before was sealed.
+    /// The same for journals whose begin was sealed.
     #[must_use]
-    pub fn after(mut self, sealed: impl IntoIterator<Item = (NodeId, NodeSeq)>) -> Self {
-        self.settled_heads.extend(sealed);
+    pub fn after(mut self, bases: &Bases) -> Self {
+        self.settled_heads.extend(bases.iter().map(|(node, base)| (*node, base.head.node_seq)));
+        self.settled.begin_after(bases);
+        self.folded.begin_after(bases);
         self
     }
 
@@ -175,4 +177,4 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
 
 #[cfg(test)]
 #[path = "story_order_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -47,7 +47,12 @@ fn started(role: Role, main: u32, name: &str) -> SupervisorStarted {
     }
 }
 
-fn run_events(run: u128, step: usize, main: u32, epoch: u64) -> Vec<(Event, Option<RunId>)> {
+fn run_events(
+    run: u128,
+    step: usize,
+    (main, epoch): (u32, u64),
+    end: Option<FailedEnd>,
+) -> Vec<(Event, Option<RunId>)> {
     let id = Some(RunId(Uuid::from_u128(run)));
     let step = StepId::ALL[step];
     let started = FailoverStarted {
@@ -69,11 +74,15 @@ fn run_events(run: u128, step: usize, main: u32, epoch: u64) -> Vec<(Event, Opti
         observed: serde_json::Map::new(),
         took_ms: 1,
     };
-    vec![
+    let failed =
+        end.map(|end| FailoverFailed { end, step, error: String::new(), next: String::new() }.into());
+    let mut events = vec![
         (started.into(), id),
         (StepStarted { step, attempt: 1, limit_ms: 1 }.into(), id),
         (finished.into(), id),
-    ]
+    ];
+    events.extend(failed.map(|failed| (failed, id)));
+    events
 }
 
 /// Anything that a node may record, alone or as a few that belong together.
@@ -93,6 +102,7 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
         auto_failover_threshold_ms: threshold,
     });
     let before = ClusterSettings { auto_failover_enabled: true, auto_failover_threshold_ms: 1 };
+    let end = prop::sample::select(vec![FailedEnd::RolledBack, FailedEnd::Failed, FailedEnd::NeedsOperator]);
     prop_oneof![
         (role, NODES, "[a-z]{1,3}")
             .prop_map(move |(role, main, name)| one(started(role, main, &name).into())),
@@ -129,13 +139,20 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
             let stamp = SettingsStamp { epoch, hlc: Hlc(hlc.into()) };
             one(SettingsAdopted { settings, stamp, learned_from }.into())
         }),
-        (0u128..3, 1usize..13, NODES, 2u64..5)
-            .prop_map(|(run, step, main, epoch)| run_events(run, step, main, epoch)),
+        epoch().prop_map(move |epoch| {
+            let [postgres, redis, dependents, next] = ["stopped", "", "", ""].map(str::to_owned);
+            one(NodeFenced { epoch, postgres, redis, dependents, next }.into())
+        }),
+        (node(), any::<bool>()).prop_map(move |(main, streaming)| {
+            one(FollowFinished { main, streaming, detail: String::new() }.into())
+        }),
+        (0u128..3, 1usize..13, NODES, 2u64..5, prop::option::of(end))
+            .prop_map(|(run, step, main, epoch, end)| run_events(run, step, (main, epoch), end)),
     ]
 }
 
 /// The journals of three nodes whose clocks grow each by itself.
-fn journals() -> impl Strategy<Value = Vec<Envelope>> {
+pub(crate) fn journals() -> impl Strategy<Value = Vec<Envelope>> {
     let journal = |node: u32| {
         prop::collection::vec((anything(), 1i64..40, 1u64..5), 0..16).prop_map(move |steps| {
             let mut envelopes = Vec::new();

@@ -1,7 +1,9 @@
 //! The audit timeline: every event as one sentence, in story order.
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome};
+use interrex_events::{
+    Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome,
+};
 use serde::Serialize;
 
 use crate::{ClusterNodes, Projection, human_bytes, human_ms};
@@ -78,6 +80,10 @@ pub struct Timeline {
 }
 
 impl Projection for Timeline {
+    fn begin_after(&mut self, bases: &Bases) {
+        self.nodes.begin_after(bases);
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         self.nodes.apply(envelope);
         self.entries.push(Entry::of(envelope, &self.nodes));

@@ -1,6 +1,6 @@
 //! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
 
-use interrex_events::{Envelope, NodeSeq, Place, journal::Verify};
+use interrex_events::{Bases, Envelope, NodeSeq, Place, journal::Verify};
 use interrex_projections::{Cluster, Projection, Standpoint, rebuild};
 
 use crate::node::{Fatal, Shared};
@@ -55,6 +55,12 @@ impl Projection for Belief {
         self.cluster.apply(envelope);
         self.standpoint.apply(envelope);
         self.folded = envelope.node_seq;
+    }
+
+    fn begin_after(&mut self, bases: &Bases) {
+        self.cluster.begin_after(bases);
+        self.standpoint.begin_after(bases);
+        self.folded = bases.values().map(|base| base.head.node_seq).max().unwrap_or_default();
     }
 
     fn folds(kind: &str) -> bool {

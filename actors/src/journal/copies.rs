@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use interrex_events::{Head, JournalForked, JournalRestored, NodeId, NodeSeq, journal::JournalError};
+use interrex_events::{
+    Base, Head, JournalForked, JournalRestored, NodeId, NodeSeq, Record, journal::JournalError,
+};
 
 use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, report::NodeReport};
 
@@ -68,9 +70,22 @@ async fn fetch(
             return Ok(());
         }
         let page = peers.journal(peer, node, here).await.map_err(NotFetched::CutOff)?;
-        if page.is_empty() || page.iter().any(|record| record.node_id != node) {
-            let problem = format!("node {peer} sent no events of node {node} after {here}");
+        let of_another = |record: &Record| record.node_id != node;
+        if page.base.as_ref().is_some_and(|base| base.head.node_id != node)
+            || page.records.iter().any(of_another)
+        {
+            let problem = format!("node {peer} sent events of other nodes than node {node}");
             return Err(NotFetched::CutOff(problem));
+        }
+        match &page.base {
+            Some(base) if here > NodeSeq(0) => {
+                return Err(NotFetched::CutOff(behind_the_seal(peer, here, base)));
+            }
+            None if page.records.is_empty() => {
+                let problem = format!("node {peer} sent no events of node {node} after {here}");
+                return Err(NotFetched::CutOff(problem));
+            }
+            _ => {}
         }
         match shared.lines.keep_copies.ask(KeepCopies(page)).await {
             Ok(Ok(Ok(new))) => *stored += new,
@@ -84,6 +99,17 @@ async fn fetch(
             return Ok(());
         }
     }
+}
+
+/// A copy has no holes: what lies between its end and the begin of the peer's is in that one's files alone.
+fn behind_the_seal(peer: NodeId, here: NodeSeq, base: &Base) -> String {
+    let Head { node_id, node_seq, .. } = base.head;
+    format!(
+        "events {} to {node_seq} of node {node_id} are sealed at node {peer}, and this journal holds them only up to {here}: \
+         stop this supervisor, keep its journal as evidence and move it away; the next start takes this node's events \
+         back and begins its copies anew",
+        here.next()
+    )
 }
 
 fn held(shared: &Shared, node: NodeId) -> Head {

@@ -2,6 +2,7 @@
 
 mod belief;
 pub mod copies;
+pub mod retention;
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use self::belief::{Belief, Taken};
 use crate::{
     line::Gone,
-    messages::{Append, KeepCopies, Persisted, Refused},
+    messages::{Append, KeepCopies, Persisted, Refused, Seal},
     node::{Fatal, Shared},
 };
 
@@ -31,8 +32,10 @@ struct InFlight {
 enum Asker {
     /// For the place of the last fact.
     Facts(oneshot::Sender<NodeSeq>),
-    /// For the number of new copies, or their refusal.
-    Copies(oneshot::Sender<Result<usize, Refused>>),
+    /// For the number of new copies, or their refusal; and whether they may begin a journal here.
+    Copies(oneshot::Sender<Result<usize, Refused>>, bool),
+    /// For a segment to be gone, or its refusal.
+    Seal(oneshot::Sender<Result<(), Refused>>),
 }
 
 /// What became of an append, in the order in which appends were queued.
@@ -72,6 +75,7 @@ impl JournalActor {
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         shared.lines.append.bind(address.clone().recipient());
         shared.lines.keep_copies.bind(address.clone().recipient());
+        shared.lines.seal.bind(address.clone().recipient());
     }
 
     fn queue(&self, stored: Result<oneshot::Receiver<AppendResult>, JournalError>, asker: Asker) {
@@ -165,8 +169,23 @@ impl Handler<KeepCopies> for JournalActor {
 
     fn handle(&mut self, copies: KeepCopies, _: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
-        let stored = self.shared.journal.store_copies(copies.0, self.shared.epoch());
-        self.queue(stored, Asker::Copies(asker));
+        let (journal, epoch) = (&self.shared.journal, self.shared.epoch());
+        let begins = copies.0.base.is_some();
+        let stored = match copies.0.base {
+            Some(base) => journal.store_copies_after(base, copies.0.records, epoch),
+            None => journal.store_copies(copies.0.records, epoch),
+        };
+        self.queue(stored, Asker::Copies(asker, begins));
+        Box::pin(async move { answer.await.map_err(|_| Gone) })
+    }
+}
+
+impl Handler<Seal> for JournalActor {
+    type Result = ResponseFuture<Result<Result<(), Refused>, Gone>>;
+
+    fn handle(&mut self, Seal(segment): Seal, _: &mut Self::Context) -> Self::Result {
+        let (asker, answer) = oneshot::channel();
+        self.queue(self.shared.journal.seal(segment, self.shared.epoch()), Asker::Seal(asker));
         Box::pin(async move { answer.await.map_err(|_| Gone) })
     }
 }
@@ -177,27 +196,41 @@ fn overloaded() -> Fatal {
 
 impl StreamHandler<Stored> for JournalActor {
     fn handle(&mut self, stored: Stored, _: &mut Self::Context) {
-        let records = match (stored.result, &stored.asker) {
-            (Ok(records), _) => records,
-            (Err(JournalError::CopiesRefused(broken)), Asker::Copies(_)) => {
-                if let Asker::Copies(asker) = stored.asker {
-                    let _ = asker.send(Err(Refused(broken.to_string())));
-                }
-                return;
-            }
+        let records = match stored.result {
+            Ok(records) => records,
+            // whoever asked may have given up waiting
+            Err(JournalError::CopiesRefused(broken)) => return stored.asker.refuse(&broken.to_string()),
+            Err(JournalError::SealRefused(reason)) => return stored.asker.refuse(&reason),
             // never tried again: what is on disk is not known any more
-            (Err(error), _) => return self.shared.give_up(Fatal::Journal(error)),
+            Err(error) => return self.shared.give_up(Fatal::Journal(error)),
         };
         let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();
         let (count, last) = (envelopes.len(), envelopes.last().map(|envelope| envelope.node_seq));
-        if count > 0 {
+        if matches!(stored.asker, Asker::Copies(_, true)) {
+            // no fold of these events alone knows what was sealed before them
+            if let Err(error) = self.shared.fold_anew() {
+                return self.shared.give_up(Fatal::Journal(error));
+            }
+        } else if count > 0 {
             self.hand_on(envelopes);
         }
-        // whoever asked may have given up waiting
         match (stored.asker, last) {
             (Asker::Facts(asker), Some(last)) => drop(asker.send(last)),
-            (Asker::Copies(asker), _) => drop(asker.send(Ok(count))),
+            (Asker::Copies(asker, _), _) => drop(asker.send(Ok(count))),
+            (Asker::Seal(asker), _) => drop(asker.send(Ok(()))),
             (Asker::Facts(_), None) => {}
+        }
+    }
+}
+
+impl Asker {
+    fn refuse(self, reason: &str) {
+        let refused = Refused(reason.to_owned());
+        match self {
+            Self::Copies(asker, _) => drop(asker.send(Err(refused))),
+            Self::Seal(asker) => drop(asker.send(Err(refused))),
+            // facts of this node are never refused
+            Self::Facts(_) => {}
         }
     }
 }

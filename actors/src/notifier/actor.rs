@@ -135,7 +135,7 @@ async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Step
         main: run.new_main,
         epoch: run.epoch,
         timeline: nodes.timeline,
-        switchpoint: shared.look(|view| view.switchpoint),
+        switchpoint: shared.look(|view| view.standpoint.switchpoint),
         hlc: shared.journal.tick_clock(),
     };
     let mut told = Vec::new();

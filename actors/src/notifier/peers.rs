@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, NodeId, NodeSeq, NodeSpec, Record};
+use interrex_events::{Epoch, NodeId, NodeSeq, NodeSpec};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::{
     messages::MainPostgres,
-    ports::{NotFenced, PeersPort},
+    ports::{JournalPage, NotFenced, PeersPort},
     replication::{connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
@@ -255,9 +255,9 @@ impl PeersPort for RemotePeers {
         )
     }
 
-    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<Vec<Record>, String> {
+    async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String> {
         let body = JournalBody { cluster_id: self.cluster_id, node, after };
-        let answer = self.post::<Vec<Record>>(peer, "/api/cluster/journal", &body, JOURNAL_LIMIT).await;
+        let answer = self.post::<JournalPage>(peer, "/api/cluster/journal", &body, JOURNAL_LIMIT).await;
         answer.map_err(|refusal| refusal.message)
     }
 

@@ -11,6 +11,7 @@ use interrex_events::{
 use super::{relay::relay, steps};
 use crate::{
     barrier,
+    journal::retention,
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
     ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode, StreamPort},
@@ -229,6 +230,21 @@ impl ReplicationActor {
     }
 }
 
+/// Seals old events, again and again; what stands in the way is told when it changes.
+async fn keep_sealing(shared: Arc<Shared>, servers: Rc<Servers>) {
+    let Some(policy) = shared.settings.retention.clone() else { return };
+    let mut told = Vec::new();
+    tokio::time::sleep(policy.pause(true)).await;
+    loop {
+        let (_, problems) = retention::pass(&shared, &*servers.stream, &policy).await;
+        for problem in problems.iter().filter(|problem| !told.contains(*problem)) {
+            tracing::warn!(problem, "retention");
+        }
+        told = problems;
+        tokio::time::sleep(policy.pause(false)).await;
+    }
+}
+
 fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
@@ -256,6 +272,8 @@ impl Actor for ReplicationActor {
     fn started(&mut self, context: &mut Self::Context) {
         self.tick(context);
         self.keep_relaying(context);
+        let sealing = keep_sealing(self.shared.clone(), self.servers.clone());
+        context.spawn(sealing.into_actor(self));
     }
 }
 
@@ -331,7 +349,8 @@ impl Handler<Follow> for ReplicationActor {
     fn handle(&mut self, order: Follow, context: &mut Self::Context) {
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let work = async move {
-            let (nodes, switchpoint) = shared.look(|view| (view.cluster.nodes.clone(), view.switchpoint));
+            let (nodes, switchpoint) =
+                shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
             let result = steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await;
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }

@@ -5,6 +5,7 @@ pub mod postgres;
 mod postgres_connection;
 pub mod redis;
 mod relay;
+mod safe;
 mod steps;
 pub mod stream;
 

@@ -1,7 +1,8 @@
 //! The relay: a main brings every journal it holds into `cluster_events`, and takes up what was asked for there.
 
 use interrex_events::{
-    Cause, Draft, Head, JournalForked, NodeId, ProjectionRebuilt, SettingsChanged, journal::JournalError,
+    Cause, Draft, Head, JournalForked, NodeId, NodeSeq, ProjectionRebuilt, SettingsChanged,
+    journal::JournalError,
 };
 
 use super::Servers;
@@ -83,7 +84,12 @@ async fn relay_journal(
         // an event can be read from the file before the journal tells its head: what is relayed must be told, or the
         // next look would take the stream for ahead of this journal
         page.retain(|record| record.node_seq <= here.node_seq);
-        let Some(last) = page.last().map(|record| record.node_seq) else { break };
+        let (Some(first), Some(last)) = (page.first(), page.last().map(|record| record.node_seq)) else {
+            break;
+        };
+        if first.node_seq != relayed.next() {
+            return Err(NotRelayed::Failed(sealed_and_missing(node, relayed, first.node_seq)));
+        }
         let done = servers.stream.relay(epoch, &page).await?;
         facts.position = Some(done.position);
         for paused in done.paused {
@@ -93,6 +99,14 @@ async fn relay_journal(
         relayed = last;
     }
     Ok(())
+}
+
+/// Only what `cluster_events` holds is ever sealed: one that lacks it is an older copy of the database.
+fn sealed_and_missing(node: NodeId, there: NodeSeq, begin: NodeSeq) -> PortError {
+    PortError(format!(
+        "cluster_events ends at event {there} of node {node}, and the journal begins with {begin}: what lies between is \
+         sealed; restore a newer backup of PostgreSQL"
+    ))
 }
 
 /// Two continuations of one journal, as far as the heads show them. That a copy of a peer's journal is behind is

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    Epoch, JournalForked, NodeId, NodeSeq, Record,
+    Epoch, Head, JournalForked, NodeId, NodeSeq, Record,
     cluster_events::{self, Relay, StoreError},
 };
 use interrex_projections::postgres::{self, Projector};
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
-use super::postgres_connection::connect;
+use super::{postgres_connection::connect, safe};
 use crate::{
     env::{Env, Moment},
     ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState},
@@ -70,7 +70,8 @@ impl LocalStream {
         Self { settings, env, open: Mutex::new(None) }
     }
 
-    async fn client(&self) -> Answer<Client> {
+    /// A connection that changes nothing: a standby takes it, too.
+    async fn look_in(&self) -> Answer<Client> {
         let settings = &self.settings;
         let address = (settings.host.as_str(), settings.port);
         let login = (settings.user.as_str(), settings.password.as_deref());
@@ -80,7 +81,7 @@ impl LocalStream {
     }
 
     async fn connect(&self) -> Answer<Open> {
-        let mut client = self.client().await?;
+        let mut client = self.look_in().await?;
         let limit = format!("SET statement_timeout = {}", STATEMENT_LIMIT.as_millis());
         client.batch_execute(&limit).await.map_err(|error| failed("preparing a connection", error.into()))?;
         cluster_events::migrate(&mut client)
@@ -110,7 +111,7 @@ impl StreamPort for LocalStream {
 
     async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>> {
         // on a connection of its own: a standby's tables cannot be brought up to date
-        let client = self.client().await?;
+        let client = self.look_in().await?;
         let found = cluster_events::journal_page(&client, node, after, HELD_PAGE).await;
         found.map_err(|error| failed("reading cluster_events", error))
     }
@@ -130,6 +131,10 @@ impl StreamPort for LocalStream {
         })?;
         *slot = Some(open);
         Ok(relayed)
+    }
+
+    async fn holds_safely(&self, event: Head) -> Answer<()> {
+        safe::holds(&self.look_in().await?, event).await
     }
 }
 

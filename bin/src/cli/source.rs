@@ -7,7 +7,7 @@ use std::{
 };
 
 use interrex_events::{
-    NodeId, Record,
+    Bases, NodeId, Record,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
@@ -18,11 +18,12 @@ use super::{
     failure::Failure,
     live,
     moment::{Cut, Moment},
+    output,
     outside::{Answer, Outside, Question, Silence},
     progress::Progress,
     store::Store,
 };
-use crate::config::Config;
+use crate::config::{Config, SEGMENTS_FOLDER};
 
 const VARIABLE: &str = "INTERREX_CONFIG";
 const LOOKED_AT: [&str; 2] = ["./interrex.toml", "/etc/interrex/interrex.toml"];
@@ -59,6 +60,8 @@ pub(super) struct Source {
     pub(super) path: PathBuf,
     /// The store.
     pub(super) store: Store,
+    /// What its sealed begin said in the end.
+    bases: Bases,
 }
 
 /// What the stream said at a place.
@@ -74,13 +77,31 @@ pub(super) struct Past<P> {
 }
 
 impl Source {
-    /// Opens what the arguments name.
+    /// Opens what the arguments name; on standard error it says so if the begin of the story is not there.
     pub(super) fn open(reading: &Reading) -> Result<Self, Failure> {
         Self::open_for(reading, [])
     }
 
     /// The same for what is asked about some moments: of positions only `cluster_events` knows.
     pub(super) fn open_for<'a>(
+        reading: &Reading,
+        moments: impl IntoIterator<Item = &'a Moment>,
+    ) -> Result<Self, Failure> {
+        let source = Self::open_in_silence(reading, moments)?;
+        if !source.bases.is_empty() {
+            let sealed =
+                source.bases.values().map(|base| format!("{}/{}", base.head.node_id, base.head.node_seq));
+            let sealed: Vec<String> = sealed.collect();
+            output::say(&format!(
+                "The story begins after {}: what came before is sealed (interrex journal verify tells where)",
+                sealed.join(" and ")
+            ));
+        }
+        Ok(source)
+    }
+
+    /// The same without a word.
+    pub(super) fn open_in_silence<'a>(
         reading: &Reading,
         moments: impl IntoIterator<Item = &'a Moment>,
     ) -> Result<Self, Failure> {
@@ -98,6 +119,7 @@ impl Source {
                 config: Some(config.clone()),
                 path,
                 store: Store::ClusterEvents(Box::new(stream)),
+                bases: Bases::new(),
             });
         }
         let path = match (&reading.journal, &config) {
@@ -109,7 +131,25 @@ impl Source {
         if let Some(config) = &config {
             demand_identity(&path, store.identity(), config)?;
         }
-        Ok(Self { config, path, store })
+        let segments = store.segments()?;
+        let bases = segments.into_iter().map(|segment| (segment.node(), segment.end)).collect();
+        Ok(Self { config, path, store, bases })
+    }
+
+    /// The folder in which this node's segments are.
+    pub(super) fn segments_folder(&self) -> PathBuf {
+        self.config
+            .as_ref()
+            .map_or_else(|| self.path.with_file_name(SEGMENTS_FOLDER), Config::segments_folder)
+    }
+
+    /// A fold that nothing was told yet, but what the sealed begin said.
+    pub(super) fn beginning<P: Projection + Default>(&self) -> P {
+        let mut projection = P::default();
+        if !self.bases.is_empty() {
+            projection.begin_after(&self.bases);
+        }
+        projection
     }
 
     /// Whose store it is.
@@ -170,7 +210,7 @@ impl Source {
     /// Folds the stream up to a moment, and the event at it. Up to a position, it is what the stream held then: what
     /// it learned later is not in it, wherever in the story that belongs.
     pub(super) fn fold_up_to<P: Projection + Default>(&self, cut: &Cut) -> Result<Past<P>, Failure> {
-        let mut past = Past { folded: P::default(), events: 0, newest: None, next: None };
+        let mut past: Past<P> = Past { folded: self.beginning(), events: 0, newest: None, next: None };
         let mut take = |record: Record| {
             past.folded.apply_stored(&record.borrowed());
             past.events += 1;

@@ -9,7 +9,7 @@ use std::{
 use interrex_events::{
     Broken, Head, Hlc, NodeId, NodeSeq, Record,
     export::{ExportError, ExportHeader, ExportReader, looks_like_an_export},
-    journal::{Identity, JournalError, JournalReader, Selection, Verify},
+    journal::{Identity, JournalError, JournalReader, Segment, Selection, Verify},
 };
 use interrex_projections::Projection;
 
@@ -92,6 +92,14 @@ impl Store {
             Self::Journal(_) => "journal",
             Self::ClusterEvents(_) => "cluster_events",
             Self::Export { .. } => "export",
+        }
+    }
+
+    /// A journal's events that are in files of their own.
+    pub(super) fn segments(&self) -> Result<Vec<Segment>, Failure> {
+        match self {
+            Self::Journal(reader) => Ok(reader.segments()?),
+            Self::ClusterEvents(_) | Self::Export { .. } => Ok(Vec::new()),
         }
     }
 

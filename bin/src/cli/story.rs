@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, RunId};
+use interrex_events::{Bases, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, RunId};
 use interrex_projections::{Cluster, Projection};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -57,6 +57,10 @@ pub(super) struct Story {
 }
 
 impl Projection for Story {
+    fn begin_after(&mut self, bases: &Bases) {
+        self.cluster.begin_after(bases);
+    }
+
     fn apply(&mut self, envelope: &Envelope) {
         self.cluster.apply(envelope);
         let (node, at) = (envelope.node_id, envelope.recorded_at);

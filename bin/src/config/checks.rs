@@ -67,6 +67,23 @@ impl Config {
                 self.node.journal.display()
             ),
         );
+        let retention = &self.retention;
+        demand(
+            retention.keep.is_none_or(|keep| keep >= failover.cool_down),
+            format!(
+                "retention.keep ({}) must be at least failover.cool_down ({}): the last run decides about the next one",
+                retention.keep.map_or_else(String::new, |keep| humantime::format_duration(keep).to_string()),
+                humantime::format_duration(failover.cool_down)
+            ),
+        );
+        demand(retention.segment_events > 0, "retention.segment_events must be at least 1".to_owned());
+        demand(
+            retention.segments.as_ref().is_none_or(|folder| !folder.starts_with(&self.postgres.data_dir)),
+            format!(
+                "retention.segments ({}) must lie outside postgres.data_dir: it outlives the database",
+                self.segments_folder().display()
+            ),
+        );
         for dependent in &self.dependents {
             demand(
                 !dependent.command.is_empty() && !dependent.ready_command.is_empty(),
@@ -121,6 +138,10 @@ impl Config {
             {
                 problems.push(problem);
             }
+        }
+        let segments = self.segments_folder();
+        if segments.exists() && !segments.is_dir() {
+            problems.push(format!("retention.segments: {} is no folder", segments.display()));
         }
         match self.node.journal.parent() {
             Some(folder) if folder.is_dir() => {}

@@ -13,6 +13,11 @@ use serde::{Deserialize, Deserializer};
 
 pub use self::{checks::read_secret, reading::ConfigError};
 
+/// Where sealed segments are, beside the journal, unless `retention.segments` says otherwise.
+pub const SEGMENTS_FOLDER: &str = "segments";
+/// What `retention.keep` says where nothing is ever sealed.
+pub const FOREVER: &str = "forever";
+
 /// The whole file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +29,9 @@ pub struct Config {
     /// When and how a failover is made.
     #[serde(default)]
     pub failover: FailoverConfig,
+    /// How long events stay in the journal.
+    #[serde(default)]
+    pub retention: RetentionConfig,
     /// This node's PostgreSQL.
     pub postgres: PostgresConfig,
     /// This node's Redis, where it has one.
@@ -122,6 +130,27 @@ impl Default for FailoverConfig {
             startup_wait: Duration::from_secs(10),
             quorum: Quorum::None,
         }
+    }
+}
+
+/// `[retention]`: old events are sealed into files, once `cluster_events` and a standby hold them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// How long events stay in the journal, such as `"90d"`; `"forever"` seals none. At least `failover.cool_down`.
+    #[serde(deserialize_with = "keep")]
+    pub keep: Option<Duration>,
+    /// Folder of the sealed segments, each a file as `interrex export` writes it. By default `segments` beside the
+    /// journal.
+    pub segments: Option<PathBuf>,
+    /// Events in a segment, at least. A small cluster records so many in some months; and as many are dropped
+    /// within the time of a few appends, so that no decision waits for it.
+    pub segment_events: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { keep: Some(Duration::from_secs(90 * 24 * 3_600)), segments: None, segment_events: 10_000 }
     }
 }
 
@@ -264,6 +293,18 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     })
 }
 
+fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == FOREVER {
+        return Ok(None);
+    }
+    humantime::parse_duration(&text).map(Some).map_err(|error| {
+        serde::de::Error::custom(format!(
+            "`{text}` is neither a duration such as \"90d\" nor \"{FOREVER}\": {error}"
+        ))
+    })
+}
+
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
@@ -274,6 +315,12 @@ impl Config {
     #[must_use]
     pub fn address(&self) -> String {
         self.node.address.clone().unwrap_or_else(|| self.node.listen.ip().to_string())
+    }
+
+    /// Folder of the sealed segments.
+    #[must_use]
+    pub fn segments_folder(&self) -> PathBuf {
+        self.retention.segments.clone().unwrap_or_else(|| self.beside_journal(SEGMENTS_FOLDER))
     }
 
     /// A file beside the journal.
@@ -342,6 +389,22 @@ main = true
         let config = parse(MINIMAL, &[("INTERREX_FAILOVER_AUTO_FAILOVER_ENABLED", "false")]).unwrap();
         assert!(!config.failover.auto_failover_enabled);
         assert!(parse(MINIMAL, &[("INTERREX_FAILOVER_PROBE", "1s")]).unwrap_err().contains("unknown field"));
+    }
+
+    #[test]
+    fn events_are_kept_for_90_days_unless_the_file_says_otherwise() {
+        let kept = |text: &str| parse(&MINIMAL.replace("[postgres]", text), &[]);
+        let config = kept("[postgres]").unwrap();
+        assert_eq!(config.retention.keep, Some(Duration::from_secs(90 * 24 * 3_600)));
+        assert_eq!(config.segments_folder(), Path::new("/etc/interrex/segments"));
+        let config = kept("[retention]\nkeep = \"forever\"\nsegments = \"old\"\n[postgres]").unwrap();
+        assert_eq!((config.retention.keep, config.segments_folder()), (None, "/etc/interrex/old".into()));
+        let error = kept("[retention]\nkeep = \"long\"\n[postgres]").unwrap_err();
+        assert!(error.contains("`long` is neither a duration such as \"90d\" nor \"forever\""), "{error}");
+        let short = "[retention]\nkeep = \"5m\"\nsegment_events = 0\nsegments = \"pgdata/old\"\n[postgres]";
+        let error = kept(short).unwrap_err();
+        assert_eq!(error.lines().count(), 3, "{error}");
+        assert!(error.contains("failover.cool_down (10m)"), "{error}");
     }
 
     #[test]

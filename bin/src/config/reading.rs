@@ -82,6 +82,7 @@ impl Config {
         ] {
             path.iter_mut().for_each(resolve);
         }
+        self.retention.segments.iter_mut().for_each(resolve);
         if let Some(redis) = &mut self.redis {
             resolve(&mut redis.config_file);
             redis.password_file.iter_mut().for_each(resolve);
@@ -107,7 +108,7 @@ fn override_from(
         let Some(rest) = variable.strip_prefix("INTERREX_") else { continue };
         let Some((section, key)) = rest.split_once('_') else { continue };
         let section = section.to_lowercase();
-        if !["cluster", "node", "failover", "postgres", "redis"].contains(&section.as_str()) {
+        if !["cluster", "node", "failover", "retention", "postgres", "redis"].contains(&section.as_str()) {
             continue;
         }
         let table = document.entry(section.clone()).or_insert_with(|| toml::Table::new().into());

@@ -13,7 +13,7 @@ use interrex_actors::{
         HeartbeatActor,
         lease::{LeasePort, NoQuorum},
     },
-    journal::JournalActor,
+    journal::{JournalActor, retention::RetentionPolicy},
     node::{NodeSettings, Shared, actor_names},
     notifier::{
         NotifierActor,
@@ -225,6 +225,11 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
                 Quorum::None => "none",
             },
         },
+        retention: config.retention.keep.map(|keep| RetentionPolicy {
+            keep,
+            segment_events: config.retention.segment_events,
+            folder: config.segments_folder(),
+        }),
     }
 }
 

@@ -14,9 +14,10 @@ use interrex_actors::{
     messages::{Claim, FenceRequest, SettingsHeard},
     node::Shared,
     notifier::peers::{ApiAnswer, ApiError, FenceBody, JournalBody, SECRET_HEADER},
+    ports::JournalPage,
     report::{NodeReport, Notice},
 };
-use interrex_events::{ClusterId, Hlc, LearnedBy, NodeSeq, Record};
+use interrex_events::{ClusterId, Hlc, LearnedBy, NodeSeq, Record, journal::JournalError};
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -133,19 +134,24 @@ async fn journal(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    let page =
-        api.shared.journal.reader().and_then(|reader| reader.page(wanted.node, wanted.after, JOURNAL_PAGE));
-    // an event can be read from the file before the journal tells its head: a peer that told it first would seem to
-    // hold more of this node's events than the node itself, which is what a lost journal looks like
-    let told = api.shared.journal.heads().into_iter().find(|head| head.node_id == wanted.node);
-    let told = told.map_or(NodeSeq(0), |head| head.node_seq);
-    match page {
-        Ok(mut records) => {
-            records.retain(|record| record.node_seq <= told);
-            answer(StatusCode::OK, within_limit(records))
-        }
+    match page(&api.shared, &wanted) {
+        Ok(page) => answer(StatusCode::OK, page),
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "journal_unreadable", error.to_string()),
     }
+}
+
+/// The events after the wanted place, or after the sealed begin where that goes further.
+fn page(shared: &Shared, wanted: &JournalBody) -> Result<JournalPage, JournalError> {
+    let reader = shared.journal.reader()?;
+    let base = reader.bases()?.remove(&wanted.node).filter(|base| base.head.node_seq > wanted.after);
+    let after = base.as_ref().map_or(wanted.after, |base| base.head.node_seq);
+    let mut records = reader.page(wanted.node, after, JOURNAL_PAGE)?;
+    // an event can be read from the file before the journal tells its head: a peer that told it first would seem to
+    // hold more of this node's events than the node itself, which is what a lost journal looks like
+    let told = shared.journal.heads().into_iter().find(|head| head.node_id == wanted.node);
+    let told = told.map_or(NodeSeq(0), |head| head.node_seq);
+    records.retain(|record| record.node_seq <= told);
+    Ok(JournalPage { base, records: within_limit(records) })
 }
 
 /// As many of the events as fit into an answer; one at least, so that whoever asks gets on.
@@ -229,5 +235,5 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         let message = format!("asked to stop, and not proved to be stopped within {FENCE_LIMIT:?}");
         return refuse(StatusCode::GATEWAY_TIMEOUT, "not_fenced", message);
     }
-    answer(StatusCode::OK, api.shared.look(|view| view.fence_proof.clone()))
+    answer(StatusCode::OK, api.shared.look(|view| view.standpoint.fence_proof.clone()))
 }

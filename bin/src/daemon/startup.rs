@@ -8,7 +8,7 @@ use interrex_actors::{
     journal::copies::{self, NotFetched},
     messages::{Append, Claim, KeepCopies},
     node::{Fatal, Shared},
-    ports::{PortError, StopMode},
+    ports::{JournalPage, PortError, StopMode},
     replication::Servers,
 };
 use interrex_events::{
@@ -107,7 +107,7 @@ async fn take_back_from_postgres(
             // nothing more, or nobody to ask: servers are started later
             _ => break,
         };
-        match shared.lines.keep_copies.ask(KeepCopies(page)).await {
+        match shared.lines.keep_copies.ask(KeepCopies(JournalPage { base: None, records: page })).await {
             Ok(Ok(Ok(new))) if new > 0 => events += new as u64,
             Ok(Ok(Err(refused))) => {
                 return Err(DaemonError::Server(PortError(format!(

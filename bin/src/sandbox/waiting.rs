@@ -5,9 +5,9 @@ use std::{fmt::Display, future::Future, time::Duration};
 use interrex_actors::report::NodeReport;
 use interrex_events::{
     Envelope, NodeId,
-    journal::{JournalReader, Selection},
+    journal::{JournalReader, Selection, Verify},
 };
-use interrex_projections::{Cluster, Run};
+use interrex_projections::{Cluster, Run, rebuild};
 use serde::Deserialize;
 
 use super::{Done, Sandbox, SandboxError};
@@ -167,7 +167,8 @@ impl Sandbox {
     /// # Errors
     /// The file cannot be read.
     pub fn cluster(&self, id: NodeId) -> Done<Cluster> {
-        Ok(Cluster::of(&self.events(id)?))
+        let folded = rebuild(&self.journal(id)?, Some(id), Verify::Nothing);
+        folded.map_err(|error| SandboxError::failed("reading a journal", error))
     }
 
     /// Waits until a node's journal holds an event.

@@ -51,6 +51,27 @@ pub enum DependentStatus {
     Stopped,
 }
 
+/// How a node is, as far as the stream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeStatus {
+    /// Nothing was heard of it yet.
+    #[default]
+    Unknown,
+    /// It answers.
+    Online,
+    /// It missed a probe; its silence is being measured.
+    Suspected,
+    /// It does not answer.
+    Offline,
+    /// Its supervisor ended in good order.
+    Stopped,
+    /// Its reign was superseded; its servers are being stopped.
+    Fencing,
+    /// It acknowledges no writes until it has rejoined.
+    Fenced,
+}
+
 macro_rules! shown_in_words {
     ($name:ident { $($variant:ident => $text:literal),+ $(,)? }) => {
         impl std::fmt::Display for $name {
@@ -71,6 +92,10 @@ shown_in_words!(RedisStatus {
     Linked => "linked", Unlinked => "unlinked",
 });
 shown_in_words!(DependentStatus { Ready => "ready", NotReady => "not ready", Stopped => "stopped" });
+shown_in_words!(NodeStatus {
+    Unknown => "unknown", Online => "online", Suspected => "suspected", Offline => "offline",
+    Stopped => "stopped", Fencing => "fencing", Fenced => "fenced",
+});
 
 /// Payload of `postgres_changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

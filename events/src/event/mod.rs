@@ -236,5 +236,5 @@ event_kinds! {
     /// A projection in PostgreSQL was rebuilt from the stream beside the old one, and swapped in.
     "projection_rebuilt" version 1 by ReplicationActor => ProjectionRebuilt,
     /// A part of a journal was exported to a file and dropped from the database.
-    "journal_sealed" version 1 by ReplicationActor => JournalSealed,
+    "journal_sealed" version 1 by JournalActor => JournalSealed,
 }

@@ -1,9 +1,10 @@
 //! Facts about the store itself: settings kept in it, its copies, its projections, and what is wrong with them.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{NodeSpec, Role};
+use super::{DependentStatus, NodeFenced, NodeSpec, NodeStatus, PostgresStatus, RedisStatus, Role};
 use crate::{ChainHash, Epoch, Hlc, Lsn, NodeId, NodeSeq, TimelineId};
 
 /// The settings that hold for the whole cluster and can be changed while it runs, through `cluster_config`.
@@ -127,8 +128,8 @@ pub struct ProjectionRebuilt {
     pub took_ms: u64,
 }
 
-/// What a sealed part of a node's own journal said in the end, so that the rest can be folded without it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What the sealed events of one journal said in the end, by themselves, so that the rest can be folded without them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Carried {
     /// Who is main.
     pub main: Option<NodeId>,
@@ -138,29 +139,78 @@ pub struct Carried {
     pub timeline: Option<TimelineId>,
     /// Where that timeline left the old one.
     pub switchpoint: Option<Lsn>,
-    /// The nodes and what they are for.
+    /// The nodes, and how they were.
     pub nodes: Vec<CarriedNode>,
+    /// The main that was seen well since the supervisor's last start.
+    pub seen_main: Option<NodeId>,
     /// The announced main that this node's standbys do not receive log from yet.
     pub to_follow: Option<NodeId>,
-    /// The settings that were changed while the cluster ran, and by which change.
-    pub settings: Option<(ClusterSettings, SettingsStamp)>,
+    /// What proved last that this node was fenced.
+    pub fence_proof: Option<NodeFenced>,
+    /// The settings that were changed while the cluster ran.
+    pub settings: Option<CarriedSettings>,
 }
 
-/// A node in [`Carried`].
+/// A node in [`Carried`]: its row of `cluster_nodes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarriedNode {
     /// Where it is.
     pub spec: NodeSpec,
     /// What it is for.
     pub role: Role,
-    /// Whether it was superseded and has not rejoined.
-    pub superseded: bool,
+    /// How it was; one that was superseded stays so until it rejoins.
+    pub status: NodeStatus,
+    /// Since when.
+    pub status_since: Option<DateTime<Utc>>,
+    /// What its PostgreSQL did.
+    pub postgres: Option<PostgresStatus>,
+    /// Its timeline.
+    pub timeline: Option<TimelineId>,
+    /// The end of its log when its PostgreSQL last changed state.
+    pub lsn: Option<Lsn>,
+    /// What its Redis did.
+    pub redis: Option<RedisStatus>,
+    /// What its dependents did.
+    pub dependents: Vec<CarriedDependent>,
+    /// Actors restarted after a panic, since the supervisor's last start.
+    pub actor_restarts: u32,
+    /// What its configuration said.
+    pub configured: Option<CarriedConfiguration>,
+}
+
+/// A dependent of a [`CarriedNode`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedDependent {
+    /// Its name.
+    pub name: String,
+    /// What it did.
+    pub status: DependentStatus,
+}
+
+/// What a node was configured with, in [`CarriedNode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedConfiguration {
+    /// Its settings.
+    pub settings: ClusterSettings,
+    /// How often it probed, in milliseconds, where its start said so.
+    pub probe_interval_ms: Option<u64>,
+}
+
+/// The changed settings in [`Carried`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedSettings {
+    /// What held.
+    pub settings: ClusterSettings,
+    /// By which change.
+    pub stamp: SettingsStamp,
+    /// Who made it, where this journal said so.
+    pub changed_by: Option<String>,
 }
 
 /// Payload of `journal_sealed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSealed {
-    /// Whose events.
+    /// Whose events: this node's own, or its copies of another's.
     pub node: NodeId,
     /// The first event of the segment.
     pub first: NodeSeq,
@@ -168,10 +218,10 @@ pub struct JournalSealed {
     pub last: NodeSeq,
     /// The last one's hash, which the rest is chained to.
     pub last_hash: ChainHash,
-    /// The file that holds the segment now.
+    /// The file that holds the segment now, in this node's folder of segments.
     pub file: String,
     /// SHA-256 of that file.
     pub file_hash: ChainHash,
-    /// What this node's own sealed events said in the end; nothing for a copy of a peer's.
-    pub carried: Option<Carried>,
+    /// What the sealed events of that node said in the end, those before the segment included.
+    pub carried: Carried,
 }

@@ -8,6 +8,7 @@ use super::{
     JournalError, disk,
     row::{self, Version},
     schema::{EVENTS, SCHEMA_VERSION},
+    seal,
     snapshot::Unreadable,
 };
 use crate::{ChainWalk, ChainWalks, Head, RecordRef};
@@ -40,6 +41,7 @@ pub(super) fn run(transaction: &Transaction<'_>, path: &Path) -> Result<(), Jour
 fn copy(transaction: &Transaction<'_>) -> Result<(Vec<Head>, Vec<Head>), Unreadable> {
     transaction.execute_batch(SET_ASIDE)?;
     transaction.execute_batch(EVENTS)?;
+    transaction.execute_batch(seal::TABLES)?;
     let mut insertion = transaction.prepare(&row::insertion())?;
     let before = walk(transaction, Version::One, "cluster_events_version_1", |record| {
         row::insert(&mut insertion, record)

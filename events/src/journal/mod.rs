@@ -18,6 +18,12 @@ mod migration_tests;
 mod read;
 mod row;
 mod schema;
+mod seal;
+#[cfg(feature = "export")]
+#[cfg(test)]
+mod seal_tests;
+#[cfg(feature = "export")]
+pub mod segment_file;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -31,9 +37,12 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-pub use self::read::{JournalReader, Selection, Verification, Verify};
 use self::{lock::Lock, writer::Content};
-use crate::{Broken, ChainWalk, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
+pub use self::{
+    read::{JournalReader, Selection, Verification, Verify},
+    seal::{Segment, SegmentFile},
+};
+use crate::{Base, Broken, ChainWalk, ClusterId, Draft, Epoch, EventId, Head, Hlc, HlcClock, NodeId, Record};
 
 /// What the journal asks of the outside: the wall clock and fresh ids. Only `actors::env` implements it for real.
 pub trait Stamp: Send + Sync {
@@ -128,6 +137,9 @@ pub enum JournalError {
     /// Copies of a peer's events do not continue what is here; nothing of them was stored.
     #[error("copies of a journal are refused: {0}")]
     CopiesRefused(Broken),
+    /// A segment is not what may be sealed next; nothing was dropped.
+    #[error("events of a journal were not sealed: {0}")]
+    SealRefused(String),
     /// The disk, or its file system, took no more. Whether the events of this call are on it is not known.
     #[error(
         "the journal {path} cannot be written: {problem} ({detail}). A decision that cannot be stored must not be made: this \
@@ -219,7 +231,36 @@ impl Journal {
         records: Vec<Record>,
         learned_in: Epoch,
     ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
-        self.queue.store(Content::Copies(records, learned_in), &self.path)
+        self.queue.store(Content::Copies { base: None, records, learned_in }, &self.path)
+    }
+
+    /// The same for a journal whose begin was sealed before it could be copied: where nothing of that node is
+    /// here yet, its events begin after `base`.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn store_copies_after(
+        &self,
+        base: Base,
+        records: Vec<Record>,
+        learned_in: Epoch,
+    ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
+        self.queue.store(Content::Copies { base: Some(Box::new(base)), records, learned_in }, &self.path)
+    }
+
+    /// Queues a segment to be sealed: its events are dropped, and a `journal_sealed` of this node says so, in one
+    /// transaction. The answer is that event, or [`JournalError::SealRefused`].
+    ///
+    /// The segment's file must be whole and on disk: see [`segment_file::write`].
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn seal(
+        &self,
+        segment: Segment,
+        epoch: Epoch,
+    ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
+        self.queue.store(Content::Sealed(Box::new(segment), epoch), &self.path)
     }
 
     /// Takes note of a peer's clock, so that what is recorded next comes after what the peer recorded.

@@ -74,7 +74,7 @@ pub struct Verification {
 /// A read-only connection to a journal.
 pub struct JournalReader {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
     identity: Identity,
 }
 
@@ -130,23 +130,7 @@ impl JournalReader {
         reads: impl Fn(&str) -> bool,
         mut visit: impl FnMut(Seen<'_>),
     ) -> Result<(), JournalError> {
-        let all = Selection { node, ..Selection::default() };
-        if verify == Verify::Nothing {
-            let see = |seen: Seen<'_>| {
-                visit(seen);
-                ControlFlow::<Infallible>::Continue(())
-            };
-            return self.see(&all, reads, see).map(|_| ());
-        }
-        let mut chains = ChainWalks::default();
-        let flow = self.visit(&all, |record| {
-            if let Err(broken) = chains.step(record) {
-                return ControlFlow::Break(broken);
-            }
-            visit(if reads(record.kind) { Seen::Read(record) } else { Seen::PassedOver(record.place()) });
-            ControlFlow::Continue(())
-        })?;
-        flow.break_value().map_or(Ok(()), |broken| Err(self.damaged(broken)))
+        self.tell(node, verify, |_| (), reads, |(), seen| visit(seen))
     }
 
     fn see<B>(
@@ -210,15 +194,15 @@ impl JournalReader {
         walked.map(|_| records).map_err(|error| self.unreadable(error))
     }
 
-    /// Walks every chain in the file, node by node.
+    /// Walks every chain in the file, node by node, from where it begins here.
     ///
     /// # Errors
     /// The file cannot be read at all. A bad event is no error of the walk: it is what the walk is for.
     pub fn verify(&self) -> Result<Verification, JournalError> {
-        let mut chains = ChainWalks::default();
+        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
+        let mut chains = snapshot.begins().map_err(|error| self.failed(&error))?;
         let mut events = 0;
         let mut last = (self.identity.node_id, NodeSeq(0));
-        let snapshot = Snapshot::of(&self.connection).map_err(|error| self.failed(&error))?;
         let walked = snapshot.chains(|record| {
             last = (record.node_id, record.node_seq);
             match chains.step(record) {
@@ -257,15 +241,15 @@ impl JournalReader {
         }
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+    pub(super) fn failed(&self, error: &rusqlite::Error) -> JournalError {
         JournalError::failed(&self.path, error)
     }
 
-    fn damaged(&self, broken: Broken) -> JournalError {
+    pub(super) fn damaged(&self, broken: Broken) -> JournalError {
         JournalError::Damaged { path: self.path.clone(), broken }
     }
 
-    fn unreadable(&self, unreadable: Unreadable) -> JournalError {
+    pub(super) fn unreadable(&self, unreadable: Unreadable) -> JournalError {
         match unreadable {
             Unreadable::Row(broken) => self.damaged(broken),
             Unreadable::File(error) => self.failed(&error),

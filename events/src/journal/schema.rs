@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{Identity, JournalError, checkpoint, disk, migration};
+use super::{Identity, JournalError, checkpoint, disk, migration, seal};
 
 /// Marks the file as ours: the bytes "IRRX".
 pub(super) const APPLICATION_ID: i64 = 0x4952_5258;
@@ -29,7 +29,7 @@ CREATE TABLE journal_identity (
 ) STRICT;
 ";
 
-/// The events, and what belongs to them.
+/// The events, and what belongs to them; what keeps them from being dropped is in `seal.rs`.
 pub(super) const EVENTS: &str = "
 CREATE TABLE cluster_events (
     node_id        INTEGER NOT NULL,
@@ -66,8 +66,6 @@ CREATE VIEW story AS SELECT
 FROM cluster_events ORDER BY hlc, node_id, node_seq;
 
 CREATE TRIGGER cluster_events_no_update BEFORE UPDATE ON cluster_events
-BEGIN SELECT RAISE(ABORT, 'cluster_events is append-only'); END;
-CREATE TRIGGER cluster_events_no_delete BEFORE DELETE ON cluster_events
 BEGIN SELECT RAISE(ABORT, 'cluster_events is append-only'); END;
 ";
 
@@ -128,6 +126,7 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
 fn create(transaction: &Transaction<'_>, identity: Identity) -> rusqlite::Result<()> {
     transaction.execute_batch(IDENTITY)?;
     transaction.execute_batch(EVENTS)?;
+    transaction.execute_batch(seal::TABLES)?;
     transaction.execute(
         "INSERT INTO journal_identity (only_row, cluster_id, node_id) VALUES (1, ?1, ?2)",
         (identity.cluster_id.to_string(), identity.node_id.0),

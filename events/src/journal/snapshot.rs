@@ -15,8 +15,9 @@ use rusqlite::{
 use super::{
     Selection,
     row::{self, Version},
+    seal::{self, Segment},
 };
-use crate::{Broken, Hlc, NodeId, NodeSeq, RecordRef, Seen};
+use crate::{Base, Broken, ChainWalks, Hlc, NodeId, NodeSeq, RecordRef, Seen};
 
 /// Why a journal cannot be read on.
 pub(super) enum Unreadable {
@@ -54,6 +55,20 @@ impl<'a> Snapshot<'a> {
         let transaction = connection.unchecked_transaction()?;
         let number = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
         Ok(Self { transaction, version: Version::of(number) })
+    }
+
+    /// What was sealed; version 1 knew no such thing.
+    pub(super) fn segments(&self) -> rusqlite::Result<Vec<Segment>> {
+        match self.version {
+            Version::One => Ok(Vec::new()),
+            Version::Two => seal::segments(&self.transaction),
+        }
+    }
+
+    /// The chains, as they begin here.
+    pub(super) fn begins(&self) -> rusqlite::Result<ChainWalks> {
+        let bases = seal::bases(self.segments()?);
+        Ok(ChainWalks::continuing(bases.values().map(Base::walk)))
     }
 
     /// Hands over the selected events in story order; of kinds that `reads` refuses, only their places.

@@ -14,8 +14,8 @@ use chrono::{SubsecRound, Utc};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::{AppendResult, Identity, JournalError, Stamp, checkpoint, disk, row};
-use crate::{Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, Record};
+use super::{AppendResult, Identity, JournalError, Segment, Stamp, checkpoint, disk, row};
+use crate::{Base, Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, NodeSeq, Record};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
 const QUEUE_LIMIT: usize = 1024;
@@ -26,8 +26,11 @@ const BATCH_LIMIT: usize = 256;
 pub(super) enum Content {
     /// Facts of this node, to be stamped and chained.
     Own(Vec<Draft>),
-    /// Events of one node as that node recorded them, and the epoch in which they were learned.
-    Copies(Vec<Record>, Epoch),
+    /// Events of one node as that node recorded them, where they begin if not with the first, and the epoch in
+    /// which they were learned.
+    Copies { base: Option<Box<Base>>, records: Vec<Record>, learned_in: Epoch },
+    /// A segment to be dropped, and the epoch in which that is stated.
+    Sealed(Box<Segment>, Epoch),
 }
 
 struct Request {
@@ -126,31 +129,65 @@ impl Writer {
     }
 
     /// Stores a batch in one transaction; nothing of this writer changes unless the commit succeeded. Copies
-    /// that do not continue what is here are refused alone: the rest of the batch is stored.
+    /// that do not continue what is here, and segments that may not be sealed, are refused alone: the rest of the
+    /// batch is stored.
     fn commit(&mut self, batch: Vec<Content>) -> Result<(Vec<AppendResult>, Heads), JournalError> {
         let mut heads = self.heads.clone();
         let mut results = Vec::with_capacity(batch.len());
+        let mut segments = Vec::new();
         for content in batch {
             results.push(match content {
                 Content::Own(drafts) => Ok(self.stamp_all(&drafts, &mut heads)?),
-                Content::Copies(records, learned_in) => {
-                    continuing(records, learned_in, &mut heads).map_err(JournalError::CopiesRefused)
+                Content::Copies { base, records, learned_in } => {
+                    let mut tried = heads.clone();
+                    let begun = base.and_then(|base| begun(*base, &mut tried));
+                    continuing(records, learned_in, &mut tried)
+                        .inspect(|_| {
+                            heads = tried;
+                            segments.extend(begun);
+                        })
+                        .map_err(JournalError::CopiesRefused)
+                }
+                Content::Sealed(segment, epoch) => {
+                    let sealed = self.sealed(&segment, epoch, &mut heads, &segments)?;
+                    segments.extend(sealed.is_ok().then_some(*segment));
+                    sealed
                 }
             });
-            // this node's own events may come back to it, and what it records next comes after them
-            let own = heads.get(&self.identity.node_id).and_then(ChainWalk::moment);
-            if let Some(own) = own {
-                self.clock.lock().unwrap_or_else(PoisonError::into_inner).continue_after(own);
-            }
         }
         let records = results.iter().flatten().flatten();
-        self.store(records).map_err(|error| disk::error(&self.path, &error))?;
+        self.store(records, &segments).map_err(|error| disk::error(&self.path, &error))?;
         Ok((results, heads))
+    }
+
+    /// The event that states a segment, unless it may not be sealed.
+    fn sealed(
+        &self,
+        segment: &Segment,
+        epoch: Epoch,
+        heads: &mut Heads,
+        in_batch: &[Segment],
+    ) -> Result<AppendResult, JournalError> {
+        let refused = |reason: &str| Ok(Err(JournalError::SealRefused(reason.to_owned())));
+        let Some(file) = &segment.file else { return refused("the segment has no file") };
+        if in_batch.iter().any(|other| other.node() == segment.node()) {
+            return refused("another segment of the same node is being sealed");
+        }
+        let newest = heads.get(&segment.node()).map_or(NodeSeq(0), |walk| walk.head().node_seq);
+        let reason = segment.reason_against(&self.connection, newest);
+        match reason.map_err(|error| disk::error(&self.path, &error))? {
+            Some(reason) => refused(&reason),
+            None => self.stamp_all(&[Draft::new(epoch, segment.sealed_into(file))], heads).map(Ok),
+        }
     }
 
     fn stamp_all(&self, drafts: &[Draft], heads: &mut Heads) -> Result<Vec<Record>, JournalError> {
         let me = self.identity.node_id;
         let walk = heads.entry(me).or_insert(ChainWalk::from_genesis(me));
+        if let Some(newest) = walk.moment() {
+            // events that were taken back from a peer may be later than this node's clock
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).continue_after(newest);
+        }
         let mut records = Vec::with_capacity(drafts.len());
         for draft in drafts {
             let record = self.record(draft, walk.head())?;
@@ -189,12 +226,21 @@ impl Writer {
         Ok(record)
     }
 
-    fn store<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> rusqlite::Result<()> {
-        let events = self.insert(records)?;
+    fn store<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+        segments: &[Segment],
+    ) -> rusqlite::Result<()> {
+        let events = self.write(records, segments)?;
         self.log.grew(events, &self.connection)
     }
 
-    fn insert<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> rusqlite::Result<usize> {
+    /// How many events were stored or dropped.
+    fn write<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+        segments: &[Segment],
+    ) -> rusqlite::Result<usize> {
         let mut events = 0;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
@@ -203,6 +249,9 @@ impl Writer {
                 row::insert(&mut insertion, &record.borrowed())?;
                 events += 1;
             }
+        }
+        for segment in segments {
+            events += segment.store(&transaction)?;
         }
         transaction.commit()?;
         Ok(events)
@@ -219,6 +268,16 @@ fn answer_all_with(
     for answer in failed.into_iter().chain(later) {
         let _ = answer.send(Err(error.clone()));
     }
+}
+
+/// Where copies begin of which nothing was here yet, as a segment whose file is elsewhere.
+fn begun(base: Base, heads: &mut Heads) -> Option<Segment> {
+    let node = base.head.node_id;
+    if heads.get(&node).is_some_and(|walk| walk.head().node_seq > NodeSeq(0)) {
+        return None;
+    }
+    heads.insert(node, base.walk());
+    Some(Segment { first: NodeSeq(0).next(), end: base, file: None })
 }
 
 /// Those of the copies that are not here yet, if they continue what is here; the heads then include them.

@@ -11,7 +11,7 @@ use super::super::{
     output::{Output, Style, Tone},
     source,
 };
-use crate::config::{Config, ConfigError, OnExit, Quorum};
+use crate::config::{Config, ConfigError, FOREVER, OnExit, Quorum};
 
 /// A section of the file with its keys in the file's order.
 struct Section {
@@ -46,7 +46,7 @@ pub(in crate::cli) fn check(arguments: &ConfigCheck, output: &mut Output<'_>) ->
 
 /// Variables that override a key of the file.
 fn overrides(variables: impl Iterator<Item = String>) -> Vec<String> {
-    let prefixes = ["CLUSTER_", "NODE_", "FAILOVER_", "POSTGRES_", "REDIS_"];
+    let prefixes = ["CLUSTER_", "NODE_", "FAILOVER_", "RETENTION_", "POSTGRES_", "REDIS_"];
     let overrides = |name: &String| {
         name.strip_prefix("INTERREX_")
             .is_some_and(|rest| prefixes.iter().any(|prefix| rest.starts_with(prefix)))
@@ -111,7 +111,8 @@ fn in_json(sections: Vec<Section>) -> Map<String, Value> {
 }
 
 fn sections(config: &Config) -> Vec<Section> {
-    let mut sections = vec![cluster(config), node(config), failover(config), postgres(config)];
+    let mut sections =
+        vec![cluster(config), node(config), failover(config), retention(config), postgres(config)];
     sections.extend(redis(config));
     sections.extend(config.dependents.iter().map(|dependent| Section {
         heading: "[[dependents]]",
@@ -188,6 +189,16 @@ fn failover(config: &Config) -> Section {
     Section { heading: "[failover]", keys }
 }
 
+fn retention(config: &Config) -> Section {
+    let retention = &config.retention;
+    let keys = vec![
+        ("keep", retention.keep.map_or_else(|| json!(FOREVER), days)),
+        ("segments", file(&config.segments_folder())),
+        ("segment_events", json!(retention.segment_events)),
+    ];
+    Section { heading: "[retention]", keys }
+}
+
 fn postgres(config: &Config) -> Section {
     let postgres = &config.postgres;
     let keys = vec![
@@ -220,6 +231,12 @@ fn redis(config: &Config) -> Option<Section> {
 /// A path need not be UTF-8; what is shown of it is.
 fn file(path: &Path) -> Value {
     json!(path.display().to_string())
+}
+
+/// Months are no measure: 90 days are 90 days.
+fn days(duration: Duration) -> Value {
+    let (days, rest) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400);
+    if days > 0 && rest == 0 { json!(format!("{days}d")) } else { span(duration) }
 }
 
 fn span(duration: Duration) -> Value {

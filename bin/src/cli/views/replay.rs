@@ -99,7 +99,7 @@ struct Replay<'a, 'b> {
 impl Replay<'_, '_> {
     /// Folds the stream from its beginning, and shows what changes from `first` to `last`.
     fn run(&mut self, source: &Source, first: Option<Place>, last: Option<Place>) -> Result<(), Failure> {
-        let mut cluster = Cluster::default();
+        let mut cluster: Cluster = source.beginning();
         let mut progress = Some(Progress::of(format!("reading {}", source.path.display()), None));
         source.for_each(&Selection::default(), |record| {
             if last.is_some_and(|last| record.place() > last) {

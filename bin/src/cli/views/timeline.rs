@@ -39,7 +39,7 @@ pub(in crate::cli) fn show(
 
 /// The selected lines. Names come from the whole stream: a run alone does not say who its nodes are.
 fn entries(source: &Source, selection: &Selection) -> Result<Vec<Entry>, Failure> {
-    let mut timeline = Timeline::default();
+    let mut timeline: Timeline = source.beginning();
     let mut entries = Vec::new();
     source.whole(|record| {
         timeline.apply(&record.open());

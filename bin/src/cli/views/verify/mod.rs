@@ -1,11 +1,12 @@
 //! `interrex journal verify`: whether a journal or an export is what was recorded, and what others hold of it.
 
 mod copies;
+mod sealed;
 
 use interrex_events::{Broken, ClusterId, Head, NodeId};
 use serde::Serialize;
 
-use self::copies::Copies;
+use self::{copies::Copies, sealed::Sealed};
 use super::super::{
     arguments::Reading,
     exit::Exit,
@@ -32,6 +33,9 @@ struct Verified {
     heads: Vec<Head>,
     broken: Option<Broken>,
     problem: Option<String>,
+    /// Events that are in files of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sealed: Vec<Sealed>,
     /// What live supervisors hold of the same journals; nothing where nobody was asked.
     copies: Option<Copies>,
 }
@@ -42,7 +46,7 @@ pub(in crate::cli) fn show(
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let source = Source::open(reading)?;
+    let source = Source::open_in_silence(reading, [])?;
     // asked before the walk: what others hold by now, this journal must hold too
     let answers = source.ask(outside);
     let stream = match (&source.config, &source.store) {
@@ -51,6 +55,7 @@ pub(in crate::cli) fn show(
     };
     let progress = Progress::of(format!("checking {}", source.path.display()), None);
     let walked = source.store.verify()?;
+    let sealed = sealed::check(&source.store.segments()?, &source.segments_folder());
     drop(progress);
     let sound = walked.problem.is_none();
     let copies = match &source.config {
@@ -69,6 +74,7 @@ pub(in crate::cli) fn show(
         heads: walked.heads,
         broken: walked.broken,
         problem: walked.problem,
+        sealed,
         copies,
     };
     if reading.json {
@@ -77,7 +83,7 @@ pub(in crate::cli) fn show(
         let text = in_text(&verified, output.style);
         output.text(&text)?;
     }
-    let alarmed = verified.copies.as_ref().is_some_and(Copies::alarmed);
+    let alarmed = verified.copies.as_ref().is_some_and(Copies::alarmed) || sealed::alarmed(&verified.sealed);
     Ok(if sound && !alarmed { Exit::Fine } else { Exit::JournalUnusable })
 }
 
@@ -89,6 +95,10 @@ fn in_text(verified: &Verified, style: Style) -> String {
     };
     let mut text = format!("{title} node {}, cluster {}\n", verified.node, verified.cluster_id);
     text.push_str(&chains(verified, style));
+    if !verified.sealed.is_empty() {
+        text.push('\n');
+        text.push_str(&sealed::in_text(&verified.sealed, style));
+    }
     if let Some(copies) = &verified.copies {
         text.push('\n');
         text.push_str(&copies.in_text(style));
