@@ -85,7 +85,7 @@ async fn seal_next(
     stream.holds_safely(end.head).await.map_err(|error| error.to_string())?;
     let (events, folder) = (first..=end.head.node_seq, policy.folder.clone());
     let write = move |reader: &JournalReader| {
-        segment_file::write(reader, node, &events, &folder, now).map_err(|it| it.to_string())
+        segment_file::write(reader, node, &events, &folder).map_err(|it| it.to_string())
     };
     let file = reading(shared, write).await?;
     tracing::info!(file = file.name, "a segment of the journal is exported");

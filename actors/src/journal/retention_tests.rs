@@ -109,7 +109,7 @@ fn a_segment_is_old_enough_long_enough_and_never_the_newest_event() {
 
     let reader = scratch.journal.reader().unwrap();
     let (events, folder) = (NodeSeq(1)..=NodeSeq(4), scratch.folder.path().join("segments"));
-    let file = segment_file::write(&reader, ME, &events, &folder, at(50)).unwrap();
+    let file = segment_file::write(&reader, ME, &events, &folder).unwrap();
     let record = reader.page(ME, NodeSeq(3), 1).unwrap().remove(0);
     let end = Base { head: record.as_head(), moment: record.hlc, carried: Carried::default() };
     let segment = Segment { first: NodeSeq(1), end, file: Some(file) };

@@ -93,7 +93,7 @@ impl Source {
                 source.bases.values().map(|base| format!("{}/{}", base.head.node_id, base.head.node_seq));
             let sealed: Vec<String> = sealed.collect();
             output::say(&format!(
-                "The story begins after {}: what came before is sealed (interrex journal verify tells where)",
+                "The story begins after {}: what came before is sealed; --cluster-events has it all, interrex journal verify names the files",
                 sealed.join(" and ")
             ));
         }
@@ -210,6 +210,7 @@ impl Source {
     /// Folds the stream up to a moment, and the event at it. Up to a position, it is what the stream held then: what
     /// it learned later is not in it, wherever in the story that belongs.
     pub(super) fn fold_up_to<P: Projection + Default>(&self, cut: &Cut) -> Result<Past<P>, Failure> {
+        self.demand_told(cut)?;
         let mut past: Past<P> = Past { folded: self.beginning(), events: 0, newest: None, next: None };
         let mut take = |record: Record| {
             past.folded.apply_stored(&record.borrowed());
@@ -236,6 +237,21 @@ impl Source {
         })?;
         past.next = next;
         Ok(past)
+    }
+
+    /// Of what was sealed only the end is known here.
+    fn demand_told(&self, cut: &Cut) -> Result<(), Failure> {
+        let places = self.bases.values().map(|base| (base.moment, base.head.node_id, base.head.node_seq));
+        match places.max() {
+            Some(begin) if cut.last < begin => Err(Failure::NoSuchEvent(format!(
+                "that moment lies before event {}/{}, up to which the story in {} is sealed: add --cluster-events, or import \
+                 the segments into another journal (interrex journal verify names them)",
+                begin.1,
+                begin.2,
+                self.path.display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Asks this node's supervisor and its peers' what they say of themselves; nobody where a journal is read alone.

@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Bases, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, RunId};
+use interrex_events::{
+    Base, Bases, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, NodeStatus, RunId,
+};
 use interrex_projections::{Cluster, Projection};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
+
+/// What the operator does while a fence is not complete.
+const WAIT: &str = "wait: its servers are being stopped, until that is observed";
 
 /// A failover that was due and was not made.
 #[derive(Debug, Clone, Serialize)]
@@ -59,6 +64,9 @@ pub(super) struct Story {
 impl Projection for Story {
     fn begin_after(&mut self, bases: &Bases) {
         self.cluster.begin_after(bases);
+        let superseded = bases.iter().filter(|(node, _)| self.cluster.nodes.is_superseded(**node));
+        self.fences =
+            superseded.filter_map(|(node, base)| Some((*node, sealed_fence(*node, base)?))).collect();
     }
 
     fn apply(&mut self, envelope: &Envelope) {
@@ -73,7 +81,7 @@ impl Projection for Story {
                 self.withheld = Some(Withheld { at, node, decision: decision.clone() });
             }
             Event::FencingStarted(fencing) => {
-                let next = "wait: its servers are being stopped, until that is observed".to_owned();
+                let next = WAIT.to_owned();
                 let fence = Fence { epoch: fencing.epoch, since: at, complete: false, error: None, next };
                 self.fences.insert(node, fence);
             }
@@ -91,6 +99,19 @@ impl Projection for Story {
             event => self.note_run(envelope.run_id, event),
         }
     }
+}
+
+/// What a node said of its own fence before that was sealed.
+fn sealed_fence(node: NodeId, base: &Base) -> Option<Fence> {
+    let row = base.carried.nodes.iter().find(|row| row.spec.node == node)?;
+    let proof = base.carried.fence_proof.as_ref().filter(|_| row.status == NodeStatus::Fenced);
+    Some(Fence {
+        epoch: base.carried.epoch,
+        since: row.status_since?,
+        complete: proof.is_some(),
+        error: None,
+        next: proof.map_or_else(|| WAIT.to_owned(), |proof| proof.next.clone()),
+    })
 }
 
 impl Story {

@@ -54,9 +54,8 @@ impl Scratch {
     fn segment(&self, journal: &Journal, node: u32, first: u64, last: u64) -> Segment {
         let reader = journal.reader().unwrap();
         let events = NodeSeq(first)..=NodeSeq(last);
-        let now = DateTime::from_timestamp_millis(1_900_000_000_000).unwrap();
         let folder = self.path("segments");
-        let file = segment_file::write(&reader, NodeId(node), &events, &folder, now).unwrap();
+        let file = segment_file::write(&reader, NodeId(node), &events, &folder).unwrap();
         let record = reader.page(NodeId(node), NodeSeq(last - 1), 1).unwrap().remove(0);
         let carried = Carried { epoch: Epoch(last), ..Carried::default() };
         let end = Base { head: record.as_head(), moment: record.hlc, carried };

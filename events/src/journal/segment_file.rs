@@ -10,9 +10,10 @@ use std::{
     ops::RangeInclusive,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 
 use super::{JournalError, JournalReader, Segment, SegmentFile};
 use crate::{
@@ -59,8 +60,13 @@ pub fn name(node: NodeId, events: &RangeInclusive<NodeSeq>) -> String {
     format!("node-{node}-{}-{}.jsonl.zst", events.start(), events.end())
 }
 
+/// Held while a file is written: an actor that was started again must not write into what its forerunner still does.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Exports events of a node to a file in a folder, which is made where there is none, and reads it back. When this
 /// returns, the file is whole and on disk under its name; a crash before that leaves nothing under it.
+///
+/// The same events always make the same file: the header's time is that of the newest of them.
 ///
 /// # Errors
 /// The journal cannot be read, an event in it is not what was recorded, or the file cannot be written.
@@ -69,15 +75,19 @@ pub fn write(
     node: NodeId,
     events: &RangeInclusive<NodeSeq>,
     folder: &Path,
-    exported_at: DateTime<Utc>,
 ) -> Result<SegmentFile, SegmentError> {
+    let _held = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let name = name(node, events);
     let (partial, path) = (folder.join(format!("{name}.partial")), folder.join(&name));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(refused(folder))?;
     let mut survey = Survey::of(Part::default());
-    each(reader, node, events, |record| Ok(survey.take(record)?))?;
+    let mut newest = DateTime::UNIX_EPOCH;
+    each(reader, node, events, |record| {
+        newest = record.recorded_at;
+        Ok(survey.take(record)?)
+    })?;
     let identity = reader.identity();
-    let header = survey.header(identity.cluster_id, identity.node_id, exported_at);
+    let header = survey.header(identity.cluster_id, identity.node_id, newest);
     // events name hosts, users and errors: the file is its owner's alone, as the journal is
     let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial);
     let file = file.map_err(refused(&partial))?;

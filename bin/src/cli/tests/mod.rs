@@ -1,6 +1,7 @@
 //! Every view against a file in `golden/`, whole. `UPDATE_GOLDEN=1 cargo test -p interrex --lib cli` rewrites them.
 
 mod exports;
+mod sealed;
 pub(super) mod stream;
 mod time_travel;
 

@@ -9,10 +9,10 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
 use interrex_events::{
-    journal::{Identity, Journal, Stamp},
+    journal::{Identity, Journal, Segment, Stamp, segment_file},
     *,
 };
-use interrex_projections::NodeStatus;
+use interrex_projections::{Cluster, NodeStatus, Projection as _, Standpoint};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
@@ -63,6 +63,27 @@ impl Author {
         self.script.0.lock().unwrap().0 = at(ms);
         let draft = Draft { run_id, ..Draft::new(self.epoch, event) };
         self.journal.append(vec![draft]).unwrap().blocking_recv().unwrap().unwrap();
+    }
+
+    /// The journal's first events are sealed, up to one of them.
+    pub(super) fn seals(self, folder: &Path, last: u64) -> Self {
+        let node = BETA;
+        self.script.0.lock().unwrap().0 = at(700_000);
+        let reader = self.journal.reader().unwrap();
+        let records = reader.page(node, NodeSeq(0), u32::try_from(last).unwrap()).unwrap();
+        let (mut cluster, mut standpoint) = (Cluster::default(), Standpoint::default());
+        for record in &records {
+            cluster.apply(&record.open());
+            standpoint.apply(&record.open());
+        }
+        assert!(interrex_projections::is_settled(node, &cluster, &standpoint));
+        let newest = records.last().unwrap();
+        let carried = interrex_projections::carried(&cluster, &standpoint);
+        let end = Base { head: newest.as_head(), moment: newest.hlc, carried };
+        let file = segment_file::write(&reader, node, &(NodeSeq(1)..=NodeSeq(last)), folder).unwrap();
+        let segment = Segment { first: NodeSeq(1), end, file: Some(file) };
+        self.journal.seal(segment, self.epoch).unwrap().blocking_recv().unwrap().unwrap();
+        self
     }
 
     /// Copies of another node's events arrive.
