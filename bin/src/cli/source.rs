@@ -200,7 +200,7 @@ impl Source {
     /// Folds the whole stream.
     pub(super) fn fold<P: Projection + Default>(&self) -> Result<P, Failure> {
         let progress = self.progress();
-        self.store.fold(|| progress.step())
+        self.store.fold(self.beginning(), || progress.step())
     }
 
     fn progress(&self) -> Progress {

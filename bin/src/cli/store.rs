@@ -135,8 +135,11 @@ impl Store {
     }
 
     /// Folds every event, in story order, and says after each that it did.
-    pub(super) fn fold<P: Projection + Default>(&self, mut folded: impl FnMut()) -> Result<P, Failure> {
-        let mut projection = P::default();
+    pub(super) fn fold<P: Projection>(
+        &self,
+        mut projection: P,
+        mut folded: impl FnMut(),
+    ) -> Result<P, Failure> {
         if let Self::Journal(reader) = self {
             // without a copy of any event: that would take longer than its fold
             reader.see_all(None, Verify::Nothing, P::folds, |seen| {
