@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! older than `keep`, enough of them ─> a settled place ─> held safely? ─> file ─> Seal(segment) to the JournalActor
-//!   (one look at one row)              (a fold)            (PostgreSQL)    (fsync)  (one transaction, ADR 8)
+//!   (one look at one row)              (a fold)            (PostgreSQL)    (fsync)  (one transaction, ADR 11)
 //! ```
 //!
 //! It is done by each node for every journal that it holds. Whatever fails leaves the events where they are, and is
