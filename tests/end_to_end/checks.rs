@@ -1,8 +1,20 @@
 //! What holds after every failover, whatever happened on the way.
 
 use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, Sandbox};
-use interrex_events::{Epoch, Event, StepId, StepOutcome};
+use interrex_events::{Epoch, Event, NodeId, StepId, StepOutcome};
 use interrex_projections::{Run, RunEnd, StepState};
+
+/// A session of one's own, which may hold a transaction open.
+pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postgres::Client> {
+    let address = format!(
+        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
+        sandbox.node(node)?.postgres_port,
+        sandbox.superuser_password()
+    );
+    let (session, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
+    tokio::task::spawn_local(connection);
+    Ok(session)
+}
 
 /// The steps that are recorded as intent and outcome; the first and the last are events themselves.
 pub(crate) const RECORDED: std::ops::Range<usize> = 1..13;

@@ -10,7 +10,7 @@ use interrex_tests::run;
 use rustix::process::Signal;
 
 use crate::{
-    checks::{outcome, sound_failover},
+    checks::{outcome, session, sound_failover},
     two_nodes,
 };
 
@@ -95,13 +95,7 @@ fn a_session_that_outlives_its_postmaster_commits_nothing_after_the_fence() {
     run(async {
         let sandbox = two_nodes().build().await?;
         sandbox.start().await?;
-        let config = format!(
-            "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-            sandbox.node(ALPHA)?.postgres_port,
-            sandbox.superuser_password()
-        );
-        let (session, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
-        tokio::task::spawn_local(connection);
+        let session = session(&sandbox, ALPHA).await?;
         // busy, so that it does not notice the end of its postmaster
         let busy = tokio::task::spawn_local(async move {
             session

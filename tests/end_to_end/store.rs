@@ -8,7 +8,7 @@ use interrex_events::{Event, Head, NodeId, RedisStatus, journal::Selection};
 use interrex_tests::{faketime, run};
 use rustix::process::Signal;
 
-use crate::{bad_input::interrex_with, two_nodes};
+use crate::{bad_input::interrex_with, checks::session, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -333,13 +333,7 @@ fn two_who_change_one_setting_each_at_the_same_time_both_have_their_way() {
             }
         })
         .await?;
-        let address = format!(
-            "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-            sandbox.node(ALPHA)?.postgres_port,
-            sandbox.superuser_password()
-        );
-        let (slow, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
-        tokio::task::spawn_local(connection);
+        let slow = session(&sandbox, ALPHA).await?;
         slow.batch_execute("BEGIN; UPDATE cluster_config SET auto_failover_enabled = false").await.unwrap();
         sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 77").await?;
         sandbox.wait_health(ALPHA, "a threshold of 77 s", |report| report.threshold_ms == 77_000).await?;

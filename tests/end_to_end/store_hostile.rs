@@ -5,7 +5,7 @@ use std::time::Duration;
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
 use interrex_tests::run;
 
-use crate::two_nodes;
+use crate::{checks::session, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -25,6 +25,14 @@ async fn wait_value(sandbox: &Sandbox, sql: &str, wanted: &str) -> Done<()> {
         }
     })
     .await
+}
+
+/// Waits until main says that something keeps it from relaying.
+async fn wait_problem(sandbox: &Sandbox, words: &str) -> Done<()> {
+    let says = |report: &interrex_actors::report::NodeReport| {
+        report.stream.iter().flat_map(|stream| &stream.problems).any(|problem| problem.contains(words))
+    };
+    sandbox.wait_health(ALPHA, words, says).await.map(drop)
 }
 
 /// A change of settings goes all the way: asked for, recorded, relayed.
@@ -71,17 +79,12 @@ fn views_of_others_upon_a_projection_outlive_its_rebuild_and_so_do_grants() {
 fn a_long_reader_delays_a_rebuild_and_nothing_else() {
     run(async {
         let sandbox = one_node().await?;
-        let reading =
-            sandbox.psql(ALPHA, "BEGIN; SELECT count(*) FROM cluster_nodes; SELECT pg_sleep(25); COMMIT");
-        let meanwhile = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            sandbox.psql(ALPHA, "UPDATE interrex.projection_checkpoints SET state = 'rebuild'").await?;
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            tokio::time::timeout(Duration::from_secs(12), relay_lives(&sandbox, 77)).await.unwrap()?;
-            Ok::<_, interrex::sandbox::SandboxError>(())
-        };
-        let (_, meanwhile) = tokio::join!(reading, meanwhile);
-        meanwhile?;
+        let reader = session(&sandbox, ALPHA).await?;
+        reader.batch_execute("BEGIN; SELECT count(*) FROM cluster_nodes").await.unwrap();
+        sandbox.psql(ALPHA, "UPDATE interrex.projection_checkpoints SET state = 'rebuild'").await?;
+        wait_problem(&sandbox, "cluster_nodes cannot be rebuilt").await?;
+        relay_lives(&sandbox, 77).await?;
+        reader.batch_execute("COMMIT").await.unwrap();
         let live = "SELECT count(*) FROM interrex.projection_checkpoints WHERE state = 'live'";
         // what was refused is tried again half a minute later
         until("the rebuild", Duration::from_secs(90), || async {
@@ -101,14 +104,11 @@ fn a_locked_projection_is_late_and_not_paused_for_ever() {
         let generation =
             "SELECT generation FROM interrex.projection_checkpoints WHERE projection = 'cluster_nodes'";
         let rows = format!("interrex.cluster_nodes_{}", sandbox.psql_value(ALPHA, generation).await?);
-        let lock = format!("BEGIN; LOCK TABLE {rows} IN SHARE MODE; SELECT pg_sleep(14); COMMIT");
-        let locked = sandbox.psql(ALPHA, &lock);
-        let meanwhile = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 66").await
-        };
-        let (_, meanwhile) = tokio::join!(locked, meanwhile);
-        meanwhile?;
+        let holder = session(&sandbox, ALPHA).await?;
+        holder.batch_execute(&format!("BEGIN; LOCK TABLE {rows} IN SHARE MODE")).await.unwrap();
+        sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 66").await?;
+        wait_problem(&sandbox, "lock timeout").await?;
+        holder.batch_execute("COMMIT").await.unwrap();
         relay_lives(&sandbox, 67).await?;
         let live = "SELECT count(*) FROM interrex.projection_checkpoints WHERE state = 'live'";
         assert_eq!(sandbox.psql_value(ALPHA, live).await?, "3");
@@ -124,12 +124,11 @@ fn of_a_hundred_changes_at_once_the_last_one_holds() {
                       UPDATE cluster_config SET auto_failover_threshold_seconds = 100 + i; END LOOP; END $$";
         sandbox.psql(ALPHA, script).await?;
         wait_value(&sandbox, "SELECT count(*) FROM interrex.settings_requests", "0").await?;
-        let shown = "SELECT auto_failover_threshold_seconds FROM cluster_config";
+        wait_value(&sandbox, "SELECT auto_failover_threshold_seconds FROM cluster_config", "200").await?;
+        // whatever was answered twice would have been answered before this one
+        relay_lives(&sandbox, 77).await?;
         let count = "SELECT count(*) FROM cluster_events WHERE kind = 'settings_changed'";
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        let (shown, count) =
-            (sandbox.psql_value(ALPHA, shown).await?, sandbox.psql_value(ALPHA, count).await?);
-        assert_eq!((shown.as_str(), count.as_str()), ("200", "100"));
+        assert_eq!(sandbox.psql_value(ALPHA, count).await?, "101");
         Ok(())
     });
 }
@@ -159,16 +158,16 @@ fn who_may_only_look_can_neither_change_settings_nor_become_superuser() {
         assert!(refused.to_string().contains("permission denied for function"), "{refused}");
         let is = "SELECT concat(rolsuper, ' ', (SELECT count(*) FROM cluster_events WHERE kind = 'settings_changed')) \
                   FROM pg_roles WHERE rolname = 'watcher'";
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(sandbox.psql_value(ALPHA, is).await?, "f 0");
+        // whatever it had asked for would have been answered before this one
+        relay_lives(&sandbox, 77).await?;
+        assert_eq!(sandbox.psql_value(ALPHA, is).await?, "f 1");
         Ok(())
     });
 }
 
 /// Answers in place of a supervisor: heartbeats with a report, everything else with an error.
-async fn stand_in(port: u16, report: String) {
+async fn stand_in(listener: tokio::net::TcpListener, report: String) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     loop {
         let (mut socket, _) = listener.accept().await.unwrap();
         let report = report.clone();
@@ -231,15 +230,17 @@ fn a_lost_journal_that_could_not_be_taken_back_yet_is_not_appended_to() {
             std::fs::copy(image.with_extension(suffix), journal.with_extension(suffix)).ok();
         }
         let port = sandbox.node(ALPHA)?.supervisor_port;
-        let standing_in = tokio::task::spawn_local(stand_in(port, serde_json::to_string(&lived).unwrap()));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+        let standing_in =
+            tokio::task::spawn_local(stand_in(listener, serde_json::to_string(&lived).unwrap()));
         sandbox.start_supervisor(BETA)?;
         sandbox.wait_supervisor_ended(BETA).await?;
         let log = std::fs::read_to_string(sandbox.node(BETA)?.supervisor_log()).unwrap();
         assert!(log.contains("could not be taken back"), "{log}");
         assert_eq!(sandbox.events(BETA)?.len(), imaged);
         standing_in.abort();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // its port is free once it has ended
+        assert!(standing_in.await.unwrap_err().is_cancelled());
         sandbox.start_supervisor(ALPHA)?;
         sandbox.wait_healthy(ALPHA).await.ok();
         sandbox.start_supervisor(BETA)?;

@@ -13,25 +13,31 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::{Stream, failed, open, seconds_since, timed};
 use crate::figure::Figure;
 
-/// Appends of one sample.
-const APPENDS: usize = 1_024;
+/// Appends of one sample, by one who waits for each. Samples take turns with those of the floor, and are short:
+/// what else the disk has to do changes from second to second.
+const ALONE: usize = 128;
 /// Who appends at the same time.
 const TASKS: usize = 64;
+/// Appends of one sample, by all of them.
+const TOGETHER: usize = 16 * TASKS;
+/// Samples that a run takes.
+const SAMPLES: u32 = 4;
 
 /// Events a second: one by one, and from many tasks at once.
 pub(super) async fn measure(runs: u32, folder: &Path) -> Done<Vec<Figure>> {
-    let facts: Vec<Draft> = Stream::begin().take(APPENDS).map(|record| again(&record)).collect();
+    let facts: Vec<Draft> = Stream::begin().take(TOGETHER).map(|record| again(&record)).collect();
+    let journal = Rc::new(open(&folder.join("appends.db"))?);
+    let mut by_hand = tables(&folder.join("by-hand.db")).map_err(failed("opening tables"))?;
     let (mut single, mut raw_single, mut grouped, mut raw_grouped) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for run in 1..=runs {
-        let path = |name: &str| folder.join(format!("{name}-{run}.db"));
-        let (rate, records) = one_by_one(&path("single"), &facts).await?;
-        single.push(rate);
-        raw_single.push(raw(&path("raw-single"), &records, 1)?);
-        let (rate, records) = at_once(&path("grouped"), &facts).await?;
-        grouped.push(rate);
-        raw_grouped.push(raw(&path("raw-grouped"), &records, TASKS)?);
-        eprintln!("append {run} of {runs}");
+    for sample in 1..=runs * SAMPLES {
+        let before = journal.head().node_seq;
+        single.push(one_by_one(&journal, &facts[..ALONE]).await?);
+        raw_single.push(raw(&mut by_hand, &stored(&journal, before)?, 1)?);
+        let before = journal.head().node_seq;
+        grouped.push(at_once(&journal, &facts).await?);
+        raw_grouped.push(raw(&mut by_hand, &stored(&journal, before)?, TASKS)?);
+        eprintln!("append {sample} of {}", runs * SAMPLES);
     }
     Ok(vec![
         Figure::of("append_single", "event/s", &single).beside(&raw_single),
@@ -58,20 +64,17 @@ async fn append(journal: &Journal, fact: Draft) -> Result<(), JournalError> {
     answer.unwrap_or_else(|_| Err(ended())).map(|_| ())
 }
 
-async fn one_by_one(path: &Path, facts: &[Draft]) -> Done<(f64, Vec<Record>)> {
-    let journal = open(path)?;
+async fn one_by_one(journal: &Journal, facts: &[Draft]) -> Done<f64> {
     let began = SystemEnv.moment().monotonic;
     for fact in facts {
-        append(&journal, fact.clone()).await.map_err(failed("appending"))?;
+        append(journal, fact.clone()).await.map_err(failed("appending"))?;
     }
-    let seconds = seconds_since(began);
-    Ok((facts.len() as f64 / seconds, stored(&journal)?))
+    Ok(facts.len() as f64 / seconds_since(began))
 }
 
-async fn at_once(path: &Path, facts: &[Draft]) -> Done<(f64, Vec<Record>)> {
-    let journal = Rc::new(open(path)?);
+async fn at_once(journal: &Rc<Journal>, facts: &[Draft]) -> Done<f64> {
     let began = SystemEnv.moment().monotonic;
-    let tasks = facts.chunks(facts.len().div_ceil(TASKS)).map(|share| {
+    let tasks = facts.chunks(facts.len() / TASKS).map(|share| {
         let (journal, share) = (journal.clone(), share.to_vec());
         tokio::task::spawn_local(async move {
             for fact in share {
@@ -83,26 +86,31 @@ async fn at_once(path: &Path, facts: &[Draft]) -> Done<(f64, Vec<Record>)> {
     for task in tasks.collect::<Vec<_>>() {
         task.await.map_err(failed("appending"))?.map_err(failed("appending"))?;
     }
-    let seconds = seconds_since(began);
-    Ok((facts.len() as f64 / seconds, stored(&journal)?))
+    Ok(facts.len() as f64 / seconds_since(began))
 }
 
-fn stored(journal: &Journal) -> Done<Vec<Record>> {
-    let page = journal.reader().and_then(|reader| reader.page(journal.head().node_id, NodeSeq(0), u32::MAX));
+/// What a sample wrote.
+fn stored(journal: &Journal, before: NodeSeq) -> Done<Vec<Record>> {
+    let page = journal.reader().and_then(|reader| reader.page(journal.head().node_id, before, u32::MAX));
     page.map_err(failed("reading a journal"))
 }
 
-/// Events a second that plain transactions of so many `INSERT`s store as durably.
-fn raw(path: &Path, records: &[Record], at_a_time: usize) -> Done<f64> {
+/// The tables of a journal, as durable as it, with nothing around them.
+fn tables(path: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
     drop(open(path)?);
-    let (seconds, written) = timed(|| insert(path, records, at_a_time));
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// Events a second that plain transactions of so many `INSERT`s store.
+fn raw(connection: &mut Connection, records: &[Record], at_a_time: usize) -> Done<f64> {
+    let (seconds, written) = timed(|| insert(connection, records, at_a_time));
     written.map_err(failed("inserting"))?;
     Ok(records.len() as f64 / seconds)
 }
 
-fn insert(path: &Path, records: &[Record], at_a_time: usize) -> rusqlite::Result<()> {
-    let mut connection = Connection::open(path)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+fn insert(connection: &mut Connection, records: &[Record], at_a_time: usize) -> rusqlite::Result<()> {
     for batch in records.chunks(at_a_time) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
