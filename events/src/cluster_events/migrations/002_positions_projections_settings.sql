@@ -126,12 +126,14 @@ BEGIN
         RAISE EXCEPTION 'cluster_config: only auto_failover_enabled and auto_failover_threshold_seconds can be changed here'
             USING ERRCODE = 'feature_not_supported', HINT = 'Who is main changes by a failover, never by an UPDATE.';
     END IF;
-    IF NEW.auto_failover_enabled IS NULL THEN
+    -- only what is changed is judged: a new cluster's settings are not known before main has told them
+    IF NEW.auto_failover_enabled IS NULL AND OLD.auto_failover_enabled IS NOT NULL THEN
         RAISE EXCEPTION 'cluster_config: auto_failover_enabled is true or false, not null'
             USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    IF NEW.auto_failover_threshold_seconds IS NULL
-        OR NEW.auto_failover_threshold_seconds NOT BETWEEN least_seconds AND 86400 THEN
+    IF NEW.auto_failover_threshold_seconds IS DISTINCT FROM OLD.auto_failover_threshold_seconds
+        AND (NEW.auto_failover_threshold_seconds IS NULL
+             OR NEW.auto_failover_threshold_seconds NOT BETWEEN least_seconds AND 86400) THEN
         RAISE EXCEPTION 'cluster_config: auto_failover_threshold_seconds = % is out of range: it must be from % to 86400',
             coalesce(NEW.auto_failover_threshold_seconds::text, 'null'), least_seconds
             USING ERRCODE = 'numeric_value_out_of_range',
