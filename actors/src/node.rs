@@ -328,15 +328,14 @@ impl Shared {
         }
     }
 
-    /// Takes the view anew from the journal, where the begin of one was learned. Only the JournalActor calls it.
+    /// Folds this node's own events anew, where the sealed begin of them was learned. Only the JournalActor calls it.
     ///
     /// # Errors
     /// The journal cannot be read.
     pub fn fold_anew(&self) -> Result<(), JournalError> {
-        let (own, story) = read(&self.journal, self.settings.me)?;
+        let own: Belief = rebuild(&self.journal.reader()?, Some(self.settings.me), Verify::Nothing)?;
         self.measured(|view| {
             (view.cluster, view.standpoint, view.folded) = (own.cluster, own.standpoint, own.folded);
-            view.story = story;
         });
         Ok(())
     }

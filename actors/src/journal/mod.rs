@@ -8,7 +8,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
 use interrex_events::{
-    Envelope, NodeSeq,
+    Envelope, NodeId, NodeSeq,
     journal::{AppendResult, JournalError},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -32,8 +32,8 @@ struct InFlight {
 enum Asker {
     /// For the place of the last fact.
     Facts(oneshot::Sender<NodeSeq>),
-    /// For the number of new copies, or their refusal; and whether they may begin a journal here.
-    Copies(oneshot::Sender<Result<usize, Refused>>, bool),
+    /// For the number of new copies, or their refusal; and whose journal they may begin here.
+    Copies(oneshot::Sender<Result<usize, Refused>>, Option<NodeId>),
     /// For a segment to be gone, or its refusal.
     Seal(oneshot::Sender<Result<(), Refused>>),
 }
@@ -100,6 +100,16 @@ impl JournalActor {
             }
             telling.set(false);
         });
+    }
+
+    /// A journal begins here whose first events were sealed elsewhere: no fold of its events alone knows what they said.
+    fn begin(&self, node: NodeId) {
+        if node == self.shared.settings.me
+            && let Err(error) = self.shared.fold_anew()
+        {
+            return self.shared.give_up(Fatal::Journal(error));
+        }
+        self.tell_anew();
     }
 
     /// The one place where an event becomes known: first the view, then the actors that fold. Copies of others'
@@ -170,7 +180,7 @@ impl Handler<KeepCopies> for JournalActor {
     fn handle(&mut self, copies: KeepCopies, _: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
         let (journal, epoch) = (&self.shared.journal, self.shared.epoch());
-        let begins = copies.0.base.is_some();
+        let begins = copies.0.base.as_ref().map(|base| base.head.node_id);
         let stored = match copies.0.base {
             Some(base) => journal.store_copies_after(base, copies.0.records, epoch),
             None => journal.store_copies(copies.0.records, epoch),
@@ -206,11 +216,8 @@ impl StreamHandler<Stored> for JournalActor {
         };
         let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();
         let (count, last) = (envelopes.len(), envelopes.last().map(|envelope| envelope.node_seq));
-        if matches!(stored.asker, Asker::Copies(_, true)) {
-            // no fold of these events alone knows what was sealed before them
-            if let Err(error) = self.shared.fold_anew() {
-                return self.shared.give_up(Fatal::Journal(error));
-            }
+        if let Asker::Copies(_, Some(begun)) = stored.asker {
+            self.begin(begun);
         } else if count > 0 {
             self.hand_on(envelopes);
         }
