@@ -8,6 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use chrono::{SubsecRound, Utc};
@@ -21,6 +22,8 @@ use crate::{Base, Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, NodeS
 const QUEUE_LIMIT: usize = 1024;
 /// Appends that share one fsync. Past this, waiting longer no longer pays.
 const BATCH_LIMIT: usize = 256;
+/// How long a batch waits for the next of those who shared the last one; an fsync takes some times as long.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// What may be asked of the writer.
 pub(super) enum Content {
@@ -105,9 +108,10 @@ pub(super) fn spawn(writer: Writer) -> std::io::Result<Queue> {
 
 impl Writer {
     fn run(mut self, inbox: &Receiver<Request>, published: &Mutex<Heads>) {
+        let mut expected = 1;
         while let Ok(first) = inbox.recv() {
-            let mut batch = vec![first];
-            batch.extend(inbox.try_iter().take(BATCH_LIMIT - 1));
+            let batch = gather(inbox, first, expected);
+            expected = batch.len();
             let (contents, answers): (Vec<_>, Vec<_>) =
                 batch.into_iter().map(|request| (request.content, request.answer)).unzip();
             match self.commit(contents) {
@@ -278,6 +282,20 @@ fn begun(base: Base, heads: &mut Heads) -> Option<Segment> {
     }
     heads.insert(node, base.walk());
     Some(Segment { first: NodeSeq(0).next(), end: base, file: None })
+}
+
+/// What shares the next fsync. Those who shared the last one were just answered and may ask again at once: without a
+/// moment's patience the first of them would have an fsync to itself, and all others wait for it.
+fn gather(inbox: &Receiver<Request>, first: Request, expected: usize) -> Vec<Request> {
+    let mut batch = vec![first];
+    batch.extend(inbox.try_iter().take(BATCH_LIMIT - 1));
+    while batch.len() < expected.min(BATCH_LIMIT)
+        && let Ok(next) = inbox.recv_timeout(PATIENCE)
+    {
+        batch.push(next);
+        batch.extend(inbox.try_iter().take(BATCH_LIMIT - batch.len()));
+    }
+    batch
 }
 
 /// Those of the copies that are not here yet, if they continue what is here; the heads then include them.
