@@ -321,6 +321,24 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
 }
 
 #[test]
+fn a_change_of_settings_does_not_wait_for_the_next_heartbeat() {
+    run(async {
+        let seldom = Duration::from_secs(20);
+        let sandbox =
+            two_nodes().postgres_only().probe_interval(seldom).threshold(2 * seldom).build().await?;
+        sandbox.start().await?;
+        let change = "UPDATE cluster_config SET auto_failover_threshold_seconds = 99";
+        sandbox.psql(ALPHA, change).await?;
+        let adopted = until("beta goes by it", seldom / 4, || async {
+            let health = sandbox.health(BETA).await.map_err(|error| error.to_string())?;
+            let threshold_ms = health.report.threshold_ms;
+            if threshold_ms == 99_000 { Ok(()) } else { Err(format!("{threshold_ms} ms")) }
+        });
+        adopted.await
+    });
+}
+
+#[test]
 fn two_who_change_one_setting_each_at_the_same_time_both_have_their_way() {
     run(async {
         let sandbox = two_nodes().nodes(1).postgres_only().build().await?;

@@ -45,6 +45,8 @@ pub struct HeartbeatActor {
     facts: mpsc::Sender<Vec<Draft>>,
     /// At most one probe of each peer is under way; since when.
     probing: BTreeMap<NodeId, Moment>,
+    /// Peers to be probed again as soon as the probe that is under way has ended: it says what was, not what is.
+    probe_again: BTreeSet<NodeId>,
     /// Peers whose journals are being taken over.
     taking_over: BTreeSet<NodeId>,
     /// Peers whose clocks are too far from this node's, as recorded.
@@ -72,6 +74,7 @@ impl HeartbeatActor {
             watch: Watch::default(),
             facts: store_in_order(shared),
             probing: BTreeMap::new(),
+            probe_again: BTreeSet::new(),
             taking_over: BTreeSet::new(),
             skewed: BTreeSet::new(),
             forked: BTreeSet::new(),
@@ -257,6 +260,7 @@ impl Handler<Persisted> for HeartbeatActor {
             }
             if matches!(envelope.event, Event::SettingsChanged(_)) {
                 // at once, not at the next tick: every node acts by them within a second
+                self.probe_again.extend(self.probing.keys());
                 self.probe_all();
             }
         }
@@ -275,7 +279,12 @@ impl Handler<ProbeEnded> for HeartbeatActor {
                 self.take(Input::SettingsHeard(SettingsHeard { from: report.node, settings, stamp }));
             }
         }
+        let peer = probe.peer;
         self.take(Input::ProbeEnded(Box::new(probe)));
+        if self.probe_again.remove(&peer) {
+            self.probing.insert(peer, self.shared.env.moment());
+            self.probe(peer);
+        }
     }
 }
 
