@@ -122,8 +122,8 @@ mod tests {
         let stamp = Arc::new(Counting(AtomicU64::new(0)));
         let journal = Journal::open(&folder.path().join("journal.db"), identity, stamp).unwrap();
         for events in [0_usize, 500, 1_000, 2_000] {
-            let drafts = (0..events).map(|index| Draft::new(Epoch(1), event(index))).collect();
-            journal.append(drafts).unwrap().blocking_recv().unwrap().unwrap();
+            let drafts = (0..events).map(|index| Draft::new(Epoch(1), event(index))).collect::<Vec<_>>();
+            journal.append(&drafts).unwrap().blocking_recv().unwrap().unwrap();
             let reader = journal.reader().unwrap();
             let records = reader.read(&Selection::default()).unwrap();
             let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();

@@ -320,6 +320,17 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
     });
 }
 
+/// Until main's first relay has made the tables and views, there is nothing to be changed.
+async fn settings_are_shown(sandbox: &Sandbox) -> Done<()> {
+    until("settings are shown", LIMIT, || async {
+        match sandbox.psql_value(ALPHA, "SELECT auto_failover_enabled FROM cluster_config").await {
+            Ok(shown) if shown == "t" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
 #[test]
 fn a_change_of_settings_does_not_wait_for_the_next_heartbeat() {
     run(async {
@@ -327,6 +338,7 @@ fn a_change_of_settings_does_not_wait_for_the_next_heartbeat() {
         let sandbox =
             two_nodes().postgres_only().probe_interval(seldom).threshold(2 * seldom).build().await?;
         sandbox.start().await?;
+        settings_are_shown(&sandbox).await?;
         let change = "UPDATE cluster_config SET auto_failover_threshold_seconds = 99";
         sandbox.psql(ALPHA, change).await?;
         let adopted = until("beta goes by it", seldom / 4, || async {
@@ -343,14 +355,7 @@ fn two_who_change_one_setting_each_at_the_same_time_both_have_their_way() {
     run(async {
         let sandbox = two_nodes().nodes(1).postgres_only().build().await?;
         sandbox.start().await?;
-        let enabled = "SELECT auto_failover_enabled FROM cluster_config";
-        until("settings are shown", LIMIT, || async {
-            match sandbox.psql_value(ALPHA, enabled).await {
-                Ok(shown) if shown == "t" => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await?;
+        settings_are_shown(&sandbox).await?;
         let slow = session(&sandbox, ALPHA).await?;
         slow.batch_execute("BEGIN; UPDATE cluster_config SET auto_failover_enabled = false").await.unwrap();
         sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 77").await?;

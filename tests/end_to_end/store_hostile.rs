@@ -282,7 +282,7 @@ fn a_peer_whose_clock_was_once_years_ahead_does_not_make_main_rebuild_for_ever()
                     interrex_events::SupervisorStopped { reason: "x".to_owned() },
                 )
             });
-            let stored = journal.append(drafts.collect()).unwrap();
+            let stored = journal.append(&drafts.collect::<Vec<_>>()).unwrap();
             tokio::task::spawn_blocking(move || stored.blocking_recv()).await.unwrap().unwrap().unwrap();
         }
         drop(journal);

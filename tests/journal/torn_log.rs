@@ -160,7 +160,7 @@ fn append(journal: &Journal, number: usize) -> Vec<Record> {
     let fact = |words: String| Draft::new(Epoch(1), SupervisorStopped { reason: words });
     let mut facts: Vec<_> = (0..number % 3).map(|part| fact(format!("{number}, part {part}"))).collect();
     facts.push(fact("a long story; ".repeat(number % 5 * 150)));
-    journal.append(facts).unwrap().blocking_recv().unwrap().unwrap()
+    journal.append(&facts).unwrap().blocking_recv().unwrap().unwrap()
 }
 
 fn acknowledged(records: &[Record]) -> Acknowledged {

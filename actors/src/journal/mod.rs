@@ -169,7 +169,7 @@ impl Handler<Append> for JournalActor {
 
     fn handle(&mut self, append: Append, _: &mut Self::Context) -> Self::Result {
         let (asker, answer) = oneshot::channel();
-        self.queue(self.shared.journal.append(append.0), Asker::Facts(asker));
+        self.queue(self.shared.journal.append(&append.0), Asker::Facts(asker));
         Box::pin(async move { answer.await.map_err(|_| Gone) })
     }
 }

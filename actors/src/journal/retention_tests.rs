@@ -49,7 +49,7 @@ impl Scratch {
 
     fn record(&self, event: impl Into<Event>, run: Option<RunId>) {
         let draft = Draft { run_id: run, ..Draft::new(Epoch(1), event.into()) };
-        self.journal.append(vec![draft]).unwrap().blocking_recv().unwrap().unwrap();
+        self.journal.append(&[draft]).unwrap().blocking_recv().unwrap().unwrap();
     }
 
     fn quiet(&self, events: usize) -> &Self {
@@ -151,7 +151,7 @@ fn a_long_journal_is_folded_page_by_page() {
     let scratch = Scratch::new();
     let run = scratch.run();
     let drafts = vec![Draft::new(Epoch(1), SupervisorStopped { reason: String::new() }); 1_200];
-    scratch.journal.append(drafts).unwrap().blocking_recv().unwrap().unwrap();
+    scratch.journal.append(&drafts).unwrap().blocking_recv().unwrap().unwrap();
     scratch.ended(run, FailedEnd::Failed);
     scratch.quiet(1);
     assert_eq!(scratch.next(100_000), Some((1, 1_202)));

@@ -5,8 +5,8 @@
 
 use rusqlite::{Connection, config::DbConfig};
 
-/// Stored events after which the log is emptied: about four megabytes of it.
-const EVENTS: usize = 256;
+/// Pages of the log that wait to be moved before it is done: four megabytes.
+const PAGES: i64 = 1000;
 
 /// Takes the checkpoints out of SQLite's hands, and empties the log that the last writer left.
 ///
@@ -24,22 +24,15 @@ pub(super) fn end(connection: &Connection) {
     let _ = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false);
 }
 
-/// Counts what is in the log.
-#[derive(Default)]
-pub(super) struct Log {
-    events: usize,
-}
-
-impl Log {
-    /// Takes note of a commit, and empties the log when it has grown long.
-    pub(super) fn grew(&mut self, events: usize, connection: &Connection) -> rusqlite::Result<()> {
-        self.events += events;
-        if self.events < EVENTS {
-            return Ok(());
-        }
-        self.events = 0;
-        run(connection, "PASSIVE")
+/// After a commit: empties the log when it has grown long.
+pub(super) fn after_commit(connection: &Connection) -> rusqlite::Result<()> {
+    let mut look = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+    let waiting =
+        look.query_row((), |row| Ok(row.get::<_, i64>("log")? - row.get::<_, i64>("checkpointed")?))?;
+    if waiting < PAGES {
+        return Ok(());
     }
+    run(connection, "PASSIVE")
 }
 
 fn run(connection: &Connection, mode: &str) -> rusqlite::Result<()> {

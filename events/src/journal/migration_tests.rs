@@ -174,7 +174,7 @@ fn a_journal_of_version_1_is_moved_to_version_2_and_continues() {
     assert_eq!(beside.read(&Selection::default()).unwrap(), written, "it was opened before, and reads on");
     let journal = opened(&path).unwrap();
     let next = Draft::new(Epoch(3), SupervisorStopped { reason: "next".to_owned() });
-    let appended = journal.append(vec![next]).unwrap().blocking_recv().unwrap().unwrap();
+    let appended = journal.append(&[next]).unwrap().blocking_recv().unwrap().unwrap();
     assert_eq!(
         (appended[0].node_seq.0, appended[0].prev_hash),
         (EVENTS / 2 + 1, written.last().unwrap().hash)

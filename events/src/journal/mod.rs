@@ -37,7 +37,10 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use self::{lock::Lock, writer::Content};
+use self::{
+    lock::Lock,
+    writer::{Content, Fact},
+};
 pub use self::{
     read::{JournalReader, Selection, Verification, Verify},
     seal::{Segment, SegmentFile},
@@ -199,7 +202,6 @@ impl Journal {
         let queue = writer::spawn(writer::Writer {
             path: path.to_owned(),
             connection,
-            log: checkpoint::Log::default(),
             identity,
             heads: newest.heads,
             clock: clock.clone(),
@@ -212,12 +214,14 @@ impl Journal {
     /// Queues facts to be stored together, in this order, in one transaction. The answer comes when they are on disk.
     ///
     /// # Errors
-    /// The queue is full, or the journal is dead; both before anything is stored.
+    /// The queue is full, the journal is dead, or a fact cannot be written as JSON; all before anything is stored.
     pub fn append(
         &self,
-        drafts: Vec<Draft>,
+        drafts: &[Draft],
     ) -> Result<tokio::sync::oneshot::Receiver<AppendResult>, JournalError> {
-        self.queue.store(Content::Own(drafts), &self.path)
+        let facts = drafts.iter().map(Fact::of).collect::<Result<_, _>>();
+        let facts = facts.map_err(|error| JournalError::failed(&self.path, error))?;
+        self.queue.store(Content::Own(facts), &self.path)
     }
 
     /// Queues events of one node as that node recorded them, in its order, with the epoch in which they are

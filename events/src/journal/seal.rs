@@ -109,8 +109,8 @@ impl Segment {
         Ok((found == 0).then(|| format!("event {} is not here, or is another one", self.last())))
     }
 
-    /// Notes the segment, and drops its events where they are here. How many were dropped.
-    pub(super) fn store(&self, transaction: &Transaction<'_>) -> rusqlite::Result<usize> {
+    /// Notes the segment, and drops its events where they are here.
+    pub(super) fn store(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let carried = serde_json::to_string(&self.end.carried)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let (node, first, last) = (self.node().0, self.first.0.cast_signed(), self.last().0.cast_signed());
@@ -131,7 +131,8 @@ impl Segment {
         transaction.execute(
             "DELETE FROM cluster_events WHERE node_id = ? AND node_seq BETWEEN ? AND ?",
             (node, first, last),
-        )
+        )?;
+        Ok(())
     }
 }
 

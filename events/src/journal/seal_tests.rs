@@ -65,7 +65,7 @@ impl Scratch {
 
 fn append(journal: &Journal, reason: &str) {
     let fact = Draft::new(Epoch(1), SupervisorStopped { reason: reason.to_owned() });
-    journal.append(vec![fact]).unwrap().blocking_recv().unwrap().unwrap();
+    journal.append(&[fact]).unwrap().blocking_recv().unwrap().unwrap();
 }
 
 fn seal(journal: &Journal, segment: &Segment) -> AppendResult {

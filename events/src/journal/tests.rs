@@ -41,13 +41,13 @@ fn draft(text: &str) -> Draft {
     Draft::new(Epoch(1), SupervisorStopped { reason: text.to_owned() })
 }
 
-fn append(journal: &Journal, drafts: Vec<Draft>) -> Vec<Record> {
+fn append(journal: &Journal, drafts: &[Draft]) -> Vec<Record> {
     journal.append(drafts).unwrap().blocking_recv().unwrap().unwrap()
 }
 
 fn filled(path: &Path, events: usize) -> Vec<Record> {
     let journal = Journal::open(path, identity(), TestStamp::new()).unwrap();
-    (0..events).flat_map(|index| append(&journal, vec![draft(&format!("event {index}"))])).collect()
+    (0..events).flat_map(|index| append(&journal, &[draft(&format!("event {index}"))])).collect()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn what_was_appended_is_read_back_and_continues_after_reopening() {
     let path = folder.path().join("journal.db");
     let mut written = filled(&path, 3);
     let journal = Journal::open(&path, identity(), TestStamp::new()).unwrap();
-    written.extend(append(&journal, vec![draft("a"), draft("b")]));
+    written.extend(append(&journal, &[draft("a"), draft("b")]));
     assert_eq!(journal.reader().unwrap().read(&Selection::default()).unwrap(), written);
     assert_eq!(written.iter().map(|record| record.node_seq.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert_eq!(journal.head().node_seq, NodeSeq(5));
@@ -66,7 +66,7 @@ fn what_was_appended_is_read_back_and_continues_after_reopening() {
 fn of_a_peer(folder: &Path, events: usize) -> Vec<Record> {
     let peer = Identity { node_id: NodeId(1), ..identity() };
     let journal = Journal::open(&folder.join("peer.db"), peer, TestStamp::new()).unwrap();
-    (0..events).flat_map(|index| append(&journal, vec![draft(&format!("peer {index}"))])).collect()
+    (0..events).flat_map(|index| append(&journal, &[draft(&format!("peer {index}"))])).collect()
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn copies_are_taken_once_and_in_order_or_not_at_all() {
     let store = |records: &[Record]| {
         journal.store_copies(records.to_vec(), Epoch(2)).unwrap().blocking_recv().unwrap()
     };
-    append(&journal, vec![draft("own")]);
+    append(&journal, &[draft("own")]);
     assert_eq!(store(&theirs[..3]).unwrap().len(), 3);
     assert_eq!(store(&theirs[1..4]).unwrap().len(), 1, "what is here already is passed over");
     let mut forged = theirs[4..].to_vec();
@@ -86,7 +86,7 @@ fn copies_are_taken_once_and_in_order_or_not_at_all() {
     for refused in [&theirs[5..], &forged[..]] {
         assert!(matches!(store(refused), Err(JournalError::CopiesRefused(_))));
     }
-    assert_eq!(append(&journal, vec![draft("own again")])[0].node_seq, NodeSeq(2), "a refusal harms nobody");
+    assert_eq!(append(&journal, &[draft("own again")])[0].node_seq, NodeSeq(2), "a refusal harms nobody");
     drop(journal);
 
     let journal = Journal::open(&path, identity(), TestStamp::new()).unwrap();
@@ -109,11 +109,11 @@ fn a_wall_clock_that_is_set_back_cannot_reorder_history() {
     let stamp = TestStamp::new();
     let first = {
         let journal = Journal::open(&path, identity(), stamp.clone()).unwrap();
-        append(&journal, vec![draft("before")])
+        append(&journal, &[draft("before")])
     };
     stamp.jump(TimeDelta::days(-3650));
     let journal = Journal::open(&path, identity(), stamp).unwrap();
-    let second = append(&journal, vec![draft("after")]);
+    let second = append(&journal, &[draft("after")]);
     assert!(second[0].hlc > first[0].hlc);
     assert!(second[0].recorded_at < first[0].recorded_at, "the wall clock is recorded as it was");
 }
@@ -169,7 +169,7 @@ fn what_a_dead_writer_left_in_the_log_is_in_the_file_before_anything_is_appended
     let folder = tempfile::tempdir().unwrap();
     let (dead, path) = (folder.path().join("dead.db"), folder.path().join("journal.db"));
     let journal = Journal::open(&dead, identity(), TestStamp::new()).unwrap();
-    let written = append(&journal, vec![draft("a"), draft("b")]);
+    let written = append(&journal, &[draft("a"), draft("b")]);
     // what a kill would leave: the file, and the log beside it
     std::fs::copy(&dead, &path).unwrap();
     std::fs::copy(folder.path().join("dead.db-wal"), folder.path().join("journal.db-wal")).unwrap();
@@ -188,7 +188,7 @@ fn many_appenders_share_fsyncs_and_keep_one_gapless_order() {
             let journal = &journal;
             scope.spawn(move || {
                 for index in 0..50 {
-                    append(journal, vec![draft(&format!("{appender} {index}")), draft("and its twin")]);
+                    append(journal, &[draft(&format!("{appender} {index}")), draft("and its twin")]);
                 }
             });
         }
@@ -262,12 +262,12 @@ fn a_selection_by_kind_run_and_time_finds_just_those() {
     let stamp = TestStamp::new();
     let journal = Journal::open(&path, identity(), stamp.clone()).unwrap();
     let run = RunId(Uuid::from_u128(9));
-    append(&journal, vec![draft("early")]);
+    append(&journal, &[draft("early")]);
     stamp.jump(TimeDelta::seconds(10));
     let middle = stamp.now();
-    append(&journal, vec![draft("in a run").in_run(run)]);
+    append(&journal, &[draft("in a run").in_run(run)]);
     stamp.jump(TimeDelta::seconds(10));
-    append(&journal, vec![draft("late")]);
+    append(&journal, &[draft("late")]);
     let reader = journal.reader().unwrap();
     let found = |selection: Selection| {
         reader.read(&selection).unwrap().iter().map(|record| record.node_seq.0).collect::<Vec<_>>()
@@ -287,7 +287,7 @@ fn an_event_of_a_newer_version_is_kept_and_handed_on_to_the_byte() {
     for (kind, version) in [("moon_phase_observed", 1), ("supervisor_stopped", 2), ("main_lost", u32::MAX)] {
         let event = crate::Event::read(kind, version, payload);
         assert!(matches!(event, crate::Event::Unknown(_)));
-        let stored = append(&journal, vec![Draft { event, ..draft("") }]).remove(0);
+        let stored = append(&journal, &[Draft { event, ..draft("") }]).remove(0);
         assert_eq!(
             (stored.kind.as_str(), stored.schema_version, stored.payload.as_str()),
             (kind, version, payload)
@@ -387,7 +387,7 @@ proptest! {
             Draft::new(Epoch(epoch), SupervisorStopped { reason: text }).because_of(lineage),
             Draft { event: crate::Event::Unknown(unknown), ..draft("") },
         ];
-        append(&journal, facts.to_vec());
+        append(&journal, &facts);
         let read = journal.reader().unwrap().read(&Selection::default()).unwrap();
         for (fact, record) in facts.iter().zip(&read) {
             let envelope = record.open();
@@ -420,7 +420,7 @@ proptest! {
         for (node, pause, in_run) in steps {
             stamp.jump(TimeDelta::milliseconds(pause));
             let fact = if in_run { draft("x").in_run(run) } else { draft("x") };
-            let records = append(&nodes[node as usize - 1], vec![fact]);
+            let records = append(&nodes[node as usize - 1], &[fact]);
             journal.store_copies(records.clone(), Epoch(1)).unwrap().blocking_recv().unwrap().unwrap();
             all.extend(records);
         }
@@ -487,12 +487,12 @@ fn own_events_that_come_back_from_a_peer_are_followed_by_later_ones() {
     stamp.jump(TimeDelta::seconds(50));
     let lost: Vec<Record> = {
         let journal = Journal::open(&folder.path().join("lost.db"), identity(), stamp.clone()).unwrap();
-        (0..3).flat_map(|index| append(&journal, vec![draft(&format!("event {index}"))])).collect()
+        (0..3).flat_map(|index| append(&journal, &[draft(&format!("event {index}"))])).collect()
     };
     stamp.jump(TimeDelta::seconds(-50));
     let journal = Journal::open(&path, identity(), stamp.clone()).unwrap();
     journal.store_copies(lost, Epoch(1)).unwrap().blocking_recv().unwrap().unwrap();
-    append(&journal, vec![draft("after the restore")]);
+    append(&journal, &[draft("after the restore")]);
     assert_eq!(journal.reader().unwrap().verify().unwrap().broken, None);
     drop(journal);
     Journal::open(&path, identity(), stamp).unwrap();

@@ -12,11 +12,11 @@ use std::{
 };
 
 use chrono::{SubsecRound, Utc};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::{AppendResult, Identity, JournalError, Segment, Stamp, checkpoint, disk, row};
-use crate::{Base, Broken, ChainWalk, Draft, Epoch, Head, HlcClock, NodeId, NodeSeq, Record};
+use crate::{Base, Broken, ChainWalk, Draft, Epoch, Head, HlcClock, Lineage, NodeId, NodeSeq, Record, RunId};
 
 /// Appends that may wait for the disk. A node makes a few per second; a full queue is a dead disk.
 const QUEUE_LIMIT: usize = 1024;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_micros(50);
 /// What may be asked of the writer.
 pub(super) enum Content {
     /// Facts of this node, to be stamped and chained.
-    Own(Vec<Draft>),
+    Own(Vec<Fact>),
     /// Events of one node as that node recorded them, where they begin if not with the first, and the epoch in
     /// which they were learned.
     Copies { base: Option<Box<Base>>, records: Vec<Record>, learned_in: Epoch },
@@ -39,6 +39,31 @@ pub(super) enum Content {
 struct Request {
     content: Content,
     answer: oneshot::Sender<AppendResult>,
+}
+
+/// A draft as it will be stored, but for what only the writer knows: its place, its time and its hash.
+pub(super) struct Fact {
+    epoch: Epoch,
+    run_id: Option<RunId>,
+    caused_by: Option<Lineage>,
+    kind: String,
+    schema_version: u32,
+    actor: String,
+    payload: String,
+}
+
+impl Fact {
+    pub(super) fn of(draft: &Draft) -> serde_json::Result<Self> {
+        Ok(Self {
+            epoch: draft.epoch,
+            run_id: draft.run_id,
+            caused_by: draft.caused_by,
+            kind: draft.event.kind().to_owned(),
+            schema_version: draft.event.schema_version(),
+            actor: serde_json::to_string(&draft.actor)?,
+            payload: draft.event.payload()?,
+        })
+    }
 }
 
 /// How far the chain of every journal held here goes.
@@ -89,7 +114,6 @@ impl Queue {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    pub(super) log: checkpoint::Log,
     pub(super) identity: Identity,
     pub(super) heads: Heads,
     pub(super) clock: Arc<Mutex<HlcClock>>,
@@ -110,11 +134,14 @@ impl Writer {
     fn run(mut self, inbox: &Receiver<Request>, published: &Mutex<Heads>) {
         let mut expected = 1;
         while let Ok(first) = inbox.recv() {
-            let batch = gather(inbox, first, expected);
-            expected = batch.len();
-            let (contents, answers): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|request| (request.content, request.answer)).unzip();
-            match self.commit(contents) {
+            let mut answers = Vec::with_capacity(expected);
+            let batch = Batch { inbox, first: Some(first), expected, taken: 0 }.map(|request| {
+                answers.push(request.answer);
+                request.content
+            });
+            let stored = self.commit(batch);
+            expected = answers.len();
+            match stored {
                 Ok((results, heads)) => {
                     published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&heads);
                     self.heads = heads;
@@ -132,36 +159,62 @@ impl Writer {
         checkpoint::end(&self.connection);
     }
 
-    /// Stores a batch in one transaction; nothing of this writer changes unless the commit succeeded. Copies
-    /// that do not continue what is here, and segments that may not be sealed, are refused alone: the rest of the
-    /// batch is stored.
-    fn commit(&mut self, batch: Vec<Content>) -> Result<(Vec<AppendResult>, Heads), JournalError> {
+    /// Stores a batch in one transaction, each request as it comes; nothing of this writer changes unless the
+    /// commit succeeded. Copies that do not continue what is here, and segments that may not be sealed, are refused
+    /// alone: the rest of the batch is stored.
+    fn commit(
+        &mut self,
+        batch: impl Iterator<Item = Content>,
+    ) -> Result<(Vec<AppendResult>, Heads), JournalError> {
+        let failed = |error| disk::error(&self.path, &error);
         let mut heads = self.heads.clone();
-        let mut results = Vec::with_capacity(batch.len());
+        let mut results = Vec::new();
         let mut segments = Vec::new();
-        for content in batch {
-            results.push(match content {
-                Content::Own(drafts) => Ok(self.stamp_all(&drafts, &mut heads)?),
-                Content::Copies { base, records, learned_in } => {
-                    let mut tried = heads.clone();
-                    let begun = base.and_then(|base| begun(*base, &mut tried));
-                    continuing(records, learned_in, &mut tried)
-                        .inspect(|_| {
-                            heads = tried;
-                            segments.extend(begun);
-                        })
-                        .map_err(JournalError::CopiesRefused)
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
+        let transaction = transaction.map_err(failed)?;
+        {
+            let mut insertion = transaction.prepare_cached(&row::insertion()).map_err(failed)?;
+            for content in batch {
+                let result = self.take(content, &mut heads, &mut segments)?;
+                for record in result.iter().flatten() {
+                    row::insert(&mut insertion, &record.borrowed()).map_err(failed)?;
                 }
-                Content::Sealed(segment, epoch) => {
-                    let sealed = self.sealed(&segment, epoch, &mut heads, &segments)?;
-                    segments.extend(sealed.is_ok().then_some(*segment));
-                    sealed
-                }
-            });
+                results.push(result);
+            }
         }
-        let records = results.iter().flatten().flatten();
-        self.store(records, &segments).map_err(|error| disk::error(&self.path, &error))?;
+        for segment in &segments {
+            segment.store(&transaction).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+        checkpoint::after_commit(&self.connection).map_err(failed)?;
         Ok((results, heads))
+    }
+
+    /// What is to be stored for a request.
+    fn take(
+        &self,
+        content: Content,
+        heads: &mut Heads,
+        segments: &mut Vec<Segment>,
+    ) -> Result<AppendResult, JournalError> {
+        Ok(match content {
+            Content::Own(facts) => Ok(self.stamp_all(facts, heads)),
+            Content::Copies { base, records, learned_in } => {
+                let mut tried = heads.clone();
+                let begun = base.and_then(|base| begun(*base, &mut tried));
+                continuing(records, learned_in, &mut tried)
+                    .inspect(|_| {
+                        *heads = tried;
+                        segments.extend(begun);
+                    })
+                    .map_err(JournalError::CopiesRefused)
+            }
+            Content::Sealed(segment, epoch) => {
+                let sealed = self.sealed(&segment, epoch, heads, segments)?;
+                segments.extend(sealed.is_ok().then_some(*segment));
+                sealed
+            }
+        })
     }
 
     /// The event that states a segment, unless it may not be sealed.
@@ -181,28 +234,31 @@ impl Writer {
         let reason = segment.reason_against(&self.connection, newest);
         match reason.map_err(|error| disk::error(&self.path, &error))? {
             Some(reason) => refused(&reason),
-            None => self.stamp_all(&[Draft::new(epoch, segment.sealed_into(file))], heads).map(Ok),
+            None => {
+                let fact = Fact::of(&Draft::new(epoch, segment.sealed_into(file)));
+                let fact = fact.map_err(|error| JournalError::failed(&self.path, error))?;
+                Ok(Ok(self.stamp_all(vec![fact], heads)))
+            }
         }
     }
 
-    fn stamp_all(&self, drafts: &[Draft], heads: &mut Heads) -> Result<Vec<Record>, JournalError> {
+    fn stamp_all(&self, facts: Vec<Fact>, heads: &mut Heads) -> Vec<Record> {
         let me = self.identity.node_id;
         let walk = heads.entry(me).or_insert(ChainWalk::from_genesis(me));
         if let Some(newest) = walk.moment() {
             // events that were taken back from a peer may be later than this node's clock
             self.clock.lock().unwrap_or_else(PoisonError::into_inner).continue_after(newest);
         }
-        let mut records = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let record = self.record(draft, walk.head())?;
+        let mut records = Vec::with_capacity(facts.len());
+        for fact in facts {
+            let record = self.record(fact, walk.head());
             *walk = ChainWalk::up_to(&record);
             records.push(record);
         }
-        Ok(records)
+        records
     }
 
-    fn record(&self, draft: &Draft, head: Head) -> Result<Record, JournalError> {
-        let json = |error: serde_json::Error| JournalError::failed(&self.path, error);
+    fn record(&self, fact: Fact, head: Head) -> Record {
         let recorded_at = self.stamp.now().with_timezone(&Utc).trunc_subsecs(3);
         let event_id = self.stamp.event_id();
         let hlc =
@@ -212,53 +268,22 @@ impl Writer {
             cluster_id: self.identity.cluster_id,
             node_id: self.identity.node_id,
             node_seq: head.node_seq.next(),
-            epoch: draft.epoch,
+            epoch: fact.epoch,
             hlc,
             recorded_at,
-            kind: draft.event.kind().to_owned(),
-            schema_version: draft.event.schema_version(),
-            run_id: draft.run_id,
-            correlation_id: draft.caused_by.map_or(event_id, |cause| cause.correlation_id),
-            causation_id: draft.caused_by.map(|cause| cause.causation_id),
-            actor: serde_json::to_string(&draft.actor).map_err(json)?,
-            payload: draft.event.payload().map_err(json)?,
+            kind: fact.kind,
+            schema_version: fact.schema_version,
+            run_id: fact.run_id,
+            correlation_id: fact.caused_by.map_or(event_id, |cause| cause.correlation_id),
+            causation_id: fact.caused_by.map(|cause| cause.causation_id),
+            actor: fact.actor,
+            payload: fact.payload,
             prev_hash: head.hash,
             hash: head.hash,
-            learned_in: draft.epoch,
+            learned_in: fact.epoch,
         };
         record.hash = record.computed_hash();
-        Ok(record)
-    }
-
-    fn store<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a Record>,
-        segments: &[Segment],
-    ) -> rusqlite::Result<()> {
-        let events = self.write(records, segments)?;
-        self.log.grew(events, &self.connection)
-    }
-
-    /// How many events were stored or dropped.
-    fn write<'a>(
-        &mut self,
-        records: impl Iterator<Item = &'a Record>,
-        segments: &[Segment],
-    ) -> rusqlite::Result<usize> {
-        let mut events = 0;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut insertion = transaction.prepare_cached(&row::insertion())?;
-            for record in records {
-                row::insert(&mut insertion, &record.borrowed())?;
-                events += 1;
-            }
-        }
-        for segment in segments {
-            events += segment.store(&transaction)?;
-        }
-        transaction.commit()?;
-        Ok(events)
+        record
     }
 }
 
@@ -286,16 +311,27 @@ fn begun(base: Base, heads: &mut Heads) -> Option<Segment> {
 
 /// What shares the next fsync. Those who shared the last one were just answered and may ask again at once: without a
 /// moment's patience the first of them would have an fsync to itself, and all others wait for it.
-fn gather(inbox: &Receiver<Request>, first: Request, expected: usize) -> Vec<Request> {
-    let mut batch = vec![first];
-    batch.extend(inbox.try_iter().take(BATCH_LIMIT - 1));
-    while batch.len() < expected.min(BATCH_LIMIT)
-        && let Ok(next) = inbox.recv_timeout(PATIENCE)
-    {
-        batch.push(next);
-        batch.extend(inbox.try_iter().take(BATCH_LIMIT - batch.len()));
+struct Batch<'a> {
+    inbox: &'a Receiver<Request>,
+    first: Option<Request>,
+    /// How many shared the last one.
+    expected: usize,
+    taken: usize,
+}
+
+impl Iterator for Batch<'_> {
+    type Item = Request;
+
+    fn next(&mut self) -> Option<Request> {
+        let waits = self.taken < self.expected;
+        let next = self.first.take().or_else(|| match self.taken {
+            BATCH_LIMIT.. => None,
+            _ if waits => self.inbox.recv_timeout(PATIENCE).ok(),
+            _ => self.inbox.try_recv().ok(),
+        })?;
+        self.taken += 1;
+        Some(next)
     }
-    batch
 }
 
 /// Those of the copies that are not here yet, if they continue what is here; the heads then include them.

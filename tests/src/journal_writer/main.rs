@@ -83,7 +83,7 @@ async fn append_side_by_side(journal: &Rc<Journal>, arguments: &Arguments) -> Re
 }
 
 async fn append(journal: &Journal, facts: Vec<Draft>) -> Result<(), Failure> {
-    let answer = journal.append(facts)?.await;
+    let answer = journal.append(&facts)?.await;
     let records = answer.map_err(|error| Failure::Other {
         what: "the journal did not answer".into(),
         source: Some(error.into()),

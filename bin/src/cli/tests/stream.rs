@@ -62,7 +62,7 @@ impl Author {
     fn tell(&mut self, ms: i64, run_id: Option<RunId>, event: impl Into<Event>) {
         self.script.0.lock().unwrap().0 = at(ms);
         let draft = Draft { run_id, ..Draft::new(self.epoch, event) };
-        self.journal.append(vec![draft]).unwrap().blocking_recv().unwrap().unwrap();
+        self.journal.append(&[draft]).unwrap().blocking_recv().unwrap().unwrap();
     }
 
     /// The journal's first events are sealed, up to one of them.

@@ -1,6 +1,6 @@
 //! Durable appends, alone and many at a time, beside `INSERT`s of the same bytes into the same tables.
 
-use std::{path::Path, rc::Rc};
+use std::{path::Path, rc::Rc, slice};
 
 use interrex::sandbox::Done;
 use interrex_actors::env::{Env as _, SystemEnv};
@@ -58,8 +58,8 @@ fn again(record: &Record) -> Draft {
     }
 }
 
-async fn append(journal: &Journal, fact: Draft) -> Result<(), JournalError> {
-    let answer = journal.append(vec![fact])?.await;
+async fn append(journal: &Journal, fact: &Draft) -> Result<(), JournalError> {
+    let answer = journal.append(slice::from_ref(fact))?.await;
     let ended = || JournalError::Failed { path: "journal".into(), detail: "its writer ended".to_owned() };
     answer.unwrap_or_else(|_| Err(ended())).map(|_| ())
 }
@@ -67,7 +67,7 @@ async fn append(journal: &Journal, fact: Draft) -> Result<(), JournalError> {
 async fn one_by_one(journal: &Journal, facts: &[Draft]) -> Done<f64> {
     let began = SystemEnv.moment().monotonic;
     for fact in facts {
-        append(journal, fact.clone()).await.map_err(failed("appending"))?;
+        append(journal, fact).await.map_err(failed("appending"))?;
     }
     Ok(facts.len() as f64 / seconds_since(began))
 }
@@ -78,7 +78,7 @@ async fn at_once(journal: &Rc<Journal>, facts: &[Draft]) -> Done<f64> {
         let (journal, share) = (journal.clone(), share.to_vec());
         tokio::task::spawn_local(async move {
             for fact in share {
-                append(&journal, fact).await?;
+                append(&journal, &fact).await?;
             }
             Ok::<_, JournalError>(())
         })
