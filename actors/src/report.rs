@@ -127,6 +127,9 @@ pub struct NodeReport {
     pub quorum: String,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
+    /// Whether that run shall make it main.
+    #[serde(default)]
+    pub taking_over: bool,
     /// The newest event of every journal held here.
     pub journal_heads: Vec<Head>,
     /// On main: `cluster_events`.

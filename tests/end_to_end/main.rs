@@ -15,6 +15,7 @@ mod retention;
 mod return_of_the_old_main;
 mod store;
 mod store_hostile;
+mod switchover;
 mod withheld;
 
 use std::time::Duration;

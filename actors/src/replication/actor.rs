@@ -8,13 +8,16 @@ use interrex_events::{
     RedisChanged, RedisStatus, StepId,
 };
 
-use super::{relay::relay, steps};
+use super::{relay::relay, steps, switchover};
 use crate::{
     barrier,
     journal::retention,
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
-    ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode, StreamPort},
+    ports::{
+        Answer, DependentsPort, HandoverPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode,
+        StreamPort,
+    },
     report::{RedisFacts, StreamFacts},
 };
 
@@ -33,6 +36,8 @@ const RELAY_LIMIT: Duration = Duration::from_secs(1_200);
 pub struct Servers {
     /// PostgreSQL.
     pub postgres: Rc<dyn PostgresPort>,
+    /// The same, for handing its role over and coming back.
+    pub handover: Rc<dyn HandoverPort>,
     /// `cluster_events` in it.
     pub stream: Rc<dyn StreamPort>,
     /// Redis, where there is one.
@@ -309,6 +314,7 @@ impl Handler<UndoStep> for ReplicationActor {
             let undo = async {
                 match order.step {
                     StepId::Detach => steps::undo_detach(&servers, &order.run).await,
+                    StepId::StopMain => switchover::undo_stop_main(&shared, &servers).await,
                     other => Err(PortError(format!("{other} has no undo"))),
                 }
             };

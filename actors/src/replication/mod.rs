@@ -8,6 +8,7 @@ mod relay;
 mod safe;
 mod steps;
 pub mod stream;
+mod switchover;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};

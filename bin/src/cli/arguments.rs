@@ -96,7 +96,15 @@ pub enum Command {
     #[command(after_help = "Examples:\n  interrex import incident.jsonl.zst --journal /tmp/incident.db\n  \
                             ssh alpha interrex export | interrex import - --journal alpha.db")]
     Import(Import),
-    /// Failovers: which there were, and how each went.
+    /// Hand the role of main to another node, and lose nothing.
+    ///
+    /// Main lets open transactions finish, stops in good order, proves that the target has its log to the byte, and
+    /// asks it to take over; then it follows. If anything fails before that, main goes on serving. It prints each step
+    /// as it ends, and in the end the certificate. Ctrl-C leaves the run going on: `interrex run cancel` ends it.
+    #[command(after_help = "Examples:\n  interrex switchover --to beta\n  \
+                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\"")]
+    Switchover(Switchover),
+    /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
     /// The journal itself: this node's append-only log of events.
@@ -300,6 +308,43 @@ pub enum RunCommand {
     /// One run: the evidence, where the time went, what was lost, and each of its steps.
     #[command(after_help = "Examples:\n  interrex run show\n  interrex run show 5f3a12bc")]
     Show(RunShow),
+    /// Give up what this node is doing, and take it back; past its point of no return a run only goes forward.
+    #[command(after_help = "Example:\n  interrex run cancel --reason \"wrong node\"")]
+    Cancel(RunCancel),
+}
+
+/// Arguments of `switchover`.
+#[derive(Debug, Args)]
+pub struct Switchover {
+    /// Who shall be main: a node's name or number.
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// How long open transactions may take to finish before they are ended; clients are served meanwhile.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain: std::time::Duration,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run cancel`.
+#[derive(Debug, Args)]
+pub struct RunCancel {
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `run show`.

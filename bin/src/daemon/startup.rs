@@ -175,6 +175,12 @@ fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, DaemonError> {
 /// Starts the servers that may run.
 pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
     let me = shared.settings.me;
+    if shared.look(|view| view.cluster.nodes.is_handing_over(me)) {
+        tracing::warn!(
+            "this node was offering its role to another one: its servers stay as they are until that is decided"
+        );
+        return Ok(());
+    }
     let is_main = shared.look(|view| view.cluster.nodes.is_main(me));
     if is_main && !is_superseded(shared) && shared.settings.peers().next().is_some() {
         ask_whether_still_main(shared, ports).await?;
@@ -316,6 +322,6 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result
     if let Some(claim) = Claim::of(&report, LearnedBy::StartupCheck).filter(|it| it.epoch > shared.epoch()) {
         record(shared, vec![Draft::new(shared.epoch(), claim.announced())]).await?;
     }
-    let takes_over = report.run.is_some() || report.postgres.status == PostgresStatus::Primary;
+    let takes_over = report.taking_over || report.postgres.status == PostgresStatus::Primary;
     Ok(Ok(!takes_over))
 }

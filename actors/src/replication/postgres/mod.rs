@@ -3,6 +3,14 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+pub mod control_file;
+mod files;
+mod handover;
+mod lineage;
+mod shutdown;
+mod standby;
+mod wal;
+
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
