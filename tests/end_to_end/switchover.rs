@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{bad_input::interrex_with, checks::session, two_nodes};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(100);
 
 /// Runs `interrex switchover` on a node, to its end. What it says.
 pub(crate) async fn switch(
