@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_tests::run;
 use serde_json::Value;
 
@@ -64,8 +64,12 @@ async fn parted() -> Done<Sandbox> {
     for node in [ALPHA, BETA] {
         sandbox.kill_supervisor(node);
     }
+    // its row reaches the standby, its commit does not
+    let begun = session(&sandbox).await?;
+    begun.batch_execute("BEGIN; INSERT INTO untouched VALUES (200)").await.map_err(refused)?;
+    sandbox.psql(ALPHA, "CREATE TABLE marker (id int PRIMARY KEY)").await?;
     until("the standby has it", LIMIT, || async {
-        let there = sandbox.psql_value(BETA, "SELECT count(*) FROM parted_low").await;
+        let there = sandbox.psql_value(BETA, "SELECT count(*) FROM marker").await;
         there.map(|_| ()).map_err(|error| error.to_string())
     })
     .await?;
@@ -81,11 +85,26 @@ async fn parted() -> Done<Sandbox> {
     for sql in AFTER {
         sandbox.psql(ALPHA, sql).await?;
     }
+    begun.batch_execute("COMMIT").await.map_err(refused)?;
     sandbox.kill_everything_of(ALPHA);
     assert_eq!(sandbox.psql_value(BETA, "SELECT pg_promote()").await?, "t");
     sandbox.psql(BETA, "INSERT INTO untouched VALUES (7)").await?;
     sandbox.psql(BETA, "INSERT INTO parted VALUES (6, 2)").await?;
     Ok(sandbox)
+}
+
+/// A session on the old main.
+async fn session(sandbox: &Sandbox) -> Done<tokio_postgres::Client> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(sandbox.node(ALPHA)?.postgres_port).user("interrex").dbname("postgres");
+    config.password(sandbox.superuser_password());
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(refused)?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn refused(error: tokio_postgres::Error) -> SandboxError {
+    SandboxError::failed("asking the old main", error)
 }
 
 /// The program, with a folder for temporary files that a test can look into.
@@ -191,7 +210,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         let in_file = fs::read_to_string(output(&sandbox).join("summary.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&in_file).unwrap(), summary);
         // one is rolled back; all others are single, and the creation of a table is one with its row
-        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&12.into(), &2.into()));
+        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&13.into(), &2.into()));
         let orders = summary["fork"]["relations"].as_array().unwrap().iter();
         let orders = orders.clone().find(|relation| relation["name"] == "postgres.public.orders").unwrap();
         let counts = ["inserts", "updates", "deletes"].map(|what| orders[what].as_u64().unwrap());
@@ -199,7 +218,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
 
         let counts = |name| ["rows", "inserts", "conflicts"].map(|what| table(&summary, name)[what].as_u64());
         assert_eq!(counts("orders"), [Some(3), Some(2), Some(1)]);
-        assert_eq!(counts("untouched"), [Some(3), Some(2), Some(0)]);
+        assert_eq!(counts("untouched"), [Some(4), Some(3), Some(0)]);
         assert_eq!(counts("odd \"table"), [Some(2), Some(2), Some(0)]);
         assert_eq!(counts("parted_low"), [Some(3), Some(2), Some(1)]);
         assert_eq!(counts("kinds"), [Some(1), Some(1), Some(0)]);
@@ -208,7 +227,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
             file(&sandbox, "orders.conflicts.csv"),
             "version,id,price,twice\nkept,2,99.00,198.00\nmain,2,2.00,4.00\n"
         );
-        assert_eq!(file(&sandbox, "untouched.inserts.csv"), "id\n8\n9\n");
+        assert_eq!(file(&sandbox, "untouched.inserts.csv"), "id\n200\n8\n9\n");
         assert_eq!(file(&sandbox, "parted_low.conflicts.csv"), "version,id,v\nkept,6,1\nmain,6,2\n");
         let left_out: Vec<String> =
             summary["left_out"].as_array().unwrap().iter().map(Value::to_string).collect();

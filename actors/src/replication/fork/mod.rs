@@ -206,12 +206,28 @@ async fn read_all(
     let (count, words) = (count.map_err(failed)?, words.map_err(failed)?);
     let status = child.wait().await.map_err(failed)?;
     let fork = count.finish(words);
-    // it fails at the end of every log that no other begins after; only with no record read may it be another failure
-    let nothing_follows = fork.report.end_of_log.contains("could not find a valid record after");
-    if status.success() || (status.code() == Some(1) && (fork.report.records > 0 || nothing_follows)) {
+    // it fails at the end of every log, too; only with no record read may that be another failure
+    let words = &fork.report.end_of_log;
+    let no_file = words.contains("could not find file");
+    let is_lost = no_file && !was_never_written(words, &data_dir.join("pg_wal"));
+    let nothing_follows = no_file || words.contains("could not find a valid record after");
+    let has_ended = fork.report.records > 0 || nothing_follows;
+    if status.success() || (status.code() == Some(1) && has_ended && !is_lost) {
         return Ok(fork);
     }
     Err(PortError(format!("pg_waldump: {} ({status})", fork.report.end_of_log)))
+}
+
+/// Whether the file that was not found is one that the server never came to: of its timeline none is there that is newer.
+/// A removed one has newer ones beside it, for they are removed from the oldest on.
+fn was_never_written(words: &str, log: &Path) -> bool {
+    let Some((_, rest)) = words.split_once("could not find file \"") else { return false };
+    let Some((missing, _)) = rest.split_once('"') else { return false };
+    let Some(timeline) = missing.get(..8) else { return false };
+    let Ok(files) = std::fs::read_dir(log) else { return false };
+    let mut names = files.flatten().map(|file| file.file_name());
+    // fixed digits: the order of the names is that of the log
+    !names.any(|name| name.to_str().is_some_and(|name| name.starts_with(timeline) && name >= missing))
 }
 
 async fn count_lines(
@@ -254,6 +270,19 @@ rmgr: Heap        len (rec/tot):     61/    61, tx:        733, lsn: 0/03000120,
 rmgr: Transaction len (rec/tot):     46/    46, tx:        730, lsn: 0/03000160, prev 0/03000120, desc: COMMIT 2026-11-23 10:39:29.582262 UTC; subxacts: 731
 rmgr: Transaction len (rec/tot):     46/    46, tx:        732, lsn: 0/03000190, prev 0/03000160, desc: ABORT 2026-11-23 10:39:30.000000 UTC
 ";
+
+    #[test]
+    fn a_segment_that_was_never_written_is_no_log_that_was_removed() {
+        let log = tempfile::tempdir().unwrap();
+        let words =
+            "pg_waldump: fatal: could not find file \"000000010000000000000004\": No such file or directory";
+        std::fs::write(log.path().join("000000010000000000000003"), "").unwrap();
+        std::fs::write(log.path().join("000000020000000000000005"), "").unwrap();
+        assert!(was_never_written(words, log.path()));
+        std::fs::write(log.path().join("000000010000000000000005"), "").unwrap();
+        assert!(!was_never_written(words, log.path()));
+        assert!(!was_never_written("pg_waldump: fatal: could not open directory", log.path()));
+    }
 
     #[tokio::test]
     async fn what_committed_is_counted_and_the_rest_is_not() {
