@@ -86,11 +86,25 @@ async fn parted() -> Done<Sandbox> {
         sandbox.psql(ALPHA, sql).await?;
     }
     begun.batch_execute("COMMIT").await.map_err(refused)?;
+    begun.batch_execute("SET allow_in_place_tablespaces = on").await.map_err(refused)?;
+    for sql in ["CREATE TABLESPACE elsewhere LOCATION ''", "ALTER TABLE unkeyed SET TABLESPACE elsewhere"] {
+        begun.batch_execute(sql).await.map_err(refused)?;
+    }
     sandbox.kill_everything_of(ALPHA);
+    move_tablespaces(&sandbox.node(ALPHA)?.data_dir());
     assert_eq!(sandbox.psql_value(BETA, "SELECT pg_promote()").await?, "t");
     sandbox.psql(BETA, "INSERT INTO untouched VALUES (7)").await?;
     sandbox.psql(BETA, "INSERT INTO parted VALUES (6, 2)").await?;
     Ok(sandbox)
+}
+
+/// As if they had been made at another place: a link each.
+fn move_tablespaces(data_dir: &Path) {
+    for space in fs::read_dir(data_dir.join("pg_tblspc")).unwrap().map(|entry| entry.unwrap()) {
+        let place = data_dir.with_file_name("elsewhere");
+        fs::rename(space.path(), &place).unwrap();
+        std::os::unix::fs::symlink(place, space.path()).unwrap();
+    }
 }
 
 /// A session on the old main.
@@ -152,7 +166,7 @@ fn assert_nothing_left(sandbox: &Sandbox) {
 fn fingerprint(folder: &Path) -> BTreeMap<PathBuf, (u64, u32)> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
-        if entry.file_type().unwrap().is_dir() {
+        if entry.path().is_dir() {
             files.extend(fingerprint(&entry.path()));
         }
         let mut hash = DefaultHasher::new();
@@ -210,7 +224,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         let in_file = fs::read_to_string(output(&sandbox).join("summary.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&in_file).unwrap(), summary);
         // one is rolled back; all others are single, and the creation of a table is one with its row
-        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&13.into(), &2.into()));
+        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&15.into(), &2.into()));
         let orders = summary["fork"]["relations"].as_array().unwrap().iter();
         let orders = orders.clone().find(|relation| relation["name"] == "postgres.public.orders").unwrap();
         let counts = ["inserts", "updates", "deletes"].map(|what| orders[what].as_u64().unwrap());
