@@ -1,6 +1,7 @@
 //! ReplicationActor: owns the local PostgreSQL and Redis. It measures them, and makes the steps that change them.
 
 mod actor;
+pub mod fork;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;

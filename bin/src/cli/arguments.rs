@@ -107,6 +107,19 @@ pub enum Command {
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
+    /// The rows that only an old main has, as SQL and CSV to review; nothing is applied.
+    ///
+    /// After a failover, the old main may hold rows that were committed there and never reached the new main. From
+    /// its kept data directory they are found by their transactions, looked up on the new main by primary key, and
+    /// written out: rows whose key is absent as INSERT statements, rows with other values with both versions. The
+    /// kept directory and the new main are only read; a scratch copy is started where nobody else can reach it, and
+    /// removed at the end. Tables without a primary key are named as left out. Redis is not looked at.
+    #[command(
+        after_help = "Examples:\n  interrex salvage --kept /var/lib/postgresql/15/main.kept --output stranded\n  \
+                            interrex salvage --kept main.kept --output stranded --main beta:5432 --table radacct\n  \
+                            less stranded/README.txt"
+    )]
+    Salvage(Salvage),
     /// The journal itself: this node's append-only log of events.
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -356,6 +369,33 @@ pub struct RunShow {
     /// From where.
     #[command(flatten)]
     pub reading: Reading,
+}
+
+/// Arguments of `salvage`.
+#[derive(Debug, Args)]
+pub struct Salvage {
+    /// The old main's data directory, or a kept copy of it; no server may run on it.
+    ///
+    /// Beside it there must be room for a scratch copy, which takes none where the file system can share blocks.
+    #[arg(long, value_name = "DIR")]
+    pub kept: PathBuf,
+    /// Folder for the files; it must be empty or not exist.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The new main's PostgreSQL [default: the only server of the configuration that takes writes].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub main: Option<String>,
+    /// Only this table: TABLE, SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; give it again for more [default: all].
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    ///
+    /// From it come the superuser and its password, which are the same on every node.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with the journal.

@@ -99,6 +99,7 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Run(RunCommand::Cancel(arguments)) => acts::cancel(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
+        Command::Salvage(arguments) => wiring::salvage(arguments, output),
         Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, outside, output),
     }
 }
