@@ -434,7 +434,7 @@ impl Shared {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
                 (run.id, steps.collect())
             }),
-            taking_over: view.cluster.runs.active(me).is_some_and(|run| run.new_main == me),
+            taking_over: Some(view.cluster.runs.active(me).is_some_and(|run| run.new_main == me)),
             journal_heads: self.journal.heads(),
             stream: view.stream.clone().filter(|_| nodes.is_main(me)),
             settings: view.cluster.settings.changed.map(|changed| (changed, view.cluster.settings.stamp)),

@@ -234,14 +234,23 @@ impl Projection for ClusterNodes {
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
             Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
-            Event::HandoverOffered(_) => self.set_status(me, NodeStatus::HandingOver, at),
-            Event::HandoverWithdrawn(_) => self.set_status(me, NodeStatus::Online, at),
+            Event::HandoverOffered(_) if !self.is_superseded(me) => {
+                self.set_status(me, NodeStatus::HandingOver, at);
+            }
+            Event::HandoverWithdrawn(_) if self.is_handing_over(me) => {
+                let status = if self.is_main(me) { NodeStatus::Online } else { NodeStatus::Fencing };
+                self.set_status(me, status, at);
+            }
             Event::NodeDemoted(demoted) => {
                 self.crown(demoted.main, demoted.epoch, None, at);
                 self.set_status(me, NodeStatus::Online, at);
             }
-            // nobody knows whether the target took the role: until that is known, nothing runs here
-            Event::RunFailed(_) if self.is_handing_over(me) => self.set_status(me, NodeStatus::Fencing, at),
+            // its run ended with the role given away, or nobody knows, and the directory can still start as a primary
+            Event::RunFailed(_) | Event::RunRefused(_) | Event::SwitchoverCompleted(_)
+                if self.is_handing_over(me) =>
+            {
+                self.set_status(me, NodeStatus::Fencing, at);
+            }
             Event::SupervisorStalled(_)
             | Event::ClockJumped(_)
             | Event::HeartbeatsObserved(_)
@@ -252,6 +261,8 @@ impl Projection for ClusterNodes {
             | Event::RunRefused(_)
             | Event::RunFailed(_)
             | Event::RunCancelRequested(_)
+            | Event::HandoverOffered(_)
+            | Event::HandoverWithdrawn(_)
             | Event::SwitchoverStarted(_)
             | Event::SwitchoverCompleted(_)
             | Event::StepStarted(_)

@@ -3,11 +3,11 @@
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Event, Evidence, FailoverWithheld, Finding, LastReport, Lsn, MainRecovered, MainSeen, MainSuspected,
-    NodeId, PostgresStatus, Role, WithheldRule,
+    NodeId, PostgresStatus, WithheldRule,
 };
 
 use super::decider::Situation;
-use crate::{env::Moment, messages::ProbeEnded, report::NodeReport};
+use crate::{env::Moment, messages::ProbeEnded};
 
 /// Probes without a good sign before main is suspected: one lost packet is nothing.
 pub(super) const SUSPECT_AFTER_MISSES: u32 = 2;
@@ -79,7 +79,7 @@ impl MainWatch {
         let postgres = postgres_finding(probe);
         let answered = postgres.is_good() || supervisor.is_good();
         let only_postgres = postgres.is_good() && probe.supervisor.is_err();
-        let switching = probe.supervisor.as_ref().is_ok_and(|report| hands_over(report));
+        let switching = probe.supervisor.as_ref().is_ok_and(|report| report.hands_over());
         let only_supervisor = supervisor.is_good() && !postgres.is_good() && !switching;
         self.evidence = Evidence {
             supervisor,
@@ -193,18 +193,13 @@ impl MainWatch {
     }
 }
 
-/// A main makes no run but a switchover, and every step of that ends in time: meanwhile it stops and is not lost.
-fn hands_over(report: &NodeReport) -> bool {
-    report.role == Role::Main && report.run.is_some() && !report.taking_over
-}
-
 fn supervisor_finding(probe: &ProbeEnded) -> Finding {
     match &probe.supervisor {
         Err(error) => Finding::bad(error.clone()),
         Ok(report) if report.postgres.status == PostgresStatus::Primary => {
             Finding::good("answers, and says that its PostgreSQL serves")
         }
-        Ok(report) if hands_over(report) => Finding::good("answers, and hands its role over"),
+        Ok(report) if report.hands_over() => Finding::good("answers, and hands its role over"),
         Ok(report) => {
             Finding::bad(format!("answers, and says that its PostgreSQL is {}", report.postgres.status))
         }

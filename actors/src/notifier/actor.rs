@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use interrex_events::{Anchor, NodeStatus, StepId, StepOutcome};
+use interrex_events::{Anchor, NodeStatus, PostgresStatus, StepId, StepOutcome};
 use interrex_projections::Run;
 use serde_json::Value;
 
@@ -124,13 +124,19 @@ async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepRepor
     let asked = tokio::time::timeout(shared.settings.probe_timeout, peers.exchange(run.old_main, &own));
     let answer = asked.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
     match answer {
-        Ok(report) if report.status == NodeStatus::HandingOver => {
+        Ok(report)
+            if report.status == NodeStatus::HandingOver
+                && report.postgres.status != PostgresStatus::Primary =>
+        {
             StepReport::new(StepOutcome::Succeeded, "the old main has stopped, and offers its role")
                 .with("fenced", true)
         }
         Ok(report) => StepReport::new(
             StepOutcome::Refused,
-            format!("the old main offers its role no longer: it is {}", report.status),
+            format!(
+                "the old main offers its role no longer: it is {}, and its PostgreSQL {}",
+                report.status, report.postgres.status
+            ),
         ),
         Err(error) => {
             let words =
@@ -162,7 +168,7 @@ async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepRep
             Ok(OfferAnswer::Refused { reason }) => {
                 return StepReport::new(StepOutcome::Refused, format!("{name} did not take over: {reason}"));
             }
-            Ok(OfferAnswer::Pending) => {}
+            Ok(OfferAnswer::Pending) => tokio::time::sleep(ASK_AGAIN).await,
             Err(error) => {
                 tracing::warn!(error, "the target does not answer the offer");
                 tokio::time::sleep(ASK_AGAIN).await;

@@ -107,6 +107,8 @@ pub trait HandoverPort {
     async fn hand_down(&self, limit: Duration) -> Answer<ShutdownProof>;
     /// How many bytes a node's standby that streams from this server is behind; nothing if none streams.
     async fn standby_behind(&self, node: NodeId) -> Answer<Option<u64>>;
+    /// Drops the slots of other nodes that nobody uses.
+    async fn drop_unused_slots(&self) -> Answer<()>;
     /// The transactions that clients have open: the process of each, and when it began.
     async fn open_transactions(&self) -> Answer<Vec<(i32, String)>>;
     /// The proof alone, of a server that is stopped already.

@@ -309,12 +309,12 @@ impl Handler<UndoStep> for ReplicationActor {
     type Result = ();
 
     fn handle(&mut self, order: UndoStep, context: &mut Self::Context) {
-        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let work = async move {
             let undo = async {
                 match order.step {
                     StepId::Detach => steps::undo_detach(&servers, &order.run).await,
-                    StepId::StopMain => switchover::undo_stop_main(&shared, &servers).await,
+                    StepId::StopMain => switchover::undo_stop_main(&shared, &servers, &*peers).await,
                     other => Err(PortError(format!("{other} has no undo"))),
                 }
             };

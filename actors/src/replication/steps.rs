@@ -49,7 +49,7 @@ pub(super) async fn make(
         StepId::CheckHandover => switchover::check(shared, servers, peers, run).await,
         StepId::WriteCheckpoint => switchover::write_checkpoint(servers).await,
         StepId::Drain => switchover::drain(shared, servers, run).await,
-        StepId::StopMain => switchover::stop_main(servers).await,
+        StepId::StopMain => switchover::stop_main(servers, run).await,
         StepId::ProveHandover => switchover::prove(shared, servers, peers, run).await,
         StepId::BecomeStandby => switchover::become_standby(shared, servers, run, Demotion::Unchanged).await,
         StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,

@@ -24,6 +24,8 @@ const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
 /// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
 /// sender serves nobody meanwhile (facts 11).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long the target may take to receive again what it received when it was checked.
+const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the target's last answer about what it received may be awaited.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
 /// How long Redis may take to hand its role over.
@@ -116,13 +118,35 @@ pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answ
 }
 
 /// The one gate that nothing passes: new sessions are refused, those that are there end, standbys get all of the log.
-pub(super) async fn stop_main(servers: &Servers) -> Answer<StepReport> {
+pub(super) async fn stop_main(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    target_receives(servers, run).await?;
     let proof = servers.handover.hand_down(STOP_LIMIT).await?;
     Ok(succeeded(format!("PostgreSQL has stopped in good order; its log ends at {}", proof.end)))
 }
 
+/// The check may be an hour old, and a PostgreSQL that was just started has no standby yet: a stop that the target does
+/// not hear of would be taken back.
+async fn target_receives(servers: &Servers, run: &Run) -> Answer<()> {
+    if servers.postgres.measure().await.facts.status != PostgresStatus::Primary {
+        return Ok(());
+    }
+    let receives = async {
+        while servers.handover.standby_behind(run.new_main).await?.is_none_or(|behind| behind > BEHIND_LIMIT)
+        {
+            tokio::time::sleep(LOOK_CALMLY).await;
+        }
+        Ok(())
+    };
+    let late = || Err(PortError(format!("the target receives no log from here, for {RECEIVE_LIMIT:?}")));
+    tokio::time::timeout(RECEIVE_LIMIT, receives).await.unwrap_or_else(|_| late())
+}
+
 /// Main serves again.
-pub(super) async fn undo_stop_main(shared: &Shared, servers: &Servers) -> Answer<String> {
+pub(super) async fn undo_stop_main(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+) -> Answer<String> {
     let me = shared.settings.me;
     if shared.look(|view| view.cluster.nodes.is_superseded(me) || !view.cluster.nodes.is_main(me)) {
         return Ok("it stays stopped: another node is main".to_owned());
@@ -132,13 +156,36 @@ pub(super) async fn undo_stop_main(shared: &Shared, servers: &Servers) -> Answer
     if running {
         return Ok("PostgreSQL had not stopped, and serves".to_owned());
     }
+    if let Some(rival) = rival(shared, peers).await {
+        return Err(PortError(format!("PostgreSQL stays stopped: {rival}")));
+    }
     servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
     servers.postgres.start().await?;
+    // starting may have taken long, and a peer may have taken over meanwhile
+    if shared.look(|view| view.cluster.nodes.is_superseded(me)) {
+        servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
+        return Err(PortError("another node became main meanwhile: PostgreSQL was stopped again".to_owned()));
+    }
     let facts = servers.postgres.measure().await.facts;
     match facts.status {
         PostgresStatus::Primary => Ok("PostgreSQL runs again, and is writable".to_owned()),
         status => Err(PortError(format!("PostgreSQL is {status} after its start: {}", facts.detail))),
     }
+}
+
+/// A peer that is main of a later epoch, or about to be. One that does not answer is none: two nodes cannot tell.
+async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
+    let own = shared.report();
+    let limit = shared.settings.probe_timeout;
+    for peer in shared.settings.peers() {
+        let Ok(Ok(report)) = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await else {
+            continue;
+        };
+        if report.epoch > shared.epoch() || report.takes_over() {
+            return Some(format!("{} is main of a later epoch, or is taking over", peer.name));
+        }
+    }
+    None
 }
 
 /// What the target holds against where the log ends here, to the byte.
@@ -210,6 +257,8 @@ pub(super) async fn become_standby(
     loop {
         let facts = servers.postgres.measure().await.facts;
         if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
+            // slots that this node held as main would keep log here for ever
+            servers.handover.drop_unused_slots().await?;
             let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
             return Ok(succeeded(format!("PostgreSQL streams from the new main on timeline {timeline}")));
         }

@@ -261,9 +261,8 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
     let epoch = offer.epoch;
     let run = match operate(&api, Operation::TakeOver(offer), Cause::System).await {
         Ok(run) => run,
-        Err(Unanswered::Declined(declined)) => {
-            return answer(StatusCode::OK, OfferAnswer::Refused { reason: declined.message });
-        }
+        // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
+        Err(Unanswered::Declined(_)) => return answer(StatusCode::OK, OfferAnswer::Pending),
         // it may be heard or not: whoever asks comes again
         Err(Unanswered::Nobody) => return still_starting(),
     };
@@ -280,7 +279,8 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
             let (timeline, switchpoint) = (nodes.timeline.unwrap_or_default(), view.standpoint.switchpoint);
             return OfferAnswer::Taken { timeline, switchpoint, head };
         }
-        match view.cluster.runs.get(run).filter(|run| !run.is_running()) {
+        let takes_over_otherwise = view.cluster.runs.active(me).is_some() || nodes.epoch >= epoch;
+        match view.cluster.runs.get(run).filter(|run| !run.is_running() && !takes_over_otherwise) {
             Some(run) if run.is_past_no_return() => OfferAnswer::Pending,
             Some(run) => {
                 OfferAnswer::Refused { reason: run.problem.clone().unwrap_or_else(|| run.end.to_string()) }

@@ -12,8 +12,8 @@ use interrex_actors::{
     replication::Servers,
 };
 use interrex_events::{
-    ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, PostgresStatus, RedisChanged,
-    RedisStatus, Role, StartedUnconfirmed, SupervisorStarted,
+    ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, RedisChanged, RedisStatus, Role,
+    StartedUnconfirmed, SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -176,10 +176,7 @@ fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, DaemonError> {
 pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
     let me = shared.settings.me;
     if shared.look(|view| view.cluster.nodes.is_handing_over(me)) {
-        tracing::warn!(
-            "this node was offering its role to another one: its servers stay as they are until that is decided"
-        );
-        return Ok(());
+        return start_all_but_postgres(ports).await;
     }
     let is_main = shared.look(|view| view.cluster.nodes.is_main(me));
     if is_main && !is_superseded(shared) && shared.settings.peers().next().is_some() {
@@ -211,6 +208,23 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
             ports.servers.stop(StopMode::Immediate).await?;
         }
     }
+    Ok(())
+}
+
+/// A node that was offering its role when its supervisor died: until the offer is answered, its PostgreSQL must not run,
+/// whoever started it.
+async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
+    tracing::warn!(
+        "this node offers its role to another one: its PostgreSQL stays stopped until that is decided"
+    );
+    let servers = &ports.servers;
+    if !servers.postgres.is_standby_directory() {
+        servers.postgres.stop(StopMode::Fast).await?;
+    }
+    if let Some(redis) = &servers.redis {
+        redis.start().await?;
+    }
+    servers.dependents.start().await?;
     Ok(())
 }
 
@@ -322,6 +336,5 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result
     if let Some(claim) = Claim::of(&report, LearnedBy::StartupCheck).filter(|it| it.epoch > shared.epoch()) {
         record(shared, vec![Draft::new(shared.epoch(), claim.announced())]).await?;
     }
-    let takes_over = report.taking_over || report.postgres.status == PostgresStatus::Primary;
-    Ok(Ok(!takes_over))
+    Ok(Ok(!report.takes_over()))
 }

@@ -61,7 +61,13 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
-        (Event::RunFailed(_), _) if cluster.nodes.is_superseded(me) => {
+        (
+            Event::RunFailed(_)
+            | Event::RunRefused(_)
+            | Event::SwitchoverCompleted(_)
+            | Event::HandoverWithdrawn(_),
+            _,
+        ) if cluster.nodes.is_superseded(me) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
         (Event::MainLost(_), _) => vec![Effect::Look],

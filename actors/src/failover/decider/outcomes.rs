@@ -55,15 +55,15 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
 
 /// The target has taken the role, or says that it never will by this offer. Anything else decides nothing.
 fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) -> Option<Event> {
+    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
+    let still_main = nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me);
     match outcome {
-        StepOutcome::Refused => {
+        StepOutcome::Refused if still_main => {
             let reason = run.step(StepId::HandOver).detail;
             Some(HandoverWithdrawn { to: run.new_main, reason }.into())
         }
         // its own notice may have come first
-        _ if outcome.is_success() && situation.cluster.nodes.epoch < run.epoch => {
-            Some(taken_over(run).into())
-        }
+        _ if outcome.is_success() && nodes.epoch < run.epoch => Some(taken_over(run).into()),
         _ => None,
     }
 }
@@ -71,7 +71,14 @@ fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) ->
 /// A run that has not promoted yet yields to whoever opened its epoch meanwhile.
 fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
     let nodes = &cluster.nodes;
-    (nodes.epoch >= run.epoch && !run.is_past_no_return()).then(|| {
+    if run.is_past_no_return() {
+        return None;
+    }
+    if nodes.is_superseded(run.node) {
+        let words = "this node was fenced meanwhile: another one takes over";
+        return Some(StepReport::new(StepOutcome::Refused, words));
+    }
+    (nodes.epoch >= run.epoch).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
         StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
     })
@@ -114,7 +121,9 @@ pub(super) fn resume(situation: Situation<'_>) -> Vec<Draft> {
         );
         after = after.with_outcome(id, StepOutcome::Unknown);
         // a death of the supervisor says nothing against the step: it does not use up an attempt
+        let given_up = run.cancelled.is_some() && !run.is_past_no_return();
         if let Some(step) = after.steps.get_mut(&id)
+            && !given_up
             && step.attempts >= rule(run.kind, id).attempts
         {
             events.push(started_step(run.kind, id, attempt + 1).into());

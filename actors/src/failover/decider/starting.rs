@@ -191,14 +191,7 @@ fn may_take_over(
         );
         return Err(Declined::new("older_epoch", message));
     }
-    let status = nodes.get(me).and_then(|row| row.postgres);
-    if nodes.is_superseded(me)
-        || !matches!(status, Some(PostgresStatus::Streaming | PostgresStatus::Detached))
-    {
-        let state = status.map_or("not measured yet".to_owned(), |status| status.to_string());
-        let message = format!("the PostgreSQL of this node is {state}, not a standby");
-        return Err(Declined::new("not_promotable", message));
-    }
+    // whether this node can is found out by the run, and so recorded: only that is an answer for good
     let told = || Finding::unknown("it stopped in good order, and offers its role");
     Ok(FailoverStarted {
         trigger: Trigger::Switchover,

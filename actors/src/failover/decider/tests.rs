@@ -182,6 +182,11 @@ impl Node {
                 .with("switchpoint", "0/3000060")
                 .with("head", serde_json::json!(anchor(ME)));
         }
+        if step == StepId::BecomeStandby && outcome.is_success() {
+            // the ReplicationActor records it on the way
+            let demoted = NodeDemoted { main: ME, epoch: Epoch(2), by: Demotion::Unchanged };
+            self.store(demoted.into(), Some(RUN));
+        }
         let attempt = self.run().step(step).attempts;
         self.pass(10);
         self.when(&Input::StepEnded(StepEnded { run: RUN, step, attempt, report, took_ms: 10 }))

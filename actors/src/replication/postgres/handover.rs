@@ -24,6 +24,12 @@ impl HandoverPort for LocalPostgres {
         Ok(self.value(&sql).await?.and_then(|bytes| bytes.parse().ok()))
     }
 
+    async fn drop_unused_slots(&self) -> Answer<()> {
+        let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                   WHERE slot_type = 'physical' AND NOT active AND slot_name ~ '^replica_[0-9]+$'";
+        self.rows(sql).await.map(drop)
+    }
+
     async fn open_transactions(&self) -> Answer<Vec<(i32, String)>> {
         let sql = "SELECT pid::text AS pid, xact_start::text AS began FROM pg_stat_activity
                    WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";

@@ -422,6 +422,12 @@ impl PostgresPort for LocalPostgres {
 
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {
         let name = slot_name(node);
+        // one whose log is gone is of no use to its node any more
+        let lost = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+             WHERE slot_name = '{name}' AND wal_status = 'lost' AND NOT active"
+        );
+        self.rows(&lost).await?;
         let exists =
             self.value(&format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}'")).await?;
         if exists.is_none() {

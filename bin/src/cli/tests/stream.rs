@@ -403,7 +403,7 @@ pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
         run: None,
-        taking_over: false,
+        taking_over: Some(false),
         journal_heads: Vec::new(),
         stream: None,
         settings: None,
