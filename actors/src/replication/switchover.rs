@@ -279,12 +279,15 @@ pub(super) async fn hand_over_redis(
     loop {
         let is_replica = matches!(redis.measure().await.status, RedisStatus::Linked | RedisStatus::Unlinked);
         let taken = matches!(peers.redis(run.new_main).await, Some(Ok(role)) if role == "master");
-        if is_replica || taken {
+        let changed = if is_replica || taken {
             // also where it is one already: that must outlive a restart of it
-            return Ok(succeeded(format!("Redis is a {}", redis.follow(&target).await?)));
-        }
-        match redis.hand_over(&target, REDIS_LIMIT).await {
+            redis.follow(&target).await.map(|words| format!("Redis is a {words}"))
+        } else {
+            redis.hand_over(&target, REDIS_LIMIT).await
+        };
+        match changed {
             Ok(words) => return Ok(succeeded(words)),
+            // such as a FAILOVER that a supervisor began which died meanwhile: Redis ends it by itself
             Err(error) => tracing::debug!(%error, "Redis does not hand its role over yet"),
         }
         tokio::time::sleep(LOOK_CALMLY).await;
