@@ -67,6 +67,17 @@ fn offer(epoch: u64) -> Operation {
     })
 }
 
+fn another_main() -> MainAnnounced {
+    MainAnnounced {
+        main: ME,
+        epoch: Epoch(2),
+        timeline: None,
+        switchpoint: None,
+        announced_by: ME,
+        learned_by: LearnedBy::Heartbeat,
+    }
+}
+
 #[test]
 fn main_offers_its_role_only_when_it_has_stopped_and_proved_that_nothing_is_missing() {
     let mut node = Node::switching_over();
@@ -197,15 +208,7 @@ fn an_offer_that_is_heard_twice_is_one_takeover() {
 fn a_main_that_was_overtaken_while_it_stops_does_not_offer_its_role() {
     let mut node = Node::switching_over();
     node.go_on_until(StepId::ProveHandover);
-    let other = MainAnnounced {
-        main: ME,
-        epoch: Epoch(2),
-        timeline: None,
-        switchpoint: None,
-        announced_by: ME,
-        learned_by: LearnedBy::Heartbeat,
-    };
-    node.store(other.into(), None);
+    node.store(another_main().into(), None);
     node.go_on(success);
     assert_eq!(node.run().end, RunEnd::Refused);
     assert_eq!(node.status(), NodeStatus::Fencing);
@@ -215,15 +218,7 @@ fn a_main_that_was_overtaken_while_it_stops_does_not_offer_its_role() {
 fn an_offer_that_is_refused_after_another_node_became_main_is_not_withdrawn() {
     let mut node = Node::switching_over();
     node.go_on_until(StepId::HandOver);
-    let other = MainAnnounced {
-        main: ME,
-        epoch: Epoch(2),
-        timeline: None,
-        switchpoint: None,
-        announced_by: ME,
-        learned_by: LearnedBy::Heartbeat,
-    };
-    node.store(other.into(), None);
+    node.store(another_main().into(), None);
     node.end(StepId::HandOver, StepOutcome::Refused);
     node.undo_all();
     assert!(!node.stated.iter().any(|event| matches!(event, Event::HandoverWithdrawn(_))));
