@@ -24,13 +24,22 @@ pub(crate) async fn switch(
     let mut command = tokio::process::Command::new(interrex());
     command.arg("switchover").args(["--to", to, "--config"]).arg(sandbox.node(on)?.config()).args(more);
     let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
-    Ok(output.unwrap().unwrap())
+    let late =
+        |_| SandboxError::failed("interrex switchover does not end".to_owned(), newest_everywhere(sandbox));
+    output.map_err(late).map(Result::unwrap)
 }
 
 /// The newest run of a node's own.
 fn newest(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
     let runs = sandbox.cluster(node)?.runs;
     Ok(runs.runs.into_values().rev().find(|run| run.node == node).unwrap())
+}
+
+/// What every node knows of its newest run.
+fn newest_everywhere(sandbox: &Sandbox) -> String {
+    let of =
+        |node| format!("{node}: {:?}", newest(sandbox, node).map(|run| (run.end, run.steps, run.problem)));
+    [ALPHA, BETA].map(of).join("\n")
 }
 
 #[test]

@@ -4,3 +4,4 @@
 
 mod handover;
 mod pair;
+mod start;

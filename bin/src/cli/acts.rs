@@ -21,6 +21,10 @@ use crate::config::{Config, read_secret};
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often the journal is looked at while a run goes on.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a supervisor whose run tells nothing new is asked whether it lives.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often in a row it may give no answer before nobody waits for it.
+const UNANSWERED: u32 = 12;
 /// Events that are read at once.
 const PAGE: u32 = 500;
 
@@ -167,10 +171,11 @@ fn follow(
 ) -> Result<Exit, Failure> {
     let journal = journal(config)?;
     let (mut runs, mut timeline) = (Runs::default(), Timeline::default());
-    let mut told = 0;
+    let question = Question { node: main, address: address_of(config, main) };
+    let (mut told, mut quiet, mut unanswered) = (0, Duration::ZERO, 0);
     loop {
         for record in journal.page(main, after, PAGE)? {
-            after = record.node_seq;
+            (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
             let envelope = record.open();
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
@@ -187,8 +192,25 @@ fn follow(
             views::run::show(&RunShow { run: Some(id.to_string()), reading }, output)?;
             return Ok(if done { Exit::Fine } else { Exit::Failed });
         }
+        if quiet >= ASK_EVERY {
+            quiet = Duration::ZERO;
+            let answers = outside.ask(std::slice::from_ref(&question)).values().any(Result::is_ok);
+            unanswered = if answers { 0 } else { unanswered + 1 };
+        }
+        if unanswered == UNANSWERED {
+            return Err(Failure::Other {
+                what: format!(
+                    "the supervisor at {} has not answered for a minute; its run goes on when it is started again, and \
+                     `interrex run show {}` tells how far it is",
+                    question.address,
+                    id.short()
+                ),
+                source: None,
+            });
+        }
         if !outside.wait(LOOK)? {
             return Ok(Exit::Fine);
         }
+        quiet += LOOK;
     }
 }

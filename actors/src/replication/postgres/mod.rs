@@ -262,6 +262,10 @@ impl PostgresPort for LocalPostgres {
         if status.success() {
             return Ok(true);
         }
+        // a supervisor that died may have begun a start, which goes on by itself and was first
+        if self.postmaster().is_some() {
+            return Ok(false);
+        }
         let words =
             last_words(&[&self.settings.log_file, &self.settings.log_file.with_extension("start.log")]);
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
