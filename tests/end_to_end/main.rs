@@ -10,6 +10,7 @@ mod checks;
 mod death_of_main;
 mod demo;
 mod panic;
+mod promotion;
 mod resume;
 mod retention;
 mod return_of_the_old_main;
