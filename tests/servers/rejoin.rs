@@ -10,7 +10,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use interrex::sandbox::{ALPHA, BETA, NodePlan, until};
+use interrex::{
+    config::Config,
+    salvage::{SalvageOptions, salvage},
+    sandbox::{ALPHA, BETA, NodePlan, until},
+};
 use interrex_actors::{
     ports::{
         Answer, BackupProgress, HandoverPort as _, KeepRequest, Kept, KeptBy, PostgresPort as _,
@@ -26,6 +30,9 @@ use crate::pair::{LIMIT, Pair, on_one_thread, slot};
 /// A file that `pg_rewind` copies and recovery does not touch.
 const COPIED_BY_A_REWIND: &str = "base/1/pg_filenode.map";
 
+/// How many rows only alpha has.
+const STRANDED: u64 = 3;
+
 /// An old main with rows that the new one lacks, killed; and the new one, which has written since.
 struct Parted {
     pair: Pair,
@@ -34,8 +41,10 @@ struct Parted {
 impl Parted {
     async fn make() -> Self {
         let pair = Pair::start().await;
-        let sql = "CREATE TABLE t AS SELECT i, repeat('x', 500) AS x FROM generate_series(1, 5000) AS i";
-        pair.sandbox.psql(ALPHA, sql).await.unwrap();
+        let rows = "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) AS i";
+        for sql in ["CREATE TABLE t (i int PRIMARY KEY, x text)", rows] {
+            pair.sandbox.psql(ALPHA, sql).await.unwrap();
+        }
         pair.sandbox.psql(ALPHA, "ALTER SYSTEM SET work_mem = '7MB'").await.unwrap();
         pair.sandbox.psql(BETA, "ALTER SYSTEM SET work_mem = '9MB'").await.unwrap();
         let flushed = pair.alpha.main_lineage().await.unwrap().flushed;
@@ -137,6 +146,18 @@ impl Parted {
         self.pair.alpha_with(&folder)
     }
 
+    /// How many rows that beta lacks `interrex salvage` finds in a kept copy.
+    async fn salvaged(&self, kept: &Kept) -> u64 {
+        let options = SalvageOptions {
+            kept: kept.folder.join("pgdata"),
+            output: self.node().folder.join("salvaged"),
+            main: Some(format!("127.0.0.1:{}", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
+            tables: Vec::new(),
+        };
+        let config = Config::load(&self.node().config()).unwrap();
+        salvage(&options, &config, |_| {}).await.unwrap().inserts
+    }
+
     async fn must_not_start(&self, why: &str) {
         let error = self.pair.alpha.start().await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
@@ -220,6 +241,7 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
         let lineage = alpha.lineage_against(&parted.pair.beta.main_lineage().await.unwrap()).await.unwrap();
         assert_eq!(lineage.verdict, Verdict::SameLine);
         parted.comes_back().await;
+        assert_eq!(parted.salvaged(&kept).await, STRANDED);
     });
 }
 
@@ -364,6 +386,7 @@ fn a_base_backup_that_dies_half_way_leaves_the_old_directory_and_can_be_repeated
         assert_eq!(fingerprint(&kept.folder.join("pgdata")), before);
         assert!(!kept.manifest.half_rewound);
         parted.comes_back().await;
+        assert_eq!(parted.salvaged(&kept).await, STRANDED);
     });
 }
 
