@@ -140,6 +140,13 @@ pub enum Operation {
         /// What this node sees of main.
         sight: Option<MainSight>,
     },
+    /// This node comes back as a secondary.
+    Rejoin {
+        /// By a copy of main's data, even where its own could be rewound.
+        copy: bool,
+        /// What the person said.
+        request: Request,
+    },
     /// The run of this node is given up.
     Cancel {
         /// Why.

@@ -28,7 +28,9 @@ use crate::{
         Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded,
         UndoStep,
     },
-    report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
+    report::{
+        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
+    },
 };
 
 /// Pause before the story is told anew once more, because events were stored while it was.
@@ -79,6 +81,15 @@ pub enum Fatal {
     },
 }
 
+/// What becomes of data that only a returning node has.
+#[derive(Debug, Clone)]
+pub struct RejoinSettings {
+    /// The folder of all kept copies: on the volume of the data directory, so that a rename is enough.
+    pub keep_in: std::path::PathBuf,
+    /// How many of them stay.
+    pub keep_newest: usize,
+}
+
 /// What is fixed for the life of a supervisor.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
@@ -102,6 +113,8 @@ pub struct NodeSettings {
     pub startup_wait: Duration,
     /// When a failover is made.
     pub failover: FailoverPolicy,
+    /// What becomes of data that only a returning node has.
+    pub rejoin: RejoinSettings,
     /// Which events are sealed; nothing where all are kept.
     pub retention: Option<RetentionPolicy>,
 }
@@ -223,6 +236,8 @@ pub struct View {
     pub main_sight: Option<MainSight>,
     /// What main last saw of `cluster_events`.
     pub stream: Option<StreamFacts>,
+    /// How far this node is with copying main's data.
+    pub copying: Option<CopyProgress>,
 }
 
 /// What the actors of one node share.
@@ -266,6 +281,7 @@ impl Shared {
             lag: None,
             main_sight: None,
             stream: None,
+            copying: None,
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
@@ -437,6 +453,7 @@ impl Shared {
             }),
             taking_over: Some(view.cluster.runs.active(me).is_some_and(|run| run.new_main == me)),
             journal_heads: self.journal.heads(),
+            copying: view.copying,
             stream: view.stream.clone().filter(|_| nodes.is_main(me)),
             settings: view.cluster.settings.changed.map(|changed| (changed, view.cluster.settings.stamp)),
             hlc: self.journal.tick_clock(),

@@ -118,6 +118,20 @@ pub struct PromoteBody {
     pub asker: Cause,
 }
 
+/// Body of `POST /api/cluster/rejoin`; it may be left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RejoinBody {
+    /// By a copy of main's data, even where the node's own could be rewound.
+    #[serde(default)]
+    pub copy: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Cause,
+}
+
 /// Body of `POST /api/cluster/run/cancel`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CancelBody {

@@ -111,6 +111,12 @@ pub struct BackupProgress {
 /// at any moment, and ends what an earlier one left running.
 #[async_trait(?Send)]
 pub trait RejoinPort {
+    /// Whether the directory may be started: no rewind or swap was cut off in it.
+    fn is_startable(&self) -> bool;
+    /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
+    fn rewind_source(&self, address: &str) -> Answer<Source>;
+    /// Main's server as the source of a base backup.
+    fn copy_source(&self, address: &str) -> Source;
     /// Copies the stopped directory aside, whole or not at all. A copy of the same data that is there already is
     /// the answer.
     ///

@@ -3,16 +3,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use interrex_events::{
-    Anchor, Demotion, Draft, Lsn, NodeDemoted, PostgresStatus, RedisStatus, StepId, StepOutcome,
-};
+use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepOutcome};
 use interrex_projections::{Run, human_bytes, human_ms};
 use serde_json::json;
 
-use super::{Servers, postgres::slot_name};
+use super::Servers;
 use crate::{
     env::ms,
-    messages::{Append, StepReport},
+    messages::StepReport,
     node::Shared,
     ports::{Answer, PeersPort, PortError},
 };
@@ -234,57 +232,6 @@ pub(super) async fn prove(
         .with("end", proof.end.to_string())
         .with("received", received.to_string())
         .with("head", json!(Anchor::from(shared.journal.head()))))
-}
-
-fn lsn(value: &serde_json::Value) -> Option<Lsn> {
-    value.as_str()?.parse().ok()
-}
-
-/// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
-/// primary, and so it may run.
-pub(super) async fn become_standby(
-    shared: &Shared,
-    servers: &Servers,
-    run: &Run,
-    by: Demotion,
-) -> Answer<StepReport> {
-    let switchpoint = run.step(StepId::HandOver).observed.get("switchpoint").and_then(lsn);
-    if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
-        && switchpoint < handover.end
-    {
-        return Err(PortError(format!(
-            "the new main left the old timeline at {switchpoint}, and the log here ends at {}: it would have to be rewound",
-            handover.end
-        )));
-    }
-    let status = servers.postgres.measure().await.facts.status;
-    if status == PostgresStatus::Primary {
-        return Err(PortError(
-            "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
-        ));
-    }
-    if matches!(status, PostgresStatus::Stopped) {
-        let upstream = servers.conninfo_of(run.new_main)?;
-        servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
-        let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by };
-        let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
-        let stored = shared.lines.append.ask(Append(vec![fact])).await;
-        stored
-            .and_then(|stored| stored)
-            .map_err(|error| PortError::new("recording that this node only follows from here on", error))?;
-        servers.postgres.start().await?;
-    }
-    let timeline = shared.look(|view| view.cluster.nodes.timeline);
-    loop {
-        let facts = servers.postgres.measure().await.facts;
-        if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
-            // slots that this node held as main would keep log here for ever
-            servers.handover.drop_unused_slots().await?;
-            let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
-            return Ok(succeeded(format!("PostgreSQL streams from the new main on timeline {timeline}")));
-        }
-        tokio::time::sleep(LOOK_CALMLY).await;
-    }
 }
 
 /// Redis waits for its replica by itself, and changes places with it. Where that fails, the target makes its own Redis

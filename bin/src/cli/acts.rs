@@ -3,20 +3,21 @@
 use std::{path::Path, time::Duration};
 
 use interrex_actors::{
-    notifier::peers::{ApiAnswer, CancelBody, PromoteBody, SECRET_HEADER, SwitchoverBody},
+    notifier::peers::{ApiAnswer, CancelBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody},
     report::NodeReport,
 };
 use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
-use interrex_projections::{Projection as _, RunEnd, Runs, Timeline};
+use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arguments::{Promote, Reading, RunCancel, RunShow, Switchover},
+    arguments::{Promote, Reading, Rejoin, RunCancel, RunShow, Switchover},
     exit::Exit,
     failure::Failure,
     output::{self, Output},
     outside::{Outside, Question},
-    source, views,
+    source::{self, Source},
+    views,
 };
 use crate::config::{Config, read_secret};
 
@@ -70,8 +71,7 @@ pub(super) fn promote(
 ) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
     let (me, address) = (config.node.id, config.node.listen.to_string());
-    let reports = outside.ask(&[Question { node: me, address: address.clone() }]);
-    let before = reports.get(&me).and_then(|answer| answer.as_ref().ok()).map(newest_of).unwrap_or_default();
+    let before = newest_at(outside, me, &address);
     let mut body =
         PromoteBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
     let path = "/api/cluster/promote-to-main";
@@ -91,6 +91,25 @@ pub(super) fn promote(
     let begun = answered(&address, answer)?;
     let named = arguments.config.as_deref();
     follow((named, &config), (me, before), begun.run_id, arguments.json, outside, output)
+}
+
+/// Brings a node back as a secondary.
+pub(super) fn rejoin(
+    arguments: &Rejoin,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let config = config(arguments.config.as_deref())?;
+    let returning = match &arguments.node {
+        Some(text) => node(&config, text)?,
+        None => config.node.id,
+    };
+    let address = address_of(&config, returning);
+    let before = newest_at(outside, returning, &address);
+    let body = RejoinBody { copy: arguments.copy, reason: arguments.reason.clone(), asker: asker(&config) };
+    let begun: Begun = post(&config, &address, "/api/cluster/rejoin", &body)?;
+    let named = arguments.config.as_deref();
+    follow((named, &config), (returning, before), begun.run_id, arguments.json, outside, output)
 }
 
 /// Gives the run of this node up.
@@ -146,6 +165,12 @@ fn address_of(config: &Config, node: NodeId) -> String {
 fn newest_of(report: &NodeReport) -> NodeSeq {
     let own = report.journal_heads.iter().find(|head| head.node_id == report.node);
     own.map_or(NodeSeq(0), |head| head.node_seq)
+}
+
+/// The same, asked of it.
+fn newest_at(outside: &dyn Outside, node: NodeId, address: &str) -> NodeSeq {
+    let reports = outside.ask(&[Question { node, address: address.to_owned() }]);
+    reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of).unwrap_or_default()
 }
 
 /// Who is main, by whoever answers with the latest epoch; and its newest event.
@@ -218,22 +243,20 @@ fn follow(
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     let journal = journal(config)?;
-    let (mut runs, mut timeline) = (Runs::default(), Timeline::default());
+    let reading = Reading { config: named.map(Path::to_owned), ..Reading::default() };
+    let names = Source::open(&reading)?.fold::<Cluster>()?.nodes;
+    let mut runs = Runs::default();
     let question = Question { node: main, address: address_of(config, main) };
-    let (mut told, mut quiet, mut unanswered) = (0, Duration::ZERO, 0);
+    let (mut quiet, mut unanswered) = (Duration::ZERO, 0);
     loop {
         for record in journal.page(main, after, PAGE)? {
             (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
             let envelope = record.open();
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
-                timeline.apply(&envelope);
+                output::say(&Entry::of(&envelope, &names).text);
             }
         }
-        for entry in &timeline.entries[told..] {
-            output::say(&entry.text);
-        }
-        told = timeline.entries.len();
         if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {
             let done = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
             let reading = Reading { config: named.map(Path::to_owned), json, ..Reading::default() };

@@ -113,6 +113,16 @@ pub enum Command {
     #[command(after_help = "Examples:\n  interrex promote\n  \
                             interrex promote --force --reason \"alpha answers, and its disk is dying\"")]
     Promote(Promote),
+    /// Bring a node back as a secondary: an old main after a failover, or a standby that can follow no more.
+    ///
+    /// Its data are compared with main's line. What it committed and main lacks is counted and kept (rejoin.keep_in in
+    /// the configuration); then the directory is rewound, or copied anew where it cannot be, and follows. Nothing is
+    /// removed before what replaces it is whole. It ends when main says that it streams to the node. Ctrl-C leaves it
+    /// going on.
+    #[command(after_help = "Examples:\n  interrex rejoin            (on the node that comes back)\n  \
+                            interrex rejoin alpha --reason \"its power is back\"\n  \
+                            interrex rejoin alpha --copy")]
+    Rejoin(Rejoin),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -364,6 +374,27 @@ pub struct Promote {
     /// Also while main gives a sign of life, and whatever is lost by it; needs --reason.
     #[arg(long, requires = "reason")]
     pub force: bool,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rejoin`.
+#[derive(Debug, Args)]
+pub struct Rejoin {
+    /// Which node: its name or number; its supervisor must answer [default: this node].
+    #[arg(value_name = "NODE")]
+    pub node: Option<String>,
+    /// Copy main's data anew, even where the node's own could be rewound, or are not of main's line at all. The old
+    /// directory is kept.
+    #[arg(long)]
+    pub copy: bool,
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,

@@ -14,8 +14,8 @@ use interrex_actors::{
     messages::{Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PromoteBody, SECRET_HEADER, SwitchoverBody,
-        TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PromoteBody, RejoinBody, SECRET_HEADER,
+        SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -65,6 +65,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/promote-to-main", post(promote))
         .route("/api/cluster/check-main-status", get(main_status))
+        .route("/api/cluster/rejoin", post(rejoin))
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
@@ -338,11 +339,26 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
     begun(operate(&api, operation, wanted.asker).await)
 }
 
+/// A body that may be left out.
+fn or_empty(body: Bytes) -> Bytes {
+    if body.is_empty() { Bytes::from_static(b"{}") } else { body }
+}
+
+/// This node comes back as a secondary.
+async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: RejoinBody =
+        match api.admit(&headers, &or_empty(body), |_: &RejoinBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let request = Request { forced: false, reason: wanted.reason };
+    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, wanted.asker).await)
+}
+
 /// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
 async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     let wanted: PromoteBody =
-        match api.admit(&headers, &body, |_: &PromoteBody| api.shared.settings.cluster_id) {
+        match api.admit(&headers, &or_empty(body), |_: &PromoteBody| api.shared.settings.cluster_id) {
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };

@@ -1,7 +1,7 @@
 //! What follows when a step or its undo ends, or when a supervisor finds a run that a dead one left behind.
 
 use interrex_events::{
-    Draft, Event, HandoverWithdrawn, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
+    Draft, Event, HandoverWithdrawn, RunKind, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
     StepUndone,
 };
 use interrex_projections::{Cluster, Run, StepState, Undo};
@@ -79,11 +79,13 @@ fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
     if run.is_past_no_return() {
         return None;
     }
-    if nodes.is_superseded(run.node) {
+    // a node that comes back was superseded long ago
+    let returns = run.kind == RunKind::Rejoin;
+    if nodes.is_superseded(run.node) && !returns {
         let words = "this node was fenced meanwhile: another one takes over";
         return Some(StepReport::new(StepOutcome::Refused, words));
     }
-    (nodes.epoch >= run.epoch).then(|| {
+    (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
         StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
     })

@@ -11,6 +11,7 @@ use super::{
     Situation,
     carrying_on::{carry_on, in_run, started_step},
     outcomes::still_main,
+    returning::{rejoin, return_by_itself},
 };
 use crate::messages::{Declined, MainSight, Operation};
 
@@ -20,7 +21,7 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     if cluster.runs.active(me).is_some() {
         return Vec::new();
     }
-    let Some(verdict) = &standpoint.verdict else { return Vec::new() };
+    let Some(verdict) = &standpoint.verdict else { return return_by_itself(situation) };
     match reason_against(situation, verdict) {
         None => start(situation, verdict),
         Some((rule, _)) if verdict.withheld == Some(rule) => Vec::new(),
@@ -119,13 +120,19 @@ pub fn asked(
             let started = may_promote(situation, request, sight.as_ref())?;
             begin(situation, RunKind::Promotion, StepId::WinEpoch, started.into())
         }
+        Operation::Rejoin { copy, request } => rejoin(situation, *copy, request)?,
         Operation::Cancel { reason, force: true } => withdraw(situation, reason.clone())?,
         Operation::Cancel { reason, force: false } => cancel(situation, reason.clone())?,
     };
     Ok((run, drafts.into_iter().map(|draft| Draft { actor: asker.clone(), ..draft }).collect()))
 }
 
-fn begin(situation: Situation<'_>, kind: RunKind, first: StepId, started: Event) -> (RunId, Vec<Draft>) {
+pub(super) fn begin(
+    situation: Situation<'_>,
+    kind: RunKind,
+    first: StepId,
+    started: Event,
+) -> (RunId, Vec<Draft>) {
     let Situation { cluster, fresh_run, .. } = situation;
     let drafts = [started, started_step(kind, first, 1).into()]
         .map(|event| Draft::new(cluster.nodes.epoch, event).in_run(fresh_run));
@@ -133,7 +140,7 @@ fn begin(situation: Situation<'_>, kind: RunKind, first: StepId, started: Event)
 }
 
 /// One run at a time: two would undo each other.
-fn nothing_runs(situation: Situation<'_>) -> Result<(), Declined> {
+pub(super) fn nothing_runs(situation: Situation<'_>) -> Result<(), Declined> {
     match situation.cluster.runs.active(situation.me) {
         None => Ok(()),
         Some(run) => Err(Declined::new(

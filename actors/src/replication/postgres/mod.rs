@@ -7,6 +7,7 @@ pub mod control_file;
 mod files;
 mod handover;
 mod lineage;
+mod main_server;
 mod rejoin;
 mod shutdown;
 mod standby;

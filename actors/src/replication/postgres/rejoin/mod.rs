@@ -16,6 +16,7 @@ mod places;
 mod programs;
 mod rewind;
 mod sentinel;
+mod sources;
 mod swap;
 
 use std::{
@@ -34,6 +35,18 @@ use crate::ports::{
 
 #[async_trait(?Send)]
 impl RejoinPort for LocalPostgres {
+    fn is_startable(&self) -> bool {
+        self.must_be_startable().is_ok()
+    }
+
+    fn rewind_source(&self, address: &str) -> Answer<Source> {
+        self.source_of_rewind(address)
+    }
+
+    fn copy_source(&self, address: &str) -> Source {
+        self.source_of_copy(address)
+    }
+
     async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept> {
         self.copy_aside(request).await
     }
