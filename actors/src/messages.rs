@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use actix::Message;
 use interrex_events::{
     Cause, ClusterSettings, Draft, Envelope, Epoch, Handover, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq,
-    Request, RunId, SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
+    Request, RunId, RunKind, SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     env::Moment,
+    failover::plan::Check,
     line::Gone,
     ports::JournalPage,
     report::{NodeReport, PostgresFacts, RedisFacts},
@@ -125,6 +126,16 @@ pub struct Operate {
     pub operation: Operation,
     /// Who.
     pub asker: Cause,
+}
+
+/// To the ReplicationActor: look at everything that a run of this kind looks at first. Nothing is changed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<Check>")]
+pub struct LookAhead {
+    /// What it would be for.
+    pub kind: RunKind,
+    /// Who would be main after it.
+    pub new_main: NodeId,
 }
 
 /// Why what somebody asked for is not done. Nothing was changed.

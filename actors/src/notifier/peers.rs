@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec};
+use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunKind};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -102,6 +102,19 @@ pub struct SwitchoverBody {
     /// Who asks.
     #[serde(default)]
     pub asker: Cause,
+}
+
+/// Body of `POST /api/cluster/plan`: what a run would do. It has a path of its own, so that a supervisor that does not
+/// know it refuses it, and begins nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanBody {
+    /// What the run would be for.
+    pub kind: RunKind,
+    /// Who would be main.
+    pub target_node_id: NodeId,
+    /// How long open transactions could take to finish, in milliseconds.
+    #[serde(default)]
+    pub drain_ms: u64,
 }
 
 /// Body of `POST /api/cluster/run/cancel`.

@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod fork;
+mod handover_check;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;

@@ -8,6 +8,7 @@ use interrex_projections::{Projection as _, RunEnd, Runs, Timeline};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    ahead,
     arguments::{Reading, RunCancel, RunShow, Switchover},
     exit::Exit,
     failure::Failure,
@@ -42,6 +43,9 @@ pub(super) fn switchover(
     let config = config(arguments.config.as_deref())?;
     let target = node(&config, &arguments.to)?;
     let main = main_of(&config, outside)?;
+    if arguments.dry_run {
+        return ahead::dry_run(arguments, &config, (main, target), output);
+    }
     let body = SwitchoverBody {
         target_node_id: target,
         drain_ms: u64::try_from(arguments.drain.as_millis()).unwrap_or(u64::MAX),
@@ -90,7 +94,7 @@ fn asker(config: &Config) -> Cause {
 }
 
 /// Every node with its name and where its supervisor answers.
-fn nodes(config: &Config) -> Vec<(NodeId, &str, String)> {
+pub(super) fn nodes(config: &Config) -> Vec<(NodeId, &str, String)> {
     let own = (config.node.id, config.node.name.as_str(), config.node.listen.to_string());
     let peers = config.peers.iter().map(|peer| (peer.id, peer.name.as_str(), peer.address.clone()));
     [own].into_iter().chain(peers).collect()
@@ -105,7 +109,7 @@ fn node(config: &Config, text: &str) -> Result<NodeId, Failure> {
     })
 }
 
-fn address_of(config: &Config, node: NodeId) -> String {
+pub(super) fn address_of(config: &Config, node: NodeId) -> String {
     nodes(config).into_iter().find(|(id, ..)| *id == node).map(|(.., address)| address).unwrap_or_default()
 }
 
@@ -121,7 +125,7 @@ fn main_of(config: &Config, outside: &dyn Outside) -> Result<NodeId, Failure> {
     })
 }
 
-fn post<T: serde::de::DeserializeOwned>(
+pub(super) fn post<T: serde::de::DeserializeOwned>(
     config: &Config,
     address: &str,
     path: &str,

@@ -101,8 +101,11 @@ pub enum Command {
     /// Main lets open transactions finish, stops in good order, proves that the target has its log to the byte, and
     /// asks it to take over; then it follows. If anything fails before that, main goes on serving. It prints each step
     /// as it ends, and in the end the certificate. Ctrl-C leaves the run going on: `interrex run cancel` ends it.
-    #[command(after_help = "Examples:\n  interrex switchover --to beta\n  \
-                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\"")]
+    #[command(
+        after_help = "Examples:\n  interrex switchover --to beta --dry-run    # exit code 0: it would begin\n  \
+                            interrex switchover --to beta\n  \
+                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\""
+    )]
     Switchover(Switchover),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
@@ -338,6 +341,12 @@ pub struct Switchover {
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Only tell what it would do, how long writes would wait, what would be lost, and what would stop it.
+    ///
+    /// Main looks at everything that the switchover looks at first. Nothing is recorded or changed. Exit code 1: it
+    /// would be refused now.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -6,6 +6,7 @@
 //! ```
 
 mod acts;
+mod ahead;
 pub mod arguments;
 mod changes;
 mod cluster_events;

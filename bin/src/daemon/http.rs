@@ -11,16 +11,18 @@ use axum::{
     routing::{get, post},
 };
 use interrex_actors::{
+    failover::dry_run,
     messages::{Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, SECRET_HEADER, SwitchoverBody, TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, SECRET_HEADER, SwitchoverBody,
+        TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
 };
 use interrex_events::{
-    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunId, journal::JournalError,
+    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunId, RunKind, journal::JournalError,
 };
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,6 +39,8 @@ const FENCE_LIMIT: Duration = Duration::from_secs(8);
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the look before a run may take; each of its questions has a limit of its own.
+const PLAN_LIMIT: Duration = Duration::from_secs(9);
 /// How long open transactions may be given to finish, at most: an hour.
 const DRAIN_LIMIT_MS: u64 = 3_600_000;
 
@@ -62,6 +66,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
+        .route("/api/cluster/plan", post(planned))
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
@@ -329,6 +334,31 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
         request: Request { forced: false, reason: wanted.reason },
     };
     begun(operate(&api, operation, wanted.asker).await)
+}
+
+/// What a run would do, and what would stop it; nothing is begun.
+async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: PlanBody = match api.admit(&headers, &body, |_: &PlanBody| api.shared.settings.cluster_id) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let to = wanted.target_node_id;
+    let operation = match wanted.kind {
+        RunKind::Switchover => Operation::Switchover {
+            to,
+            drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
+            request: Request::default(),
+        },
+        other => {
+            let message = format!("a {other} cannot be planned");
+            return refuse(StatusCode::BAD_REQUEST, "no_plan", message);
+        }
+    };
+    let plan = dry_run(&api.shared, wanted.kind, &operation, to);
+    match tokio::time::timeout(PLAN_LIMIT, plan).await {
+        Ok(Ok(plan)) => answer(StatusCode::OK, plan),
+        Ok(Err(_)) | Err(_) => still_starting(),
+    }
 }
 
 /// Gives up what this node is doing.

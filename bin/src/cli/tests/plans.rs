@@ -1,0 +1,58 @@
+//! What a dry run shows.
+
+use interrex_actors::failover::plan::{Check, Findings, Measured, Plan, plan};
+use interrex_events::{Epoch, NodeId, RunKind};
+use interrex_projections::Runs;
+
+use super::{
+    super::{exit::Exit, output::Output, views},
+    Style, compare,
+    stream::{ALPHA, BETA},
+};
+
+fn planned(checks: Vec<Check>) -> Plan {
+    let findings = Findings {
+        old_main: ALPHA,
+        new_main: BETA,
+        epoch: Epoch(2),
+        drain_ms: 5_000,
+        checks,
+        loss_bytes: Some(0),
+    };
+    plan(RunKind::Switchover, findings, &Runs::default())
+}
+
+fn golden(file: &str, plan: &Plan, json: bool, expected: Exit) {
+    let mut bytes = Vec::new();
+    let mut output = Output::to(&mut bytes, Style { colour: false, width: Some(110) });
+    let name = |node: NodeId| if node == ALPHA { "alpha".to_owned() } else { "beta".to_owned() };
+    let exit = views::plan::show(plan, name, json, &mut output).unwrap();
+    output.flush().unwrap();
+    drop(output);
+    compare(file, &String::from_utf8(bytes).unwrap());
+    assert_eq!(exit, expected);
+}
+
+fn fine() -> Vec<Check> {
+    vec![
+        Check::good("PostgreSQL here", "PostgreSQL here is primary"),
+        Check::good("log of the target", "beta is 0 bytes behind").with("behind_bytes", 0),
+        Check::good("open transactions", "1 is open").with("open_transactions", 1),
+    ]
+}
+
+#[test]
+fn a_dry_run_shows_the_values_the_steps_and_what_earlier_runs_took() {
+    let mut plan = planned(fine());
+    plan.without_writes.measured = Some(Measured { runs: 3, median_ms: 84, longest_ms: 910 });
+    golden("plan-fine.txt", &plan, false, Exit::Fine);
+    golden("plan-fine.json", &plan, true, Exit::Fine);
+}
+
+#[test]
+fn a_dry_run_names_everything_that_would_stop_it() {
+    let mut checks = fine();
+    checks.push(Check::bad("supervisor of the target", "the supervisor of beta does not answer: refused"));
+    checks.push(Check::unknown("log of the target", "how far beta is behind is not known: no answer"));
+    golden("plan-refused.txt", &planned(checks), false, Exit::Failed);
+}
