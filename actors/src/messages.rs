@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::Message;
+use chrono::{DateTime, Utc};
 use interrex_events::{
     Cause, ClusterSettings, Draft, Envelope, Epoch, Handover, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq,
     Request, RunId, RunKind, SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
@@ -118,14 +119,27 @@ pub enum Operation {
     },
 }
 
-/// To the FailoverActor: somebody asks for something. The answer is the run, once its begin is on disk.
+/// To the FailoverActor: somebody asks for something. The answer is what it comes to, once that is on disk.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<RunId, Declined>")]
+#[rtype(result = "Result<Accepted, Declined>")]
 pub struct Operate {
     /// What.
     pub operation: Operation,
+    /// When, if not now.
+    pub due: Option<DateTime<Utc>>,
     /// Who.
     pub asker: Cause,
+}
+
+/// What becomes of what somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// This run begins, or goes on, or is given up.
+    Run(RunId),
+    /// It begins then.
+    Scheduled(DateTime<Utc>),
+    /// What was scheduled for then never begins.
+    Unscheduled(DateTime<Utc>),
 }
 
 /// To the ReplicationActor: look at everything that a run of this kind looks at first. Nothing is changed.

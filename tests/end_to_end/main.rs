@@ -15,6 +15,7 @@ mod resume;
 mod retention;
 mod return_of_the_old_main;
 mod salvage;
+mod schedule;
 mod store;
 mod store_hostile;
 mod switchover;

@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunKind};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -102,6 +103,17 @@ pub struct SwitchoverBody {
     /// Who asks.
     #[serde(default)]
     pub asker: Cause,
+}
+
+/// Body of `POST /api/cluster/schedule`: a switchover at a time. It has a path of its own, so that a supervisor that does
+/// not know it refuses it, and does not begin at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScheduleBody {
+    /// When.
+    pub due: DateTime<Utc>,
+    /// What.
+    #[serde(flatten)]
+    pub switchover: SwitchoverBody,
 }
 
 /// Body of `POST /api/cluster/plan`: what a run would do. It has a path of its own, so that a supervisor that does not

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use chrono::{DateTime, Utc};
 use interrex_actors::notifier::peers::{ApiAnswer, CancelBody, SECRET_HEADER, SwitchoverBody};
 use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
 use interrex_projections::{Projection as _, RunEnd, Runs, Timeline};
@@ -14,7 +15,7 @@ use super::{
     failure::Failure,
     output::{self, Output},
     outside::{Outside, Question},
-    source, views,
+    source, views, when,
 };
 use crate::config::{Config, read_secret};
 
@@ -32,6 +33,27 @@ const PAGE: u32 = 500;
 #[derive(Deserialize)]
 struct Begun {
     run_id: RunId,
+}
+
+/// A run that is being given up, or a schedule that was.
+#[derive(Serialize, Deserialize)]
+struct Cancelled {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unscheduled: Option<DateTime<Utc>>,
+}
+
+impl Cancelled {
+    fn in_words(&self) -> String {
+        let run = self.run_id.map(RunId::short).map(|short| {
+            format!("Run {short} is being given up; see how far it is with: interrex run show {short}")
+        });
+        let schedule = self.unscheduled.map(|due| {
+            format!("The switchover that was scheduled for {} is cancelled.", when::date_and_time_utc(due))
+        });
+        run.or(schedule).unwrap_or_default()
+    }
 }
 
 /// Hands the role of main over, and tells how it goes.
@@ -52,6 +74,10 @@ pub(super) fn switchover(
         reason: arguments.reason.clone(),
         asker: asker(&config),
     };
+    if let Some(due) = arguments.at {
+        let due = due.at(outside.now())?;
+        return ahead::schedule((arguments, &config), (main, due), body, output);
+    }
     let before = heads(&config, main)?;
     let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
     follow(
@@ -69,14 +95,11 @@ pub(super) fn cancel(arguments: &RunCancel, output: &mut Output<'_>) -> Result<E
     let config = config(arguments.config.as_deref())?;
     let body = CancelBody { reason: arguments.reason.clone(), asker: asker(&config) };
     let address = config.node.listen.to_string();
-    let begun: Begun = post(&config, &address, "/api/cluster/run/cancel", &body)?;
+    let cancelled: Cancelled = post(&config, &address, "/api/cluster/run/cancel", &body)?;
     if arguments.json {
-        output.json(&serde_json::json!({ "run_id": begun.run_id }))?;
+        output.json(&cancelled)?;
     } else {
-        let short = begun.run_id.short();
-        output.line(&format!(
-            "Run {short} is being given up; see how far it is with: interrex run show {short}"
-        ))?;
+        output.line(&cancelled.in_words())?;
     }
     Ok(Exit::Fine)
 }

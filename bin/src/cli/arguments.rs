@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{exit, moment::Moment, when::When};
+use super::{due::Due, exit, moment::Moment, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -104,6 +104,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  interrex switchover --to beta --dry-run    # exit code 0: it would begin\n  \
                             interrex switchover --to beta\n  \
+                            interrex switchover --to beta --at 2027-01-15T22:00:00Z\n  \
                             interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\""
     )]
     Switchover(Switchover),
@@ -325,6 +326,8 @@ pub enum RunCommand {
     #[command(after_help = "Examples:\n  interrex run show\n  interrex run show 5f3a12bc")]
     Show(RunShow),
     /// Give up what this node is doing, and take it back; past its point of no return a run only goes forward.
+    ///
+    /// Where no run goes on, it cancels the switchover that this node has scheduled.
     #[command(after_help = "Example:\n  interrex run cancel --reason \"wrong node\"")]
     Cancel(RunCancel),
 }
@@ -341,6 +344,13 @@ pub struct Switchover {
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Begin it at this time: 2027-01-15T22:00:00Z, or +30m for so long from now; at most 30 days ahead.
+    ///
+    /// Main keeps it in its journal and begins it by itself, also after a restart; `interrex status` shows it, and
+    /// `interrex run cancel` on main ends it. If main cannot begin it within five minutes of that time, it never does:
+    /// the event `switchover_unscheduled` says why. The checks are made when it is due.
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    pub at: Option<Due>,
     /// Only tell what it would do, how long writes would wait, what would be lost, and what would stop it.
     ///
     /// Main looks at everything that the switchover looks at first. Nothing is recorded or changed. Exit code 1: it

@@ -10,6 +10,7 @@ mod ahead;
 pub mod arguments;
 mod changes;
 mod cluster_events;
+pub mod due;
 pub mod exit;
 pub mod failure;
 mod follow;

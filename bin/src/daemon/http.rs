@@ -10,19 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use chrono::{DateTime, Utc};
 use interrex_actors::{
     failover::dry_run,
-    messages::{Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
+    messages::{Accepted, Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, SECRET_HEADER, SwitchoverBody,
-        TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, SECRET_HEADER, ScheduleBody,
+        SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
 };
 use interrex_events::{
-    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunId, RunKind, journal::JournalError,
+    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunKind, journal::JournalError,
 };
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
@@ -66,6 +67,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
+        .route("/api/cluster/schedule", post(schedule))
         .route("/api/cluster/plan", post(planned))
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
@@ -264,12 +266,14 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         Err(refusal) => return *refusal,
     };
     let epoch = offer.epoch;
-    let run = match operate(&api, Operation::TakeOver(offer), Cause::System).await {
-        Ok(run) => run,
+    let run = match operate(&api, Operation::TakeOver(offer), None, Cause::System).await {
+        Ok(Accepted::Run(run)) => run,
         // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
         Err(Unanswered::Declined(_)) => return answer(StatusCode::OK, OfferAnswer::Pending),
         // it may be heard or not: whoever asks comes again
-        Err(Unanswered::Nobody) => return still_starting(),
+        Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_)) | Err(Unanswered::Nobody) => {
+            return still_starting();
+        }
     };
     let me = api.shared.settings.me;
     let decided = |view: &View| {
@@ -304,18 +308,25 @@ enum Unanswered {
     Nobody,
 }
 
-async fn operate(api: &Api, operation: Operation, asker: Cause) -> Result<RunId, Unanswered> {
-    let asked = api.shared.lines.operate.ask(Operate { operation, asker });
+async fn operate(
+    api: &Api,
+    operation: Operation,
+    due: Option<DateTime<Utc>>,
+    asker: Cause,
+) -> Result<Accepted, Unanswered> {
+    let asked = api.shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
-        Ok(Ok(Ok(run))) => Ok(run),
+        Ok(Ok(Ok(accepted))) => Ok(accepted),
         Ok(Ok(Err(declined))) => Err(Unanswered::Declined(declined)),
         Ok(Err(_)) | Err(_) => Err(Unanswered::Nobody),
     }
 }
 
-fn begun(run: Result<RunId, Unanswered>) -> Response {
-    match run {
-        Ok(run) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
+fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
+    match accepted {
+        Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
+        Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
+        Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
         Err(Unanswered::Nobody) => still_starting(),
     }
@@ -328,12 +339,29 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };
+    let (operation, asker) = asked_for(wanted);
+    begun(operate(&api, operation, None, asker).await)
+}
+
+/// What a body asks for, and who does.
+fn asked_for(wanted: SwitchoverBody) -> (Operation, Cause) {
     let operation = Operation::Switchover {
         to: wanted.target_node_id,
         drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
         request: Request { forced: false, reason: wanted.reason },
     };
-    begun(operate(&api, operation, wanted.asker).await)
+    (operation, wanted.asker)
+}
+
+/// The same, at a time.
+async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let ScheduleBody { due, switchover } =
+        match api.admit(&headers, &body, |_: &ScheduleBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let (operation, asker) = asked_for(switchover);
+    begun(operate(&api, operation, Some(due), asker).await)
 }
 
 /// What a run would do, and what would stop it; nothing is begun.
@@ -368,5 +396,5 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    begun(operate(&api, Operation::Cancel { reason: wanted.reason }, wanted.asker).await)
+    begun(operate(&api, Operation::Cancel { reason: wanted.reason }, None, wanted.asker).await)
 }

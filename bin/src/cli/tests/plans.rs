@@ -1,4 +1,4 @@
-//! What a dry run shows.
+//! What is shown of the time to come.
 
 use interrex_actors::failover::plan::{Check, Findings, Measured, Plan, plan};
 use interrex_events::{Epoch, NodeId, RunKind};
@@ -6,7 +6,7 @@ use interrex_projections::Runs;
 
 use super::{
     super::{exit::Exit, output::Output, views},
-    Style, compare,
+    Stage, Style, beta_as_main, compare,
     stream::{ALPHA, BETA},
 };
 
@@ -55,4 +55,23 @@ fn a_dry_run_names_everything_that_would_stop_it() {
     checks.push(Check::bad("supervisor of the target", "the supervisor of beta does not answer: refused"));
     checks.push(Check::unknown("log of the target", "how far beta is behind is not known: no answer"));
     golden("plan-refused.txt", &planned(checks), false, Exit::Failed);
+}
+
+#[test]
+fn a_switchover_that_is_scheduled_is_shown_with_who_asked_for_it() {
+    let stage = Stage::set(900_000, |author| {
+        author.quiet_morning().death_of_main().new_main().plans_a_switchover(800_000)
+    });
+    let stage = stage.with([beta_as_main()]);
+    stage.golden("status-scheduled.txt", "status --config @interrex.toml", Exit::NotHealthy);
+    let (_, told) = stage.show("timeline --since 08:13:00 --config @interrex.toml", Style::default());
+    let words = "a switchover to alpha is scheduled for 2027-01-15 22:00:00 UTC (new disk in beta)";
+    assert!(told.contains(words), "{told}");
+}
+
+#[test]
+fn a_time_to_come_and_a_dry_run_exclude_each_other() {
+    let words = ["interrex", "switchover", "--to", "beta", "--at", "+30m", "--dry-run"];
+    let parsed = <super::Arguments as clap::Parser>::try_parse_from(words);
+    assert_eq!(parsed.unwrap_err().kind(), clap::error::ErrorKind::ArgumentConflict);
 }
