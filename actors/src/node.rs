@@ -25,8 +25,8 @@ use crate::{
     line::{DropCount, Line},
     messages::{
         Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LookAhead,
-        Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded,
-        UndoStep,
+        MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded,
+        UndoEnded, UndoStep,
     },
     report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
 };
@@ -222,8 +222,8 @@ pub struct View {
     pub dependents: BTreeMap<String, DependentFacts>,
     /// How far this node is behind main.
     pub lag: Option<Lag>,
-    /// Since when main has given no good sign.
-    pub main_silent_since: Option<Moment>,
+    /// What this node sees of main.
+    pub main_sight: Option<MainSight>,
     /// What main last saw of `cluster_events`.
     pub stream: Option<StreamFacts>,
 }
@@ -267,7 +267,7 @@ impl Shared {
             redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
             dependents: BTreeMap::new(),
             lag: None,
-            main_silent_since: None,
+            main_sight: None,
             stream: None,
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
@@ -431,7 +431,7 @@ impl Shared {
             redis: view.redis.clone(),
             dependents: view.dependents.clone(),
             lag: view.lag,
-            main_silent_ms: view.main_silent_since.map(|since| now.ms_since(since)),
+            main_silent_ms: view.main_sight.as_ref().map(|sight| now.ms_since(sight.silent_since)),
             threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
             run: view.cluster.runs.active(me).map(|run| {

@@ -11,6 +11,7 @@ mod death_of_main;
 mod demo;
 mod dry_run;
 mod panic;
+mod promotion;
 mod resume;
 mod retention;
 mod return_of_the_old_main;

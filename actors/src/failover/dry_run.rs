@@ -25,7 +25,7 @@ pub async fn dry_run(
 ) -> Result<Plan, Gone> {
     let drain_ms = match operation {
         Operation::Switchover { drain_ms, .. } => *drain_ms,
-        Operation::TakeOver(_) | Operation::Cancel { .. } => 0,
+        _ => 0,
     };
     let declined = declined(shared, operation);
     let looks =

@@ -6,7 +6,7 @@ use interrex_projections::{Run, Runs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::steps::{Need, StepRule, table};
+use super::steps::{Need, StepRule, UNTIL_ANSWERED, table};
 
 /// Something that was looked at before a run, and whether it speaks against it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,8 +89,8 @@ pub struct PlannedStep {
     pub proof: String,
     /// When one attempt is given up, in milliseconds; of `drain`, what was asked for. 0 where the step is an event itself.
     pub limit_ms: u64,
-    /// Attempts before it counts as failed.
-    pub attempts: u32,
+    /// Attempts before it counts as failed; nothing where it is asked until it is answered.
+    pub attempts: Option<u32>,
     /// Whether the run fails without it.
     pub required: bool,
     /// How it is taken back, where it can be.
@@ -108,7 +108,7 @@ impl PlannedStep {
             effect: rule.effect.to_owned(),
             proof: rule.success.to_owned(),
             limit_ms,
-            attempts: rule.attempts,
+            attempts: attempts(rule),
             required: rule.need == Need::Required,
             undo: rule.undo.map(str::to_owned),
             point_of_no_return: rule.step == kind.point_of_no_return(),
@@ -121,8 +121,9 @@ impl PlannedStep {
 pub struct WithoutWrites {
     /// The steps that this spans.
     pub steps: Vec<StepId>,
-    /// What their limits allow, every attempt used up, in milliseconds: what is beyond it ends the run.
-    pub limit_ms: u64,
+    /// What their limits allow, every attempt used up, in milliseconds: what is beyond it ends the run. Nothing where one
+    /// of them is asked until it is answered.
+    pub limit_ms: Option<u64>,
     /// What it was in earlier runs of the kind; nothing if none has completed here yet.
     pub measured: Option<Measured>,
 }
@@ -194,12 +195,16 @@ fn writes_stop_at(kind: RunKind) -> StepId {
     }
 }
 
+fn attempts(rule: &StepRule) -> Option<u32> {
+    (rule.attempts != UNTIL_ANSWERED).then_some(rule.attempts)
+}
+
 fn without_writes(kind: RunKind, history: &Runs) -> WithoutWrites {
     let span = writes_stop_at(kind)..=kind.point_of_no_return();
     let rows = || table(kind).iter().filter(|row| span.contains(&row.step));
     WithoutWrites {
         steps: rows().map(|row| row.step).collect(),
-        limit_ms: rows().map(|row| row.limit_ms.saturating_mul(row.attempts.into())).sum(),
+        limit_ms: rows().map(|row| Some(row.limit_ms * u64::from(attempts(row)?))).sum(),
         measured: measured(history.runs.values().filter(|run| run.kind == kind)),
     }
 }
@@ -313,7 +318,12 @@ mod tests {
         let of = |kind, times: &[u64]| plan(kind, findings(Vec::new()), &history(times)).without_writes;
         let none = of(RunKind::Switchover, &[]);
         assert_eq!(none.steps, [StepId::StopMain, StepId::ProveHandover, StepId::HandOver]);
-        assert_eq!((none.limit_ms, none.measured), (60_000 + 2 * 10_000 + 3 * 90_000, None));
+        assert_eq!((none.limit_ms, none.measured), (None, None), "an offer is made until it is answered");
+        let promotion = of(RunKind::Promotion, &[]);
+        assert_eq!(
+            promotion.limit_ms,
+            Some(3 * 5_000 + 2 * (5_000 + 10_000 + 60_000 + 5_000) + 240 * 60_000)
+        );
         let measured = |runs, median_ms, longest_ms| Some(Measured { runs, median_ms, longest_ms });
         assert_eq!(of(RunKind::Switchover, &[80]).measured, measured(1, 80, 80));
         assert_eq!(of(RunKind::Switchover, &[900, 70, 80]).measured, measured(3, 80, 900));

@@ -77,7 +77,9 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
     }
     let loss = loss(run.last_report.as_ref(), own_lsn);
     let detail = in_words(&loss);
-    let too_much = loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit);
+    let accepted = run.request.as_ref().is_some_and(|request| request.forced);
+    let too_much =
+        loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit && !accepted);
     let report = match too_much {
         Some((_, limit)) => {
             let detail = format!("{detail}, more than failover.maximum_lag_bytes = {limit} allows");

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use interrex_events::{
-    Anchor, Demotion, Draft, NodeDemoted, PostgresStatus, RedisStatus, StepOutcome, Verdict,
+    Anchor, Demotion, Draft, Lsn, NodeDemoted, PostgresStatus, RedisStatus, StepId, StepOutcome, Verdict,
 };
 use interrex_projections::{Run, human_ms};
 use serde_json::json;
@@ -33,6 +33,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the target's last answer about what it received may be awaited.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
+/// How long one of those answers may take: its connection may hang.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long Redis may take to hand its role over.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -155,11 +157,16 @@ pub(super) async fn undo_stop_main(
     }
 }
 
-/// A peer that is main of a later epoch, or about to be. One that does not answer is none: two nodes cannot tell.
+/// A peer that is main of a later epoch, or about to be, or whose PostgreSQL takes writes already. One that does not
+/// answer is none: two nodes cannot tell.
 async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
     for peer in shared.settings.peers() {
+        let postgres = tokio::time::timeout(limit, peers.postgres(peer.node)).await;
+        if matches!(postgres, Ok(Ok(main)) if main.writable) {
+            return Some(format!("the PostgreSQL of {} answers as a primary", peer.name));
+        }
         let Ok(Ok(report)) = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await else {
             continue;
         };
@@ -180,9 +187,8 @@ pub(super) async fn prove(
     let proof = servers.handover.shutdown_proof().await?;
     let received = async {
         loop {
-            let received = peers.received(run.new_main).await;
-            match received {
-                Ok(received) if received >= proof.end => return Ok(received),
+            match tokio::time::timeout(ANSWER_LIMIT, peers.received(run.new_main)).await {
+                Ok(Ok(received)) if received >= proof.end => return Ok(received),
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
@@ -210,6 +216,10 @@ pub(super) async fn prove(
         .with("head", json!(Anchor::from(shared.journal.head()))))
 }
 
+fn lsn(value: &serde_json::Value) -> Option<Lsn> {
+    value.as_str()?.parse().ok()
+}
+
 /// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
 /// primary, and so it may run.
 pub(super) async fn become_standby(
@@ -218,6 +228,15 @@ pub(super) async fn become_standby(
     run: &Run,
     by: Demotion,
 ) -> Answer<StepReport> {
+    let switchpoint = run.step(StepId::HandOver).observed.get("switchpoint").and_then(lsn);
+    if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
+        && switchpoint < handover.end
+    {
+        return Err(PortError(format!(
+            "the new main left the old timeline at {switchpoint}, and the log here ends at {}: it would have to be rewound",
+            handover.end
+        )));
+    }
     let status = servers.postgres.measure().await.facts.status;
     if status == PostgresStatus::Primary {
         return Err(PortError(

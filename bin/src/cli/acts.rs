@@ -3,14 +3,17 @@
 use std::{path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
-use interrex_actors::notifier::peers::{ApiAnswer, CancelBody, SECRET_HEADER, SwitchoverBody};
+use interrex_actors::{
+    notifier::peers::{ApiAnswer, CancelBody, PromoteBody, SECRET_HEADER, SwitchoverBody},
+    report::NodeReport,
+};
 use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
 use interrex_projections::{Projection as _, RunEnd, Runs, Timeline};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ahead,
-    arguments::{Reading, RunCancel, RunShow, Switchover},
+    arguments::{Promote, Reading, RunCancel, RunShow, Switchover},
     exit::Exit,
     failure::Failure,
     output::{self, Output},
@@ -64,7 +67,7 @@ pub(super) fn switchover(
 ) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
     let target = node(&config, &arguments.to)?;
-    let main = main_of(&config, outside)?;
+    let (main, before) = main_of(&config, outside)?;
     if arguments.dry_run {
         return ahead::dry_run(arguments, &config, (main, target), output);
     }
@@ -78,7 +81,6 @@ pub(super) fn switchover(
         let due = due.at(outside.now())?;
         return ahead::schedule((arguments, &config), (main, due), body, output);
     }
-    let before = heads(&config, main)?;
     let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
     follow(
         (arguments.config.as_deref(), &config),
@@ -90,10 +92,41 @@ pub(super) fn switchover(
     )
 }
 
+/// Makes this node main.
+pub(super) fn promote(
+    arguments: &Promote,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let config = config(arguments.config.as_deref())?;
+    let (me, address) = (config.node.id, config.node.listen.to_string());
+    let reports = outside.ask(&[Question { node: me, address: address.clone() }]);
+    let before = reports.get(&me).and_then(|answer| answer.as_ref().ok()).map(newest_of).unwrap_or_default();
+    let mut body =
+        PromoteBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
+    let path = "/api/cluster/promote-to-main";
+    let mut answer = ask::<Begun>(&config, &address, path, &body)?;
+    let refused = answer.error.as_ref().filter(|error| error.code == "main_answers");
+    if let Some(error) = refused.filter(|_| outside.has_keyboard()) {
+        output::say(&error.message);
+        let name = &config.node.name;
+        let prompt = format!("To take the role all the same, type the name of this node, {name}: ");
+        if outside.typed(&prompt)?.as_deref() != Some(name.as_str()) {
+            return Err(Failure::Other { what: "nothing was changed".to_owned(), source: None });
+        }
+        body.force = true;
+        body.reason = body.reason.or_else(|| Some("confirmed at the keyboard".to_owned()));
+        answer = ask(&config, &address, path, &body)?;
+    }
+    let begun = answered(&address, answer)?;
+    let named = arguments.config.as_deref();
+    follow((named, &config), (me, before), begun.run_id, arguments.json, outside, output)
+}
+
 /// Gives the run of this node up.
 pub(super) fn cancel(arguments: &RunCancel, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
-    let body = CancelBody { reason: arguments.reason.clone(), asker: asker(&config) };
+    let body = CancelBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
     let address = config.node.listen.to_string();
     let cancelled: Cancelled = post(&config, &address, "/api/cluster/run/cancel", &body)?;
     if arguments.json {
@@ -136,16 +169,24 @@ pub(super) fn address_of(config: &Config, node: NodeId) -> String {
     nodes(config).into_iter().find(|(id, ..)| *id == node).map(|(.., address)| address).unwrap_or_default()
 }
 
-/// Who is main, by whoever answers with the latest epoch.
-fn main_of(config: &Config, outside: &dyn Outside) -> Result<NodeId, Failure> {
+/// The newest event of its own that a supervisor tells of: a run that it begins now comes after it.
+fn newest_of(report: &NodeReport) -> NodeSeq {
+    let own = report.journal_heads.iter().find(|head| head.node_id == report.node);
+    own.map_or(NodeSeq(0), |head| head.node_seq)
+}
+
+/// Who is main, by whoever answers with the latest epoch; and its newest event.
+fn main_of(config: &Config, outside: &dyn Outside) -> Result<(NodeId, NodeSeq), Failure> {
     let questions: Vec<Question> =
         nodes(config).into_iter().map(|(node, _, address)| Question { node, address }).collect();
     let reports = outside.ask(&questions);
     let newest = reports.values().flatten().filter(|report| report.main.is_some()).max_by_key(|it| it.epoch);
-    newest.and_then(|report| report.main).ok_or_else(|| Failure::Other {
+    let main = newest.and_then(|report| report.main).ok_or_else(|| Failure::Other {
         what: "no supervisor answers that knows who is main; see: interrex status".to_owned(),
         source: None,
-    })
+    })?;
+    let before = reports.get(&main).and_then(|answer| answer.as_ref().ok()).map(newest_of);
+    Ok((main, before.unwrap_or_default()))
 }
 
 pub(super) fn post<T: serde::de::DeserializeOwned>(
@@ -154,6 +195,15 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<T, Failure> {
+    answered(address, ask(config, address, path, body)?)
+}
+
+fn ask<T: serde::de::DeserializeOwned>(
+    config: &Config,
+    address: &str,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<ApiAnswer<T>, Failure> {
     let other = |what: String| Failure::Other { what, source: None };
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16).map_err(other)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -166,10 +216,14 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
         let request = client.post(format!("http://{address}{path}")).header(SECRET_HEADER, secret).json(body);
         request.send().await?.json::<ApiAnswer<T>>().await
     });
-    let answer = asked.map_err(|error| Failure::Other {
+    asked.map_err(|error| Failure::Other {
         what: format!("the supervisor at {address} does not answer as it should"),
         source: Some(error.into()),
-    })?;
+    })
+}
+
+fn answered<T>(address: &str, answer: ApiAnswer<T>) -> Result<T, Failure> {
+    let other = |what: String| Failure::Other { what, source: None };
     match (answer.data, answer.error) {
         (Some(data), _) if answer.success => Ok(data),
         (_, Some(error)) => Err(other(error.message)),
@@ -179,12 +233,6 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
 
 fn journal(config: &Config) -> Result<JournalReader, Failure> {
     Ok(JournalReader::open(&config.node.journal)?)
-}
-
-/// The newest event of a node that is here.
-fn heads(config: &Config, node: NodeId) -> Result<NodeSeq, Failure> {
-    let heads = journal(config)?.verify()?.heads;
-    Ok(heads.into_iter().find(|head| head.node_id == node).map_or(NodeSeq(0), |head| head.node_seq))
 }
 
 /// Tells the run step by step, until it has ended. This node holds main's events, its own or a copy.

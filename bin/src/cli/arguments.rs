@@ -108,6 +108,15 @@ pub enum Command {
                             interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\""
     )]
     Switchover(Switchover),
+    /// Make this node main, now: the emergency path, when main is gone.
+    ///
+    /// The same run as an automatic failover, begun by a person and not held back by the threshold, the cool-down or a
+    /// switched-off automatic failover. While main gives a sign of life it is refused, and the evidence is shown: use
+    /// `interrex switchover` then, which loses nothing. At a keyboard it can be confirmed by typing this node's name; a
+    /// script says --force --reason TEXT. A main that can still be reached is stopped first.
+    #[command(after_help = "Examples:\n  interrex promote\n  \
+                            interrex promote --force --reason \"alpha answers, and its disk is dying\"")]
+    Promote(Promote),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -332,6 +341,9 @@ pub enum RunCommand {
     Cancel(RunCancel),
 }
 
+/// How long open transactions may be given to finish, at most.
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(3_600);
+
 /// Arguments of `switchover`.
 #[derive(Debug, Args)]
 pub struct Switchover {
@@ -339,7 +351,7 @@ pub struct Switchover {
     #[arg(long, value_name = "NODE")]
     pub to: String,
     /// How long open transactions may take to finish before they are ended; clients are served meanwhile.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = drain)]
     pub drain: std::time::Duration,
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
@@ -365,9 +377,30 @@ pub struct Switchover {
     pub json: bool,
 }
 
+/// Arguments of `promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// Also while main gives a sign of life, and whatever is lost by it; needs --reason.
+    #[arg(long, requires = "reason")]
+    pub force: bool,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `run cancel`.
 #[derive(Debug, Args)]
 pub struct RunCancel {
+    /// Withdraw the offer of a switchover whose target is gone for good, and answer for it: it is not main. Needs
+    /// --reason.
+    #[arg(long, requires = "reason")]
+    pub force: bool,
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -454,6 +487,15 @@ fn kinds_explained() -> String {
          interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'\n\nKinds:\n{}",
         lines.join("\n")
     )
+}
+
+/// A drain is bounded: main cannot be asked for another run meanwhile.
+fn drain(text: &str) -> Result<std::time::Duration, String> {
+    let drain = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if drain > DRAIN_LIMIT {
+        return Err(format!("transactions are waited for an hour at most, not {text}"));
+    }
+    Ok(drain)
 }
 
 #[cfg(test)]

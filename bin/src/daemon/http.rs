@@ -13,11 +13,11 @@ use axum::{
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     failover::dry_run,
-    messages::{Accepted, Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
+    messages::{Accepted, Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, SECRET_HEADER, ScheduleBody,
-        SwitchoverBody, TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, PromoteBody, SECRET_HEADER,
+        ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -69,6 +69,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/schedule", post(schedule))
         .route("/api/cluster/plan", post(planned))
+        .route("/api/cluster/promote-to-main", post(promote))
+        .route("/api/cluster/check-main-status", get(main_status))
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
@@ -339,18 +341,24 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };
-    let (operation, asker) = asked_for(wanted);
-    begun(operate(&api, operation, None, asker).await)
+    match asked_for(wanted) {
+        Ok((operation, asker)) => begun(operate(&api, operation, None, asker).await),
+        Err(refusal) => *refusal,
+    }
 }
 
 /// What a body asks for, and who does.
-fn asked_for(wanted: SwitchoverBody) -> (Operation, Cause) {
+fn asked_for(wanted: SwitchoverBody) -> Result<(Operation, Cause), Box<Response>> {
+    if wanted.drain_ms > DRAIN_LIMIT_MS {
+        let message = format!("drain_ms is {}: {DRAIN_LIMIT_MS} at most, an hour", wanted.drain_ms);
+        return Err(Box::new(refuse(StatusCode::BAD_REQUEST, "bad_body", message)));
+    }
     let operation = Operation::Switchover {
         to: wanted.target_node_id,
-        drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
+        drain_ms: wanted.drain_ms,
         request: Request { forced: false, reason: wanted.reason },
     };
-    (operation, wanted.asker)
+    Ok((operation, wanted.asker))
 }
 
 /// The same, at a time.
@@ -360,8 +368,10 @@ async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) 
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };
-    let (operation, asker) = asked_for(switchover);
-    begun(operate(&api, operation, Some(due), asker).await)
+    match asked_for(switchover) {
+        Ok((operation, asker)) => begun(operate(&api, operation, Some(due), asker).await),
+        Err(refusal) => *refusal,
+    }
 }
 
 /// What a run would do, and what would stop it; nothing is begun.
@@ -370,23 +380,56 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    let to = wanted.target_node_id;
-    let operation = match wanted.kind {
-        RunKind::Switchover => Operation::Switchover {
-            to,
-            drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
-            request: Request::default(),
-        },
-        other => {
-            let message = format!("a {other} cannot be planned");
-            return refuse(StatusCode::BAD_REQUEST, "no_plan", message);
-        }
+    if wanted.kind != RunKind::Switchover {
+        let message = format!("a {} cannot be planned", wanted.kind);
+        return refuse(StatusCode::BAD_REQUEST, "no_plan", message);
+    }
+    let (to, drain_ms) = (wanted.target_node_id, wanted.drain_ms);
+    let body = SwitchoverBody { target_node_id: to, drain_ms, reason: None, asker: Cause::System };
+    let operation = match asked_for(body) {
+        Ok((operation, _)) => operation,
+        Err(refusal) => return *refusal,
     };
     let plan = dry_run(&api.shared, wanted.kind, &operation, to);
     match tokio::time::timeout(PLAN_LIMIT, plan).await {
         Ok(Ok(plan)) => answer(StatusCode::OK, plan),
         Ok(Err(_)) | Err(_) => still_starting(),
     }
+}
+
+/// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
+async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
+    let wanted: PromoteBody =
+        match api.admit(&headers, &body, |_: &PromoteBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let request = Request { forced: wanted.force, reason: wanted.reason };
+    let sight = api.shared.look(|view| view.main_sight.clone());
+    begun(operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
+}
+
+/// What this node sees of main: what a promotion from here would go by.
+async fn main_status(State(api): State<Arc<Api>>) -> Response {
+    let now = api.shared.env.moment();
+    let (me, threshold_ms) = (api.shared.settings.me, api.shared.report().threshold_ms);
+    let (nodes, sight) = api.shared.look(|view| (view.cluster.nodes.clone(), view.main_sight.clone()));
+    let sight = sight.filter(|sight| nodes.is_main(sight.main));
+    let seen = sight.as_ref();
+    answer(
+        StatusCode::OK,
+        json!({
+            "main": nodes.main,
+            "name": nodes.main.map(|main| nodes.name(main)),
+            "epoch": nodes.epoch,
+            "is_this_node": nodes.is_main(me),
+            "answers": seen.map(MainSight::answers),
+            "silent_ms": seen.map(|sight| now.ms_since(sight.silent_since)),
+            "threshold_ms": threshold_ms,
+            "evidence": seen.map(|sight| &sight.evidence),
+        }),
+    )
 }
 
 /// Gives up what this node is doing.
@@ -396,5 +439,6 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    begun(operate(&api, Operation::Cancel { reason: wanted.reason }, None, wanted.asker).await)
+    let operation = Operation::Cancel { reason: wanted.reason, force: wanted.force };
+    begun(operate(&api, operation, None, wanted.asker).await)
 }

@@ -48,6 +48,9 @@ fn refused(run: &Run, step: StepId) -> Event {
     let shown = format!("interrex run show {}", run.id.short());
     let next = match run.kind {
         RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
+        RunKind::Promotion if step == StepId::MeasureLoss => {
+            "bring the old main back, or accept the loss: interrex promote --force --reason TEXT".to_owned()
+        }
         _ if step == StepId::MeasureLoss => {
             "raise failover.maximum_lag_bytes and restart this supervisor to accept the loss, or bring the old main back"
                 .to_owned()

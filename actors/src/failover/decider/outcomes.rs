@@ -55,10 +55,9 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
 
 /// The target has taken the role, or says that it never will by this offer. Anything else decides nothing.
 fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) -> Option<Event> {
-    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
-    let still_main = nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me);
+    let nodes = &situation.cluster.nodes;
     match outcome {
-        StepOutcome::Refused if still_main => {
+        StepOutcome::Refused if still_main(situation, run) => {
             let reason = run.step(StepId::HandOver).detail;
             Some(HandoverWithdrawn { to: run.new_main, reason }.into())
         }
@@ -66,6 +65,12 @@ fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) ->
         _ if outcome.is_success() && nodes.epoch < run.epoch => Some(taken_over(run).into()),
         _ => None,
     }
+}
+
+/// Whether the role that a run offers is still this node's.
+pub(super) fn still_main(situation: Situation<'_>, run: &Run) -> bool {
+    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
+    nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me)
 }
 
 /// A run that has not promoted yet yields to whoever opened its epoch meanwhile.

@@ -19,7 +19,7 @@ pub fn answer(situation: Situation<'_>, request: &Operate) -> Result<(Accepted, 
     let is_idle = situation.cluster.runs.active(situation.me).is_none();
     match (operation, due, scheduled) {
         (_, Some(due), _) => schedule(situation, operation, *due, asker),
-        (Operation::Cancel { reason }, None, Some(scheduled)) if is_idle => {
+        (Operation::Cancel { reason, .. }, None, Some(scheduled)) if is_idle => {
             let why = reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
             let fact = unscheduled(situation, scheduled, Unscheduling::Cancelled, why);
             let fact = Draft { actor: asker.clone(), ..fact };

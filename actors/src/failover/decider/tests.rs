@@ -1,5 +1,6 @@
 //! Given the stream, when an input comes, then these facts follow.
 
+mod promotion;
 mod scheduling;
 mod switchover;
 

@@ -67,6 +67,10 @@ impl StepRule {
     }
 }
 
+/// Attempts at what another node alone can answer: nobody may act on a guess meanwhile, and each attempt that gets no
+/// answer is recorded with what a person can do.
+pub const UNTIL_ANSWERED: u32 = u32::MAX;
+
 /// Pause before a repeated attempt.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
 

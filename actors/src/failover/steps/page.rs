@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use interrex_events::RunKind;
 use interrex_projections::human_ms;
 
-use super::{Need, StepRule, table};
+use super::{Need, StepRule, UNTIL_ANSWERED, table};
 
 /// What stands above it is written by hand.
 const MARK: &str = "<!-- made from the code from here on; see actors/src/failover/steps/page.rs -->\n";
@@ -54,11 +54,12 @@ fn section(kind: RunKind, title: &str, meaning: &str) -> String {
         let number = kind.number(row.step);
         let is_last_way_back = row.step == kind.point_of_no_return();
         let mark = if is_last_way_back { "<br>**point of no return**" } else { "" };
-        let StepRule { step, effect, success, attempts, .. } = row;
+        let StepRule { step, effect, success, .. } = row;
         writeln!(
             section,
-            "| {number} | `{step}`{mark} | {effect} | {success} | {} | {attempts} | {} | {} |",
+            "| {number} | `{step}`{mark} | {effect} | {success} | {} | {} | {} | {} |",
             limit(row),
+            attempts(row),
             need(row.need),
             row.undo.unwrap_or("-"),
         )
@@ -69,6 +70,10 @@ fn section(kind: RunKind, title: &str, meaning: &str) -> String {
 
 fn limit(row: &StepRule) -> String {
     if row.limit_ms == 0 { "-".to_owned() } else { human_ms(row.limit_ms) }
+}
+
+fn attempts(row: &StepRule) -> String {
+    if row.attempts == UNTIL_ANSWERED { "until answered".to_owned() } else { row.attempts.to_string() }
 }
 
 fn need(need: Need) -> &'static str {

@@ -63,18 +63,18 @@ fn without_writes(kind: RunKind, expected: &WithoutWrites) -> String {
         [only] => (*only).to_owned(),
         [first, .., last] => format!("{first} to {last}"),
     };
-    let limit = human_ms(expected.limit_ms);
+    let limit = match expected.limit_ms {
+        Some(limit) => format!("at most {} by the limits", human_ms(limit)),
+        None => "no limit where the target gives no answer".to_owned(),
+    };
     match expected.measured {
         Some(measured) => format!(
-            "about {} without writes ({span}): the median of {} here that completed, the longest {}; at most {limit} by the \
-             limits",
+            "about {} without writes ({span}): the median of {} here that completed, the longest {}; {limit}",
             human_ms(measured.median_ms),
             if measured.runs == 1 { format!("1 {kind}") } else { format!("{} {kind}s", measured.runs) },
             human_ms(measured.longest_ms)
         ),
-        None => format!(
-            "not known: no {kind} has completed here yet; without writes ({span}) at most {limit} by the limits"
-        ),
+        None => format!("not known: no {kind} has completed here yet; without writes from {span}; {limit}"),
     }
 }
 
@@ -121,7 +121,8 @@ fn limit(step: &PlannedStep) -> String {
     let limit = human_ms(step.limit_ms);
     match (step.step, step.attempts) {
         (StepId::RecordStart | StepId::RecordCompletion, _) => "-".to_owned(),
-        (_, 1) => limit,
-        (_, attempts) => format!("{attempts} x {limit}"),
+        (_, Some(1)) => limit,
+        (_, Some(attempts)) => format!("{attempts} x {limit}"),
+        (_, None) => format!("n x {limit}"),
     }
 }

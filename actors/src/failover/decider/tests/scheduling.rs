@@ -115,7 +115,7 @@ fn what_speaks_against_it_when_it_is_due_is_recorded_and_it_never_begins() {
 
 #[test]
 fn a_schedule_is_cancelled_while_no_run_goes_on_and_a_run_before_it() {
-    let cancel = || Operation::Cancel { reason: Some("wrong week".to_owned()) };
+    let cancel = || Operation::Cancel { reason: Some("wrong week".to_owned()), force: false };
     let mut node = Node::with_a_schedule();
     let (accepted, facts) = node.asked_for(cancel(), None).unwrap();
     assert!(matches!(accepted, Accepted::Unscheduled(_)));
@@ -146,7 +146,7 @@ fn what_cannot_be_scheduled_is_declined_in_clear_words() {
     let due = node.now.wall + TimeDelta::hours(1);
     let unknown = node.asked_for(switchover(NodeId(9)), Some(due)).unwrap_err();
     assert_eq!(unknown.code, "no_such_target");
-    let cancel = node.asked_for(Operation::Cancel { reason: None }, Some(due)).unwrap_err();
+    let cancel = node.asked_for(Operation::Cancel { reason: None, force: false }, Some(due)).unwrap_err();
     assert_eq!(cancel.code, "not_schedulable");
     assert!(node.stated.is_empty());
 }
