@@ -99,3 +99,18 @@ fn one_at_a_time_is_shown_and_can_be_cancelled() {
         Ok(())
     });
 }
+
+#[test]
+fn what_speaks_against_it_when_it_is_due_refuses_it_and_main_serves_on() {
+    run(async {
+        let sandbox = healthy_pair().await?;
+        due(&scheduled(&sandbox, "+2s").await?)?;
+        sandbox.kill_supervisor(BETA);
+        let refused = sandbox.wait_run_ended(ALPHA).await?;
+        assert_eq!(refused.end, RunEnd::Refused, "{refused:?}");
+        assert!(refused.problem.unwrap().contains("supervisor of beta does not answer"));
+        assert!(sandbox.takes_writes(ALPHA).await);
+        assert!(sandbox.cluster(ALPHA)?.runs.scheduled.is_empty(), "it is not tried again");
+        Ok(())
+    });
+}

@@ -7,7 +7,7 @@ use interrex_projections::Runs;
 use super::{
     super::{exit::Exit, output::Output, views},
     Stage, Style, beta_as_main, compare,
-    stream::{ALPHA, BETA},
+    stream::{ALPHA, BETA, report},
 };
 
 fn planned(checks: Vec<Check>) -> Plan {
@@ -64,7 +64,12 @@ fn a_switchover_that_is_scheduled_is_shown_with_who_asked_for_it() {
     });
     let stage = stage.with([beta_as_main()]);
     stage.golden("status-scheduled.txt", "status --config @interrex.toml", Exit::NotHealthy);
-    let (_, told) = stage.show("timeline --since 08:13:00 --config @interrex.toml", Style::default());
+    let mut alpha = report(ALPHA);
+    (alpha.main, alpha.epoch) = (Some(ALPHA), Epoch(3));
+    let overtaken = stage.with([alpha]);
+    let (_, now) = overtaken.show("status --config @interrex.toml", Style::default());
+    assert!(!now.contains("SCHEDULED"), "what beta scheduled never begins once alpha is main: {now}");
+    let (_, told) = overtaken.show("timeline --since 08:13:00 --config @interrex.toml", Style::default());
     let words = "a switchover to alpha is scheduled for 2027-01-15 22:00:00 UTC (new disk in beta)";
     assert!(told.contains(words), "{told}");
 }

@@ -289,8 +289,10 @@ impl RunNow {
     }
 }
 
+/// What main begins by itself. What a node scheduled that is not main any more never begins.
 fn scheduled(sight: &Sight) -> Vec<ScheduledNow> {
-    let all = sight.story.cluster.runs.scheduled.iter();
+    let main = sight.reign().0;
+    let all = sight.story.cluster.runs.scheduled.iter().filter(|(node, _)| Some(**node) == main);
     let told = all.map(|(node, it)| ScheduledNow {
         by: sight.name(*node),
         to: sight.name(it.switchover.target),
