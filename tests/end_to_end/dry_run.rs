@@ -6,6 +6,7 @@ use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_actors::failover::plan::Plan;
 use interrex_events::{KINDS, Recorder, RunKind, StepId};
 use interrex_tests::run;
+use rustix::process::Signal;
 
 use crate::{checks::session, switchover::switch, two_nodes};
 
@@ -51,6 +52,12 @@ fn a_dry_run_tells_what_is_and_leaves_no_trace() {
         let drain = plan.steps.iter().find(|step| step.step == StepId::Drain).unwrap();
         assert_eq!((plan.loss_bytes, drain.limit_ms), (Some(0), 7_000));
         assert_eq!(plan.without_writes.measured, None);
+
+        // one that is frozen says nothing at all
+        sandbox.signal_supervisor(BETA, Signal::STOP);
+        let (_, plan) = planned(&sandbox, "beta").await?;
+        sandbox.signal_supervisor(BETA, Signal::CONT);
+        assert!(plan.stopped_by().any(|check| check.detail.contains("no answer within")), "{plan:?}");
 
         sandbox.kill_supervisor(BETA);
         let (code, plan) = planned(&sandbox, "beta").await?;
