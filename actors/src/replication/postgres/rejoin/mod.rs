@@ -40,7 +40,7 @@ impl RejoinPort for LocalPostgres {
 
     async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>> {
         let into = into.to_owned();
-        disk::aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
+        self.aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
     }
 
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
@@ -96,6 +96,7 @@ impl LocalPostgres {
 
     /// Ends what a supervisor that was killed left at work on the directory. What a person began is left alone.
     async fn end_leftovers(&self, places: &Places) -> Answer<()> {
+        self.wait_for_files().await;
         let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
         // a program was given the path as it was configured, or as it really is
         let mut folders = vec![self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];

@@ -10,9 +10,7 @@
 use std::time::Duration;
 
 use super::{
-    Source,
-    disk::{self, aside},
-    own_files,
+    Source, disk, own_files,
     places::Places,
     programs::{self, Ended},
     sentinel::{self, Attempt, Phase, Sentinel},
@@ -136,7 +134,7 @@ impl LocalPostgres {
         }
         let doing = "preparing the rewind";
         let (data_dir, noted) = (places.data_dir.clone(), sentinel.clone());
-        aside(doing, move || {
+        self.aside(doing, move || {
             if noted.phase()? != Some(Phase::Saved) {
                 noted.note(&Phase::Saving)?;
                 own_files::save(&data_dir, &noted.own_files())?;
@@ -209,7 +207,7 @@ impl LocalPostgres {
     async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel, rewound: bool) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
         let signal = (data_dir.join("standby.signal"), self.settings.run_as);
-        aside("finishing the rewind", move || {
+        self.aside("finishing the rewind", move || {
             let finishing = Phase::Finishing { rewound };
             if sentinel.phase()?.as_ref() != Some(&finishing) {
                 disk::sync(&data_dir)?;

@@ -1,5 +1,7 @@
 //! An old main's directory comes back behind the new main, whatever is cut off on the way.
 
+mod killed;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
