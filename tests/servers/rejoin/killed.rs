@@ -22,7 +22,7 @@ use crate::pair::on_one_thread;
 /// Names the file with a process's orders.
 const ORDERS: &str = "INTERREX_TEST_REJOIN_ORDERS";
 /// The longest that a process lives which is killed: most of them need less than this.
-const LONGEST_LIFE_MS: u64 = 500;
+const LONGEST_LIFE_MS: u64 = 300;
 /// How many are killed, at most, before one is let live.
 const MOST_KILLED: usize = 12;
 
@@ -162,19 +162,14 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn supervisors_killed_at_any_moment_bring_the_directory_back_by_a_rewind_or_a_base_backup() {
+fn supervisors_killed_at_any_moment_bring_the_directory_back_by_a_rewind() {
     let mut random = fastrand::Rng::with_seed(seed());
     on_one_thread(async {
         let parted = Parted::make().await;
         let kept = make(&parted, Step::Keep, &mut random).await;
         assert!(kept.starts_with("kept in"), "{kept}");
-        let rewound = make(&parted, Step::Rewind, &mut random).await;
-        if rewound.starts_with("impossible") {
-            let replaced = make(&parted, Step::BaseBackup, &mut random).await;
-            assert!(replaced.starts_with("kept in"), "{replaced}");
-        } else {
-            assert_eq!(rewound, "Rewound");
-        }
+        // a pg_rewind whose supervisor was killed goes on, and the next one waits for it
+        assert_eq!(make(&parted, Step::Rewind, &mut random).await, "Rewound");
         parted.comes_back().await;
     });
 }
