@@ -29,7 +29,11 @@ pub(super) fn size_of(folder: &Path) -> io::Result<Size> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let file = fs::metadata(&path)?;
+            let file = match fs::metadata(&path) {
+                // a link to nothing
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
             if file.is_dir() {
                 folders.push(path);
             } else {

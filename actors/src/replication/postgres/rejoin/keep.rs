@@ -5,7 +5,7 @@ use std::{io, path::Path, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    KeepRequest, Kept, KeptBy, KeptManifest, disk, kept_folder,
+    COPY_MARK, KeepRequest, Kept, KeptBy, KeptManifest, disk, kept_folder,
     places::Places,
     programs::{self, Ended},
     sentinel::{self, Sentinel},
@@ -57,7 +57,7 @@ impl LocalPostgres {
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let mut command = owner.command("cp");
         // links are followed: the log or a tablespace that lies elsewhere is a part of it
-        command.args(["-a", "-L", "--reflink=auto", "-T", "--"]).arg(&places.data_dir);
+        command.args(["-a", "-L", "--reflink=auto", COPY_MARK, "-T", "--"]).arg(&places.data_dir);
         command.arg(place.join("pgdata"));
         if let Ended::Badly(words) | Ended::CutOff(words) =
             programs::run(command, doing, COPY_LIMIT, |_| Ok(())).await?

@@ -32,6 +32,9 @@ use crate::ports::{
     Answer, BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source,
 };
 
+/// Tells a `cp` of ours from one that a person started: a name for backups that are never made.
+const COPY_MARK: &str = "--suffix=.interrex";
+
 #[async_trait(?Send)]
 impl RejoinPort for LocalPostgres {
     async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept> {
@@ -109,7 +112,7 @@ impl LocalPostgres {
             if let Some(pid) = programs::processes_with("pg_rewind", &[folder]).first() {
                 return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
             }
-            programs::end_leftovers("cp", &[OsStr::new("--reflink=auto"), OsStr::new("-T"), folder]).await?;
+            programs::end_leftovers("cp", &[OsStr::new(COPY_MARK), folder]).await?;
         }
         programs::end_leftovers("pg_basebackup", &[places.incoming.as_os_str()]).await
     }
