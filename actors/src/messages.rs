@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    ClusterSettings, Draft, Envelope, Epoch, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, RunId,
-    SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
+    Cause, ClusterSettings, Draft, Envelope, Epoch, Handover, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq,
+    Request, RunId, SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -82,6 +83,66 @@ pub struct UndoStep {
     pub step: StepId,
     /// When it is given up.
     pub limit: Duration,
+}
+
+/// What a main that has stopped offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverOffer {
+    /// Who offers its role.
+    pub from: NodeId,
+    /// The epoch that is to be opened.
+    pub epoch: Epoch,
+    /// What it proved.
+    pub handover: Handover,
+}
+
+/// What somebody asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// Main hands its role to another node.
+    Switchover {
+        /// To whom.
+        to: NodeId,
+        /// How long open transactions may take to finish, in milliseconds.
+        drain_ms: u64,
+        /// What the person said.
+        request: Request,
+    },
+    /// The other half of it.
+    TakeOver(HandoverOffer),
+    /// The run of this node is given up.
+    Cancel {
+        /// Why.
+        reason: Option<String>,
+    },
+}
+
+/// To the FailoverActor: somebody asks for something. The answer is the run, once its begin is on disk.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<RunId, Declined>")]
+pub struct Operate {
+    /// What.
+    pub operation: Operation,
+    /// Who.
+    pub asker: Cause,
+}
+
+/// Why what somebody asked for is not done. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Declined {
+    /// For programs.
+    pub code: &'static str,
+    /// For people: what is wrong, and what to do.
+    pub message: String,
+}
+
+impl Declined {
+    /// A reason.
+    #[must_use]
+    pub fn new(code: &'static str, message: String) -> Self {
+        Self { code, message }
+    }
 }
 
 /// What a step or its undo came to, as observed.

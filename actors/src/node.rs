@@ -24,7 +24,7 @@ use crate::{
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured, Operate,
         Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded, UndoStep,
     },
     report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
@@ -151,6 +151,8 @@ pub struct Lines {
     pub fence_request: Line<FenceRequest>,
     /// To the FailoverActor.
     pub fence_ended: Line<FenceEnded>,
+    /// To the FailoverActor, from people and peers.
+    pub operate: Line<Operate>,
     /// To the ReplicationActor.
     pub replication_step: Line<RunStep>,
     /// To the ReplicationActor.
@@ -186,6 +188,7 @@ impl Default for Lines {
             undo_ended: Line::new(to(FAILOVER)),
             fence_request: Line::new(to(FAILOVER)),
             fence_ended: Line::new(to(FAILOVER)),
+            operate: Line::new(to(FAILOVER)),
             replication_step: Line::new(to(REPLICATION)),
             undo_step: Line::new(to(REPLICATION)),
             fence: Line::new(to(REPLICATION)),
@@ -431,6 +434,7 @@ impl Shared {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
                 (run.id, steps.collect())
             }),
+            taking_over: Some(view.cluster.runs.active(me).is_some_and(|run| run.new_main == me)),
             journal_heads: self.journal.heads(),
             stream: view.stream.clone().filter(|_| nodes.is_main(me)),
             settings: view.cluster.settings.changed.map(|changed| (changed, view.cluster.settings.stamp)),

@@ -1,6 +1,8 @@
 //! What actors act through. Each port has an adapter for the real thing beside the actor that uses it, and
 //! is small enough for a simulation to stand in for.
 
+mod handover;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -13,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    messages::MainPostgres,
+    messages::{HandoverOffer, MainPostgres},
     report::{DependentFacts, NodeReport, Notice, PostgresFacts, RedisFacts},
+};
+
+pub use self::handover::{
+    HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict,
 };
 
 /// Why a port could not do what it was asked; in words for a person. The world may or may not have changed.
@@ -203,6 +209,8 @@ pub trait RedisPort {
     async fn stop(&self) -> Answer<String>;
     /// Makes it a master, ends its clients' connections, and writes the role to its configuration file.
     async fn promote(&self) -> Answer<String>;
+    /// Changes places with its replica at `host:port`, which gets all of its data first. What was observed.
+    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String>;
     /// Makes it a replica of `host:port`, durably.
     async fn follow(&self, master: &str) -> Answer<String>;
 }
@@ -256,6 +264,28 @@ pub enum NotFenced {
     NotProved(String),
 }
 
+/// What a peer says to an offer of the role of main.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+pub enum OfferAnswer {
+    /// It is main.
+    Taken {
+        /// The timeline that its PostgreSQL writes.
+        timeline: TimelineId,
+        /// Where that left the old one.
+        switchpoint: Option<Lsn>,
+        /// The newest event of its journal.
+        head: Head,
+    },
+    /// It has not taken the role, and never will by this offer.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It is at it.
+    Pending,
+}
+
 /// Events of one node, in its order, as a peer's journal holds them.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct JournalPage {
@@ -278,6 +308,10 @@ pub trait PeersPort {
     async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String>;
     /// Tells a peer's supervisor who is main.
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
+    /// How far a peer's standby has received the log.
+    async fn received(&self, peer: NodeId) -> Result<Lsn, String>;
+    /// Offers a peer the role of main, and waits until it has taken it or says that it will not.
+    async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.
     async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced>;
 }

@@ -127,6 +127,9 @@ pub struct NodeReport {
     pub quorum: String,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
+    /// Whether that run shall make it main; an older program does not say.
+    #[serde(default)]
+    pub taking_over: Option<bool>,
     /// The newest event of every journal held here.
     pub journal_heads: Vec<Head>,
     /// On main: `cluster_events`.
@@ -141,6 +144,23 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// Its actors.
     pub actors: BTreeMap<String, ActorFacts>,
+}
+
+impl NodeReport {
+    /// Whether it is about to be main, or its PostgreSQL is a primary already.
+    #[must_use]
+    pub fn takes_over(&self) -> bool {
+        self.taking_over.unwrap_or(self.run.is_some()) || self.postgres.status == PostgresStatus::Primary
+    }
+
+    /// Whether it is a main that has stopped, or is about to, in a switchover; every step of that ends in time.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        let steps = self.run.iter().flat_map(|(_, steps)| steps);
+        let mut stopping =
+            steps.filter(|step| matches!(step, StepId::StopMain | StepId::ProveHandover | StepId::HandOver));
+        self.status == NodeStatus::HandingOver || stopping.next().is_some()
+    }
 }
 
 /// `POST /api/cluster/notify`: who is main from now on.

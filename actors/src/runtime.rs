@@ -5,14 +5,17 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::Command;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::Command,
+};
 
 use crate::ports::{Answer, PortError};
 
@@ -157,12 +160,30 @@ pub fn signal(pid: i32, signal: Signal) {
 
 /// Waits until a process is gone. Whether it was, within the limit.
 pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
-    let gone = async {
-        while is_alive(pid, program) {
-            tokio::time::sleep(LOOK).await;
+    tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()
+}
+
+/// Waits until a process no longer lives. The kernel tells, within the millisecond, and of a dead process that
+/// nobody has reaped too; where it does not (an old kernel, a filter on system calls), looking does.
+async fn ended(pid: i32, lives: impl Fn() -> bool) {
+    let handle =
+        Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).and_then(watched);
+    // looked at once the handle is held: a number that was given to another process in between is noticed
+    while lives() {
+        match &handle {
+            Some(handle) if handle.readable().await.is_ok_and(|_| !lives()) => return,
+            _ => tokio::time::sleep(LOOK).await,
         }
-    };
-    tokio::time::timeout(limit, gone).await.is_ok()
+    }
+}
+
+/// A descriptor whose events the runtime is told of; nothing if it cannot be watched.
+#[allow(
+    deprecated,
+    reason = "the new name is `unsafe`, for types that may give up their descriptor: an OwnedFd does not"
+)]
+fn watched(handle: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, Interest::READABLE).ok()
 }
 
 /// A program that runs beside the supervisor and outlives it, known by its pid file.
@@ -226,12 +247,7 @@ impl Background {
             signal(pid, number);
             // a stopped process takes no TERM before it goes on
             signal(pid, Signal::CONT);
-            let gone = async {
-                while self.pid().is_some() {
-                    tokio::time::sleep(LOOK).await;
-                }
-            };
-            if tokio::time::timeout(limit, gone).await.is_ok() {
+            if tokio::time::timeout(limit, ended(pid, || self.pid().is_some())).await.is_ok() {
                 return Ok(Some(pid));
             }
         }
@@ -289,6 +305,18 @@ mod tests {
             tokio::time::sleep(LOOK).await;
         }
         assert_eq!(it.stop(Duration::from_millis(100)).await, Ok(Some(pid)));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told_and_a_dead_one_that_nobody_reaped_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!wait_gone(pid, "sleep", Duration::from_millis(20)).await, "it lives");
+        signal(pid, Signal::KILL);
+        assert!(wait_gone(pid, "sleep", Duration::from_secs(5)).await);
+        assert!(is_zombie(pid), "nobody has reaped it yet");
+        child.wait().unwrap();
+        assert!(wait_gone(pid, "sleep", Duration::ZERO).await);
     }
 
     #[test]

@@ -5,4 +5,5 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;
+pub mod salvage;
 pub mod sandbox;

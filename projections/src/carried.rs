@@ -41,6 +41,7 @@ pub fn is_settled(node: NodeId, cluster: &Cluster, standpoint: &Standpoint) -> b
         .newest()
         .is_some_and(|run| run.end == RunEnd::NeedsOperator && run.epoch > cluster.nodes.epoch);
     cluster.runs.active(node).is_none()
+        && !cluster.nodes.is_handing_over(node)
         && standpoint.verdict.is_none()
         && !promoted_without_an_epoch
         && cluster.unknown_kinds.is_empty()

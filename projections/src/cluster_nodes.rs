@@ -82,6 +82,12 @@ impl ClusterNodes {
         self.get(node).is_some_and(|row| matches!(row.status, NodeStatus::Fencing | NodeStatus::Fenced))
     }
 
+    /// Whether a node offers its role to another one: its PostgreSQL must not start as a primary.
+    #[must_use]
+    pub fn is_handing_over(&self, node: NodeId) -> bool {
+        self.get(node).is_some_and(|row| row.status == NodeStatus::HandingOver)
+    }
+
     fn set_status(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
         if let Some(row) = self.nodes.get_mut(&node)
             && row.status != status
@@ -95,7 +101,7 @@ impl ClusterNodes {
     /// with a rejoin, and a supervisor that ended in good order is not lost.
     fn observed(&mut self, node: NodeId, status: NodeStatus, at: DateTime<Utc>) {
         let its_own = match self.get(node).map(|row| row.status) {
-            Some(NodeStatus::Fencing | NodeStatus::Fenced) => true,
+            Some(NodeStatus::HandingOver | NodeStatus::Fencing | NodeStatus::Fenced) => true,
             Some(NodeStatus::Stopped) => status == NodeStatus::Offline,
             _ => false,
         };
@@ -171,13 +177,13 @@ impl Projection for ClusterNodes {
                     row.role = if outdated { Role::Secondary } else { started.role };
                     row.actor_restarts = 0;
                 }
-                // being fenced outlives the supervisor: only a rejoin ends it
-                if !self.is_superseded(me) {
+                // being fenced outlives the supervisor: only a rejoin ends it; and so does an offer
+                if !self.is_superseded(me) && !self.is_handing_over(me) {
                     self.set_status(me, NodeStatus::Online, at);
                 }
             }
             Event::SupervisorStopped(_) => {
-                if !self.is_superseded(me) {
+                if !self.is_superseded(me) && !self.is_handing_over(me) {
                     self.set_status(me, NodeStatus::Stopped, at);
                 }
             }
@@ -221,12 +227,30 @@ impl Projection for ClusterNodes {
                 // a main that learns of another one is superseded from this very event on
                 let superseded = self.is_main(me) && announced.main != me && announced.epoch > self.epoch;
                 self.crown(announced.main, announced.epoch, announced.timeline, at);
-                if superseded {
+                // one that hands over has stopped already, and its run takes it from there
+                if superseded && !self.is_handing_over(me) {
                     self.set_status(me, NodeStatus::Fencing, at);
                 }
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
             Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
+            Event::HandoverOffered(_) if !self.is_superseded(me) => {
+                self.set_status(me, NodeStatus::HandingOver, at);
+            }
+            Event::HandoverWithdrawn(_) if self.is_handing_over(me) => {
+                let status = if self.is_main(me) { NodeStatus::Online } else { NodeStatus::Fencing };
+                self.set_status(me, status, at);
+            }
+            Event::NodeDemoted(demoted) => {
+                self.crown(demoted.main, demoted.epoch, None, at);
+                self.set_status(me, NodeStatus::Online, at);
+            }
+            // its run ended with the role given away, or nobody knows, and the directory can still start as a primary
+            Event::RunFailed(_) | Event::RunRefused(_) | Event::SwitchoverCompleted(_)
+                if self.is_handing_over(me) =>
+            {
+                self.set_status(me, NodeStatus::Fencing, at);
+            }
             Event::SupervisorStalled(_)
             | Event::ClockJumped(_)
             | Event::HeartbeatsObserved(_)
@@ -234,6 +258,13 @@ impl Projection for ClusterNodes {
             | Event::FailoverStarted(_)
             | Event::FailoverRefused(_)
             | Event::RunResumed(_)
+            | Event::RunRefused(_)
+            | Event::RunFailed(_)
+            | Event::RunCancelRequested(_)
+            | Event::HandoverOffered(_)
+            | Event::HandoverWithdrawn(_)
+            | Event::SwitchoverStarted(_)
+            | Event::SwitchoverCompleted(_)
             | Event::StepStarted(_)
             | Event::StepFinished(_)
             | Event::StepUndoStarted(_)

@@ -1,11 +1,12 @@
-//! Runs: every failover with its steps, from the events of intent and outcome.
+//! Runs: every failover and switchover with its steps, from the events of intent and outcome.
 
 use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Envelope, Epoch, Event, Evidence, FailedEnd, FailoverCompleted, FailoverStarted, LastReport, Lineage,
-    Loss, NodeId, RecoveryTime, RunId, StepId, StepOutcome, Trigger,
+    Certificate, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed, FailoverRefused,
+    FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime, Request, RunFailed, RunId,
+    RunKind, RunRefused, StepId, StepOutcome, SwitchoverStarted, Trigger,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -82,9 +83,9 @@ impl Step {
 pub enum RunEnd {
     /// It goes on.
     Running,
-    /// A new main, every step done.
+    /// Its purpose is reached, every step done.
     Completed,
-    /// A new main, without something it could do without.
+    /// Its purpose is reached, without something it could do without.
     CompletedDegraded,
     /// Given up by policy before anything changed.
     Refused,
@@ -110,15 +111,19 @@ impl fmt::Display for RunEnd {
     }
 }
 
-/// One failover.
+/// One run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
     /// Its id.
     pub id: RunId,
+    /// What it is for.
+    pub kind: RunKind,
     /// The node that makes it.
     pub node: NodeId,
     /// What started it.
     pub trigger: Trigger,
+    /// What the person said who asked for it.
+    pub request: Option<Request>,
     /// Who was main.
     pub old_main: NodeId,
     /// Who shall be.
@@ -133,18 +138,28 @@ pub struct Run {
     pub ended_at: Option<DateTime<Utc>>,
     /// How long main had been silent at the verdict, in milliseconds.
     pub silent_ms: u64,
-    /// What was known at the verdict.
-    pub evidence: Evidence,
+    /// What was known at the verdict, where there was one.
+    pub evidence: Option<Evidence>,
     /// What main last said of itself.
     pub last_report: Option<LastReport>,
+    /// Of a takeover: what the old main proved. Of a switchover: what it offered.
+    pub handover: Option<Handover>,
+    /// Of a switchover: how long open transactions may take to finish, in milliseconds.
+    pub drain_ms: u64,
     /// The steps, in order.
     pub steps: BTreeMap<StepId, Step>,
     /// Times it was taken up again after the supervisor died.
     pub resumed: u32,
+    /// Whether somebody asked for it to be given up, and in which words.
+    pub cancelled: Option<String>,
     /// Where the time went, once it completed.
     pub recovery_time: Option<RecoveryTime>,
     /// What is lost, once it completed.
     pub loss: Option<Loss>,
+    /// Of a switchover: the time without writes, in milliseconds, once it completed.
+    pub without_writes_ms: Option<u64>,
+    /// Of a switchover: what proves that nothing was lost, once it completed.
+    pub certificate: Option<Certificate>,
     /// Steps it had to do without.
     pub degraded: Vec<StepId>,
     /// The last error, and what to do about it.
@@ -154,40 +169,83 @@ pub struct Run {
     pub lineage: Lineage,
 }
 
+/// A step that is an event itself.
+fn recorded(at: DateTime<Utc>, detail: &str) -> Step {
+    Step {
+        state: StepState::Ended(StepOutcome::Succeeded),
+        attempts: 1,
+        started_at: Some(at),
+        ended_at: Some(at),
+        took_ms: Some(0),
+        detail: detail.to_owned(),
+        ..Step::default()
+    }
+}
+
 impl Run {
-    fn begin(id: RunId, started: &FailoverStarted, envelope: &Envelope) -> Self {
+    fn begin(id: RunId, kind: RunKind, envelope: &Envelope) -> Self {
         let mut steps: BTreeMap<StepId, Step> =
-            StepId::ALL.into_iter().map(|step| (step, Step::default())).collect();
-        let recorded = Step {
-            state: StepState::Ended(StepOutcome::Succeeded),
-            attempts: 1,
-            started_at: Some(envelope.recorded_at),
-            ended_at: Some(envelope.recorded_at),
-            took_ms: Some(0),
-            detail: "the run and its evidence are in the journal".to_owned(),
-            ..Step::default()
-        };
-        steps.insert(StepId::RecordStart, recorded);
+            kind.steps().iter().map(|step| (*step, Step::default())).collect();
+        let at = envelope.recorded_at;
+        steps.insert(StepId::RecordStart, recorded(at, "the run and its evidence are in the journal"));
         Self {
             id,
+            kind,
             node: envelope.node_id,
-            trigger: started.trigger,
-            old_main: started.old_main,
-            new_main: started.new_main,
-            epoch: started.epoch,
+            trigger: Trigger::Operator,
+            request: None,
+            old_main: envelope.node_id,
+            new_main: envelope.node_id,
+            epoch: envelope.epoch,
             end: RunEnd::Running,
-            started_at: envelope.recorded_at,
+            started_at: at,
             ended_at: None,
-            silent_ms: started.silent_ms,
-            evidence: started.evidence.clone(),
-            last_report: started.last_report.clone(),
+            silent_ms: 0,
+            evidence: None,
+            last_report: None,
+            handover: None,
+            drain_ms: 0,
             steps,
             resumed: 0,
+            cancelled: None,
             recovery_time: None,
             loss: None,
+            without_writes_ms: None,
+            certificate: None,
             degraded: Vec::new(),
             problem: None,
             lineage: envelope.lineage(),
+        }
+    }
+
+    fn failover(id: RunId, started: &FailoverStarted, envelope: &Envelope) -> Self {
+        let kind = match started.trigger {
+            Trigger::Automatic => RunKind::Failover,
+            Trigger::Operator => RunKind::Promotion,
+            Trigger::Switchover => RunKind::Takeover,
+        };
+        Self {
+            trigger: started.trigger,
+            request: started.request.clone(),
+            old_main: started.old_main,
+            new_main: started.new_main,
+            epoch: started.epoch,
+            silent_ms: started.silent_ms,
+            evidence: Some(started.evidence.clone()),
+            last_report: started.last_report.clone(),
+            handover: started.handover.clone(),
+            ..Self::begin(id, kind, envelope)
+        }
+    }
+
+    fn switchover(id: RunId, started: &SwitchoverStarted, envelope: &Envelope) -> Self {
+        Self {
+            request: Some(started.request.clone()),
+            old_main: started.old_main,
+            new_main: started.new_main,
+            epoch: started.epoch,
+            drain_ms: started.drain_ms,
+            ..Self::begin(id, RunKind::Switchover, envelope)
         }
     }
 
@@ -203,10 +261,11 @@ impl Run {
         self.end == RunEnd::Running
     }
 
-    /// Whether the promotion was requested: from then on the run only goes forward.
+    /// Whether it only goes forward: its point of no return was begun, and not refused.
     #[must_use]
     pub fn is_past_no_return(&self) -> bool {
-        self.step(StepId::Promote).state != StepState::Pending
+        let state = self.step(self.kind.point_of_no_return()).state;
+        !matches!(state, StepState::Pending | StepState::Ended(StepOutcome::Refused))
     }
 
     /// Milliseconds from the begin of the run to a moment of it.
@@ -223,22 +282,11 @@ impl Run {
         run
     }
 
-    fn complete(&mut self, completed: &FailoverCompleted, at: DateTime<Utc>) {
-        self.end = if completed.degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
+    fn complete(&mut self, degraded: &[StepId], at: DateTime<Utc>) {
+        self.end = if degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
         self.ended_at = Some(at);
-        self.recovery_time = Some(completed.recovery_time);
-        self.loss.clone_from(&completed.loss);
-        self.degraded.clone_from(&completed.degraded);
-        let recorded = Step {
-            state: StepState::Ended(StepOutcome::Succeeded),
-            attempts: 1,
-            started_at: Some(at),
-            ended_at: Some(at),
-            took_ms: Some(0),
-            detail: "the end of the run is in the journal".to_owned(),
-            ..Step::default()
-        };
-        self.steps.insert(StepId::RecordCompletion, recorded);
+        self.degraded = degraded.to_vec();
+        self.steps.insert(StepId::RecordCompletion, recorded(at, "the end of the run is in the journal"));
     }
 
     fn give_up(&mut self, end: RunEnd, problem: String, at: DateTime<Utc>) {
@@ -277,8 +325,13 @@ impl Projection for Runs {
     fn apply(&mut self, envelope: &Envelope) {
         let Some(id) = envelope.run_id else { return };
         let at = envelope.recorded_at;
-        if let Event::FailoverStarted(started) = &envelope.event {
-            self.runs.entry(id).or_insert_with(|| Run::begin(id, started, envelope));
+        let begun = match &envelope.event {
+            Event::FailoverStarted(started) => Some(Run::failover(id, started, envelope)),
+            Event::SwitchoverStarted(started) => Some(Run::switchover(id, started, envelope)),
+            _ => None,
+        };
+        if let Some(run) = begun {
+            self.runs.entry(id).or_insert(run);
             return;
         }
         let Some(run) = self.runs.get_mut(&id) else { return };
@@ -312,17 +365,33 @@ impl Projection for Runs {
                 run.steps.entry(undone.step).or_default().undo = undo;
             }
             Event::RunResumed(_) => run.resumed += 1,
-            Event::FailoverCompleted(completed) => run.complete(completed, at),
-            Event::FailoverRefused(refused) => {
-                run.give_up(RunEnd::Refused, format!("{}: {}", refused.step, refused.reason), at);
+            Event::RunCancelRequested(cancel) => {
+                run.cancelled =
+                    Some(cancel.reason.clone().unwrap_or_else(|| "no reason was given".to_owned()));
             }
-            Event::FailoverFailed(failed) => {
-                let end = match failed.end {
+            Event::HandoverOffered(offered) => run.handover = Some(offered.handover.clone()),
+            Event::FailoverCompleted(completed) => {
+                run.complete(&completed.degraded, at);
+                run.recovery_time = Some(completed.recovery_time);
+                run.loss.clone_from(&completed.loss);
+            }
+            Event::SwitchoverCompleted(completed) => {
+                run.complete(&completed.degraded, at);
+                run.without_writes_ms = Some(completed.without_writes_ms);
+                run.certificate.clone_from(&completed.certificate);
+            }
+            Event::FailoverRefused(FailoverRefused { step, reason, .. })
+            | Event::RunRefused(RunRefused { step, reason, .. }) => {
+                run.give_up(RunEnd::Refused, format!("{step}: {reason}"), at);
+            }
+            Event::FailoverFailed(FailoverFailed { end, step, error, next })
+            | Event::RunFailed(RunFailed { end, step, error, next }) => {
+                let end = match end {
                     FailedEnd::RolledBack => RunEnd::RolledBack,
                     FailedEnd::Failed => RunEnd::Failed,
                     FailedEnd::NeedsOperator => RunEnd::NeedsOperator,
                 };
-                run.give_up(end, format!("{}: {}; next: {}", failed.step, failed.error, failed.next), at);
+                run.give_up(end, format!("{step}: {error}; next: {next}"), at);
             }
             _ => {}
         }

@@ -65,6 +65,8 @@ fn run_events(
         threshold_ms: 1,
         last_report: None,
         quorum: "none".to_owned(),
+        request: None,
+        handover: None,
     };
     let finished = StepFinished {
         step,

@@ -92,6 +92,8 @@ fn failover_started() -> FailoverStarted {
         threshold_ms: 5_000,
         last_report: None,
         quorum: "none".to_owned(),
+        request: None,
+        handover: None,
     }
 }
 

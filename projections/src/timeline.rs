@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, StepOutcome,
+    Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, Request, RunId, StepId,
+    StepOutcome, Trigger,
 };
 use serde::Serialize;
 
@@ -205,6 +206,30 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::FailoverWithheld(withheld) => {
             (Level::Notice, format!("no failover, rule {}: {}", withheld.rule, withheld.detail))
         }
+        Event::FailoverStarted(started) if started.trigger == Trigger::Switchover => (
+            Level::Notice,
+            format!(
+                "{} takes over from {} for epoch {}, whose log ended at {}",
+                name(started.new_main),
+                name(started.old_main),
+                started.epoch,
+                started
+                    .handover
+                    .as_ref()
+                    .map_or_else(|| "an unknown place".to_owned(), |it| it.end.to_string())
+            ),
+        ),
+        Event::FailoverStarted(started) if started.trigger == Trigger::Operator => (
+            Level::Alarm,
+            format!(
+                "promotion of {} in place of {} started for epoch {}{}; quorum {}",
+                name(started.new_main),
+                name(started.old_main),
+                started.epoch,
+                asked(started.request.as_ref()),
+                started.quorum
+            ),
+        ),
         Event::FailoverStarted(started) => (
             Level::Alarm,
             format!(
@@ -221,6 +246,67 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             Level::Alarm,
             format!("failover refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
         ),
+        Event::RunRefused(refused) => (
+            Level::Alarm,
+            format!("run refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
+        ),
+        Event::RunFailed(failed) => (
+            Level::Alarm,
+            format!("run {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
+        ),
+        Event::RunCancelRequested(cancel) => {
+            let why = cancel.reason.as_deref().unwrap_or_default();
+            (Level::Notice, with_detail("the run was asked to be given up".to_owned(), why))
+        }
+        Event::SwitchoverStarted(started) => (
+            Level::Notice,
+            format!(
+                "switchover from {} to {} started for epoch {}{}",
+                name(started.old_main),
+                name(started.new_main),
+                started.epoch,
+                asked(Some(&started.request))
+            ),
+        ),
+        Event::HandoverOffered(offered) => (
+            Level::Notice,
+            format!(
+                "{} is offered the role of main of epoch {}: timeline {} ended at {}",
+                name(offered.to),
+                offered.epoch,
+                offered.handover.timeline,
+                offered.handover.end
+            ),
+        ),
+        Event::HandoverWithdrawn(withdrawn) => {
+            (Level::Alarm, format!("the offer to {} is withdrawn: {}", name(withdrawn.to), withdrawn.reason))
+        }
+        Event::SwitchoverCompleted(completed) => {
+            let proof = match &completed.certificate {
+                Some(it) => format!(
+                    "nothing is lost: timeline {} begins at {}, where timeline {} ended",
+                    it.new_timeline, it.switchpoint, it.old_timeline
+                ),
+                None => "without a certificate".to_owned(),
+            };
+            let text = format!(
+                "switchover completed{}: {} is main of epoch {}; {} without writes; {proof}",
+                without(&completed.degraded),
+                name(completed.main),
+                completed.epoch,
+                human_ms(completed.without_writes_ms)
+            );
+            (Level::Notice, text)
+        }
+        Event::NodeDemoted(demoted) => (
+            Level::Notice,
+            format!(
+                "the data directory can only follow {} of epoch {} from here on ({})",
+                name(demoted.main),
+                demoted.epoch,
+                demoted.by
+            ),
+        ),
         Event::RunResumed(resumed) => {
             let steps: Vec<_> = resumed.interrupted.iter().map(|step| step.name()).collect();
             let steps = if steps.is_empty() { "between two steps".to_owned() } else { steps.join(", ") };
@@ -229,20 +315,15 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::StepStarted(started) => {
             let again =
                 if started.attempt > 1 { format!(", attempt {}", started.attempt) } else { String::new() };
-            (Level::Info, format!("step {:>2} {} begins{again}", started.step.number(), started.step))
+            (Level::Info, format!("step {} begins{again}", started.step))
         }
         Event::StepFinished(finished) => {
             let level = match finished.outcome {
                 StepOutcome::Failed | StepOutcome::Unknown | StepOutcome::Refused => Level::Alarm,
                 _ => Level::Info,
             };
-            let text = format!(
-                "step {:>2} {} {} in {}",
-                finished.step.number(),
-                finished.step,
-                finished.outcome,
-                human_ms(finished.took_ms)
-            );
+            let text =
+                format!("step {} {} in {}", finished.step, finished.outcome, human_ms(finished.took_ms));
             (level, with_detail(text, &finished.detail))
         }
         Event::StepUndoStarted(undo) => (Level::Notice, format!("step {} is being taken back", undo.step)),
@@ -252,12 +333,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         }
         Event::FailoverCompleted(completed) => {
             let time = completed.recovery_time;
-            let degraded = if completed.degraded.is_empty() {
-                String::new()
-            } else {
-                let steps: Vec<_> = completed.degraded.iter().map(|step| step.name()).collect();
-                format!(", without {}", steps.join(", "))
-            };
+            let degraded = without(&completed.degraded);
             let loss = match completed.loss.as_ref().and_then(|loss| loss.bytes) {
                 Some(0) => "all that main had reported is here".to_owned(),
                 Some(bytes) => format!("at least {} of log lost", human_bytes(bytes)),
@@ -405,6 +481,22 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             format!("an event this version cannot read ({}): {}", unknown.reason, unknown.payload),
         ),
     }
+}
+
+fn without(degraded: &[StepId]) -> String {
+    if degraded.is_empty() {
+        return String::new();
+    }
+    let steps: Vec<_> = degraded.iter().map(|step| step.name()).collect();
+    format!(", without {}", steps.join(", "))
+}
+
+/// What a person said when asking for it.
+fn asked(request: Option<&Request>) -> String {
+    let Some(request) = request else { return String::new() };
+    let forced = if request.forced { ", forced" } else { "" };
+    let why = request.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    format!("{forced}{why}")
 }
 
 fn in_force(settings: ClusterSettings) -> String {

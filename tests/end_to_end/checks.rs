@@ -1,7 +1,7 @@
 //! What holds after every failover, whatever happened on the way.
 
 use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, Sandbox};
-use interrex_events::{Epoch, Event, NodeId, StepId, StepOutcome};
+use interrex_events::{Epoch, Event, NodeId, RunKind, StepId, StepOutcome};
 use interrex_projections::{Run, RunEnd, StepState};
 
 /// A session of one's own, which may hold a transaction open.
@@ -17,7 +17,9 @@ pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postg
 }
 
 /// The steps that are recorded as intent and outcome; the first and the last are events themselves.
-pub(crate) const RECORDED: std::ops::Range<usize> = 1..13;
+pub(crate) fn recorded() -> &'static [StepId] {
+    &RunKind::Failover.steps()[1..13]
+}
 
 /// The run ended well, main is one, the epoch grew by one, every intent has its outcome, the chain is sound,
 /// and what the client was told is committed is on the new main, up to the loss that the events state.
@@ -42,7 +44,7 @@ pub(crate) async fn sound_failover(sandbox: &Sandbox, run: &Run, acknowledged: &
 fn intents_and_outcomes(sandbox: &Sandbox) -> Done<()> {
     let events = sandbox.events(BETA)?;
     let place = |wanted: &dyn Fn(&Event) -> bool| events.iter().position(|envelope| wanted(&envelope.event));
-    for step in &StepId::ALL[RECORDED] {
+    for step in recorded() {
         let attempts = events
             .iter()
             .filter(|envelope| matches!(&envelope.event, Event::StepStarted(it) if it.step == *step));

@@ -13,8 +13,10 @@ mod panic;
 mod resume;
 mod retention;
 mod return_of_the_old_main;
+mod salvage;
 mod store;
 mod store_hostile;
+mod switchover;
 mod withheld;
 
 use std::time::Duration;

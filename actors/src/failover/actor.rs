@@ -2,8 +2,9 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{Event, NodeSeq, StepOutcome};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, WrapFuture, fut};
+use interrex_events::{Draft, Event, NodeSeq, RunId, StepOutcome};
+use tokio::sync::oneshot;
 
 use super::{
     decider::{self, Effect, Input, Situation},
@@ -13,8 +14,8 @@ use super::{
 use crate::{
     journal::{Belief, Taken},
     messages::{
-        Append, Fence, FenceEnded, FenceRequest, Follow, Persisted, RunStep, StepEnded, StepReport,
-        UndoEnded, UndoStep,
+        Append, Declined, Fence, FenceEnded, FenceRequest, Follow, Operate, Persisted, RunStep, StepEnded,
+        StepReport, UndoEnded, UndoStep,
     },
     node::{Fatal, Shared},
     replication::{FENCE_LIMIT, FOLLOW_LIMIT},
@@ -28,11 +29,19 @@ const FENCE_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before following a main is tried again.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
+/// Requests that may wait for their turn: beyond, whoever asks is told to come again.
+const ASKED_LIMIT: usize = 16;
+
+/// Who waits to hear of a run, once its begin is on disk.
+type Answer = (oneshot::Sender<Result<RunId, Declined>>, RunId);
+
 /// Starts, resumes and finishes runs.
 pub struct FailoverActor {
     shared: Arc<Shared>,
     belief: Belief,
     waiting: VecDeque<Input>,
+    /// What people and peers ask for, with those who wait for the answer.
+    asked: VecDeque<(Operate, oneshot::Sender<Result<RunId, Declined>>)>,
     orders: Orders,
     /// While facts are being stored nothing is decided: the next decision must see them.
     writing: bool,
@@ -49,7 +58,15 @@ impl FailoverActor {
         let belief = Belief::rebuilt(shared)?;
         let waiting = VecDeque::from([Input::Booted]);
         let orders = Orders::default();
-        Ok(Self { shared: shared.clone(), belief, waiting, orders, writing: false, must_fold: NodeSeq(0) })
+        Ok(Self {
+            shared: shared.clone(),
+            belief,
+            waiting,
+            asked: VecDeque::new(),
+            orders,
+            writing: false,
+            must_fold: NodeSeq(0),
+        })
     }
 
     /// Connects the lines that lead here.
@@ -60,6 +77,7 @@ impl FailoverActor {
         lines.undo_ended.bind(address.clone().recipient());
         lines.fence_request.bind(address.clone().recipient());
         lines.fence_ended.bind(address.clone().recipient());
+        lines.operate.bind(address.clone().recipient());
     }
 
     fn take(&mut self, input: Input, context: &mut Context<Self>) {
@@ -70,31 +88,56 @@ impl FailoverActor {
     /// Decides input after input, until facts have to be stored first.
     fn work(&mut self, context: &mut Context<Self>) {
         while !self.writing && self.belief.folded >= self.must_fold {
-            let Some(input) = self.waiting.pop_front() else { return };
-            let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
-            let situation = Situation {
-                me: self.shared.settings.me,
-                cluster: &self.belief.cluster,
-                standpoint: &self.belief.standpoint,
-                policy: &policy,
-                now: self.shared.env.moment(),
-                fresh_run: self.shared.env.run_id(),
-            };
-            let facts = decider::decide(situation, &input);
-            if facts.is_empty() {
-                continue;
+            if let Some(input) = self.waiting.pop_front() {
+                let facts = self.situated(|situation| decider::decide(situation, &input));
+                self.store(facts, None, context);
+            } else if let Some((Operate { operation, asker }, answer)) = self.asked.pop_front() {
+                match self.situated(|situation| decider::asked(situation, &operation, &asker)) {
+                    Ok((run, facts)) => self.store(facts, Some((answer, run)), context),
+                    Err(declined) => {
+                        // whoever asked may have given up waiting
+                        let _ = answer.send(Err(declined));
+                    }
+                }
+            } else {
+                return;
             }
-            self.writing = true;
-            let append = self.shared.lines.append.clone();
-            let stored = async move { append.ask(Append(facts)).await };
-            context.spawn(stored.into_actor(self).map(|answer, actor, context| {
-                // an answer that never comes leaves the facts unknown: a new instance reads the journal
-                let place = answer.ok().and_then(Result::ok);
-                let Some(place) = place else { return actix::ActorContext::terminate(context) };
-                (actor.writing, actor.must_fold) = (false, place);
-                actor.work(context);
-            }));
         }
+    }
+
+    fn situated<T>(&self, decide: impl FnOnce(Situation<'_>) -> T) -> T {
+        let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
+        decide(Situation {
+            me: self.shared.settings.me,
+            cluster: &self.belief.cluster,
+            standpoint: &self.belief.standpoint,
+            policy: &policy,
+            now: self.shared.env.moment(),
+            fresh_run: self.shared.env.run_id(),
+        })
+    }
+
+    /// Stores what was decided, and answers whoever asked for it once it is on disk.
+    fn store(&mut self, facts: Vec<Draft>, answer: Option<Answer>, context: &mut Context<Self>) {
+        let told = |answer: Option<Answer>| {
+            if let Some((answer, run)) = answer {
+                let _ = answer.send(Ok(run));
+            }
+        };
+        if facts.is_empty() {
+            return told(answer);
+        }
+        self.writing = true;
+        let append = self.shared.lines.append.clone();
+        let stored = async move { append.ask(Append(facts)).await };
+        context.spawn(stored.into_actor(self).map(move |stored, actor, context| {
+            // an answer that never comes leaves the facts unknown: a new instance reads the journal
+            let place = stored.ok().and_then(Result::ok);
+            let Some(place) = place else { return actix::ActorContext::terminate(context) };
+            (actor.writing, actor.must_fold) = (false, place);
+            told(answer);
+            actor.work(context);
+        }));
     }
 
     fn act(&mut self, effect: &Effect) {
@@ -103,7 +146,7 @@ impl FailoverActor {
         match *effect {
             Effect::RunStep(run, step, attempt) => {
                 let Some(run) = self.belief.cluster.runs.get(run) else { return };
-                let rule = steps::rule(step);
+                let rule = steps::rule(run.kind, step);
                 let pause = if attempt > 1 { RETRY_PAUSE } else { Duration::ZERO };
                 let order = RunStep { run: Arc::new(run.clone()), step, attempt, limit: rule.limit(), pause };
                 self.orders.give(Order::Step(run.id, step, attempt), rule.maker, now, rule.limit() + pause);
@@ -116,7 +159,7 @@ impl FailoverActor {
             }
             Effect::UndoStep(run, step) => {
                 let Some(run) = self.belief.cluster.runs.get(run) else { return };
-                let limit = steps::rule(step).limit();
+                let limit = steps::rule(run.kind, step).limit();
                 self.orders.give(Order::Undo(run.id, step), Maker::Replication, now, limit);
                 lines.undo_step.tell(UndoStep { run: Arc::new(run.clone()), step, limit });
             }
@@ -246,5 +289,20 @@ impl Handler<FenceEnded> for FailoverActor {
     fn handle(&mut self, ended: FenceEnded, context: &mut Self::Context) {
         self.orders.answered(Order::Fence);
         self.take(Input::FenceEnded(ended), context);
+    }
+}
+
+impl Handler<Operate> for FailoverActor {
+    type Result = ResponseFuture<Result<RunId, Declined>>;
+
+    fn handle(&mut self, request: Operate, context: &mut Self::Context) -> Self::Result {
+        let busy = || Declined::new("busy", "too many requests wait here: ask again".to_owned());
+        if self.asked.len() >= ASKED_LIMIT {
+            return Box::pin(async move { Err(busy()) });
+        }
+        let (answer, answered) = oneshot::channel();
+        self.asked.push_back((request, answer));
+        self.work(context);
+        Box::pin(async move { answered.await.unwrap_or_else(|_| Err(busy())) })
     }
 }

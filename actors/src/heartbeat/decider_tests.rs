@@ -167,6 +167,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         threshold_ms: 0,
         quorum: String::new(),
         run: None,
+        taking_over: Some(false),
         journal_heads: Vec::new(),
         stream: None,
         settings: None,

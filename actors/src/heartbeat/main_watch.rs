@@ -79,7 +79,8 @@ impl MainWatch {
         let postgres = postgres_finding(probe);
         let answered = postgres.is_good() || supervisor.is_good();
         let only_postgres = postgres.is_good() && probe.supervisor.is_err();
-        let only_supervisor = supervisor.is_good() && !postgres.is_good();
+        let switching = probe.supervisor.as_ref().is_ok_and(|report| report.hands_over());
+        let only_supervisor = supervisor.is_good() && !postgres.is_good() && !switching;
         self.evidence = Evidence {
             supervisor,
             postgres,
@@ -191,12 +192,14 @@ impl MainWatch {
         vec![self.withhold(situation, rule, detail, silent_ms)]
     }
 }
+
 fn supervisor_finding(probe: &ProbeEnded) -> Finding {
     match &probe.supervisor {
         Err(error) => Finding::bad(error.clone()),
         Ok(report) if report.postgres.status == PostgresStatus::Primary => {
             Finding::good("answers, and says that its PostgreSQL serves")
         }
+        Ok(report) if report.hands_over() => Finding::good("answers, and hands its role over"),
         Ok(report) => {
             Finding::bad(format!("answers, and says that its PostgreSQL is {}", report.postgres.status))
         }

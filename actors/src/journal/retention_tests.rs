@@ -80,6 +80,8 @@ impl Scratch {
             threshold_ms: 1,
             last_report: None,
             quorum: "none".to_owned(),
+            request: None,
+            handover: None,
         };
         self.record(started, Some(run));
         run

@@ -1,21 +1,24 @@
 //! The shell: it makes the steps that tell others.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use interrex_events::{StepId, StepOutcome};
+use interrex_events::{Anchor, NodeStatus, PostgresStatus, StepId, StepOutcome};
 use interrex_projections::Run;
 use serde_json::Value;
 
 use crate::{
     barrier,
     failover::main_serves_again,
-    messages::{RunStep, StepReport},
+    messages::{HandoverOffer, RunStep, StepReport},
     node::Shared,
-    ports::{HookFacts, HooksPort, NotFenced, PeersPort},
+    ports::{HookFacts, HooksPort, NotFenced, OfferAnswer, PeersPort},
     replication::Servers,
     report::Notice,
 };
+
+/// Pause before a target that gives no answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Tells everyone.
 pub struct NotifierActor {
@@ -70,6 +73,7 @@ impl Handler<RunStep> for NotifierActor {
             let effect = async {
                 match order.step {
                     StepId::FenceOldMain => fence_old_main(&shared, &*peers, &run).await,
+                    StepId::HandOver => hand_over(&shared, &*peers, &run).await,
                     StepId::RestartDependents => restart_dependents(&shared, &servers).await,
                     StepId::NotifyPeers => notify_peers(&shared, &*peers, &run).await,
                     StepId::RunHooks => run_hooks(&*hooks, &run).await,
@@ -93,6 +97,9 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
     if let Some(reason) = main_serves_again(shared, peers, run).await {
         return StepReport::new(StepOutcome::Refused, reason);
     }
+    if run.handover.is_some() {
+        return offered(shared, peers, run).await;
+    }
     match peers.fence(run.old_main, run.new_main, run.epoch).await {
         Ok(proof) => {
             StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
@@ -107,6 +114,65 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
                 "the old main's supervisor does not answer, so nothing proves that it is fenced: {error}"
             );
             StepReport::new(StepOutcome::Skipped, detail).with("fenced", false)
+        }
+    }
+}
+
+/// A main that offered its role has stopped: it is asked once more, for it may have taken its offer back.
+async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
+    let own = shared.report();
+    let asked = tokio::time::timeout(shared.settings.probe_timeout, peers.exchange(run.old_main, &own));
+    let answer = asked.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    match answer {
+        Ok(report)
+            if report.status == NodeStatus::HandingOver
+                && report.postgres.status != PostgresStatus::Primary =>
+        {
+            StepReport::new(StepOutcome::Succeeded, "the old main has stopped, and offers its role")
+                .with("fenced", true)
+        }
+        Ok(report) => StepReport::new(
+            StepOutcome::Refused,
+            format!(
+                "the old main offers its role no longer: it is {}, and its PostgreSQL {}",
+                report.status, report.postgres.status
+            ),
+        ),
+        Err(error) => {
+            let words =
+                format!("the old main had stopped when it offered its role; now it does not answer: {error}");
+            StepReport::new(StepOutcome::Succeeded, words).with("fenced", true)
+        }
+    }
+}
+
+/// Asks until the target has answered for good: between the question and the answer nobody may serve.
+async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
+    let Some(handover) = run.handover.clone() else {
+        return StepReport::new(StepOutcome::Refused, "nothing was proved that could be offered");
+    };
+    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
+    let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
+    loop {
+        match peers.take_over(run.new_main, &offer).await {
+            Ok(OfferAnswer::Taken { timeline, switchpoint, head }) => {
+                // names as the decider reads them
+                return StepReport::new(
+                    StepOutcome::Succeeded,
+                    format!("{name} is main, on timeline {timeline}"),
+                )
+                .with("timeline", timeline.0)
+                .with("switchpoint", switchpoint.map(|lsn| lsn.to_string()))
+                .with("head", serde_json::to_value(Anchor::from(head)).unwrap_or(Value::Null));
+            }
+            Ok(OfferAnswer::Refused { reason }) => {
+                return StepReport::new(StepOutcome::Refused, format!("{name} did not take over: {reason}"));
+            }
+            Ok(OfferAnswer::Pending) => tokio::time::sleep(ASK_AGAIN).await,
+            Err(error) => {
+                tracing::warn!(error, "the target does not answer the offer");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, NodeId, NodeSeq, NodeSpec};
+use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::{
-    messages::MainPostgres,
-    ports::{JournalPage, NotFenced, PeersPort},
+    messages::{HandoverOffer, MainPostgres},
+    ports::{JournalPage, NotFenced, OfferAnswer, PeersPort},
     replication::{connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
@@ -22,6 +22,8 @@ pub const SECRET_HEADER: &str = "x-cluster-secret";
 const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
 /// When the wait for a fenced old main is given up.
 const FENCE_LIMIT: Duration = Duration::from_secs(9);
+/// When one question whether the role was taken is given up; it is asked again.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(12);
 /// When a page of a journal is given up.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
 /// When a connection to a supervisor is given up: a dead host says nothing at all.
@@ -75,6 +77,42 @@ pub struct FenceBody {
     pub by: NodeId,
     /// The epoch it won.
     pub epoch: Epoch,
+}
+
+/// Body of `POST /api/cluster/take-over`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TakeOverBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// What is offered.
+    pub offer: HandoverOffer,
+}
+
+/// Body of `POST /api/cluster/failover`, as in the runbook, and what it may say beside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SwitchoverBody {
+    /// Who shall be main.
+    pub target_node_id: NodeId,
+    /// How long open transactions may take to finish, in milliseconds.
+    #[serde(default)]
+    pub drain_ms: u64,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Cause,
+}
+
+/// Body of `POST /api/cluster/run/cancel`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct CancelBody {
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Cause,
 }
 
 /// Body of `POST /api/cluster/journal`.
@@ -264,6 +302,26 @@ impl PeersPort for RemotePeers {
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String> {
         let answer = self.post::<serde_json::Value>(peer, "/api/cluster/notify", notice, NOTIFY_LIMIT).await;
         answer.map(drop).map_err(|refusal| refusal.message)
+    }
+
+    async fn received(&self, peer: NodeId) -> Result<Lsn, String> {
+        let client = self.main_client(peer).await?;
+        let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
+        let answer = client.simple_query(sql).await;
+        let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
+        self.postgres.borrow_mut().insert(peer, client);
+        let row = answer.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.ok_or("it is no standby")?;
+        row.get(0).and_then(|text| text.parse().ok()).ok_or_else(|| "it names no position".to_owned())
+    }
+
+    async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String> {
+        let body = TakeOverBody { cluster_id: self.cluster_id, offer: offer.clone() };
+        let answer = self.post::<OfferAnswer>(peer, "/api/cluster/take-over", &body, TAKE_OVER_LIMIT).await;
+        answer.map_err(|refusal| refusal.message)
     }
 
     async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced> {

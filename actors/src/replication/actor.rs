@@ -8,13 +8,16 @@ use interrex_events::{
     RedisChanged, RedisStatus, StepId,
 };
 
-use super::{relay::relay, steps};
+use super::{relay::relay, steps, switchover};
 use crate::{
     barrier,
     journal::retention,
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
-    ports::{Answer, DependentsPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode, StreamPort},
+    ports::{
+        Answer, DependentsPort, HandoverPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode,
+        StreamPort,
+    },
     report::{RedisFacts, StreamFacts},
 };
 
@@ -33,6 +36,8 @@ const RELAY_LIMIT: Duration = Duration::from_secs(1_200);
 pub struct Servers {
     /// PostgreSQL.
     pub postgres: Rc<dyn PostgresPort>,
+    /// The same, for handing its role over and coming back.
+    pub handover: Rc<dyn HandoverPort>,
     /// `cluster_events` in it.
     pub stream: Rc<dyn StreamPort>,
     /// Redis, where there is one.
@@ -304,11 +309,12 @@ impl Handler<UndoStep> for ReplicationActor {
     type Result = ();
 
     fn handle(&mut self, order: UndoStep, context: &mut Self::Context) {
-        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let work = async move {
             let undo = async {
                 match order.step {
                     StepId::Detach => steps::undo_detach(&servers, &order.run).await,
+                    StepId::StopMain => switchover::undo_stop_main(&shared, &servers, &*peers).await,
                     other => Err(PortError(format!("{other} has no undo"))),
                 }
             };

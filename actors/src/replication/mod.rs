@@ -1,6 +1,7 @@
 //! ReplicationActor: owns the local PostgreSQL and Redis. It measures them, and makes the steps that change them.
 
 mod actor;
+pub mod fork;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;
@@ -8,6 +9,7 @@ mod relay;
 mod safe;
 mod steps;
 pub mod stream;
+mod switchover;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};

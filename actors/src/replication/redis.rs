@@ -240,6 +240,31 @@ impl RedisPort for LocalRedis {
         Ok(format!("{was}; {ended} client connections ended; the role is in its configuration file"))
     }
 
+    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String> {
+        let (host, port) = replica.rsplit_once(':').unwrap_or((replica, "6379"));
+        let timeout = limit.as_millis().to_string();
+        self.command::<String>(&["FAILOVER", "TO", host, port, "TIMEOUT", &timeout]).await?;
+        // it answers at once, and goes on by itself: to its end, or back to where it was
+        let over = async {
+            loop {
+                let info: String = self.command(&["INFO", "replication"]).await?;
+                if info.lines().any(|line| line == "master_failover_state:no-failover") {
+                    return Ok::<_, PortError>(parse_replication(&info));
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let late = || Err(PortError(format!("FAILOVER did not end within {limit:?}")));
+        let state = tokio::time::timeout(limit + COMMAND_LIMIT, over).await.unwrap_or_else(|_| late())?;
+        if state.master {
+            return Err(PortError(format!(
+                "FAILOVER TO {replica} was given up by Redis: it is still the master"
+            )));
+        }
+        self.make_durable(false).await?;
+        Ok(format!("Redis has changed places with {replica}"))
+    }
+
     async fn follow(&self, master: &str) -> Answer<String> {
         let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
         self.command::<String>(&["REPLICAOF", host, port]).await?;

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use interrex_events::{
-    LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, TimelineId,
+    Demotion, Handover, LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, RunKind, StepId,
+    StepOutcome, TimelineId,
 };
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
-use super::{Servers, relay::relay};
+use super::{Servers, relay::relay, switchover};
 use crate::{
     failover::{main_serves_again, policy::FailoverPolicy},
     messages::StepReport,
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(3);
 /// How long a run waits for `cluster_events`: a relay may have a long stream to fold, or a lock to wait for.
 const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the old main's Redis may take to hand its role over before this node's takes it.
+const REDIS_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Makes one attempt at a step.
 pub(super) async fn make(
     shared: &Shared,
@@ -39,9 +43,16 @@ pub(super) async fn make(
         StepId::Detach => detach(servers).await,
         StepId::SanitiseSettings => sanitise(servers).await,
         StepId::Promote => promote(shared, servers, peers, run).await,
-        StepId::PromoteRedis => promote_redis(servers).await,
+        StepId::PromoteRedis => promote_redis(servers, run).await,
         StepId::OpenEpoch => open_epoch(shared, servers).await,
         StepId::PrepareRejoin => prepare_rejoin(shared, servers, run).await,
+        StepId::CheckHandover => switchover::check(shared, servers, peers, run).await,
+        StepId::WriteCheckpoint => switchover::write_checkpoint(servers).await,
+        StepId::Drain => switchover::drain(shared, servers, run).await,
+        StepId::StopMain => switchover::stop_main(servers, run).await,
+        StepId::ProveHandover => switchover::prove(shared, servers, peers, run).await,
+        StepId::BecomeStandby => switchover::become_standby(shared, servers, run, Demotion::Unchanged).await,
+        StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,
         other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
     };
     made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()))
@@ -61,6 +72,9 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
     }
     let own_lsn =
         measure.lsn.ok_or_else(|| PortError(format!("PostgreSQL gives no position: {}", measure.detail)))?;
+    if let Some(handover) = &run.handover {
+        return Ok(nothing_is_lost(handover, own_lsn));
+    }
     let loss = loss(run.last_report.as_ref(), own_lsn);
     let detail = in_words(&loss);
     let too_much = loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit);
@@ -72,6 +86,20 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
         None => succeeded(detail),
     };
     Ok(report.with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null)))
+}
+
+/// A main that handed over has said where its log ends: the standby has all of it, or must not be promoted.
+fn nothing_is_lost(handover: &Handover, own_lsn: Lsn) -> StepReport {
+    let end = handover.end;
+    if own_lsn != end {
+        let words =
+            format!("main's log ended at {end}, and here it goes up to {own_lsn}: that is not the same");
+        return StepReport::new(StepOutcome::Refused, words);
+    }
+    let (bytes, seconds) = (Some(0), Some(0.0));
+    let loss = Loss { bytes, seconds, lower_bound: false, main_lsn: Some(end), own_lsn };
+    succeeded(format!("all of main's log is here, up to {end}"))
+        .with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null))
 }
 
 /// What main said last against what is held here. Main may have gone on after its last word, so both figures
@@ -171,10 +199,19 @@ async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run:
 
 // ---- after the point of no return --------------------------------------------------------------------------
 
-async fn promote_redis(servers: &Servers) -> Answer<StepReport> {
+async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
     let Some(redis) = &servers.redis else {
         return Ok(StepReport::new(StepOutcome::Skipped, "no Redis is configured on this node"));
     };
+    if run.kind == RunKind::Takeover {
+        // the old main's Redis hands its role over, with all its data; if it does not, this one takes it
+        let handed_over = async {
+            while redis.measure().await.status != RedisStatus::Master {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(REDIS_PATIENCE, handed_over).await;
+    }
     let facts = redis.measure().await;
     let detail = redis.promote().await?;
     let linked =

@@ -96,9 +96,30 @@ pub enum Command {
     #[command(after_help = "Examples:\n  interrex import incident.jsonl.zst --journal /tmp/incident.db\n  \
                             ssh alpha interrex export | interrex import - --journal alpha.db")]
     Import(Import),
-    /// Failovers: which there were, and how each went.
+    /// Hand the role of main to another node, and lose nothing.
+    ///
+    /// Main lets open transactions finish, stops in good order, proves that the target has its log to the byte, and
+    /// asks it to take over; then it follows. If anything fails before that, main goes on serving. It prints each step
+    /// as it ends, and in the end the certificate. Ctrl-C leaves the run going on: `interrex run cancel` ends it.
+    #[command(after_help = "Examples:\n  interrex switchover --to beta\n  \
+                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\"")]
+    Switchover(Switchover),
+    /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
+    /// The rows that only an old main has, as SQL and CSV to review; nothing is applied.
+    ///
+    /// After a failover, the old main may hold rows that were committed there and never reached the new main. From
+    /// its kept data directory they are found by their transactions, looked up on the new main by primary key, and
+    /// written out: rows whose key is absent as INSERT statements, rows with other values with both versions. The
+    /// kept directory and the new main are only read; a scratch copy is started where nobody else can reach it, and
+    /// removed at the end. Tables without a primary key are named as left out. Redis is not looked at.
+    #[command(
+        after_help = "Examples:\n  interrex salvage --kept /var/lib/postgresql/15/main.kept --output stranded\n  \
+                            interrex salvage --kept main.kept --output stranded --main beta:5432 --table radacct\n  \
+                            less stranded/README.txt"
+    )]
+    Salvage(Salvage),
     /// The journal itself: this node's append-only log of events.
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -300,6 +321,43 @@ pub enum RunCommand {
     /// One run: the evidence, where the time went, what was lost, and each of its steps.
     #[command(after_help = "Examples:\n  interrex run show\n  interrex run show 5f3a12bc")]
     Show(RunShow),
+    /// Give up what this node is doing, and take it back; past its point of no return a run only goes forward.
+    #[command(after_help = "Example:\n  interrex run cancel --reason \"wrong node\"")]
+    Cancel(RunCancel),
+}
+
+/// Arguments of `switchover`.
+#[derive(Debug, Args)]
+pub struct Switchover {
+    /// Who shall be main: a node's name or number.
+    #[arg(long, value_name = "NODE")]
+    pub to: String,
+    /// How long open transactions may take to finish before they are ended; clients are served meanwhile.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain: std::time::Duration,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `run cancel`.
+#[derive(Debug, Args)]
+pub struct RunCancel {
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `run show`.
@@ -311,6 +369,33 @@ pub struct RunShow {
     /// From where.
     #[command(flatten)]
     pub reading: Reading,
+}
+
+/// Arguments of `salvage`.
+#[derive(Debug, Args)]
+pub struct Salvage {
+    /// The old main's data directory, or a kept copy of it; no server may run on it.
+    ///
+    /// Beside it there must be room for a scratch copy, which takes none where the file system can share blocks.
+    #[arg(long, value_name = "DIR")]
+    pub kept: PathBuf,
+    /// Folder for the files; it must be empty or not exist.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// The new main's PostgreSQL [default: the only server of the configuration that takes writes].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub main: Option<String>,
+    /// Only this table: TABLE, SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; give it again for more [default: all].
+    #[arg(long = "table", value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    ///
+    /// From it come the superuser and its password, which are the same on every node.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with the journal.

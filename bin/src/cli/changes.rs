@@ -5,7 +5,7 @@ use interrex_projections::{Cluster, ClusterNodes, Node, Run, Settings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::views::{run::step_in_words, runs};
+use super::views::run::step_in_words;
 
 /// What a change is about.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -160,7 +160,7 @@ fn of_run(old: Option<&Run>, run: &Run, nodes: &ClusterNodes) -> Option<Change> 
     let fields = different(&old.map(run_facts).unwrap_or_default(), &run_facts(run));
     let appears_as = old.is_none().then(|| {
         let (from, to) = (nodes.name(run.old_main), nodes.name(run.new_main));
-        format!("{} from {from} to {to} for epoch {}, {}", runs::kind(run.trigger), run.epoch, run.end)
+        format!("{} from {from} to {to} for epoch {}, {}", run.kind, run.epoch, run.end)
     });
     let subject = Subject::Run { run: run.id, short_id: run.id.short() };
     (!fields.is_empty()).then_some(Change { subject, appears_as, fields })

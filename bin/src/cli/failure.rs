@@ -6,7 +6,7 @@ use interrex_actors::node::Fatal;
 use interrex_events::{export::ExportError, journal::JournalError};
 
 use super::exit::Exit;
-use crate::{config::ConfigError, daemon::DaemonError, demo::DemoError};
+use crate::{config::ConfigError, daemon::DaemonError, demo::DemoError, salvage::SalvageError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,16 @@ pub enum Failure {
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+}
+
+impl From<SalvageError> for Failure {
+    fn from(error: SalvageError) -> Self {
+        match error {
+            SalvageError::Usage(words) => Self::Usage(words),
+            SalvageError::Failed(what) => Self::Other { what, source: None },
+            SalvageError::Interrupted => Self::Interrupted,
+        }
+    }
 }
 
 impl From<DaemonError> for Failure {

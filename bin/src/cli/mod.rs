@@ -5,6 +5,7 @@
 //!                  └─ live (GET /health, one second) ────────────────────────┴─> views ─> output
 //! ```
 
+mod acts;
 pub mod arguments;
 mod changes;
 mod cluster_events;
@@ -94,8 +95,11 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Diff(arguments) => views::diff::show(&arguments, outside, output),
         Command::Export(arguments) => views::export::run(&arguments, outside, output),
         Command::Import(arguments) => views::import::run(&arguments, output),
+        Command::Switchover(arguments) => acts::switchover(&arguments, outside, output),
+        Command::Run(RunCommand::Cancel(arguments)) => acts::cancel(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),
+        Command::Salvage(arguments) => wiring::salvage(arguments, output),
         Command::Journal(JournalCommand::Verify(reading)) => views::verify::show(&reading, outside, output),
     }
 }

@@ -127,6 +127,12 @@ impl Story {
             Event::FailoverFailed(failed) => {
                 self.next_steps.insert(run, failed.next.clone());
             }
+            Event::RunRefused(refused) => {
+                self.next_steps.insert(run, refused.next.clone());
+            }
+            Event::RunFailed(failed) => {
+                self.next_steps.insert(run, failed.next.clone());
+            }
             _ => {}
         }
     }

@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use super::{arguments::Demo, exit::Exit, failure::Failure};
+use super::{
+    arguments::{Demo, Salvage},
+    exit::Exit,
+    failure::Failure,
+    output::{self, Output},
+    source,
+};
 use crate::{
     config::Config,
     demo::{self, DemoOptions, Ended},
+    salvage::{self, SalvageOptions},
 };
 
 /// `interrex supervise`: until it is asked to end.
@@ -27,4 +34,20 @@ pub(super) fn demo(options: Demo) -> Result<Exit, Failure> {
         Ended::Otherwise => Ok(Exit::Failed),
         Ended::Interrupted => Ok(Exit::Interrupted),
     }
+}
+
+/// `interrex salvage`.
+pub(super) fn salvage(arguments: Salvage, output: &mut Output<'_>) -> Result<Exit, Failure> {
+    let config = Config::load(&source::config_path(arguments.config.as_deref())?)?;
+    let Salvage { kept, output: folder, main, tables, json, .. } = arguments;
+    let options = SalvageOptions { kept, output: folder, main, tables };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary = runtime.block_on(salvage::salvage(&options, &config, output::say))?;
+    if json {
+        output.json(&summary)?;
+    } else {
+        output.text(&summary.in_words())?;
+        output.line(&format!("\nnext: read {}", options.output.join("README.txt").display()))?;
+    }
+    Ok(Exit::Fine)
 }

@@ -63,8 +63,10 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         redis_password: redis_password.clone(),
     };
     let nodes = nodes(config);
+    let local = Rc::new(LocalPostgres::new(postgres(config, run_as, password.clone())?));
     let servers = Servers {
-        postgres: Rc::new(LocalPostgres::new(postgres(config, run_as, password.clone())?)),
+        postgres: local.clone(),
+        handover: local,
         stream: Rc::new(stream(config, password)),
         redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, run_as)),

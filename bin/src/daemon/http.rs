@@ -11,13 +11,17 @@ use axum::{
     routing::{get, post},
 };
 use interrex_actors::{
-    messages::{Claim, FenceRequest, SettingsHeard},
-    node::Shared,
-    notifier::peers::{ApiAnswer, ApiError, FenceBody, JournalBody, SECRET_HEADER},
-    ports::JournalPage,
+    messages::{Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
+    node::{Shared, View},
+    notifier::peers::{
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, SECRET_HEADER, SwitchoverBody, TakeOverBody,
+    },
+    ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
 };
-use interrex_events::{ClusterId, Hlc, LearnedBy, NodeSeq, Record, journal::JournalError};
+use interrex_events::{
+    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunId, journal::JournalError,
+};
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -28,6 +32,13 @@ use tokio::net::TcpListener;
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node may take to fence itself before the peer that asked is told so.
 const FENCE_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long a node may take to take a role over before whoever offers it asks again.
+const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
+/// How long a request may take to become a run on disk.
+const OPERATE_LIMIT: Duration = Duration::from_secs(5);
+/// How long open transactions may be given to finish, at most: an hour.
+const DRAIN_LIMIT_MS: u64 = 3_600_000;
 
 /// Events in one page of a journal, at most.
 const JOURNAL_PAGE: u32 = 500;
@@ -49,6 +60,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/journal", post(journal))
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
+        .route("/api/cluster/take-over", post(take_over))
+        .route("/api/cluster/failover", post(switchover))
+        .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
     if let Err(error) = axum::serve(listener, routes).await {
@@ -228,12 +242,101 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         return refuse(StatusCode::CONFLICT, "not_main", "this node is not main: there is nothing to fence");
     }
     api.shared.lines.fence_request.tell(FenceRequest { by: request.by, epoch: request.epoch });
-    let is_fenced = |view: &interrex_actors::node::View| {
-        view.cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced)
-    };
+    let is_fenced =
+        |view: &View| view.cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced);
     if !api.shared.wait_until(FENCE_LIMIT, is_fenced).await {
         let message = format!("asked to stop, and not proved to be stopped within {FENCE_LIMIT:?}");
         return refuse(StatusCode::GATEWAY_TIMEOUT, "not_fenced", message);
     }
     answer(StatusCode::OK, api.shared.look(|view| view.standpoint.fence_proof.clone()))
+}
+
+/// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
+/// takes longer, whoever asks comes again.
+async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let TakeOverBody { offer, .. } = match api.admit(&headers, &body, |body: &TakeOverBody| body.cluster_id) {
+        Ok(body) => body,
+        Err(refusal) => return *refusal,
+    };
+    let epoch = offer.epoch;
+    let run = match operate(&api, Operation::TakeOver(offer), Cause::System).await {
+        Ok(run) => run,
+        // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
+        Err(Unanswered::Declined(_)) => return answer(StatusCode::OK, OfferAnswer::Pending),
+        // it may be heard or not: whoever asks comes again
+        Err(Unanswered::Nobody) => return still_starting(),
+    };
+    let me = api.shared.settings.me;
+    let decided = |view: &View| {
+        let is_main = view.cluster.nodes.is_main(me) && view.cluster.nodes.epoch >= epoch;
+        is_main || view.cluster.runs.get(run).is_some_and(|run| !run.is_running())
+    };
+    api.shared.wait_until(TAKE_OVER_LIMIT, decided).await;
+    let head = api.shared.journal.head();
+    let said = api.shared.look(|view| {
+        let nodes = &view.cluster.nodes;
+        if nodes.is_main(me) && nodes.epoch >= epoch {
+            let (timeline, switchpoint) = (nodes.timeline.unwrap_or_default(), view.standpoint.switchpoint);
+            return OfferAnswer::Taken { timeline, switchpoint, head };
+        }
+        let takes_over_otherwise = view.cluster.runs.active(me).is_some() || nodes.epoch >= epoch;
+        match view.cluster.runs.get(run).filter(|run| !run.is_running() && !takes_over_otherwise) {
+            Some(run) if run.is_past_no_return() => OfferAnswer::Pending,
+            Some(run) => {
+                OfferAnswer::Refused { reason: run.problem.clone().unwrap_or_else(|| run.end.to_string()) }
+            }
+            None => OfferAnswer::Pending,
+        }
+    });
+    answer(StatusCode::OK, said)
+}
+
+/// Why nobody did what was asked.
+enum Unanswered {
+    /// It is not done, for a reason.
+    Declined(Declined),
+    /// Nobody is there yet, or nobody answered in time.
+    Nobody,
+}
+
+async fn operate(api: &Api, operation: Operation, asker: Cause) -> Result<RunId, Unanswered> {
+    let asked = api.shared.lines.operate.ask(Operate { operation, asker });
+    match tokio::time::timeout(OPERATE_LIMIT, asked).await {
+        Ok(Ok(Ok(run))) => Ok(run),
+        Ok(Ok(Err(declined))) => Err(Unanswered::Declined(declined)),
+        Ok(Err(_)) | Err(_) => Err(Unanswered::Nobody),
+    }
+}
+
+fn begun(run: Result<RunId, Unanswered>) -> Response {
+    match run {
+        Ok(run) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
+        Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
+        Err(Unanswered::Nobody) => still_starting(),
+    }
+}
+
+/// The runbook's planned failover: main hands its role to the target.
+async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: SwitchoverBody =
+        match api.admit(&headers, &body, |_: &SwitchoverBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let operation = Operation::Switchover {
+        to: wanted.target_node_id,
+        drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
+        request: Request { forced: false, reason: wanted.reason },
+    };
+    begun(operate(&api, operation, wanted.asker).await)
+}
+
+/// Gives up what this node is doing.
+async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: CancelBody = match api.admit(&headers, &body, |_: &CancelBody| api.shared.settings.cluster_id)
+    {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    begun(operate(&api, Operation::Cancel { reason: wanted.reason }, wanted.asker).await)
 }

@@ -12,8 +12,8 @@ use interrex_actors::{
     replication::Servers,
 };
 use interrex_events::{
-    ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, PostgresStatus, RedisChanged,
-    RedisStatus, Role, StartedUnconfirmed, SupervisorStarted,
+    ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, RedisChanged, RedisStatus, Role,
+    StartedUnconfirmed, SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -175,6 +175,9 @@ fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, DaemonError> {
 /// Starts the servers that may run.
 pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
     let me = shared.settings.me;
+    if shared.look(|view| view.cluster.nodes.is_handing_over(me)) {
+        return start_all_but_postgres(ports).await;
+    }
     let is_main = shared.look(|view| view.cluster.nodes.is_main(me));
     if is_main && !is_superseded(shared) && shared.settings.peers().next().is_some() {
         ask_whether_still_main(shared, ports).await?;
@@ -205,6 +208,23 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
             ports.servers.stop(StopMode::Immediate).await?;
         }
     }
+    Ok(())
+}
+
+/// A node that was offering its role when its supervisor died: until the offer is answered, its PostgreSQL must not run,
+/// whoever started it.
+async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
+    tracing::warn!(
+        "this node offers its role to another one: its PostgreSQL stays stopped until that is decided"
+    );
+    let servers = &ports.servers;
+    if !servers.postgres.is_standby_directory() {
+        servers.postgres.stop(StopMode::Fast).await?;
+    }
+    if let Some(redis) = &servers.redis {
+        redis.start().await?;
+    }
+    servers.dependents.start().await?;
     Ok(())
 }
 
@@ -316,6 +336,5 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result
     if let Some(claim) = Claim::of(&report, LearnedBy::StartupCheck).filter(|it| it.epoch > shared.epoch()) {
         record(shared, vec![Draft::new(shared.epoch(), claim.announced())]).await?;
     }
-    let takes_over = report.run.is_some() || report.postgres.status == PostgresStatus::Primary;
-    Ok(Ok(!takes_over))
+    Ok(Ok(!report.takes_over()))
 }

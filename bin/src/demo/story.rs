@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use interrex_actors::failover::steps::rule;
-use interrex_events::{Event, NodeId, NodeSeq, StepOutcome};
+use interrex_events::{Event, NodeId, NodeSeq, RunKind, StepOutcome};
 use interrex_projections::{Projection as _, Timeline, human_ms};
 
 use super::{
@@ -65,11 +65,18 @@ impl Story {
                     StepOutcome::Failed | StepOutcome::Unknown | StepOutcome::Refused => Tone::Bad,
                     _ => Tone::Plain,
                 };
-                let (number, name, took) =
-                    (finished.step.number(), finished.step.name(), human_ms(finished.took_ms));
+                let (number, name, took) = (
+                    RunKind::Failover.number(finished.step),
+                    finished.step.name(),
+                    human_ms(finished.took_ms),
+                );
                 let result = format!("step {number:>2} {name:<18} {:<12} {took:>6}", finished.outcome);
                 // its first clause: the timeline tells the rest
-                let effect = rule(finished.step).effect.split([';', ',']).next().unwrap_or_default();
+                let effect = rule(RunKind::Failover, finished.step)
+                    .effect
+                    .split([';', ','])
+                    .next()
+                    .unwrap_or_default();
                 Some((tone, format!("{result}  {effect}")))
             }
             Event::MainSuspected(_)

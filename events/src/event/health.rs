@@ -66,6 +66,8 @@ pub enum NodeStatus {
     Offline,
     /// Its supervisor ended in good order.
     Stopped,
+    /// It has stopped to acknowledge writes, and offers its role to another node.
+    HandingOver,
     /// Its reign was superseded; its servers are being stopped.
     Fencing,
     /// It acknowledges no writes until it has rejoined.
@@ -94,7 +96,7 @@ shown_in_words!(RedisStatus {
 shown_in_words!(DependentStatus { Ready => "ready", NotReady => "not ready", Stopped => "stopped" });
 shown_in_words!(NodeStatus {
     Unknown => "unknown", Online => "online", Suspected => "suspected", Offline => "offline",
-    Stopped => "stopped", Fencing => "fencing", Fenced => "fenced",
+    Stopped => "stopped", HandingOver => "handing_over", Fencing => "fencing", Fenced => "fenced",
 });
 
 /// Payload of `postgres_changed`.

@@ -4,9 +4,11 @@
 //! old ones are brought up to it ([`upcast`]). A kind or version that this program does not know is kept as
 //! [`Event::Unknown`], never dropped. `docs/EVENTS.md` is made from this folder, and says how a payload may change.
 
+mod handover;
 mod health;
 mod role;
 mod run;
+mod step;
 mod store;
 mod supervisor;
 #[cfg(test)]
@@ -16,7 +18,7 @@ mod upcast;
 use std::fmt;
 
 use self::upcast::{Stored, UPCASTERS, Upcaster};
-pub use self::{health::*, role::*, run::*, store::*, supervisor::*};
+pub use self::{handover::*, health::*, role::*, run::*, step::*, store::*, supervisor::*};
 
 /// An event whose kind or payload this version cannot read; it is kept, counted and shown as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,9 +190,15 @@ event_kinds! {
     /// A failover was due by the clock, and was not made: which rule said no, and on what evidence.
     "failover_withheld" version 1 by HeartbeatActor, FailoverActor => FailoverWithheld,
     /// A failover run began.
-    "failover_started" version 1 by FailoverActor => FailoverStarted,
+    "failover_started" version 2 by FailoverActor => FailoverStarted,
     /// A failover run was given up before anything changed, by policy.
     "failover_refused" version 1 by FailoverActor => FailoverRefused,
+    /// A switchover was given up before anything changed.
+    "run_refused" version 1 by FailoverActor => RunRefused,
+    /// A switchover ended without its purpose, or needs a person.
+    "run_failed" version 1 by FailoverActor => RunFailed,
+    /// Somebody asked for a run to be given up: it is taken back, unless it is past its point of no return.
+    "run_cancel_requested" version 1 by FailoverActor => RunCancelRequested,
     /// A run that a dead supervisor left behind was taken up again.
     "run_resumed" version 1 by FailoverActor => RunResumed,
     /// A step of a run is about to be made.
@@ -205,6 +213,16 @@ event_kinds! {
     "failover_completed" version 1 by FailoverActor => FailoverCompleted,
     /// A failover run ended without one, or needs a person.
     "failover_failed" version 1 by FailoverActor => FailoverFailed,
+    /// A switchover began on main.
+    "switchover_started" version 1 by FailoverActor => SwitchoverStarted,
+    /// Main has stopped, has proved that the target lacks nothing, and offers it the role.
+    "handover_offered" version 1 by FailoverActor => HandoverOffered,
+    /// The role stays where it was: the target did not take it, and never will by this offer.
+    "handover_withdrawn" version 1 by FailoverActor => HandoverWithdrawn,
+    /// A switchover ended with a new main, and the old one following it.
+    "switchover_completed" version 1 by FailoverActor => SwitchoverCompleted,
+    /// A node's data directory cannot start as a primary any more: it may run again.
+    "node_demoted" version 1 by ReplicationActor => NodeDemoted,
     /// A node became main of a new epoch: its PostgreSQL was promoted and proved writable.
     "epoch_opened" version 1 by FailoverActor => EpochOpened,
     /// This node learned from a peer who is main now.

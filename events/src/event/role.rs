@@ -44,9 +44,11 @@ pub enum LearnedBy {
     Heartbeat,
     /// The question a starting node asks before it lets a client in.
     StartupCheck,
+    /// Its answer to the offer of this node's role.
+    Handover,
 }
 
-shown_in_words!(LearnedBy { Notice => "notice", Heartbeat => "heartbeat", StartupCheck => "startup check" });
+shown_in_words!(LearnedBy { Notice => "notice", Heartbeat => "heartbeat", StartupCheck => "startup check", Handover => "handover" });
 
 /// Payload of `main_announced`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,112 +1,14 @@
-//! Facts about runs: a failover, its steps, and the decisions not to make one.
-
-use std::{fmt, str::FromStr};
+//! Facts about runs: how they begin and end, and the decisions not to make one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::health::{Evidence, LastReport, shown_in_words};
+use super::{
+    handover::Handover,
+    health::{Evidence, LastReport, shown_in_words},
+    step::StepId,
+};
 use crate::{Epoch, Lsn, NodeId};
-
-/// A step of a run. The order, limits and rules are in the step table of the `actors` crate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepId {
-    /// 1: the run and its evidence are written down.
-    RecordStart,
-    /// 2: the right to be main of the next epoch.
-    WinEpoch,
-    /// 3: how much of what main acknowledged is not here.
-    MeasureLoss,
-    /// 4: the old main stops acknowledging writes, if it answers at all.
-    FenceOldMain,
-    /// 5: receive nothing more from the old main, replay all that was received.
-    Detach,
-    /// 6: settings inherited from the old main that would hinder a new one.
-    SanitiseSettings,
-    /// 7: PostgreSQL becomes a primary. The point of no return.
-    Promote,
-    /// 8: Redis becomes a master, durably.
-    PromoteRedis,
-    /// 9: `cluster_events`, `cluster_config` and `cluster_nodes` say so.
-    OpenEpoch,
-    /// 10: RADIUS and other dependents restart and prove ready.
-    RestartDependents,
-    /// 11: every peer is told.
-    NotifyPeers,
-    /// 12: the nodes to come back find their replication slots and a checkpoint.
-    PrepareRejoin,
-    /// 13: the operator's hooks.
-    RunHooks,
-    /// 14: the run's end and its times are written down.
-    RecordCompletion,
-}
-
-impl StepId {
-    /// Every step of a failover, in the order of the runbook's page.
-    pub const ALL: [Self; 14] = [
-        Self::RecordStart,
-        Self::WinEpoch,
-        Self::MeasureLoss,
-        Self::FenceOldMain,
-        Self::Detach,
-        Self::SanitiseSettings,
-        Self::Promote,
-        Self::PromoteRedis,
-        Self::OpenEpoch,
-        Self::RestartDependents,
-        Self::NotifyPeers,
-        Self::PrepareRejoin,
-        Self::RunHooks,
-        Self::RecordCompletion,
-    ];
-
-    /// Its number, from 1.
-    #[must_use]
-    pub fn number(self) -> usize {
-        self as usize + 1
-    }
-
-    /// Its name in snake_case, as stored.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RecordStart => "record_start",
-            Self::WinEpoch => "win_epoch",
-            Self::MeasureLoss => "measure_loss",
-            Self::FenceOldMain => "fence_old_main",
-            Self::Detach => "detach",
-            Self::SanitiseSettings => "sanitise_settings",
-            Self::Promote => "promote",
-            Self::PromoteRedis => "promote_redis",
-            Self::OpenEpoch => "open_epoch",
-            Self::RestartDependents => "restart_dependents",
-            Self::NotifyPeers => "notify_peers",
-            Self::PrepareRejoin => "prepare_rejoin",
-            Self::RunHooks => "run_hooks",
-            Self::RecordCompletion => "record_completion",
-        }
-    }
-}
-
-impl fmt::Display for StepId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A text that names no step.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a step; steps are {list}", list = StepId::ALL.map(StepId::name).join(", "))]
-pub struct NotAStep(String);
-
-impl FromStr for StepId {
-    type Err = NotAStep;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|step| step.name() == text).ok_or_else(|| NotAStep(text.to_owned()))
-    }
-}
 
 /// Why a failover that was due by the clock was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -164,6 +66,8 @@ pub enum Trigger {
     Automatic,
     /// A person asked for it.
     Operator,
+    /// The old main handed its role over, in a switchover.
+    Switchover,
 }
 
 /// Payload of `failover_started`.
@@ -187,6 +91,19 @@ pub struct FailoverStarted {
     pub last_report: Option<LastReport>,
     /// The quorum mode; `none` is two nodes with no third opinion.
     pub quorum: String,
+    /// What a person said when asking for it.
+    pub request: Option<Request>,
+    /// What the old main proved when it handed its role over.
+    pub handover: Option<Handover>,
+}
+
+/// What a person said when asking for a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Whether it was to be done against the evidence.
+    pub forced: bool,
+    /// Why.
+    pub reason: Option<String>,
 }
 
 /// Payload of `failover_refused`.
@@ -339,7 +256,7 @@ pub struct FailoverCompleted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedEnd {
-    /// Before the point of no return, and this node is a standby of the old main again.
+    /// Before the point of no return, and everything is as it was.
     RolledBack,
     /// Before the point of no return, and something could not be taken back.
     Failed,
@@ -362,17 +279,33 @@ pub struct FailoverFailed {
     pub next: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Payload of `run_refused`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRefused {
+    /// The step that refused.
+    pub step: StepId,
+    /// Why, with the numbers.
+    pub reason: String,
+    /// What the operator can do.
+    pub next: String,
+}
 
-    #[test]
-    fn steps_are_numbered_as_on_the_runbooks_page_and_read_back_by_name() {
-        for (index, step) in StepId::ALL.into_iter().enumerate() {
-            assert_eq!(step.number(), index + 1);
-            assert_eq!(step.name().parse(), Ok(step));
-            assert_eq!(serde_json::to_value(step).unwrap(), step.name());
-        }
-        assert!("promot".parse::<StepId>().is_err());
-    }
+/// Payload of `run_failed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFailed {
+    /// In which state it ended.
+    pub end: FailedEnd,
+    /// The step that failed.
+    pub step: StepId,
+    /// Its error.
+    pub error: String,
+    /// The command to try next.
+    pub next: String,
+}
+
+/// Payload of `run_cancel_requested`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunCancelRequested {
+    /// Why.
+    pub reason: Option<String>,
 }

@@ -22,7 +22,18 @@ pub(super) struct Upcaster {
 }
 
 /// Every step there is. None is ever removed: what was recorded once is read for ever.
-pub(super) const UPCASTERS: &[Upcaster] = &[];
+pub(super) const UPCASTERS: &[Upcaster] = &[
+    // before version 2 nobody could ask for a failover, and nobody handed over
+    Upcaster { kind: "failover_started", from: 1, step: |old| with_nulls(old, &["request", "handover"]) },
+];
+
+/// A payload with fields more, of which nothing was known.
+fn with_nulls(mut payload: Value, fields: &[&str]) -> Value {
+    if let Value::Object(object) = &mut payload {
+        object.extend(fields.iter().map(|field| ((*field).to_owned(), Value::Null)));
+    }
+    payload
+}
 
 /// A payload as it was recorded.
 #[derive(Clone, Copy)]

@@ -4,6 +4,7 @@ mod failover;
 mod figure;
 mod idle;
 mod store;
+mod switchover;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,8 @@ enum Name {
     Idle,
     /// Durable appends, relays and rebuilds of the event store, each beside the same done by hand.
     Store,
+    /// The longest pause in a client's writes when main hands its role over, beside a fast stop and `pg_promote()` by hand.
+    Switchover,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         let figures = match arguments.name {
             Name::Failover => failover::measure(arguments.runs).await?,
             Name::Idle => idle::measure(arguments.runs).await?,
+            Name::Switchover => switchover::measure(arguments.runs).await?,
             Name::Store => store::measure(arguments.runs, arguments.events).await?,
         };
         figure::print(&figures, arguments.json);

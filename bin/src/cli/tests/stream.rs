@@ -348,6 +348,8 @@ fn failover_started() -> FailoverStarted {
             first_miss_at: Some(at(600_000)),
         }),
         quorum: "none".to_owned(),
+        request: None,
+        handover: None,
     }
 }
 
@@ -401,6 +403,7 @@ pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
         run: None,
+        taking_over: Some(false),
         journal_heads: Vec::new(),
         stream: None,
         settings: None,

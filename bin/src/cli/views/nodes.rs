@@ -141,7 +141,9 @@ fn cells(node: &NodeNow<'_>, main: Option<NodeId>) -> Vec<Cell> {
 pub(super) fn status_tone(status: NodeStatus) -> Tone {
     match status {
         NodeStatus::Online => Tone::Good,
-        NodeStatus::Unknown | NodeStatus::Suspected | NodeStatus::Stopped => Tone::Warning,
+        NodeStatus::Unknown | NodeStatus::Suspected | NodeStatus::Stopped | NodeStatus::HandingOver => {
+            Tone::Warning
+        }
         NodeStatus::Offline | NodeStatus::Fencing | NodeStatus::Fenced => Tone::Bad,
     }
 }

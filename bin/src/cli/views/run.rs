@@ -1,6 +1,6 @@
 //! `interrex run show`: one run, for the post-mortem.
 
-use interrex_events::{Finding, StepId, StepOutcome, Verdict};
+use interrex_events::{Certificate, Evidence, Finding, RunKind, StepOutcome, Verdict};
 use interrex_projections::{Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
 
 use super::{
@@ -43,13 +43,15 @@ pub(in crate::cli) fn show(arguments: &RunShow, output: &mut Output<'_>) -> Resu
 }
 
 fn in_text(told: &ToldRun<'_>, story: &Story, style: Style) -> String {
-    format!(
-        "{}\n{}\n{}\n{}",
-        summary(told, story).render(style),
-        evidence(told).render(style),
-        outcome(told).render(style),
-        steps(told.run).render(style)
-    )
+    let known = told.run.evidence.as_ref().filter(|_| told.run.kind != RunKind::Takeover);
+    let tables = [
+        Some(summary(told, story)),
+        known.map(|known| evidence(told, known)),
+        told.run.certificate.as_ref().map(certificate),
+        Some(outcome(told)),
+        Some(steps(told.run)),
+    ];
+    tables.into_iter().flatten().map(|table| table.render(style)).collect::<Vec<_>>().join("\n")
 }
 
 fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
@@ -58,7 +60,7 @@ fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
     let mut row = |label: &str, cell: Cell| table.row([Cell::toned(Tone::Strong, label), cell]);
     row(
         "RUN",
-        format!("{} from {} to {}, epoch {}", told.kind, told.old_main_name, told.new_main_name, run.epoch)
+        format!("{} from {} to {}, epoch {}", run.kind, told.old_main_name, told.new_main_name, run.epoch)
             .into(),
     );
     row("ID", format!("{} (for short {})", run.id, run.id.short()).into());
@@ -77,7 +79,7 @@ fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
 }
 
 /// What was known when the verdict fell.
-fn evidence(told: &ToldRun<'_>) -> Table {
+fn evidence(told: &ToldRun<'_>, known: &Evidence) -> Table {
     let run = told.run;
     let mut table = Table::plain();
     let allowed = match told.threshold_ms {
@@ -87,17 +89,17 @@ fn evidence(told: &ToldRun<'_>) -> Table {
     let silence = format!("main {} was silent for {}{allowed}", told.old_main_name, human_ms(run.silent_ms));
     table.row([Cell::toned(Tone::Strong, "EVIDENCE"), "silence".into(), silence.into()]);
     let mut row = |what: &str, cell: Cell| table.row([Cell::default(), what.into(), cell]);
-    let last_good = match run.evidence.last_good_at {
+    let last_good = match known.last_good_at {
         Some(at) => {
-            format!("{}; {} probes missed since", when::date_and_time_utc(at), run.evidence.missed_probes)
+            format!("{}; {} probes missed since", when::date_and_time_utc(at), known.missed_probes)
         }
-        None => format!("none; {} probes missed", run.evidence.missed_probes),
+        None => format!("none; {} probes missed", known.missed_probes),
     };
     row("last good sign", last_good.into());
-    row("PostgreSQL", finding(&run.evidence.postgres));
-    row("supervisor", finding(&run.evidence.supervisor));
-    row("log receiver", finding(&run.evidence.wal_receiver));
-    row("Redis", finding(&run.evidence.redis));
+    row("PostgreSQL", finding(&known.postgres));
+    row("supervisor", finding(&known.supervisor));
+    row("log receiver", finding(&known.wal_receiver));
+    row("Redis", finding(&known.redis));
     let report = match &run.last_report {
         Some(report) => format!("{} at {}", report.lsn, when::date_and_time_utc(report.reported_at)),
         None => "none: main never told its position in the log".to_owned(),
@@ -112,6 +114,38 @@ fn evidence(told: &ToldRun<'_>) -> Table {
     if let Some(quorum) = told.quorum {
         let asked = if quorum == "none" { "none: nobody else was asked" } else { quorum };
         row("quorum", asked.into());
+    }
+    table
+}
+
+/// What proves that a switchover lost nothing, each line with the tool that shows it again.
+fn certificate(it: &Certificate) -> Table {
+    let mut table = Table::plain();
+    let mut label = Cell::toned(Tone::Strong, "CERTIFICATE");
+    let mut row =
+        |what: &str, value: String| table.row([std::mem::take(&mut label), what.into(), value.into()]);
+    row("system", format!("{} (pg_controldata, both nodes)", it.system_id));
+    row(
+        "old main",
+        format!(
+            "shut down; its last checkpoint at {} ends timeline {} at {} (pg_controldata, pg_waldump)",
+            it.checkpoint, it.old_timeline, it.end
+        ),
+    );
+    row("new main", format!("had received up to {} when it was asked", it.received));
+    row(
+        "switchpoint",
+        format!(
+            "timeline {} begins at {} ({:08X}.history)",
+            it.new_timeline, it.switchpoint, it.new_timeline.0
+        ),
+    );
+    let zero =
+        if it.end == it.switchpoint && it.received == it.end { "nothing was lost" } else { "THEY DIFFER" };
+    row("so", zero.to_owned());
+    for (whose, head) in [("old main's journal", it.old_main_head), ("new main's journal", it.new_main_head)]
+    {
+        row(whose, format!("event {}/{}, hash {}", head.node, head.node_seq, head.hash));
     }
     table
 }
@@ -141,7 +175,12 @@ fn outcome(told: &ToldRun<'_>) -> Table {
         );
         row("TIME", split.into());
     }
-    row("LOSS", loss(run).into());
+    if let Some(ms) = run.without_writes_ms {
+        row("TIME", format!("{} without writes", human_ms(ms)).into());
+    }
+    if run.kind != RunKind::Switchover {
+        row("LOSS", loss(run).into());
+    }
     if !run.degraded.is_empty() {
         let steps: Vec<_> = run.degraded.iter().map(|step| step.name()).collect();
         row("DONE WITHOUT", Cell::toned(Tone::Warning, steps.join(", ")));
@@ -186,10 +225,10 @@ fn loss(run: &Run) -> String {
 
 fn steps(run: &Run) -> Table {
     let mut table = Table::headed(["#", "STEP", "OUTCOME", "TOOK", "DETAIL"]).right([0, 3]);
-    for id in StepId::ALL {
-        let step = run.step(id);
+    for (index, id) in run.kind.steps().iter().enumerate() {
+        let step = run.step(*id);
         table.row([
-            id.number().to_string().into(),
+            (index + 1).to_string().into(),
             id.name().into(),
             step_outcome(&step),
             step.took_ms.map_or_else(|| "-".to_owned(), human_ms).into(),

@@ -1,6 +1,5 @@
 //! `interrex run list`: every run, a line each.
 
-use interrex_events::Trigger;
 use interrex_projections::{Run, RunEnd, human_bytes, human_ms};
 use serde::Serialize;
 
@@ -19,7 +18,6 @@ use super::super::{
 #[derive(Serialize)]
 pub(super) struct ToldRun<'a> {
     short_id: String,
-    pub(super) kind: &'static str,
     pub(super) old_main_name: String,
     pub(super) new_main_name: String,
     pub(super) took_ms: Option<u64>,
@@ -36,7 +34,6 @@ impl<'a> ToldRun<'a> {
         let begin = story.begins.get(&run.id);
         Self {
             short_id: run.id.short(),
-            kind: kind(run.trigger),
             old_main_name: story.cluster.nodes.name(run.old_main),
             new_main_name: story.cluster.nodes.name(run.new_main),
             took_ms: run.ended_at.map(|end| run.ms_until(end)),
@@ -45,14 +42,6 @@ impl<'a> ToldRun<'a> {
             next: story.next_steps.get(&run.id).map(String::as_str),
             run,
         }
-    }
-}
-
-/// The name of what a person would say was done.
-pub(in crate::cli) fn kind(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Automatic => "failover",
-        Trigger::Operator => "promotion",
     }
 }
 
@@ -104,7 +93,7 @@ fn in_text(runs: &[ToldRun<'_>], style: Style) -> String {
         let run = told.run;
         table.row([
             run.id.short().into(),
-            told.kind.into(),
+            run.kind.to_string().into(),
             format!("{} -> {}", told.old_main_name, told.new_main_name).into(),
             run.epoch.to_string().into(),
             when::date_and_time(run.started_at).into(),

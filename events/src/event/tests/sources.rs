@@ -142,6 +142,8 @@ pub(super) fn sources() -> Vec<Source> {
         include_str!("../health.rs"),
         include_str!("../role.rs"),
         include_str!("../run.rs"),
+        include_str!("../step.rs"),
+        include_str!("../handover.rs"),
         include_str!("../store.rs"),
     ]
     .map(Source::parse)

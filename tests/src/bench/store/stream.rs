@@ -12,7 +12,7 @@ use interrex_events::{
     EventId, Evidence, FailoverCompleted, FailoverStarted, Finding, HeartbeatsObserved, Hlc, LastReport,
     Lineage, Loss, Lsn, MainLost, MainRecovered, MainSuspected, NodeId, NodeSpec, PeerReachable,
     PeerUnreachable, PostgresChanged, PostgresStatus, Record, RecoveryTime, RedisChanged, RedisStatus, Role,
-    RunId, StepFinished, StepId, StepOutcome, StepStarted, SupervisorStarted, TimelineId, Trigger,
+    RunId, RunKind, StepFinished, StepId, StepOutcome, StepStarted, SupervisorStarted, TimelineId, Trigger,
 };
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -254,9 +254,11 @@ impl Stream {
             threshold_ms,
             last_report,
             quorum: "none".to_owned(),
+            request: None,
+            handover: None,
         };
         let mut to_come = VecDeque::from([Event::from(lost), started.into()]);
-        for step in &StepId::ALL[1..13] {
+        for step in &RunKind::Failover.steps()[1..13] {
             to_come.push_back(StepStarted { step: *step, attempt: 1, limit_ms: 10_000 }.into());
             to_come.push_back(self.step_finished(*step));
             if *step == StepId::OpenEpoch {

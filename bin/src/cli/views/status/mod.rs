@@ -9,7 +9,8 @@ use interrex_actors::{
     report::{Lag, NodeReport},
 };
 use interrex_events::{
-    ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, StepId, TimelineId,
+    ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, RunKind, StepId,
+    TimelineId,
 };
 use interrex_projections::{Node, NodeStatus, RunEnd};
 use serde::Serialize;
@@ -97,7 +98,7 @@ struct Readiness {
 struct RunNow {
     id: RunId,
     short_id: String,
-    kind: &'static str,
+    kind: RunKind,
     from: String,
     to: String,
     end: RunEnd,
@@ -255,14 +256,17 @@ impl RunNow {
         Some(Self {
             id: run.id,
             short_id: run.id.short(),
-            kind: runs::kind(run.trigger),
+            kind: run.kind,
             from: sight.name(run.old_main),
             to: sight.name(run.new_main),
             end: run.end,
             started_at: run.started_at,
             ended_at: run.ended_at,
             steps_running: running.collect(),
-            without_writes_ms: run.recovery_time.map(RecoveryTime::without_writes_ms),
+            without_writes_ms: run
+                .recovery_time
+                .map(RecoveryTime::without_writes_ms)
+                .or(run.without_writes_ms),
             loss: runs::loss(run),
             problem: runs::problem(run, next.as_deref())
                 .filter(|_| run.end != RunEnd::Completed)

@@ -1,13 +1,20 @@
 //! Given the stream, when an input comes, then these facts follow.
 
+mod switchover;
+
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta};
 use interrex_events::*;
-use interrex_projections::{Projection, RunEnd};
+use interrex_projections::{Projection, Run, RunEnd, Undo};
 use uuid::Uuid;
 
 use super::*;
+use crate::{
+    failover::steps::{Need, rule},
+    journal::Belief,
+    messages::StepReport,
+};
 
 const ME: NodeId = NodeId(2);
 const MAIN: NodeId = NodeId(1);
@@ -15,6 +22,7 @@ const RUN: RunId = RunId(Uuid::from_u128(1));
 
 /// One node's fold, its clock, and the facts it stated.
 struct Node {
+    me: NodeId,
     belief: Belief,
     policy: FailoverPolicy,
     now: Moment,
@@ -33,6 +41,7 @@ impl Node {
             redis: None,
         };
         let mut node = Self {
+            me: ME,
             belief: Belief::default(),
             policy: FailoverPolicy {
                 auto_enabled: true,
@@ -78,7 +87,7 @@ impl Node {
         let envelope = Envelope {
             event_id,
             cluster_id: ClusterId(Uuid::nil()),
-            node_id: ME,
+            node_id: self.me,
             node_seq: NodeSeq(self.sequence),
             epoch: self.belief.cluster.nodes.epoch.max(Epoch(1)),
             learned_in: self.belief.cluster.nodes.epoch.max(Epoch(1)),
@@ -101,15 +110,22 @@ impl Node {
 
     /// Decides, and stores what follows. The facts.
     fn when(&mut self, input: &Input) -> Vec<Event> {
-        let situation = Situation {
-            me: ME,
+        let drafts = decide(self.situation(), input);
+        self.state(drafts)
+    }
+
+    fn situation(&self) -> Situation<'_> {
+        Situation {
+            me: self.me,
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &self.policy,
             now: self.now,
             fresh_run: RUN,
-        };
-        let drafts = decide(situation, input);
+        }
+    }
+
+    fn state(&mut self, drafts: Vec<Draft>) -> Vec<Event> {
         let events: Vec<Event> = drafts.iter().map(|draft| draft.event.clone()).collect();
         for draft in drafts {
             self.store(draft.event, draft.run_id);
@@ -150,6 +166,26 @@ impl Node {
         let mut report = StepReport::new(outcome, format!("{step} {outcome}"));
         if step == StepId::Promote && outcome.is_success() {
             report = report.with("timeline", 2).with("switchpoint", "0/3000060");
+        }
+        if step == StepId::ProveHandover && outcome.is_success() {
+            report = report
+                .with("system_id", "7312345678901234567")
+                .with("timeline", 1)
+                .with("checkpoint", "0/3000028")
+                .with("end", "0/3000060")
+                .with("received", "0/3000060")
+                .with("head", serde_json::json!(anchor(MAIN)));
+        }
+        if step == StepId::HandOver && outcome.is_success() {
+            report = report
+                .with("timeline", 2)
+                .with("switchpoint", "0/3000060")
+                .with("head", serde_json::json!(anchor(ME)));
+        }
+        if step == StepId::BecomeStandby && outcome.is_success() {
+            // the ReplicationActor records it on the way
+            let demoted = NodeDemoted { main: ME, epoch: Epoch(2), by: Demotion::Unchanged };
+            self.store(demoted.into(), Some(RUN));
         }
         let attempt = self.run().step(step).attempts;
         self.pass(10);
@@ -197,6 +233,10 @@ impl Node {
         };
         self.stated.iter().filter_map(rule).collect()
     }
+}
+
+fn anchor(node: NodeId) -> Anchor {
+    Anchor { node, node_seq: NodeSeq(7), hash: ChainHash::GENESIS }
 }
 
 fn success(_: StepId, _: u32) -> StepOutcome {
@@ -256,7 +296,7 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
         for bad in [StepOutcome::Failed, StepOutcome::Unknown, StepOutcome::Refused] {
             let mut node = Node::failing_over();
             node.go_on(|step, _| if step == failing { bad } else { StepOutcome::Succeeded });
-            let expected = match (failing, rule(failing).need) {
+            let expected = match (failing, rule(RunKind::Failover, failing).need) {
                 (_, Need::BestEffort) => RunEnd::CompletedDegraded,
                 (step, _) if bad == StepOutcome::Refused && step <= StepId::Promote => RunEnd::Refused,
                 (step, _) if step >= StepId::Promote => RunEnd::NeedsOperator,
@@ -265,7 +305,8 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
                 _ => RunEnd::RolledBack,
             };
             assert_eq!(node.run().end, expected, "{failing} {bad}");
-            let promoted = failing > StepId::Promote || rule(failing).need == Need::BestEffort;
+            let promoted =
+                failing > StepId::Promote || rule(RunKind::Failover, failing).need == Need::BestEffort;
             assert_eq!(node.belief.cluster.nodes.is_main(ME), promoted, "{failing} {bad}");
             if failing == StepId::SanitiseSettings {
                 assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done, "{failing} {bad}");
@@ -276,7 +317,7 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
 
 #[test]
 fn a_step_that_fails_once_is_tried_again_where_the_table_says_so() {
-    for failing in WORKED.into_iter().filter(|step| rule(*step).attempts > 1) {
+    for failing in WORKED.into_iter().filter(|step| rule(RunKind::Failover, *step).attempts > 1) {
         let mut node = Node::failing_over();
         node.go_on(|step, attempt| {
             if step == failing && attempt == 1 { StepOutcome::Unknown } else { StepOutcome::Succeeded }

@@ -1,77 +1,17 @@
-//! The failover as a table of data: from it come the executor, the resume, the tests and the documentation.
+//! How a node becomes main: by a failover, a promotion or a takeover.
 //!
-//! Order and content: the runbook's page with the corrections of design section 3.4. Steps 1 and 14 are
-//! events themselves (`failover_started`, `failover_completed`, `failover_refused`, `failover_failed`);
-//! all others are recorded as intent (`step_started`) and outcome (`step_finished`).
-
-use std::time::Duration;
+//! Order and content: the runbook's page with the corrections of design section 3.4.
 
 use interrex_events::StepId;
 
-/// Who makes a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Maker {
-    /// It is an event and needs no maker.
-    Journal,
-    /// HeartbeatActor, which holds the lease.
-    Heartbeat,
-    /// ReplicationActor.
-    Replication,
-    /// NotifierActor.
-    Notifier,
-}
+use super::{
+    Maker::{Heartbeat, Journal, Notifier, Replication},
+    Need::{BestEffort, Required},
+    StepRule,
+};
 
-/// Whether a run can complete without a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// It cannot.
-    Required,
-    /// It can, and is then `completed_degraded`.
-    BestEffort,
-}
-
-/// One row of the table.
-#[derive(Debug, Clone, Copy)]
-pub struct StepRule {
-    /// Which step.
-    pub step: StepId,
-    /// Who makes it.
-    pub maker: Maker,
-    /// The steps that must have ended before it begins.
-    pub after: &'static [StepId],
-    /// What it does.
-    pub effect: &'static str,
-    /// What proves that it is done.
-    pub success: &'static str,
-    /// When one attempt is given up, in milliseconds.
-    pub limit_ms: u64,
-    /// Attempts before it counts as failed.
-    pub attempts: u32,
-    /// Whether the run can complete without it.
-    pub need: Need,
-    /// Whether it can be taken back before the point of no return.
-    pub undo: bool,
-}
-
-impl StepRule {
-    /// When one attempt is given up.
-    #[must_use]
-    pub fn limit(&self) -> Duration {
-        Duration::from_millis(self.limit_ms)
-    }
-}
-
-/// Pause before a repeated attempt.
-pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
-
-/// The step after which a run only goes forward.
-pub const POINT_OF_NO_RETURN: StepId = StepId::Promote;
-
-use Maker::{Heartbeat, Journal, Notifier, Replication};
-use Need::{BestEffort, Required};
-
-/// The failover.
-pub const FAILOVER: [StepRule; 14] = [
+/// The steps.
+pub(super) const TO_MAIN: [StepRule; 14] = [
     StepRule {
         step: StepId::RecordStart,
         maker: Journal,
@@ -81,7 +21,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 0,
         attempts: 1,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::WinEpoch,
@@ -92,7 +32,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 5_000,
         attempts: 3,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::MeasureLoss,
@@ -103,7 +43,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 5_000,
         attempts: 2,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::FenceOldMain,
@@ -115,7 +55,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 10_000,
         attempts: 2,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::Detach,
@@ -126,7 +66,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 60_000,
         attempts: 2,
         need: Required,
-        undo: true,
+        undo: Some("receive from the old main again"),
     },
     StepRule {
         step: StepId::SanitiseSettings,
@@ -137,7 +77,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 5_000,
         attempts: 2,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::Promote,
@@ -149,7 +89,7 @@ pub const FAILOVER: [StepRule; 14] = [
         // a server that restarts on the way fails at once, again and again: together a minute of that
         attempts: 240,
         need: Required,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::PromoteRedis,
@@ -157,10 +97,10 @@ pub const FAILOVER: [StepRule; 14] = [
         after: &[StepId::Promote],
         effect: "REPLICAOF NO ONE, CLIENT KILL TYPE normal, CONFIG REWRITE",
         success: "ROLE says master, and the configuration file names no other master",
-        limit_ms: 5_000,
+        limit_ms: 20_000,
         attempts: 3,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::OpenEpoch,
@@ -171,7 +111,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 30_000,
         attempts: 1,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::RestartDependents,
@@ -182,7 +122,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 120_000,
         attempts: 2,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::NotifyPeers,
@@ -193,7 +133,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 5_000,
         attempts: 1,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::PrepareRejoin,
@@ -204,7 +144,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 120_000,
         attempts: 2,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::RunHooks,
@@ -215,7 +155,7 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 120_000,
         attempts: 1,
         need: BestEffort,
-        undo: false,
+        undo: None,
     },
     StepRule {
         step: StepId::RecordCompletion,
@@ -226,51 +166,6 @@ pub const FAILOVER: [StepRule; 14] = [
         limit_ms: 0,
         attempts: 1,
         need: Required,
-        undo: false,
+        undo: None,
     },
 ];
-
-/// A step's row. Every [`StepId`] has one; a test proves it.
-#[must_use]
-pub fn rule(step: StepId) -> &'static StepRule {
-    &FAILOVER[step as usize]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_step_has_its_row_and_waits_only_for_earlier_ones() {
-        for (index, row) in FAILOVER.iter().enumerate() {
-            assert_eq!(row.step, StepId::ALL[index]);
-            assert_eq!(rule(row.step).step, row.step);
-            assert!(
-                row.after.iter().all(|earlier| earlier < &row.step),
-                "{} waits for a later step",
-                row.step
-            );
-            assert!(row.attempts > 0);
-            assert!(row.maker == Journal || row.limit_ms > 0, "{} may wait for ever", row.step);
-        }
-    }
-
-    #[test]
-    fn completion_waits_for_every_step_directly_or_not() {
-        fn waits_for(step: StepId, seen: &mut std::collections::BTreeSet<StepId>) {
-            for earlier in rule(step).after {
-                if seen.insert(*earlier) {
-                    waits_for(*earlier, seen);
-                }
-            }
-        }
-        let mut seen = [StepId::RecordCompletion].into();
-        waits_for(StepId::RecordCompletion, &mut seen);
-        assert_eq!(seen.len(), FAILOVER.len());
-    }
-
-    #[test]
-    fn nothing_is_taken_back_after_the_point_of_no_return() {
-        assert!(FAILOVER.iter().all(|row| !row.undo || row.step < POINT_OF_NO_RETURN));
-    }
-}

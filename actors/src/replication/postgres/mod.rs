@@ -3,6 +3,14 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+pub mod control_file;
+mod files;
+mod handover;
+mod lineage;
+mod shutdown;
+mod standby;
+mod wal;
+
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 
 use async_trait::async_trait;
@@ -254,6 +262,10 @@ impl PostgresPort for LocalPostgres {
         if status.success() {
             return Ok(true);
         }
+        // a supervisor that died may have begun a start, which goes on by itself and was first
+        if self.postmaster().is_some() {
+            return Ok(false);
+        }
         let words =
             last_words(&[&self.settings.log_file, &self.settings.log_file.with_extension("start.log")]);
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
@@ -414,6 +426,12 @@ impl PostgresPort for LocalPostgres {
 
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {
         let name = slot_name(node);
+        // one whose log is gone is of no use to its node any more
+        let lost = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+             WHERE slot_name = '{name}' AND wal_status = 'lost' AND NOT active"
+        );
+        self.rows(&lost).await?;
         let exists =
             self.value(&format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}'")).await?;
         if exists.is_none() {

@@ -1,0 +1,105 @@
+//! The facts that carry out what comes next.
+
+use interrex_events::{
+    Draft, Event, FailedEnd, FailoverFailed, FailoverRefused, HandoverOffered, RunFailed, RunKind,
+    RunRefused, StepId, StepStarted, StepUndoStarted,
+};
+use interrex_projections::Run;
+
+use super::{
+    Situation,
+    ending::{completed, handover},
+    planning::{Move, plan},
+};
+use crate::failover::steps::rule;
+
+/// The facts that carry out the plan.
+pub(super) fn carry_on(situation: Situation<'_>, run: &Run) -> Vec<Event> {
+    plan(run)
+        .into_iter()
+        .flat_map(|next| match next {
+            Move::Start(step, attempt) => begin_step(run, step, attempt),
+            Move::Undo(step) => vec![StepUndoStarted { step }.into()],
+            Move::Complete => vec![completed(run)],
+            Move::Refuse(step) => vec![refused(run, step)],
+            Move::GiveUp(step, end) => vec![gave_up(situation, run, step, end)],
+        })
+        .collect()
+}
+
+pub(super) fn started_step(kind: RunKind, step: StepId, attempt: u32) -> StepStarted {
+    StepStarted { step, attempt, limit_ms: rule(kind, step).limit_ms }
+}
+
+fn begin_step(run: &Run, step: StepId, attempt: u32) -> Vec<Event> {
+    let started = Event::from(started_step(run.kind, step, attempt));
+    let offered = (step == StepId::HandOver && run.handover.is_none()).then(|| handover(run)).flatten();
+    match offered {
+        // from here on this node must not start as a primary, whatever becomes of it
+        Some(handover) => {
+            vec![HandoverOffered { to: run.new_main, epoch: run.epoch, handover }.into(), started]
+        }
+        None => vec![started],
+    }
+}
+
+fn refused(run: &Run, step: StepId) -> Event {
+    let reason = run.step(step).detail;
+    let shown = format!("interrex run show {}", run.id.short());
+    let next = match run.kind {
+        RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
+        _ if step == StepId::MeasureLoss => {
+            "raise failover.maximum_lag_bytes and restart this supervisor to accept the loss, or bring the old main back"
+                .to_owned()
+        }
+        _ => format!("{shown}; this node is a standby again"),
+    };
+    match run.kind {
+        RunKind::Switchover => RunRefused { step, reason, next }.into(),
+        _ => FailoverRefused { step, reason, next }.into(),
+    }
+}
+
+fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) -> Event {
+    let shown = format!("interrex run show {}", run.id.short());
+    let (old_main, new_main) =
+        (situation.cluster.nodes.name(run.old_main), situation.cluster.nodes.name(run.new_main));
+    let next = match (run.kind, end) {
+        (RunKind::Switchover, FailedEnd::NeedsOperator) => format!(
+            "{shown}; nobody knows whether {new_main} took over: start its supervisor, and this node learns it from there"
+        ),
+        (RunKind::Switchover, FailedEnd::RolledBack) => {
+            format!("{shown}; this node is still main, and serves")
+        }
+        (RunKind::Switchover, FailedEnd::Failed) => {
+            format!("{shown}; this node is still main, and its PostgreSQL did not start again: start it")
+        }
+        (_, FailedEnd::NeedsOperator) => format!("{shown}; then look at this node's PostgreSQL"),
+        (_, FailedEnd::Failed) => {
+            format!("{shown}; check primary_conninfo here, and whether {old_main} was fenced")
+        }
+        (_, FailedEnd::RolledBack) => format!("{shown}; this node is a standby again"),
+    };
+    let error = match &run.cancelled {
+        Some(reason) if end != FailedEnd::NeedsOperator => format!("it was asked to be given up: {reason}"),
+        _ => run.step(step).detail,
+    };
+    match run.kind {
+        RunKind::Switchover => RunFailed { end, step, error, next }.into(),
+        _ => FailoverFailed { end, step, error, next }.into(),
+    }
+}
+
+pub(super) fn in_run(situation: Situation<'_>, run: &Run, events: Vec<Event>) -> Vec<Draft> {
+    // from the promotion on, what this node says is said in the epoch it opened
+    let mut epoch = situation.cluster.nodes.epoch;
+    events
+        .into_iter()
+        .map(|event| {
+            if let Event::EpochOpened(opened) = &event {
+                epoch = opened.epoch;
+            }
+            Draft::new(epoch, event).in_run(run.id).because_of(run.lineage)
+        })
+        .collect()
+}

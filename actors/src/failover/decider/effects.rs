@@ -1,0 +1,90 @@
+//! What must be done because of an event, and what a restarted supervisor finds outstanding.
+
+use interrex_events::{Epoch, Event, NodeId, PostgresStatus, RedisStatus, RunId, StepId};
+use interrex_projections::NodeStatus;
+
+use crate::journal::Belief;
+
+/// What must be done because this event is stored. A restart derives the same from the fold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Make an attempt at a step.
+    RunStep(RunId, StepId, u32),
+    /// Take a step back.
+    UndoStep(RunId, StepId),
+    /// Stop every server of this node.
+    Fence {
+        /// The epoch that superseded this node's.
+        epoch: Epoch,
+        /// Whether an attempt at it failed just now.
+        again: bool,
+    },
+    /// Let this node's standbys follow another main.
+    Follow(NodeId),
+    /// The same, some time later: it did not succeed just now.
+    FollowLater(NodeId),
+    /// Look whether a verdict should become a run.
+    Look,
+}
+
+/// The effects of one stored event of this node.
+#[must_use]
+pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {
+    let Belief { cluster, standpoint, .. } = belief;
+    match (event, run) {
+        (Event::StepStarted(started), Some(run)) => {
+            vec![Effect::RunStep(run, started.step, started.attempt)]
+        }
+        (Event::StepUndoStarted(undo), Some(run)) => vec![Effect::UndoStep(run, undo.step)],
+        (Event::FencingStarted(fencing), _) => vec![Effect::Fence { epoch: fencing.epoch, again: false }],
+        (Event::FencingFailed(failed), _) => vec![Effect::Fence { epoch: failed.epoch, again: true }],
+        // its run takes it from there
+        (Event::MainAnnounced(_), _) if cluster.nodes.is_handing_over(me) => Vec::new(),
+        (Event::MainAnnounced(announced), _) if announced.main != me => {
+            if cluster.nodes.is_superseded(me) {
+                vec![Effect::Fence { epoch: announced.epoch, again: false }]
+            } else {
+                vec![Effect::Follow(announced.main)]
+            }
+        }
+        (Event::FollowFinished(follow), _) if !follow.streaming => {
+            standpoint.to_follow.map(Effect::FollowLater).into_iter().collect()
+        }
+        // whoever started a server of a fenced node, it is stopped again
+        (Event::PostgresChanged(changed), _)
+            if changed.status != PostgresStatus::Stopped && cluster.nodes.is_superseded(me) =>
+        {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
+        }
+        (Event::RedisChanged(changed), _)
+            if changed.status != RedisStatus::Stopped && cluster.nodes.is_superseded(me) =>
+        {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
+        }
+        (
+            Event::RunFailed(_)
+            | Event::RunRefused(_)
+            | Event::SwitchoverCompleted(_)
+            | Event::HandoverWithdrawn(_),
+            _,
+        ) if cluster.nodes.is_superseded(me) => {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
+        }
+        (Event::MainLost(_), _) => vec![Effect::Look],
+        _ => Vec::new(),
+    }
+}
+
+/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet.
+#[must_use]
+pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
+    let Belief { cluster, standpoint, .. } = belief;
+    match cluster.nodes.get(me).map(|row| row.status) {
+        // also when it was proved before: whoever started the servers since, they are stopped again
+        Some(NodeStatus::Fencing | NodeStatus::Fenced) => {
+            vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
+        }
+        Some(NodeStatus::HandingOver) => Vec::new(),
+        _ => standpoint.to_follow.filter(|main| *main != me).map(Effect::Follow).into_iter().collect(),
+    }
+}

@@ -1,0 +1,75 @@
+//! What to do about a lost main, a finished step, a later epoch: a pure function of the fold and the input.
+//!
+//! A run is never stepped through from memory. [`plan`] looks at the run as folded and says what comes next,
+//! so starting, going on, repeating and resuming after a crash are one piece of code.
+
+mod carrying_on;
+mod effects;
+mod ending;
+mod fencing;
+mod outcomes;
+mod planning;
+mod starting;
+#[cfg(test)]
+mod tests;
+
+use interrex_events::{Draft, NodeId, RunId};
+use interrex_projections::{Cluster, Standpoint};
+
+pub use self::{
+    effects::{Effect, effects, outstanding},
+    planning::{Move, plan},
+    starting::asked,
+};
+use super::policy::FailoverPolicy;
+use crate::{
+    env::Moment,
+    messages::{FenceEnded, FenceRequest, StepEnded, UndoEnded},
+};
+
+/// What a decision is made from, beside the input.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// The fold of this node's own events.
+    pub cluster: &'a Cluster,
+    /// What this node has seen and still has to do.
+    pub standpoint: &'a Standpoint,
+    /// What the operator configured.
+    pub policy: &'a FailoverPolicy,
+    /// Now.
+    pub now: Moment,
+    /// The id that a run begun now would get.
+    pub fresh_run: RunId,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The actor started, or started again.
+    Booted,
+    /// Time passed, or something that matters to a verdict was stored.
+    Looked,
+    /// A step ended.
+    StepEnded(StepEnded),
+    /// An undo ended.
+    UndoEnded(UndoEnded),
+    /// A peer with a later epoch asks this node to stop serving.
+    FenceRequested(FenceRequest),
+    /// Fencing ended.
+    FenceEnded(FenceEnded),
+}
+
+/// The facts that follow.
+#[must_use]
+pub fn decide(situation: Situation<'_>, input: &Input) -> Vec<Draft> {
+    match input {
+        Input::Booted => outcomes::resume(situation),
+        Input::Looked => starting::look(situation),
+        Input::StepEnded(ended) => outcomes::step_ended(situation, ended),
+        Input::UndoEnded(ended) => outcomes::undo_ended(situation, ended),
+        Input::FenceRequested(request) => fencing::fence_requested(situation, request),
+        Input::FenceEnded(ended) => fencing::fence_ended(situation, ended),
+    }
+}

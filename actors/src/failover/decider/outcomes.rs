@@ -1,0 +1,141 @@
+//! What follows when a step or its undo ends, or when a supervisor finds a run that a dead one left behind.
+
+use interrex_events::{
+    Draft, Event, HandoverWithdrawn, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
+    StepUndone,
+};
+use interrex_projections::{Cluster, Run, StepState, Undo};
+
+use super::{
+    Situation,
+    carrying_on::{carry_on, in_run, started_step},
+    ending::{epoch_opened, taken_over},
+    starting::look,
+};
+use crate::{
+    failover::steps::rule,
+    messages::{StepEnded, StepReport, UndoEnded},
+};
+
+pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Draft> {
+    let cluster = situation.cluster;
+    let Some(run) = cluster.runs.get(ended.run).filter(|run| run.is_running()) else { return Vec::new() };
+    let step = run.step(ended.step);
+    // an answer to an attempt that was given up already changes nothing: the world is looked at anew
+    if !step.is_running() || step.attempts != ended.attempt {
+        return Vec::new();
+    }
+    let StepReport { outcome, detail, observed } =
+        overtaken(cluster, run).unwrap_or_else(|| ended.report.clone());
+    let mut after = run.with_outcome(ended.step, outcome);
+    if let Some(step) = after.steps.get_mut(&ended.step) {
+        (step.detail, step.observed, step.ended_at) =
+            (detail.clone(), observed.clone(), Some(situation.now.wall));
+    }
+    let finished = StepFinished {
+        step: ended.step,
+        attempt: ended.attempt,
+        outcome,
+        detail,
+        observed,
+        took_ms: ended.took_ms,
+    };
+    let mut events = vec![Event::from(finished)];
+    if ended.step == StepId::HandOver {
+        events.extend(answer_to_offer(situation, &after, outcome));
+    }
+    // open as soon as the promotion was seen, proved writable or not: there is no way back
+    let seen = after.step(StepId::Promote).observed.contains_key("timeline");
+    if ended.step == StepId::Promote && seen && cluster.nodes.epoch < run.epoch {
+        events.push(epoch_opened(&after).into());
+    }
+    events.extend(carry_on(situation, &after));
+    in_run(situation, run, events)
+}
+
+/// The target has taken the role, or says that it never will by this offer. Anything else decides nothing.
+fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) -> Option<Event> {
+    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
+    let still_main = nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me);
+    match outcome {
+        StepOutcome::Refused if still_main => {
+            let reason = run.step(StepId::HandOver).detail;
+            Some(HandoverWithdrawn { to: run.new_main, reason }.into())
+        }
+        // its own notice may have come first
+        _ if outcome.is_success() && nodes.epoch < run.epoch => Some(taken_over(run).into()),
+        _ => None,
+    }
+}
+
+/// A run that has not promoted yet yields to whoever opened its epoch meanwhile.
+fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
+    let nodes = &cluster.nodes;
+    if run.is_past_no_return() {
+        return None;
+    }
+    if nodes.is_superseded(run.node) {
+        let words = "this node was fenced meanwhile: another one takes over";
+        return Some(StepReport::new(StepOutcome::Refused, words));
+    }
+    (nodes.epoch >= run.epoch).then(|| {
+        let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
+        StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
+    })
+}
+
+pub(super) fn undo_ended(situation: Situation<'_>, ended: &UndoEnded) -> Vec<Draft> {
+    let cluster = situation.cluster;
+    let Some(run) = cluster.runs.get(ended.run).filter(|run| run.is_running()) else { return Vec::new() };
+    let mut after = run.clone();
+    if let Some(step) = after.steps.get_mut(&ended.step) {
+        step.undo = if ended.undone { Undo::Done } else { Undo::Failed };
+    }
+    let undone = StepUndone { step: ended.step, undone: ended.undone, detail: ended.detail.clone() };
+    let mut events = vec![Event::from(undone)];
+    events.extend(carry_on(situation, &after));
+    in_run(situation, run, events)
+}
+
+/// A supervisor that died left intents without outcomes. They are unknown, and each is looked at anew: every
+/// step begins by observing whether it is done already.
+pub(super) fn resume(situation: Situation<'_>) -> Vec<Draft> {
+    let Situation { me, cluster, .. } = situation;
+    let Some(run) = cluster.runs.active(me) else { return look(situation) };
+    let interrupted: Vec<StepId> =
+        run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id).collect();
+    let mut events = vec![Event::from(RunResumed { interrupted: interrupted.clone() })];
+    let mut after = run.clone();
+    for id in interrupted {
+        let attempt = run.step(id).attempts;
+        events.push(
+            StepFinished {
+                step: id,
+                attempt,
+                outcome: StepOutcome::Unknown,
+                detail: "the supervisor ended before it could record the outcome".to_owned(),
+                observed: serde_json::Map::new(),
+                took_ms: 0,
+            }
+            .into(),
+        );
+        after = after.with_outcome(id, StepOutcome::Unknown);
+        // a death of the supervisor says nothing against the step: it does not use up an attempt
+        let given_up = run.cancelled.is_some() && !run.is_past_no_return();
+        if let Some(step) = after.steps.get_mut(&id)
+            && !given_up
+            && step.attempts >= rule(run.kind, id).attempts
+        {
+            events.push(started_step(run.kind, id, attempt + 1).into());
+            step.state = StepState::Running;
+        }
+    }
+    // an undo that was interrupted is simply made again
+    for (id, step) in &mut after.steps {
+        if step.undo == Undo::Running {
+            events.push(StepUndoStarted { step: *id }.into());
+        }
+    }
+    events.extend(carry_on(situation, &after));
+    in_run(situation, run, events)
+}

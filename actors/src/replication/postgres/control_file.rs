@@ -1,0 +1,179 @@
+//! The control file of a data directory, as `pg_controldata` prints it: readable whether the server runs or not.
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use interrex_events::{Lsn, TimelineId};
+
+use super::LocalPostgres;
+use crate::{
+    ports::{Answer, PortError},
+    runtime,
+};
+
+/// When reading it is given up.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What a control file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ControlFile {
+    /// System identifier: the same on every copy of a cluster.
+    pub system_id: u64,
+    /// What the server was doing when it last wrote it, in its own words.
+    pub state: String,
+    /// Begin of the last checkpoint's record.
+    pub checkpoint: Lsn,
+    /// Where recovery would begin.
+    pub redo: Lsn,
+    /// Timeline of the last checkpoint. It lags behind a promotion (facts 5).
+    pub timeline: TimelineId,
+    /// Timeline before it, if that checkpoint was the first of its own.
+    pub previous_timeline: TimelineId,
+    /// How far a standby must replay before its data is consistent; zero on a main.
+    pub min_recovery_end: Lsn,
+    /// Timeline of that place.
+    pub min_recovery_timeline: TimelineId,
+    /// Whether changed hint bits are logged, so that `pg_rewind` sees every changed page.
+    pub wal_log_hints: bool,
+    /// Whether whole pages were logged at the last checkpoint.
+    pub full_page_writes: bool,
+    /// Version of the data checksums; zero without.
+    pub checksum_version: u32,
+    /// What a standby must not have less of than its main.
+    pub limits: StandbyLimits,
+    /// Bytes of one file of the log.
+    pub segment_size: u64,
+}
+
+/// Settings that a standby refuses to start with when its main has larger ones (facts 17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandbyLimits {
+    /// `max_connections`.
+    pub max_connections: u32,
+    /// `max_worker_processes`.
+    pub max_worker_processes: u32,
+    /// `max_wal_senders`.
+    pub max_wal_senders: u32,
+    /// `max_prepared_transactions`.
+    pub max_prepared_transactions: u32,
+    /// `max_locks_per_transaction`.
+    pub max_locks_per_transaction: u32,
+}
+
+impl StandbyLimits {
+    /// The settings that are smaller here than on a main, in words.
+    #[must_use]
+    pub fn smaller_than(self, main: Self) -> Vec<String> {
+        [
+            ("max_connections", self.max_connections, main.max_connections),
+            ("max_worker_processes", self.max_worker_processes, main.max_worker_processes),
+            ("max_wal_senders", self.max_wal_senders, main.max_wal_senders),
+            ("max_prepared_transactions", self.max_prepared_transactions, main.max_prepared_transactions),
+            ("max_locks_per_transaction", self.max_locks_per_transaction, main.max_locks_per_transaction),
+        ]
+        .into_iter()
+        .filter(|(_, own, wanted)| own < wanted)
+        .map(|(name, own, wanted)| format!("{name} is {own} here and {wanted} on main"))
+        .collect()
+    }
+}
+
+impl ControlFile {
+    /// Reads what `pg_controldata` printed with `LC_ALL=C`.
+    ///
+    /// # Errors
+    /// The file is damaged, or a line is missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(warning) = text.lines().find(|line| line.starts_with("WARNING")) {
+            return Err(format!("the control file is damaged: {warning}"));
+        }
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let lines = Lines(lines.map(|(name, value)| (name, value.trim())).collect());
+        Ok(Self {
+            system_id: lines.get("Database system identifier")?,
+            state: lines.get("Database cluster state")?,
+            checkpoint: lines.get("Latest checkpoint location")?,
+            redo: lines.get("Latest checkpoint's REDO location")?,
+            timeline: TimelineId(lines.get("Latest checkpoint's TimeLineID")?),
+            previous_timeline: TimelineId(lines.get("Latest checkpoint's PrevTimeLineID")?),
+            min_recovery_end: lines.get("Minimum recovery ending location")?,
+            min_recovery_timeline: TimelineId(lines.get("Min recovery ending loc's timeline")?),
+            wal_log_hints: lines.is_on("wal_log_hints setting")?,
+            full_page_writes: lines.is_on("Latest checkpoint's full_page_writes")?,
+            checksum_version: lines.get("Data page checksum version")?,
+            limits: StandbyLimits {
+                max_connections: lines.get("max_connections setting")?,
+                max_worker_processes: lines.get("max_worker_processes setting")?,
+                max_wal_senders: lines.get("max_wal_senders setting")?,
+                max_prepared_transactions: lines.get("max_prepared_xacts setting")?,
+                max_locks_per_transaction: lines.get("max_locks_per_xact setting")?,
+            },
+            segment_size: lines.get("Bytes per WAL segment")?,
+        })
+    }
+
+    /// Whether the server was closed in good order, as a main or as a standby.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.state == "shut down" || self.state == "shut down in recovery"
+    }
+
+    /// The newest timeline that this directory was on: a promoted server notes it before its first checkpoint.
+    #[must_use]
+    pub fn own_timeline(&self) -> TimelineId {
+        self.timeline.max(self.min_recovery_timeline)
+    }
+}
+
+struct Lines<'a>(BTreeMap<&'a str, &'a str>);
+
+impl Lines<'_> {
+    fn get<T: FromStr>(&self, name: &str) -> Result<T, String> {
+        let value = self.0.get(name).ok_or_else(|| format!("pg_controldata printed no line `{name}`"))?;
+        value.parse().map_err(|_| format!("pg_controldata printed `{name}: {value}`"))
+    }
+
+    fn is_on(&self, name: &str) -> Result<bool, String> {
+        self.get::<String>(name).map(|value| value == "on")
+    }
+}
+
+impl LocalPostgres {
+    /// What the control file of the data directory says.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub async fn control_file(&self) -> Answer<ControlFile> {
+        let mut command = self.program("pg_controldata");
+        command.env("LC_ALL", "C");
+        let text = runtime::run(command, "pg_controldata", LIMIT).await?;
+        ControlFile::parse(&text).map_err(PortError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: StandbyLimits = StandbyLimits {
+        max_connections: 100,
+        max_worker_processes: 8,
+        max_wal_senders: 10,
+        max_prepared_transactions: 0,
+        max_locks_per_transaction: 64,
+    };
+
+    #[test]
+    fn a_damaged_control_file_is_no_answer() {
+        let error = ControlFile::parse("WARNING: Calculated CRC checksum does not match").unwrap_err();
+        assert!(error.contains("damaged"), "{error}");
+        let error = ControlFile::parse("Database system identifier: 7").unwrap_err();
+        assert_eq!(error, "pg_controldata printed no line `Database cluster state`");
+    }
+
+    #[test]
+    fn a_standby_must_not_have_less_than_its_main() {
+        let small = StandbyLimits { max_connections: 50, ..LIMITS };
+        assert_eq!(small.smaller_than(LIMITS), ["max_connections is 50 here and 100 on main"]);
+        assert!(LIMITS.smaller_than(small).is_empty());
+    }
+}

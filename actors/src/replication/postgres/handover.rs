@@ -1,0 +1,80 @@
+//! The real PostgreSQL as a [`HandoverPort`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use interrex_events::{Lsn, NodeId, TimelineId};
+
+use super::{LocalPostgres, parsed};
+use crate::ports::{
+    Answer, HandoverPort, Lineage, LogRecord, MainLineage, PortError, Received, ShutdownProof,
+};
+
+#[async_trait(?Send)]
+impl HandoverPort for LocalPostgres {
+    async fn hand_down(&self, limit: Duration) -> Answer<ShutdownProof> {
+        self.stop_and_prove(limit).await
+    }
+
+    async fn standby_behind(&self, node: NodeId) -> Answer<Option<u64>> {
+        let sql = format!(
+            "SELECT greatest(pg_current_wal_flush_lsn() - flush_lsn, 0)::text FROM pg_stat_replication
+             WHERE application_name = 'interrex_{node}' AND state = 'streaming'"
+        );
+        Ok(self.value(&sql).await?.and_then(|bytes| bytes.parse().ok()))
+    }
+
+    async fn drop_unused_slots(&self) -> Answer<()> {
+        let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+                   WHERE slot_type = 'physical' AND NOT active AND slot_name ~ '^replica_[0-9]+$'";
+        self.rows(sql).await.map(drop)
+    }
+
+    async fn open_transactions(&self) -> Answer<Vec<(i32, String)>> {
+        let sql = "SELECT pid::text AS pid, xact_start::text AS began FROM pg_stat_activity
+                   WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+        let rows = self.rows(sql).await?;
+        Ok(rows.iter().filter_map(|row| Some((parsed(row, "pid")?, row.get("began")?.to_owned()))).collect())
+    }
+
+    async fn shutdown_proof(&self) -> Answer<ShutdownProof> {
+        self.prove_shutdown().await
+    }
+
+    async fn received(&self) -> Answer<Received> {
+        let sql =
+            "SELECT pg_last_wal_receive_lsn()::text AS received, pg_last_wal_replay_lsn()::text AS replayed
+                   WHERE pg_is_in_recovery()";
+        let rows = self.rows(sql).await?;
+        let row = rows.first().ok_or_else(|| PortError("PostgreSQL is no standby".to_owned()))?;
+        let replayed = parsed::<Lsn>(row, "replayed").unwrap_or_default();
+        Ok(Received { received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed), replayed })
+    }
+
+    async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord> {
+        self.read_record(timeline, at).await
+    }
+
+    async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()> {
+        self.turn_into_standby(conninfo, slot)
+    }
+
+    async fn main_lineage(&self) -> Answer<MainLineage> {
+        self.read_main_lineage().await
+    }
+
+    async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage> {
+        self.compare_lineage(main).await
+    }
+
+    async fn can_rewind(&self) -> Answer<()> {
+        let control = self.control_file().await?;
+        if !control.wal_log_hints && control.checksum_version == 0 {
+            return Err(PortError("pg_rewind needs wal_log_hints = on, or data checksums".to_owned()));
+        }
+        if !control.full_page_writes {
+            return Err(PortError("pg_rewind needs full_page_writes = on".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! What a stopped data directory is to a main: whether its log is a part of main's, or where the two parted.
+
+use std::path::Path;
+
+use interrex_events::{Lsn, TimelineId};
+
+use super::{LocalPostgres, control_file::ControlFile, wal::Wal};
+use crate::ports::{Answer, Lineage, MainLineage, PortError, Switch, Verdict};
+
+impl LocalPostgres {
+    /// The running main's own lineage.
+    pub(super) async fn read_main_lineage(&self) -> Answer<MainLineage> {
+        // the control file's timeline lags behind a promotion: the name of the log's file does not (facts 5)
+        let sql = "SELECT system_identifier::text AS system_id, pg_current_wal_flush_lsn()::text AS flushed,
+                          left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()";
+        let rows = self.rows(sql).await?;
+        let missing = || PortError("PostgreSQL does not say which timeline it writes".to_owned());
+        let row = rows.first().ok_or_else(missing)?;
+        let name = row.get("timeline").ok_or_else(missing)?;
+        let timeline = TimelineId(
+            u32::from_str_radix(name, 16).map_err(|error| PortError::new("reading the timeline", error))?,
+        );
+        let history = match timeline.0 {
+            1 => Vec::new(),
+            _ => {
+                let sql = format!("SELECT pg_read_file('pg_wal/{name}.history')");
+                history(&self.value(&sql).await?.unwrap_or_default())
+            }
+        };
+        Ok(MainLineage {
+            system_id: super::parsed(row, "system_id").ok_or_else(missing)?,
+            timeline,
+            flushed: super::parsed(row, "flushed").ok_or_else(missing)?,
+            history,
+        })
+    }
+
+    /// What the stopped directory is to a main.
+    pub(super) async fn compare_lineage(&self, main: &MainLineage) -> Answer<Lineage> {
+        self.must_be_stopped()?;
+        let control = self.control_file().await?;
+        let timeline = control.own_timeline();
+        let found = |verdict, end| Lineage {
+            verdict,
+            clean: control.is_clean(),
+            system_id: control.system_id,
+            timeline,
+            end,
+        };
+        if control.system_id != main.system_id {
+            return Ok(found(Verdict::OtherSystem, Lsn::default()));
+        }
+        let history = match own_history(&self.settings.data_dir, timeline) {
+            Ok(history) => history,
+            Err(words) => return Ok(found(Verdict::Unknown(words), Lsn::default())),
+        };
+        let end = self.end_of_log(&control, &history).await?;
+        Ok(found(verdict(&history, timeline, end, main), end))
+    }
+
+    /// Where the directory's log ends: read from the log itself, from the last checkpoint on.
+    pub(super) async fn end_of_log(&self, control: &ControlFile, history: &[Switch]) -> Answer<Lsn> {
+        // on a timeline that has no checkpoint yet, from where it began: the record at the switchpoint is its first
+        let on_new_timeline = control.own_timeline() != control.timeline;
+        let begin = match history.last() {
+            Some(switch) if on_new_timeline => switch.switchpoint,
+            _ => control.redo,
+        };
+        let mut wal = Wal::new(&self.settings.data_dir, control.own_timeline(), control.segment_size);
+        let reading = tokio::task::spawn_blocking(move || wal.end_after(begin)).await;
+        let doing = format!("reading the log from {begin} on");
+        let end = reading
+            .map_err(|error| PortError::new(&doing, error))?
+            .map_err(|error| PortError::new(&doing, error))?;
+        end.ok_or_else(|| PortError::new(&doing, "no whole record begins there"))
+    }
+}
+
+fn own_history(data_dir: &Path, timeline: TimelineId) -> Result<Vec<Switch>, String> {
+    if timeline.0 <= 1 {
+        return Ok(Vec::new());
+    }
+    let file = data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
+    let text = std::fs::read_to_string(&file).map_err(|error| {
+        format!("how it came to timeline {timeline} is not known: {}: {error}", file.display())
+    })?;
+    Ok(history(&text))
+}
+
+/// Lines of a history file: a timeline, where it was left, why.
+fn history(text: &str) -> Vec<Switch> {
+    text.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let timeline = TimelineId(words.next()?.parse().ok()?);
+            Some(Switch { timeline, switchpoint: words.next()?.parse().ok()? })
+        })
+        .collect()
+}
+
+/// Follows both lines from the beginning to where they part.
+fn verdict(own: &[Switch], own_timeline: TimelineId, own_end: Lsn, main: &MainLineage) -> Verdict {
+    let shared = own.iter().zip(&main.history).take_while(|(own, main)| own == main).count();
+    let timeline_after =
+        |history: &[Switch], last: TimelineId| history.get(shared).map_or(last, |switch| switch.timeline);
+    if timeline_after(own, own_timeline) != timeline_after(&main.history, main.timeline) {
+        // both left the same place for timelines of different numbers
+        let switchpoint = shared.checked_sub(1).map(|last| own[last].switchpoint);
+        return match switchpoint {
+            Some(switchpoint) => {
+                Verdict::Diverged { switchpoint, bytes: own_end.bytes_ahead_of(switchpoint) }
+            }
+            None => Verdict::Unknown("the two began on different timelines".to_owned()),
+        };
+    }
+    match (own.get(shared), main.history.get(shared)) {
+        (None, None) if own_end <= main.flushed => Verdict::SameLine,
+        (None, None) => Verdict::Ahead(format!(
+            "both are on timeline {own_timeline}, and it reaches {own_end}, further than main with {}",
+            main.flushed
+        )),
+        (None, Some(left)) if own_end <= left.switchpoint => Verdict::SameLine,
+        (None, Some(left)) => Verdict::Diverged {
+            switchpoint: left.switchpoint,
+            bytes: own_end.bytes_ahead_of(left.switchpoint),
+        },
+        (Some(left), None) => Verdict::Ahead(format!(
+            "it left main's timeline {} at {} and is on timeline {own_timeline}",
+            main.timeline, left.switchpoint
+        )),
+        (Some(own_left), Some(main_left)) => {
+            let switchpoint = own_left.switchpoint.min(main_left.switchpoint);
+            Verdict::Diverged { switchpoint, bytes: own_end.bytes_ahead_of(switchpoint) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn main(timeline: u32, switches: &[(u32, u64)]) -> MainLineage {
+        MainLineage {
+            system_id: 7,
+            timeline: TimelineId(timeline),
+            flushed: Lsn(1_000),
+            history: line(switches),
+        }
+    }
+
+    fn line(switches: &[(u32, u64)]) -> Vec<Switch> {
+        let switch =
+            |(timeline, at): &(u32, u64)| Switch { timeline: TimelineId(*timeline), switchpoint: Lsn(*at) };
+        switches.iter().map(switch).collect()
+    }
+
+    fn judge(own: &[(u32, u64)], timeline: u32, end: u64, main: &MainLineage) -> Verdict {
+        verdict(&line(own), TimelineId(timeline), Lsn(end), main)
+    }
+
+    #[test]
+    fn a_log_that_ends_where_main_left_its_timeline_is_a_part_of_mains() {
+        let main = main(2, &[(1, 500)]);
+        assert_eq!(judge(&[], 1, 500, &main), Verdict::SameLine);
+        assert_eq!(judge(&[], 1, 508, &main), Verdict::Diverged { switchpoint: Lsn(500), bytes: 8 });
+        assert_eq!(judge(&[(1, 500)], 2, 900, &main), Verdict::SameLine);
+        assert!(matches!(judge(&[(1, 500)], 2, 1_008, &main), Verdict::Ahead(_)));
+    }
+
+    #[test]
+    fn two_that_both_call_their_timeline_two_are_told_apart_by_where_it_began() {
+        let main = main(2, &[(1, 500)]);
+        assert_eq!(judge(&[(1, 400)], 2, 480, &main), Verdict::Diverged { switchpoint: Lsn(400), bytes: 80 });
+    }
+
+    #[test]
+    fn one_that_was_promoted_after_main_is_for_a_person() {
+        assert!(matches!(judge(&[(1, 400)], 2, 480, &main(1, &[])), Verdict::Ahead(_)));
+    }
+
+    #[test]
+    fn two_that_left_the_same_place_for_different_timelines_parted_there() {
+        let main = main(3, &[(1, 500)]);
+        assert_eq!(
+            judge(&[(1, 500)], 2, 700, &main),
+            Verdict::Diverged { switchpoint: Lsn(500), bytes: 200 }
+        );
+    }
+}

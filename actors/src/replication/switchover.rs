@@ -1,0 +1,295 @@
+//! The steps by which main hands its role over: it stops in good order, proves that the target has everything, and
+//! follows the target once that has taken the role.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use interrex_events::{Anchor, Demotion, Draft, NodeDemoted, PostgresStatus, RedisStatus, StepOutcome};
+use interrex_projections::{Run, human_bytes, human_ms};
+use serde_json::json;
+
+use super::{Servers, postgres::slot_name};
+use crate::{
+    env::ms,
+    messages::{Append, StepReport},
+    node::Shared,
+    ports::{Answer, PeersPort, PortError},
+};
+
+/// How often a condition is looked at while writes wait.
+const LOOK: Duration = Duration::from_millis(3);
+/// How often one is looked at while nobody waits.
+const LOOK_CALMLY: Duration = Duration::from_millis(100);
+/// How far the target may be behind when a switchover begins: this much it gets within a second or two.
+const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
+/// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
+/// sender serves nobody meanwhile (facts 11).
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long the target may take to receive again what it received when it was checked.
+const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the target's last answer about what it received may be awaited.
+const PROOF_LIMIT: Duration = Duration::from_secs(5);
+/// How long Redis may take to hand its role over.
+const REDIS_LIMIT: Duration = Duration::from_secs(10);
+
+fn succeeded(detail: impl Into<String>) -> StepReport {
+    StepReport::new(StepOutcome::Succeeded, detail)
+}
+
+fn refused(detail: impl Into<String>) -> StepReport {
+    StepReport::new(StepOutcome::Refused, detail)
+}
+
+/// Everything that can be known before anything is stopped.
+pub(super) async fn check(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+    run: &Run,
+) -> Answer<StepReport> {
+    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
+    let own = servers.postgres.measure().await.facts;
+    if own.status != PostgresStatus::Primary {
+        return Ok(refused(format!(
+            "PostgreSQL here is {}, not a primary: there is nothing to hand over",
+            own.status
+        )));
+    }
+    let target = match peers.exchange(run.new_main, &shared.report()).await {
+        Ok(report) => report,
+        Err(error) => return Ok(refused(format!("the supervisor of {name} does not answer: {error}"))),
+    };
+    if target.epoch != shared.epoch() || target.run.is_some() {
+        return Ok(refused(format!(
+            "{name} knows epoch {} and {} a run of its own; this node knows epoch {}",
+            target.epoch,
+            if target.run.is_some() { "makes" } else { "makes not" },
+            shared.epoch()
+        )));
+    }
+    if target.postgres.status != PostgresStatus::Streaming {
+        return Ok(refused(format!("the PostgreSQL of {name} is {}, not streaming", target.postgres.status)));
+    }
+    if servers.redis.is_some() && target.redis.status != RedisStatus::Linked {
+        return Ok(refused(format!("the Redis of {name} is {}, not linked", target.redis.status)));
+    }
+    let Some(behind) = servers.handover.standby_behind(run.new_main).await? else {
+        return Ok(refused(format!("PostgreSQL here knows no standby of {name} that streams")));
+    };
+    if behind > BEHIND_LIMIT {
+        return Ok(refused(format!(
+            "{name} is {} behind, more than {}: it would be awaited too long",
+            human_bytes(behind),
+            human_bytes(BEHIND_LIMIT)
+        )));
+    }
+    Ok(succeeded(format!("{name} streams, {} behind; its supervisor takes part", human_bytes(behind))))
+}
+
+/// The checkpoint at the stop will be short.
+pub(super) async fn write_checkpoint(servers: &Servers) -> Answer<StepReport> {
+    servers.postgres.checkpoint().await?;
+    Ok(succeeded("PostgreSQL has written a checkpoint"))
+}
+
+/// Clients are served all the while: only who is in a transaction now gets time to finish it.
+pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let begun: BTreeSet<_> = servers.handover.open_transactions().await?.into_iter().collect();
+    let began = shared.env.moment();
+    let limit = Duration::from_millis(run.drain_ms);
+    loop {
+        let open: BTreeSet<_> = servers.handover.open_transactions().await?.into_iter().collect();
+        let left = begun.intersection(&open).count();
+        let waited = shared.env.moment().monotonic.saturating_sub(began.monotonic);
+        let cancelled =
+            shared.look(|view| view.cluster.runs.get(run.id).is_some_and(|run| run.cancelled.is_some()));
+        if left == 0 {
+            return Ok(succeeded(format!("{} transactions were open, all have finished", begun.len())));
+        }
+        if cancelled || waited >= limit {
+            let words = format!(
+                "of {} transactions that were open, {left} are still open after {}: they will be ended",
+                begun.len(),
+                human_ms(ms(waited))
+            );
+            return Ok(succeeded(words).with("left", left));
+        }
+        tokio::time::sleep(LOOK_CALMLY.min(limit.saturating_sub(waited)).max(LOOK)).await;
+    }
+}
+
+/// The one gate that nothing passes: new sessions are refused, those that are there end, standbys get all of the log.
+pub(super) async fn stop_main(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    target_receives(servers, run).await?;
+    let proof = servers.handover.hand_down(STOP_LIMIT).await?;
+    Ok(succeeded(format!("PostgreSQL has stopped in good order; its log ends at {}", proof.end)))
+}
+
+/// The check may be an hour old, and a PostgreSQL that was just started has no standby yet: a stop that the target does
+/// not hear of would be taken back.
+async fn target_receives(servers: &Servers, run: &Run) -> Answer<()> {
+    if servers.postgres.measure().await.facts.status != PostgresStatus::Primary {
+        return Ok(());
+    }
+    let receives = async {
+        while servers.handover.standby_behind(run.new_main).await?.is_none_or(|behind| behind > BEHIND_LIMIT)
+        {
+            tokio::time::sleep(LOOK_CALMLY).await;
+        }
+        Ok(())
+    };
+    let late = || Err(PortError(format!("the target receives no log from here, for {RECEIVE_LIMIT:?}")));
+    tokio::time::timeout(RECEIVE_LIMIT, receives).await.unwrap_or_else(|_| late())
+}
+
+/// Main serves again.
+pub(super) async fn undo_stop_main(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+) -> Answer<String> {
+    let me = shared.settings.me;
+    if shared.look(|view| view.cluster.nodes.is_superseded(me) || !view.cluster.nodes.is_main(me)) {
+        return Ok("it stays stopped: another node is main".to_owned());
+    }
+    // what did not stop in good order may be half-way
+    let running = servers.postgres.measure().await.facts.status == PostgresStatus::Primary;
+    if running {
+        return Ok("PostgreSQL had not stopped, and serves".to_owned());
+    }
+    if let Some(rival) = rival(shared, peers).await {
+        return Err(PortError(format!("PostgreSQL stays stopped: {rival}")));
+    }
+    servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
+    servers.postgres.start().await?;
+    // starting may have taken long, and a peer may have taken over meanwhile
+    if shared.look(|view| view.cluster.nodes.is_superseded(me)) {
+        servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
+        return Err(PortError("another node became main meanwhile: PostgreSQL was stopped again".to_owned()));
+    }
+    let facts = servers.postgres.measure().await.facts;
+    match facts.status {
+        PostgresStatus::Primary => Ok("PostgreSQL runs again, and is writable".to_owned()),
+        status => Err(PortError(format!("PostgreSQL is {status} after its start: {}", facts.detail))),
+    }
+}
+
+/// A peer that is main of a later epoch, or about to be. One that does not answer is none: two nodes cannot tell.
+async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
+    let own = shared.report();
+    let limit = shared.settings.probe_timeout;
+    for peer in shared.settings.peers() {
+        let Ok(Ok(report)) = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await else {
+            continue;
+        };
+        if report.epoch > shared.epoch() || report.takes_over() {
+            return Some(format!("{} is main of a later epoch, or is taking over", peer.name));
+        }
+    }
+    None
+}
+
+/// What the target holds against where the log ends here, to the byte.
+pub(super) async fn prove(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+    run: &Run,
+) -> Answer<StepReport> {
+    let proof = servers.handover.shutdown_proof().await?;
+    let received = async {
+        loop {
+            let received = peers.received(run.new_main).await;
+            match received {
+                Ok(received) if received >= proof.end => return Ok(received),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    };
+    let received = match tokio::time::timeout(PROOF_LIMIT, received).await {
+        Ok(received) => received,
+        Err(_) => peers.received(run.new_main).await,
+    };
+    let received =
+        received.map_err(|error| PortError::new("asking the target what it has received", error))?;
+    if received != proof.end {
+        return Err(PortError(format!(
+            "the log here ends at {}, and the target has it up to {received}: that is not the same",
+            proof.end
+        )));
+    }
+    let words = format!("the log here ends at {}, and the target has all of it", proof.end);
+    // names as the decider reads them
+    Ok(succeeded(words)
+        .with("system_id", proof.system_id.to_string())
+        .with("timeline", proof.timeline.0)
+        .with("checkpoint", proof.checkpoint.to_string())
+        .with("end", proof.end.to_string())
+        .with("received", received.to_string())
+        .with("head", json!(Anchor::from(shared.journal.head()))))
+}
+
+/// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
+/// primary, and so it may run.
+pub(super) async fn become_standby(
+    shared: &Shared,
+    servers: &Servers,
+    run: &Run,
+    by: Demotion,
+) -> Answer<StepReport> {
+    let status = servers.postgres.measure().await.facts.status;
+    if status == PostgresStatus::Primary {
+        return Err(PortError(
+            "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
+        ));
+    }
+    if matches!(status, PostgresStatus::Stopped) {
+        let upstream = servers.conninfo_of(run.new_main)?;
+        servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
+        let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by };
+        let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
+        let stored = shared.lines.append.ask(Append(vec![fact])).await;
+        stored
+            .and_then(|stored| stored)
+            .map_err(|error| PortError::new("recording that this node only follows from here on", error))?;
+        servers.postgres.start().await?;
+    }
+    let timeline = shared.look(|view| view.cluster.nodes.timeline);
+    loop {
+        let facts = servers.postgres.measure().await.facts;
+        if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
+            // slots that this node held as main would keep log here for ever
+            servers.handover.drop_unused_slots().await?;
+            let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
+            return Ok(succeeded(format!("PostgreSQL streams from the new main on timeline {timeline}")));
+        }
+        tokio::time::sleep(LOOK_CALMLY).await;
+    }
+}
+
+/// Redis waits for its replica by itself, and changes places with it. Where that fails, the target makes its own Redis
+/// a master after a while; then this one follows it, as after a failover.
+pub(super) async fn hand_over_redis(
+    servers: &Servers,
+    peers: &dyn PeersPort,
+    run: &Run,
+) -> Answer<StepReport> {
+    let (Some(redis), Some(target)) = (&servers.redis, servers.redis_of(run.new_main)) else {
+        return Ok(StepReport::new(StepOutcome::Skipped, "no Redis is configured on both nodes"));
+    };
+    loop {
+        let is_replica = matches!(redis.measure().await.status, RedisStatus::Linked | RedisStatus::Unlinked);
+        let taken = matches!(peers.redis(run.new_main).await, Some(Ok(role)) if role == "master");
+        let changed = if is_replica || taken {
+            // also where it is one already: that must outlive a restart of it
+            redis.follow(&target).await.map(|words| format!("Redis is a {words}"))
+        } else {
+            redis.hand_over(&target, REDIS_LIMIT).await
+        };
+        match changed {
+            Ok(words) => return Ok(succeeded(words)),
+            // such as a FAILOVER that a supervisor began which died meanwhile: Redis ends it by itself
+            Err(error) => tracing::debug!(%error, "Redis does not hand its role over yet"),
+        }
+        tokio::time::sleep(LOOK_CALMLY).await;
+    }
+}

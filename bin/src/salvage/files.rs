@@ -1,0 +1,230 @@
+//! What a table's stranded rows are written to: SQL and CSV, each file made when its first row comes.
+
+use std::{
+    collections::HashSet,
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use super::{
+    SalvageError,
+    database::{Row, identifier, literal_or_null},
+    tables::{Column, TableName},
+};
+
+/// Longest part of a file's name that a table's name may be.
+const LONGEST_NAME: usize = 150;
+
+/// Names for the files of tables, none given twice.
+#[derive(Default)]
+pub(super) struct FileNames(HashSet<String>);
+
+impl FileNames {
+    /// The table's name, with only letters that are harmless in any file's name.
+    pub(super) fn of(&mut self, table: &TableName) -> String {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+        let name: String =
+            table.in_words().chars().map(|letter| if plain(letter) { letter } else { '_' }).collect();
+        let name = name.trim_start_matches(['.', '-']).chars().take(LONGEST_NAME).collect::<String>();
+        let numbered = (2..).map(|number: usize| format!("{name}-{number}"));
+        let mut names = std::iter::once(name.clone()).chain(numbered);
+        let free = names.find(|name| !self.0.contains(&name.to_lowercase())).unwrap_or_default();
+        self.0.insert(free.to_lowercase());
+        free
+    }
+}
+
+/// The files of one table.
+pub(super) struct TableFiles<'a> {
+    folder: &'a Path,
+    name: String,
+    table: &'a TableName,
+    columns: &'a [Column],
+    sql: Option<BufWriter<File>>,
+    csv: Option<BufWriter<File>>,
+    conflicts: Option<BufWriter<File>>,
+    made: Vec<String>,
+}
+
+impl<'a> TableFiles<'a> {
+    /// None is made yet.
+    pub(super) fn new(folder: &'a Path, name: String, table: &'a TableName, columns: &'a [Column]) -> Self {
+        Self { folder, name, table, columns, sql: None, csv: None, conflicts: None, made: Vec::new() }
+    }
+
+    /// A row whose key the new main lacks.
+    pub(super) fn insert(&mut self, row: &Row) -> Result<(), SalvageError> {
+        self.try_insert(row).map_err(|error| self.failed(&error))
+    }
+
+    /// A row whose key the new main has with other values: both versions.
+    pub(super) fn conflict(&mut self, kept: &Row, main: &Row) -> Result<(), SalvageError> {
+        self.try_conflict(kept, main).map_err(|error| self.failed(&error))
+    }
+
+    /// Ends the files. Their names.
+    pub(super) fn finish(&mut self) -> Result<Vec<String>, SalvageError> {
+        self.try_finish().map_err(|error| self.failed(&error))?;
+        Ok(std::mem::take(&mut self.made))
+    }
+
+    fn failed(&self, error: &io::Error) -> SalvageError {
+        SalvageError::Failed(format!("writing the rows of {}: {error}", self.table.in_words()))
+    }
+
+    fn create(&mut self, end: &str) -> io::Result<BufWriter<File>> {
+        let name = format!("{}.{end}", self.name);
+        let file = create(&self.folder.join(&name))?;
+        self.made.push(name);
+        Ok(BufWriter::new(file))
+    }
+
+    fn try_insert(&mut self, row: &Row) -> io::Result<()> {
+        let mut sql = match self.sql.take() {
+            Some(sql) => sql,
+            None => {
+                let mut sql = self.create("inserts.sql")?;
+                sql.write_all(self.head().as_bytes())?;
+                sql
+            }
+        };
+        writeln!(sql, "{}", self.statement(row))?;
+        self.sql = Some(sql);
+        let mut csv = match self.csv.take() {
+            Some(csv) => csv,
+            None => {
+                let mut csv = self.create("inserts.csv")?;
+                csv_line(&mut csv, self.columns.iter().map(|column| Some(column.name.as_str())))?;
+                csv
+            }
+        };
+        csv_line(&mut csv, row.iter().map(Option::as_deref))?;
+        self.csv = Some(csv);
+        Ok(())
+    }
+
+    fn try_conflict(&mut self, kept: &Row, main: &Row) -> io::Result<()> {
+        let mut conflicts = match self.conflicts.take() {
+            Some(conflicts) => conflicts,
+            None => {
+                let mut conflicts = self.create("conflicts.csv")?;
+                let names = self.columns.iter().map(|column| Some(column.name.as_str()));
+                csv_line(&mut conflicts, std::iter::once(Some("version")).chain(names))?;
+                conflicts
+            }
+        };
+        for (version, row) in [("kept", kept), ("main", main)] {
+            let values = row.iter().map(Option::as_deref);
+            csv_line(&mut conflicts, std::iter::once(Some(version)).chain(values))?;
+        }
+        self.conflicts = Some(conflicts);
+        Ok(())
+    }
+
+    fn try_finish(&mut self) -> io::Result<()> {
+        if let Some(sql) = &mut self.sql {
+            sql.write_all(tail(self.table, self.columns).as_bytes())?;
+        }
+        for file in [self.sql.take(), self.csv.take(), self.conflicts.take()].into_iter().flatten() {
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn head(&self) -> String {
+        format!(
+            "-- Rows of {} that only the old main has. Review them, then apply them yourself, all or none:\n\
+             --   psql --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
+             SET client_encoding = 'UTF8';\n\
+             SET standard_conforming_strings = on;\n\
+             SET datestyle = 'ISO, MDY';\n\
+             SET intervalstyle = 'postgres';\n\
+             SET lc_monetary = 'C';\n\
+             SET xmloption = 'content';\n\
+             BEGIN;\n",
+            harmless(&self.table.in_words())
+        )
+    }
+
+    fn statement(&self, row: &Row) -> String {
+        let written = || self.columns.iter().zip(row).filter(|(column, _)| !column.is_generated);
+        let names: Vec<String> = written().map(|(column, _)| identifier(&column.name)).collect();
+        let values: Vec<String> = written().map(|(_, value)| literal_or_null(value.as_deref())).collect();
+        let has_identity = self.columns.iter().any(|column| column.is_identity);
+        let overriding = if has_identity { " OVERRIDING SYSTEM VALUE" } else { "" };
+        let (table, names, values) = (self.table.in_sql(), names.join(", "), values.join(", "));
+        format!("INSERT INTO {table} ({names}){overriding} VALUES ({values});")
+    }
+}
+
+/// The end of the statements, and what to do so that a sequence does not give the same values again.
+fn tail(table: &TableName, columns: &[Column]) -> String {
+    let mut words = "COMMIT;\n".to_owned();
+    for column in columns {
+        let Some(sequence) = &column.sequence else { continue };
+        let (name, sequence) = (identifier(&column.name), literal_or_null(Some(sequence)));
+        let table = table.in_sql();
+        let hint =
+            format!("SELECT setval({sequence}, greatest(max({name}), nextval({sequence}))) FROM {table};");
+        words.push_str(&format!(
+            "-- afterwards, so that these values are not given again:\n-- {}\n",
+            harmless(&hint)
+        ));
+    }
+    words
+}
+
+/// A name in a comment must not end it.
+fn harmless(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// A new file that only its owner may read: it holds rows.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// As `COPY ... CSV` writes: NULL is nothing at all, and an empty text is quoted.
+fn csv_line<'v>(file: &mut impl io::Write, values: impl Iterator<Item = Option<&'v str>>) -> io::Result<()> {
+    let fields = values.map(|value| match value {
+        None => String::new(),
+        Some(text) if text.is_empty() || text == "\\." || text.contains(['"', ',', '\n', '\r']) => {
+            format!("\"{}\"", text.replace('"', "\"\""))
+        }
+        Some(text) => text.to_owned(),
+    });
+    writeln!(file, "{}", fields.collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(table: &str) -> TableName {
+        TableName { database: "db".to_owned(), schema: "public".to_owned(), table: table.to_owned() }
+    }
+
+    #[test]
+    fn every_table_has_files_of_its_own_whatever_its_name() {
+        let mut names = FileNames::default();
+        assert_eq!(names.of(&named("users")), "db.public.users");
+        assert_eq!(names.of(&named("Users")), "db.public.Users-2");
+        assert_eq!(names.of(&named("../../etc/x")), "db.public..._.._etc_x");
+        assert_eq!(names.of(&named("a b")), "db.public.a_b");
+        assert_eq!(names.of(&named("a\nb")), "db.public.a_b-2");
+        assert!(names.of(&named(&"x".repeat(300))).len() <= LONGEST_NAME);
+    }
+
+    #[test]
+    fn csv_tells_null_from_an_empty_text() {
+        let mut line = Vec::new();
+        let values = [None, Some(""), Some("a,b"), Some("say \"x\""), Some("plain"), Some("two\nlines")];
+        csv_line(&mut line, values.into_iter()).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            ",\"\",\"a,b\",\"say \"\"x\"\"\",plain,\"two\nlines\"\n"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! The tables of a database, and what must be known of one to compare its rows.
+
+use super::database::{Database, DatabaseError, Row, identifier, literal};
+
+/// Every table that can have stranded rows; a partition is a table, the whole it belongs to is not.
+const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
+    AND n.nspname <> 'information_schema' ORDER BY 1, 2";
+
+/// Columns with their place in the primary key, and the operator by which the key compares them.
+const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
+    a.attidentity <> '', k.place, 'OPERATOR(' || quote_ident(s.nspname) || '.' || o.oprname || ')', \
+    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname) \
+    FROM pg_attribute a \
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
+    LEFT JOIN LATERAL (SELECT place, i.indclass[place - 1] AS class FROM generate_series(1, i.indnkeyatts) place \
+                       WHERE i.indkey[place - 1] = a.attnum) k ON true \
+    LEFT JOIN pg_opclass c ON c.oid = k.class \
+    LEFT JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 \
+                       AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype \
+    LEFT JOIN pg_operator o ON o.oid = m.amopopr LEFT JOIN pg_namespace s ON s.oid = o.oprnamespace \
+    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ";
+
+/// A table's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableName {
+    pub(super) database: String,
+    pub(super) schema: String,
+    pub(super) table: String,
+}
+
+impl TableName {
+    /// `database.schema.table`, for people and files.
+    pub(super) fn in_words(&self) -> String {
+        format!("{}.{}.{}", self.database, self.schema, self.table)
+    }
+
+    /// As statements name it.
+    pub(super) fn in_sql(&self) -> String {
+        format!("{}.{}", identifier(&self.schema), identifier(&self.table))
+    }
+
+    /// Whether a person means it, who may leave out the database, or the schema too.
+    pub(super) fn is_meant_by(&self, text: &str) -> bool {
+        let with_schema = format!("{}.{}", self.schema, self.table);
+        [self.in_words(), with_schema, self.table.clone()].iter().any(|name| name == text)
+    }
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    /// Its type with its schema, as a cast names it.
+    pub(super) of_type: String,
+    /// Computed from others: no statement may give it a value.
+    pub(super) is_generated: bool,
+    /// An identity column: a statement that gives it a value must say that it means to.
+    pub(super) is_identity: bool,
+    /// Its place in the primary key, from 1, and the key's operator for "the same".
+    pub(super) key: Option<(usize, String)>,
+    /// The sequence that it owns.
+    pub(super) sequence: Option<String>,
+}
+
+/// The tables of a database.
+pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
+    let rows = server.ask(TABLES).await?;
+    let names = rows.into_iter().filter_map(|row| {
+        let mut names = row.into_iter().flatten();
+        Some(TableName { database: database.to_owned(), schema: names.next()?, table: names.next()? })
+    });
+    Ok(names.collect())
+}
+
+/// The columns of a table in order; none if there is no such table.
+pub(super) async fn columns(server: &Database, table: &TableName) -> Result<Vec<Column>, DatabaseError> {
+    let sql = format!("{COLUMNS}to_regclass({})::oid ORDER BY a.attnum", literal(&table.in_sql()));
+    Ok(server.ask(&sql).await?.into_iter().filter_map(column).collect())
+}
+
+fn column(row: Row) -> Option<Column> {
+    let mut values = row.into_iter();
+    let mut next = || values.next().flatten();
+    let (name, of_type) = (next()?, next()?);
+    let (is_generated, is_identity) = (next()? == "t", next()? == "t");
+    let (place, operator, sequence) = (next(), next(), next());
+    let key = place.and_then(|place| place.parse().ok()).zip(operator);
+    Some(Column { name, of_type, is_generated, is_identity, key, sequence })
+}

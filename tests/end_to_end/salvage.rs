@@ -1,0 +1,354 @@
+//! What only the old main has, saved: a standby is cut off, main goes on, dies, and the standby is promoted.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{BufRead as _, BufReader, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
+use interrex_tests::run;
+use serde_json::Value;
+
+use crate::two_nodes;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+const BEFORE: &str = r#"
+CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price numeric(8,2),
+                     twice numeric GENERATED ALWAYS AS (price * 2) STORED);
+INSERT INTO orders (price) VALUES (1), (2), (3);
+CREATE TABLE "odd ""table" ("the key" text COLLATE "C", part char(3), v varchar(9), PRIMARY KEY (part, "the key"));
+INSERT INTO "odd ""table" VALUES ('old', 'a', 'x');
+CREATE TYPE mood AS ENUM ('well', 'not so');
+CREATE TABLE kinds (id uuid PRIMARY KEY, j jsonb, b bytea, t timestamptz, n text, e text, a text[], f float8,
+                    i interval, m mood, o money);
+CREATE TABLE unkeyed (v text);
+CREATE TABLE untouched (id int PRIMARY KEY);
+INSERT INTO untouched VALUES (1);
+CREATE TABLE parted (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (100);
+"#;
+
+/// Statements that only the old main gets, each its own transaction unless it says otherwise.
+const AFTER: [&str; 13] = [
+    "INSERT INTO orders (price) VALUES (10)",
+    "INSERT INTO orders (price) VALUES (11.5)",
+    "UPDATE orders SET price = 99 WHERE id = 2",
+    "DELETE FROM orders WHERE id = 3",
+    // the new main will have this one with the same values, and the next with others
+    "INSERT INTO untouched VALUES (7)",
+    "INSERT INTO parted VALUES (5, 1), (6, 1)",
+    r#"INSERT INTO "odd ""table" VALUES (E'it''s \\ "new",\nline', 'a', ''), ('old', 'b', NULL)"#,
+    "INSERT INTO unkeyed VALUES ('nobody can tell')",
+    "BEGIN; INSERT INTO untouched VALUES (100); ROLLBACK",
+    "BEGIN; INSERT INTO untouched VALUES (8); SAVEPOINT s; INSERT INTO untouched VALUES (9); RELEASE s; \
+     SAVEPOINT s; INSERT INTO untouched VALUES (101); ROLLBACK TO s; COMMIT",
+    r#"INSERT INTO kinds VALUES ('018f0000-0000-7000-8000-000000000001', '{"a": [1, null, "q''\\"]}', '\x00ff27',
+       '2026-11-23 10:00:00.123456+05', NULL, '', ARRAY['x,y', NULL, 'NULL', '"'], 0.1::float8 + 0.2,
+       '1 mon -3 days 00:00:01.5', 'not so', '12.34')"#,
+    "CREATE TABLE newer (id int PRIMARY KEY); INSERT INTO newer VALUES (1)",
+    "INSERT INTO parted VALUES (50, 1)",
+];
+
+/// A cluster whose old main died with rows that the new main lacks; no supervisor runs any more.
+async fn parted() -> Done<Sandbox> {
+    let sandbox = two_nodes().without_redis().build().await?;
+    sandbox.start().await?;
+    sandbox.psql(ALPHA, BEFORE).await?;
+    for node in [ALPHA, BETA] {
+        sandbox.kill_supervisor(node);
+    }
+    // its row reaches the standby, its commit does not
+    let begun = session(&sandbox).await?;
+    begun.batch_execute("BEGIN; INSERT INTO untouched VALUES (200)").await.map_err(refused)?;
+    sandbox.psql(ALPHA, "CREATE TABLE marker (id int PRIMARY KEY)").await?;
+    until("the standby has it", LIMIT, || async {
+        let there = sandbox.psql_value(BETA, "SELECT count(*) FROM marker").await;
+        there.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await?;
+    sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
+    sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
+    until("the standby is cut off", LIMIT, || async {
+        match sandbox.psql_value(ALPHA, "SELECT count(*) FROM pg_stat_replication").await {
+            Ok(count) if count == "0" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    for sql in AFTER {
+        sandbox.psql(ALPHA, sql).await?;
+    }
+    begun.batch_execute("COMMIT").await.map_err(refused)?;
+    begun.batch_execute("SET allow_in_place_tablespaces = on").await.map_err(refused)?;
+    for sql in ["CREATE TABLESPACE elsewhere LOCATION ''", "ALTER TABLE unkeyed SET TABLESPACE elsewhere"] {
+        begun.batch_execute(sql).await.map_err(refused)?;
+    }
+    sandbox.kill_everything_of(ALPHA);
+    move_tablespaces(&sandbox.node(ALPHA)?.data_dir());
+    assert_eq!(sandbox.psql_value(BETA, "SELECT pg_promote()").await?, "t");
+    sandbox.psql(BETA, "INSERT INTO untouched VALUES (7)").await?;
+    sandbox.psql(BETA, "INSERT INTO parted VALUES (6, 2)").await?;
+    Ok(sandbox)
+}
+
+/// As if they had been made at another place: a link each.
+fn move_tablespaces(data_dir: &Path) {
+    for space in fs::read_dir(data_dir.join("pg_tblspc")).unwrap().map(|entry| entry.unwrap()) {
+        let place = data_dir.with_file_name("elsewhere");
+        fs::rename(space.path(), &place).unwrap();
+        std::os::unix::fs::symlink(place, space.path()).unwrap();
+    }
+}
+
+/// A session on the old main.
+async fn session(sandbox: &Sandbox) -> Done<tokio_postgres::Client> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(sandbox.node(ALPHA)?.postgres_port).user("interrex").dbname("postgres");
+    config.password(sandbox.superuser_password());
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(refused)?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn refused(error: tokio_postgres::Error) -> SandboxError {
+    SandboxError::failed("asking the old main", error)
+}
+
+/// The program, with a folder for temporary files that a test can look into.
+fn salvage(sandbox: &Sandbox, more: &[&str]) -> Command {
+    let node = sandbox.node(ALPHA).unwrap();
+    let temporary = temporary(sandbox);
+    fs::create_dir_all(&temporary).unwrap();
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(interrex_tests::interrex());
+    command.arg("salvage").arg("--config").arg(node.config()).arg("--kept").arg(node.data_dir());
+    command.arg("--output").arg(output(sandbox)).args(more);
+    command.env("TMPDIR", temporary).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn temporary(sandbox: &Sandbox) -> PathBuf {
+    // the path of a socket must be short
+    sandbox.folder().join("t")
+}
+
+fn output(sandbox: &Sandbox) -> PathBuf {
+    sandbox.folder().join("stranded")
+}
+
+async fn end_of(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+/// Nothing of a scratch copy: no folder, no socket, no process.
+fn assert_nothing_left(sandbox: &Sandbox) {
+    let beside = sandbox.node(ALPHA).unwrap().data_dir().parent().unwrap().to_owned();
+    for folder in [temporary(sandbox), beside.clone(), sandbox.folder().to_owned()] {
+        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains("interrex-salvage")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let scratch = beside.join("interrex-salvage-").display().to_string();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&words).contains(&scratch), "a process is left: {process:?}");
+    }
+}
+
+/// Every file's content and permissions.
+fn fingerprint(folder: &Path) -> BTreeMap<PathBuf, (u64, u32)> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
+        if entry.path().is_dir() {
+            files.extend(fingerprint(&entry.path()));
+        }
+        let mut hash = DefaultHasher::new();
+        fs::read(entry.path()).unwrap_or_default().hash(&mut hash);
+        let mode = entry.metadata().unwrap().permissions().mode();
+        files.insert(entry.path(), (hash.finish(), mode));
+    }
+    files
+}
+
+fn table<'a>(summary: &'a Value, name: &str) -> &'a Value {
+    let tables = summary["tables"].as_array().unwrap();
+    tables.iter().find(|table| table["table"] == format!("postgres.public.{name}")).unwrap_or(&Value::Null)
+}
+
+fn file(sandbox: &Sandbox, name: &str) -> String {
+    fs::read_to_string(output(sandbox).join(format!("postgres.public.{name}"))).unwrap()
+}
+
+/// Applies a file as the README says.
+fn apply(sandbox: &Sandbox, name: &str) {
+    let mut psql = Command::new(sandbox.postgres_programs().join("psql"));
+    let port = sandbox.node(BETA).unwrap().postgres_port.to_string();
+    psql.args([
+        "-X",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-U",
+        "interrex",
+        "-d",
+        "postgres",
+        "-v",
+        "ON_ERROR_STOP=1",
+    ]);
+    psql.arg("-f").arg(output(sandbox).join(format!("postgres.public.{name}")));
+    let done = psql.env("PGPASSWORD", sandbox.superuser_password()).output().unwrap();
+    assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied() {
+    run(async {
+        let sandbox = parted().await?;
+        let kept = sandbox.node(ALPHA)?.data_dir();
+        let before = fingerprint(&kept);
+        let end = end_of(salvage(&sandbox, &["--json"])).await;
+        let said = String::from_utf8_lossy(&end.stderr).into_owned();
+        assert_eq!(end.status.code(), Some(0), "{said}");
+        assert!(fingerprint(&kept) == before, "the kept copy was changed");
+        assert_nothing_left(&sandbox);
+
+        let summary: Value = serde_json::from_slice(&end.stdout).unwrap();
+        let in_file = fs::read_to_string(output(&sandbox).join("summary.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&in_file).unwrap(), summary);
+        // one is rolled back; all others are single, and the creation of a table is one with its row
+        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&15.into(), &2.into()));
+        let orders = summary["fork"]["relations"].as_array().unwrap().iter();
+        let orders = orders.clone().find(|relation| relation["name"] == "postgres.public.orders").unwrap();
+        let counts = ["inserts", "updates", "deletes"].map(|what| orders[what].as_u64().unwrap());
+        assert_eq!(counts, [2, 1, 1]);
+
+        let counts = |name| ["rows", "inserts", "conflicts"].map(|what| table(&summary, name)[what].as_u64());
+        assert_eq!(counts("orders"), [Some(3), Some(2), Some(1)]);
+        assert_eq!(counts("untouched"), [Some(4), Some(3), Some(0)]);
+        assert_eq!(counts("odd \"table"), [Some(2), Some(2), Some(0)]);
+        assert_eq!(counts("parted_low"), [Some(3), Some(2), Some(1)]);
+        assert_eq!(counts("kinds"), [Some(1), Some(1), Some(0)]);
+        assert_eq!(file(&sandbox, "orders.inserts.csv"), "id,price,twice\n4,10.00,20.00\n5,11.50,23.00\n");
+        assert_eq!(
+            file(&sandbox, "orders.conflicts.csv"),
+            "version,id,price,twice\nkept,2,99.00,198.00\nmain,2,2.00,4.00\n"
+        );
+        assert_eq!(file(&sandbox, "untouched.inserts.csv"), "id\n200\n8\n9\n");
+        assert_eq!(file(&sandbox, "parted_low.conflicts.csv"), "version,id,v\nkept,6,1\nmain,6,2\n");
+        let left_out: Vec<String> =
+            summary["left_out"].as_array().unwrap().iter().map(Value::to_string).collect();
+        let is_left_out = |name: &str, why: &str| {
+            left_out.iter().any(|one| one.contains(&format!("postgres.public.{name}\"")) && one.contains(why))
+        };
+        assert!(is_left_out("unkeyed", "it has no primary key"), "{left_out:?}");
+        assert!(is_left_out("newer", "the new main has no such table"), "{left_out:?}");
+        let readme = fs::read_to_string(output(&sandbox).join("README.txt")).unwrap();
+        assert!(readme.contains("postgres.public.unkeyed: it has no primary key; 1 rows"), "{readme}");
+
+        assert_eq!(
+            sandbox.psql_value(BETA, "SELECT count(*) FROM orders").await?,
+            "3",
+            "it was applied by itself"
+        );
+        for name in ["orders", "untouched", "odd__table", "parted_low", "kinds"] {
+            apply(&sandbox, &format!("{name}.inserts.sql"));
+        }
+        assert_values(&sandbox).await?;
+        fs::remove_dir_all(output(&sandbox)).unwrap();
+        let end = end_of(salvage(&sandbox, &["--table", "orders", "--table", "public.kinds"])).await;
+        let words = String::from_utf8_lossy(&end.stdout).into_owned();
+        assert!(
+            words.contains("0 rows stranded, 1 in conflict") && words.contains("2 tables read"),
+            "{words}"
+        );
+        Ok(())
+    });
+}
+
+/// What was applied is what the old main had.
+async fn assert_values(sandbox: &Sandbox) -> Done<()> {
+    let row = sandbox.psql(BETA, "SELECT j, encode(b, 'hex'), t AT TIME ZONE 'UTC', n, e, a, f = 0.1::float8 + 0.2::float8, i, m, o FROM kinds").await?;
+    let row: Vec<Option<&str>> = row[0].iter().map(Option::as_deref).collect();
+    let expected = [
+        Some(r#"{"a": [1, null, "q'\\"]}"#),
+        Some("00ff27"),
+        Some("2026-11-23 05:00:00.123456"),
+        None,
+        Some(""),
+        Some(r#"{"x,y",NULL,"NULL","\""}"#),
+        Some("t"),
+        Some("1 mon -3 days +00:00:01.5"),
+        Some("not so"),
+        Some("12.34"),
+    ];
+    assert_eq!(row[..9], expected[..9]);
+    assert!(row[9].is_some_and(|money| money.contains("12.34")), "{row:?}");
+    let odd =
+        sandbox.psql(BETA, r#"SELECT "the key", v FROM "odd ""table" ORDER BY part, "the key""#).await?;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        odd,
+        [
+            vec![text("it's \\ \"new\",\nline"), text("")],
+            vec![text("old"), text("x")],
+            vec![text("old"), None]
+        ]
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_after_an_error_or_a_ctrl_c() {
+    run(async {
+        let sandbox = parted().await?;
+        let refused = [
+            (vec!["--main", "127.0.0.1:1"], 1, "Connection refused"),
+            (vec!["--main", "nowhere"], 2, "HOST:PORT"),
+            (vec!["--table", "nothing"], 2, "no such table"),
+        ];
+        for (more, code, words) in refused {
+            let end = end_of(salvage(&sandbox, &more)).await;
+            let said = String::from_utf8_lossy(&end.stderr).into_owned();
+            assert!(end.status.code() == Some(code) && said.contains(words), "{more:?}: {said}");
+            assert_nothing_left(&sandbox);
+        }
+
+        for moment in ["copying", "starting a server", "comparing"] {
+            let mut child = salvage(&sandbox, &[]).spawn().unwrap();
+            let pid = rustix::process::Pid::from_child(&child);
+            let mut said = BufReader::new(child.stderr.take().unwrap());
+            let mut line = String::new();
+            while !line.starts_with(moment) {
+                line.clear();
+                assert!(said.read_line(&mut line).unwrap() > 0, "it ended before it was {moment}");
+            }
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            said.read_to_string(&mut line).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(130), "{moment}: {line}");
+            assert_nothing_left(&sandbox);
+            assert!(!output(&sandbox).exists());
+        }
+
+        let kept = sandbox.node(ALPHA)?.data_dir();
+        fs::rename(kept.join("pg_xact"), kept.join("pg_xact.away")).unwrap();
+        let end = end_of(salvage(&sandbox, &[])).await;
+        let said = String::from_utf8_lossy(&end.stderr).into_owned();
+        assert!(end.status.code() == Some(1) && said.contains("could not access status"), "{said}");
+        assert_nothing_left(&sandbox);
+        assert!(!output(&sandbox).exists());
+
+        // a server that runs is not salvaged
+        let mut running = salvage(&sandbox, &[]);
+        running.arg("--kept").arg(sandbox.node(BETA)?.data_dir());
+        assert_eq!(end_of(running).await.status.code(), Some(2));
+        Ok(())
+    });
+}

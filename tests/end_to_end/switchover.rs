@@ -1,0 +1,269 @@
+//! Main hands its role over, on a person's word: nothing that a client was told is committed is lost, and nothing is
+//! rewound.
+
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
+use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_events::{Event, NodeId, StepId};
+use interrex_projections::{Run, RunEnd, Undo};
+use interrex_tests::{interrex, run};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{bad_input::interrex_with, checks::session, two_nodes};
+
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// Runs `interrex switchover` on a node, to its end. What it says.
+pub(crate) async fn switch(
+    sandbox: &Sandbox,
+    on: NodeId,
+    to: &str,
+    more: &[&str],
+) -> Done<std::process::Output> {
+    let mut command = tokio::process::Command::new(interrex());
+    command.arg("switchover").args(["--to", to, "--config"]).arg(sandbox.node(on)?.config()).args(more);
+    let output = tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await;
+    let late =
+        |_| SandboxError::failed("interrex switchover does not end".to_owned(), newest_everywhere(sandbox));
+    output.map_err(late).map(Result::unwrap)
+}
+
+/// The newest run of a node's own.
+fn newest(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+    let runs = sandbox.cluster(node)?.runs;
+    Ok(runs.runs.into_values().rev().find(|run| run.node == node).unwrap())
+}
+
+/// What every node knows of its newest run.
+fn newest_everywhere(sandbox: &Sandbox) -> String {
+    let of =
+        |node| format!("{node}: {:?}", newest(sandbox, node).map(|run| (run.end, run.steps, run.problem)));
+    [ALPHA, BETA].map(of).join("\n")
+}
+
+#[test]
+fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
+    run(async {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(200.0)?;
+        writer.wait_acknowledged(50, LIMIT).await?;
+        // one that never ends, one that waits in a transaction, and one that says that it will write
+        let idle = session(&sandbox, ALPHA).await?;
+        idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let writing = session(&sandbox, ALPHA).await?;
+        writing.batch_execute("BEGIN READ WRITE").await.unwrap();
+        for (from, to, name) in [(ALPHA, BETA, "beta"), (BETA, ALPHA, "alpha")] {
+            let began = SystemEnv.moment();
+            let said = switch(&sandbox, from, name, &["--drain", "200ms"]).await?;
+            let words =
+                String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+            assert!(said.status.success(), "{words}");
+            assert!(words.contains("nothing was lost"), "{words}");
+            let switched = newest(&sandbox, from)?;
+            assert_eq!(switched.end, RunEnd::Completed, "{words}");
+            let certificate = switched.certificate.clone().unwrap();
+            assert_eq!(
+                (certificate.end, certificate.received),
+                (certificate.switchpoint, certificate.switchpoint),
+                "{words}"
+            );
+            let history = format!("SELECT pg_read_file('pg_wal/{:08X}.history')", certificate.new_timeline.0);
+            let history = sandbox.psql_value(to, &history).await?;
+            assert!(history.contains(&certificate.switchpoint.to_string()), "{history}");
+            sandbox.wait_streaming(to, from).await?;
+            for node in [ALPHA, BETA] {
+                sandbox.wait_healthy(node).await?;
+            }
+            assert!(!sandbox.takes_writes(from).await);
+            let port = sandbox.node(to)?.postgres_port;
+            writer.wait_ack_by(port, began, LIMIT).await?;
+            // the next one is refused as long as the target makes its half
+            assert_eq!(ended(&sandbox, to).await?.end, RunEnd::Completed);
+        }
+        let acknowledged = writer.stop();
+        assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());
+        Ok(())
+    });
+}
+
+/// Both nodes do what their roles demand, one of them takes writes, and everything that a client was told is there.
+async fn sound(sandbox: &Sandbox, main: NodeId, writer: Writer) -> Done<()> {
+    let other = if main == ALPHA { BETA } else { ALPHA };
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    sandbox.wait_streaming(main, other).await?;
+    assert!(sandbox.takes_writes(main).await && !sandbox.takes_writes(other).await);
+    writer.wait_ack_by(sandbox.node(main)?.postgres_port, SystemEnv.moment(), LIMIT).await?;
+    let acknowledged = writer.stop();
+    assert_eq!(sandbox.rows_lost(&acknowledged, main).await?, Vec::<i64>::new());
+    assert_eq!(sandbox.cluster(main)?.nodes.main, Some(main));
+    Ok(())
+}
+
+/// A node's supervisor dies at a step of its half, and its successor brings the switchover to its end.
+fn dies_at(node: NodeId, barrier: &'static str) {
+    run(async move {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.set_environment(node, "INTERREX_BARRIER", Some(barrier));
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let (said, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]), async {
+            let end = sandbox.wait_supervisor_ended(node).await?;
+            assert!(
+                std::os::unix::process::ExitStatusExt::signal(&end) == Some(9),
+                "it ended by itself: {end}"
+            );
+            sandbox.set_environment(node, "INTERREX_BARRIER", None);
+            sandbox.start_supervisor(node).map(drop)
+        })?;
+        let switched = ended(&sandbox, ALPHA).await?;
+        let half = ended(&sandbox, node).await?;
+        assert_eq!(half.resumed, 1, "{half:?}");
+        // who began the switchover may have lost its connection with the supervisor that died
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        let cut_off = words.contains("does not answer as it should");
+        assert!(cut_off || said.status.success() == (switched.end == RunEnd::Completed), "{words}");
+        match switched.end {
+            RunEnd::Completed => {
+                assert_eq!((half.end, switched.certificate.is_some()), (RunEnd::Completed, true));
+                sound(&sandbox, BETA, writer).await
+            }
+            // a supervisor that starts as main starts its servers: then there is nothing to prove
+            RunEnd::RolledBack if barrier.ends_with("prove_handover") => sound(&sandbox, ALPHA, writer).await,
+            other => {
+                Err(SandboxError::failed(format!("it is {other}"), switched.problem.unwrap_or_default()))
+            }
+        }
+    });
+}
+
+/// The newest run that a node made, once it has ended.
+async fn ended(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+    until("its run has ended", LIMIT, || async {
+        let run = newest(sandbox, node).map_err(|error| error.to_string())?;
+        if run.is_running() { Err(format!("{:?}", run.steps)) } else { Ok(run) }
+    })
+    .await
+}
+
+macro_rules! dies {
+    ($half:ident, $node:expr, $($step:ident),+ $(,)?) => {
+        mod $half {
+            mod before_the_effect {
+                $( #[test] fn $step() { super::super::dies_at($node, concat!("before:", stringify!($step))); } )+
+            }
+            mod after_the_effect {
+                $( #[test] fn $step() { super::super::dies_at($node, concat!("after:", stringify!($step))); } )+
+            }
+        }
+    };
+}
+
+dies!(
+    main_dies,
+    interrex::sandbox::ALPHA,
+    check_handover,
+    write_checkpoint,
+    drain,
+    stop_main,
+    prove_handover,
+    hand_over,
+    become_standby,
+    hand_over_redis,
+    restart_dependents,
+);
+
+dies!(target_dies, interrex::sandbox::BETA, win_epoch, fence_old_main, detach, promote, promote_redis);
+
+/// The switchover is not made, and main serves as before.
+async fn main_serves_on(sandbox: &Sandbox, writer: Writer) -> Done<()> {
+    sound(sandbox, ALPHA, writer).await?;
+    let certificates =
+        sandbox.cluster(ALPHA)?.runs.runs.values().filter(|run| run.certificate.is_some()).count();
+    assert_eq!(certificates, 0);
+    Ok(())
+}
+
+#[test]
+fn a_target_whose_supervisor_is_dead_is_refused_before_anything_is_stopped() {
+    run(async {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        sandbox.wait_healthy(ALPHA).await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        sandbox.kill_supervisor(BETA);
+        let said = switch(&sandbox, ALPHA, "beta", &[]).await?;
+        assert_eq!(said.status.code(), Some(1));
+        let refused = newest(&sandbox, ALPHA)?;
+        assert_eq!((refused.end, refused.step(StepId::StopMain).attempts), (RunEnd::Refused, 0));
+        assert!(refused.problem.unwrap().contains("supervisor of beta does not answer"));
+        sandbox.start_supervisor(BETA)?;
+        main_serves_on(&sandbox, writer).await
+    });
+}
+
+#[test]
+fn a_target_that_receives_no_more_makes_main_serve_again() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).patience(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        // main's log sender waits for it at the stop, and would for ever
+        let receiver = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'";
+        let receiver: i32 = sandbox.psql_value(BETA, receiver).await?.parse().unwrap();
+        let signal = |signal| kill_process(Pid::from_raw(receiver).unwrap(), signal).unwrap();
+        signal(Signal::STOP);
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        signal(Signal::CONT);
+        assert_eq!(said.status.code(), Some(1));
+        let taken_back = newest(&sandbox, ALPHA)?;
+        assert_eq!(taken_back.end, RunEnd::RolledBack, "{:?}", taken_back.problem);
+        assert_eq!(taken_back.step(StepId::StopMain).undo, Undo::Done);
+        main_serves_on(&sandbox, writer).await
+    });
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_drains_changes_nothing() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let idle = session(&sandbox, ALPHA).await?;
+        idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let (said, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &["--drain", "1h"]), async {
+            let draining = |envelope: &interrex_events::Envelope| matches!(&envelope.event, Event::StepStarted(it) if it.step == StepId::Drain);
+            sandbox.wait_event(ALPHA, "it drains", draining).await?;
+            let config = sandbox.node(ALPHA)?.config();
+            let cancel = ["run", "cancel", "--reason", "not now", "--config", &config.to_string_lossy()];
+            let cancelled = interrex_with(&cancel, &[])?;
+            assert!(cancelled.status.success(), "{cancelled:?}");
+            Ok(())
+        })?;
+        assert_eq!(said.status.code(), Some(1));
+        let given_up = newest(&sandbox, ALPHA)?;
+        assert_eq!(given_up.end, RunEnd::RolledBack, "{:?}", given_up.problem);
+        assert!(given_up.problem.unwrap().contains("not now"));
+        idle.batch_execute("COMMIT").await.unwrap();
+        main_serves_on(&sandbox, writer).await
+    });
+}

@@ -1,0 +1,106 @@
+//! Handing a main's role down: the proof is compared with what the standby received and where it promoted.
+
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA};
+use interrex_actors::ports::{HandoverPort as _, PostgresPort as _, StopMode, Verdict};
+
+use crate::pair::{LIMIT, Pair, on_one_thread, slot};
+
+/// Stops alpha, checks the proof against beta, promotes beta, and lets alpha follow without a rewind.
+async fn hand_over(pair: &Pair) {
+    let proof = pair.alpha.hand_down(LIMIT).await.unwrap();
+    assert_eq!(pair.alpha.shutdown_proof().await.unwrap(), proof, "can be asked again");
+    pair.beta_has(proof.end).await;
+    let received = pair.beta.received().await.unwrap();
+    assert_eq!(received.received, proof.end, "it received all of it, and nothing more");
+    let other_half = pair.beta.log_record(proof.timeline, proof.checkpoint).await.unwrap();
+    assert_eq!((other_half.end, other_half.sha256), (proof.end, proof.sha256.clone()));
+
+    let promotion = pair.beta.promote().await.unwrap();
+    assert_eq!(promotion.switchpoint, proof.end);
+    pair.beta.ensure_slot(ALPHA).await.unwrap();
+
+    let main = pair.beta.main_lineage().await.unwrap();
+    let lineage = pair.alpha.lineage_against(&main).await.unwrap();
+    assert_eq!((lineage.verdict, lineage.clean, lineage.end), (Verdict::SameLine, true, proof.end));
+    for _ in 0..2 {
+        pair.alpha.become_standby(&pair.conninfo(&pair.alpha, BETA), &slot(ALPHA)).await.unwrap();
+    }
+    assert!(pair.alpha.is_standby_directory());
+    pair.alpha.start().await.unwrap();
+    pair.streams(BETA, ALPHA).await;
+}
+
+#[test]
+fn the_proof_is_what_the_standby_received_and_where_it_promotes() {
+    on_one_thread(async {
+        let pair = Pair::start().await;
+        hand_over(&pair).await;
+    });
+}
+
+#[test]
+fn the_proof_holds_with_an_archive_whose_last_file_is_switched_first() {
+    on_one_thread(async {
+        let pair = Pair::start_with("archive_mode = on\narchive_command = 'true'").await;
+        hand_over(&pair).await;
+    });
+}
+
+#[test]
+fn the_proof_holds_where_the_record_crosses_a_page() {
+    on_one_thread(async {
+        let pair = Pair::start().await;
+        // 8192 bytes less what the closing server writes before its checkpoint: it begins at most 112 before a border
+        let sql = "CHECKPOINT;
+            DO $$ DECLARE place bigint; BEGIN
+              FOR attempt IN 1..4 LOOP
+                place := (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint % 8192;
+                IF place BETWEEN 8088 AND 8184 THEN EXIT; END IF;
+                PERFORM pg_logical_emit_message(false, '', repeat('x', ((8192 + 8136 - place - 56) % 8192)::int));
+              END LOOP;
+            END $$";
+        let mut crossed = false;
+        for _ in 0..3 {
+            pair.sandbox.psql(ALPHA, sql).await.unwrap();
+            let proof = pair.alpha.hand_down(LIMIT).await.unwrap();
+            crossed = proof.checkpoint.0 / 8192 != (proof.end.0 - 1) / 8192;
+            if crossed {
+                break;
+            }
+            pair.alpha.start().await.unwrap();
+            pair.streams(ALPHA, BETA).await;
+        }
+        assert!(crossed, "no shutdown checkpoint crossed a page");
+        hand_over(&pair).await;
+    });
+}
+
+#[test]
+fn a_main_that_does_not_stop_says_what_it_waits_for_and_is_not_forced() {
+    on_one_thread(async {
+        let pair = Pair::start_with("archive_mode = on\narchive_command = 'sleep 3'").await;
+        let error = pair.alpha.hand_down(Duration::from_millis(400)).await.unwrap_err().to_string();
+        assert!(error.contains("did not stop within 400ms") && error.contains("archiver"), "{error}");
+        pair.alpha.hand_down(LIMIT).await.unwrap();
+    });
+}
+
+#[test]
+fn a_crash_is_no_proof_and_a_diverged_log_is_measured() {
+    on_one_thread(async {
+        let pair = Pair::start().await;
+        pair.beta.promote().await.unwrap();
+        pair.sandbox.psql(ALPHA, "CREATE TABLE stranded (id int)").await.unwrap();
+        let flushed = pair.alpha.main_lineage().await.unwrap().flushed;
+        pair.alpha.stop(StopMode::Immediate).await.unwrap();
+        let error = pair.alpha.shutdown_proof().await.unwrap_err().to_string();
+        assert!(error.contains("in production"), "{error}");
+        let main = pair.beta.main_lineage().await.unwrap();
+        let lineage = pair.alpha.lineage_against(&main).await.unwrap();
+        assert!(!lineage.clean && lineage.end >= flushed, "{lineage:?}, flushed {flushed}");
+        assert!(matches!(lineage.verdict, Verdict::Diverged { bytes, .. } if bytes > 0), "{lineage:?}");
+        assert_eq!(pair.alpha.can_rewind().await, Ok(()));
+    });
+}

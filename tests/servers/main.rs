@@ -1,0 +1,7 @@
+//! The adapter of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
+
+#![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
+
+mod handover;
+mod pair;
+mod start;

@@ -1,0 +1,108 @@
+//! A main and its standby, each behind the adapter that a supervisor would use.
+
+use std::{path::Path, time::Duration};
+
+use interrex::sandbox::{ALPHA, BETA, NodePlan, Sandbox, until};
+use interrex_actors::{
+    ports::{HandoverPort as _, PostgresPort as _},
+    replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
+    runtime::RunAs,
+};
+use interrex_events::{Lsn, NodeId};
+use tokio::task::LocalSet;
+
+/// How long anything may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// The two. Dropping them ends the servers.
+pub(crate) struct Pair {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) alpha: LocalPostgres,
+    pub(crate) beta: LocalPostgres,
+}
+
+impl Pair {
+    /// Both run, and the standby streams.
+    pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With more settings for both.
+    pub(crate) async fn start_with(settings: &str) -> Self {
+        let sandbox = Sandbox::builder("/bin/false").postgres_only().build().await.unwrap();
+        for node in sandbox.nodes() {
+            let file = node.folder.join("postgresql.node.conf");
+            let text = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("{text}{settings}\n")).unwrap();
+        }
+        let adapter = |node: NodeId| adapter(&sandbox, sandbox.node(node).unwrap());
+        let (alpha, beta) = (adapter(ALPHA), adapter(BETA));
+        let pair = Self { alpha, beta, sandbox };
+        pair.alpha.start().await.unwrap();
+        pair.beta.start().await.unwrap();
+        pair.streams(ALPHA, BETA).await;
+        pair
+    }
+
+    /// Until a main reports its standby as streaming.
+    pub(crate) async fn streams(&self, main: NodeId, standby: NodeId) {
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name = 'interrex_{standby}'"
+        );
+        until("the standby streams", LIMIT, async || {
+            let answer = self.sandbox.psql_value(main, &sql).await;
+            if answer.as_deref().is_ok_and(|count| count == "1") {
+                Ok(())
+            } else {
+                Err(format!("{answer:?}"))
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    /// Until beta has received up to a place.
+    pub(crate) async fn beta_has(&self, end: Lsn) {
+        until("the standby has it", LIMIT, async || match self.beta.received().await {
+            Ok(received) if received.received >= end && received.replayed >= end => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+        .unwrap();
+    }
+
+    /// The conninfo with which one follows the other.
+    pub(crate) fn conninfo(&self, standby: &LocalPostgres, main: NodeId) -> String {
+        standby.conninfo_of(&format!("127.0.0.1:{}", self.sandbox.node(main).unwrap().postgres_port))
+    }
+}
+
+/// Runs a test as a supervisor runs: on one thread.
+pub(crate) fn on_one_thread(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+fn adapter(sandbox: &Sandbox, node: &NodePlan) -> LocalPostgres {
+    LocalPostgres::new(PostgresSettings {
+        data_dir: node.data_dir(),
+        bin_dir: sandbox.postgres_programs().to_owned(),
+        log_file: node.postgres_log(),
+        run_as: RunAs::resolve(None, Path::new(&node.data_dir())).unwrap(),
+        host: "127.0.0.1".to_owned(),
+        port: node.postgres_port,
+        user: "interrex".to_owned(),
+        password: Some(sandbox.superuser_password().to_owned()),
+        database: "postgres".to_owned(),
+        replication_user: "replicator".to_owned(),
+        replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
+        node: node.id,
+        measure_limit: Duration::from_secs(1),
+        upstream_file: node.folder.join("upstream"),
+    })
+}
+
+/// The slot of a node.
+pub(crate) fn slot(node: NodeId) -> String {
+    slot_name(node)
+}

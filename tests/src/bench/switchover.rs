@@ -1,0 +1,110 @@
+//! How long nobody acknowledges a write when main hands its role over, beside the same by hand, without any proof.
+
+use std::{process::Stdio, time::Duration};
+
+use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, SandboxError, Writer};
+use interrex_actors::{
+    env::{Env, Moment, SystemEnv},
+    runtime,
+};
+use interrex_events::NodeId;
+use rustix::process::Signal;
+
+use crate::figure::Figure;
+
+const ROWS_PER_SECOND: f64 = 200.0;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs of both kinds, in turn: one pair changes places again and again, the floor has a fresh pair each time.
+pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
+    let sandbox = cluster().build().await?;
+    sandbox.start().await?;
+    let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
+    let (mut gaps, mut wholes, mut floors) = (Vec::new(), Vec::new(), Vec::new());
+    let mut places = (ALPHA, BETA);
+    for run in 1..=runs {
+        let (gap, whole) = switchover(&sandbox, &writer, places).await?;
+        places = (places.1, places.0);
+        let floor = by_hand().await?;
+        eprintln!(
+            "run {run} of {runs}: {gap:.0} ms without writes, {whole:.0} ms in all; by hand {floor:.0} ms"
+        );
+        gaps.push(gap);
+        wholes.push(whole);
+        floors.push(floor);
+    }
+    let lost = sandbox.rows_lost(&writer.stop(), places.0).await?.len();
+    sandbox.teardown()?;
+    if lost > 0 {
+        return Err(SandboxError::failed("switching over", format!("{lost} acknowledged rows are lost")));
+    }
+    Ok(vec![
+        Figure::of("switchover_longest_write_gap", "ms", &gaps).beside(&floors),
+        Figure::of("switchover_command", "ms", &wholes),
+        Figure::of("by_hand_longest_write_gap", "ms", &floors),
+    ])
+}
+
+fn cluster() -> Builder {
+    Sandbox::builder(interrex_tests::interrex()).postgres_only().threshold(PATIENCE)
+}
+
+/// The longest pause that a client met, and how long the command took, until the old main streamed.
+async fn switchover(sandbox: &Sandbox, writer: &Writer, (from, to): (NodeId, NodeId)) -> Done<(f64, f64)> {
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    sandbox.wait_streaming(from, to).await?;
+    writer.wait_ack_by(sandbox.node(from)?.postgres_port, SystemEnv.moment(), PATIENCE).await?;
+    let began = SystemEnv.moment();
+    let mut command = tokio::process::Command::new(interrex_tests::interrex());
+    let name = sandbox.node(to)?.name;
+    command.args(["switchover", "--drain", "0s", "--to", name, "--config"]).arg(sandbox.node(from)?.config());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let status = command.status().await.map_err(|error| SandboxError::failed("switching over", error))?;
+    let ended = SystemEnv.moment();
+    if !status.success() {
+        return Err(SandboxError::failed("switching over", status));
+    }
+    Ok((longest_gap(sandbox, writer, began, to).await?, ms_between(began, ended)))
+}
+
+/// CHECKPOINT, SIGINT, wait for the process, `SELECT pg_promote()` on a connection that is open already.
+async fn by_hand() -> Done<f64> {
+    let sandbox = cluster().build().await?;
+    sandbox.start_postgres(ALPHA).await?;
+    sandbox.start_postgres(BETA).await?;
+    sandbox.wait_streaming(ALPHA, BETA).await?;
+    let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
+    writer.wait_acknowledged(100, PATIENCE).await?;
+    let failed = |error: tokio_postgres::Error| SandboxError::failed("promoting by hand", error);
+    let config = format!(
+        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
+        sandbox.node(BETA)?.postgres_port,
+        sandbox.superuser_password()
+    );
+    let (client, connection) =
+        tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(failed)?;
+    tokio::task::spawn_local(connection);
+    sandbox.psql(ALPHA, "CHECKPOINT").await?;
+    let began = SystemEnv.moment();
+    let postmaster = sandbox.postmaster_pid(ALPHA);
+    let postmaster = postmaster.ok_or_else(|| SandboxError::failed("stopping by hand", "nothing runs"))?;
+    runtime::signal(postmaster, Signal::INT);
+    runtime::wait_gone(postmaster, "postgres", PATIENCE).await;
+    client.simple_query("SELECT pg_promote()").await.map_err(failed)?;
+    let gap = longest_gap(&sandbox, &writer, began, BETA).await?;
+    sandbox.teardown()?;
+    Ok(gap)
+}
+
+async fn longest_gap(sandbox: &Sandbox, writer: &Writer, began: Moment, main: NodeId) -> Done<f64> {
+    writer.wait_ack_by(sandbox.node(main)?.postgres_port, began, PATIENCE).await?;
+    let gap = writer.look(|acknowledged| acknowledged.longest_gap_after(began));
+    let gap = gap.ok_or_else(|| SandboxError::failed("measuring", "no write was acknowledged"))?;
+    Ok(gap.duration().as_secs_f64() * 1000.0)
+}
+
+fn ms_between(from: Moment, to: Moment) -> f64 {
+    (to.monotonic.saturating_sub(from.monotonic)).as_secs_f64() * 1000.0
+}
