@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{exit, moment::Moment, when::When};
+use super::{exit, moment::Moment, views, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -104,6 +104,17 @@ pub enum Command {
     #[command(after_help = "Examples:\n  interrex switchover --to beta\n  \
                             interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\"")]
     Switchover(Switchover),
+    /// Would a failover, a switchover and a rejoin work now? Every precondition is proved, and nothing is changed.
+    ///
+    /// It logs in to every node's PostgreSQL and Redis as the supervisors do, makes a real replication login with the
+    /// passfile, asks every supervisor with the cluster's secret, and looks at the files, programs, services and disks
+    /// of this machine. Each check is ok, warn, fail, or unknown where it could not be made; what is not ok is told with
+    /// why it matters and what mends it. In the end: which act is ready, and what speaks against it. Run it on every
+    /// node: what a machine has is seen only there. It works whether or not a supervisor runs.
+    #[command(after_help = "Examples:\n  interrex doctor\n  interrex doctor --strict    # exit code 8 for warnings too\n  \
+                            interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'",
+              after_long_help = doctor_explained())]
+    Doctor(Doctor),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -346,6 +357,20 @@ pub struct Switchover {
     pub json: bool,
 }
 
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Warnings count as failures in the exit code.
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `run cancel`.
 #[derive(Debug, Args)]
 pub struct RunCancel {
@@ -423,6 +448,16 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(speed) if (0.001..=1_000_000.0).contains(&speed) => Ok(speed),
         _ => Err("write how many times as fast as it happened, from 0.001 to 1000000".to_owned()),
     }
+}
+
+/// Every check with what it looks at, for `doctor --help`.
+fn doctor_explained() -> String {
+    format!(
+        "Examples:\n  interrex doctor\n  interrex doctor --strict    # exit code 8 for warnings too\n  \
+         interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'\n\n{}\n\n\
+         Exit code 0: no check failed; 8: one failed, or could not be made",
+        views::doctor::explained()
+    )
 }
 
 /// Every kind with its meaning, for `events --help`.

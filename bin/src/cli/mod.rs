@@ -30,6 +30,10 @@ mod waiting;
 pub mod when;
 mod wiring;
 
+pub(crate) use live::reachable;
+#[cfg(test)]
+pub(crate) use tests::stream::report as healthy_report;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -96,6 +100,7 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Export(arguments) => views::export::run(&arguments, outside, output),
         Command::Import(arguments) => views::import::run(&arguments, output),
         Command::Switchover(arguments) => acts::switchover(&arguments, outside, output),
+        Command::Doctor(arguments) => views::doctor::show(&arguments, output),
         Command::Run(RunCommand::Cancel(arguments)) => acts::cancel(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),

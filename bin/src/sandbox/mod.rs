@@ -21,6 +21,7 @@
 
 mod builder;
 mod clients;
+mod doctor;
 mod layout;
 mod plan;
 mod ports;
@@ -48,6 +49,7 @@ use interrex_events::{ClusterId, NodeId};
 pub use self::{
     builder::Builder,
     clients::Rows,
+    doctor::{Checked, Examined},
     plan::{ALPHA, BETA, GAMMA, MOST_NODES, NodePlan},
     waiting::{Health, until},
     writer::{Ack, Acknowledged, Gap, Writer, WriterSettings},

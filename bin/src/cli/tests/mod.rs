@@ -2,7 +2,7 @@
 
 mod exports;
 mod sealed;
-pub(super) mod stream;
+pub(in crate::cli) mod stream;
 mod time_travel;
 
 use std::{
