@@ -3,9 +3,14 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
-use interrex::sandbox::{ALPHA, BETA, Done, Examined, Sandbox, until};
+use interrex::{
+    doctor::Verdict,
+    sandbox::{ALPHA, BETA, Done, Examined, Sandbox, until},
+};
+use interrex_actors::env::{Env as _, SystemEnv};
 use interrex_events::NodeId;
 use interrex_tests::run;
+use rustix::process::Signal;
 
 use crate::{bad_input::interrex_with, two_nodes};
 
@@ -35,6 +40,9 @@ fn a_healthy_cluster_is_ready_and_whatever_is_broken_is_named_until_it_is_mended
         a_secret_that_others_can_read(&sandbox).await?;
         a_supervisor_that_is_gone(&sandbox).await?;
         a_server_that_is_gone(&sandbox).await?;
+
+        what_would_be_lost(&sandbox).await?;
+        a_server_that_is_frozen(&sandbox).await?;
 
         sandbox.doctor_clean().await?;
         what_people_see(&sandbox)?;
@@ -118,6 +126,51 @@ async fn a_server_that_is_gone(sandbox: &Sandbox) -> Done<()> {
     sandbox.kill_supervisor(BETA);
     sandbox.start_supervisor(BETA)?;
     sandbox.wait_healthy(BETA).await.map(drop)
+}
+
+/// What works and loses something is a warning, and names it.
+async fn what_would_be_lost(sandbox: &Sandbox) -> Done<()> {
+    sandbox.psql(ALPHA, "CREATE UNLOGGED TABLE public.carts (id int)").await?;
+    let warned = |examined: &Examined, check: &str| {
+        let found =
+            examined.checks.iter().find(|found| found.check == check && found.verdict == Verdict::Warn);
+        found.map(|found| found.measured.clone())
+    };
+    let examined = sandbox.doctor(BETA).await?;
+    assert_eq!(examined.exit, Some(0));
+    assert_eq!(warned(&examined, "unlogged_tables").as_deref(), Some("postgres.public.carts"));
+    sandbox.psql(ALPHA, "DROP TABLE public.carts").await?;
+    sandbox.psql(BETA, "SELECT pg_wal_replay_pause()").await?;
+    until("a paused replay is a warning", LIMIT, || async {
+        let examined = sandbox.doctor(ALPHA).await.map_err(|error| error.to_string())?;
+        warned(&examined, "applies_at_once").ok_or_else(|| format!("{:?}", examined.wrong()))
+    })
+    .await?;
+    sandbox.psql(BETA, "SELECT pg_wal_replay_resume()").await?;
+    sandbox.psql(ALPHA, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await?;
+    sandbox.psql(ALPHA, "SELECT pg_reload_conf()").await?;
+    until("a main that waits for nobody is found", LIMIT, || async {
+        let examined = sandbox.doctor(ALPHA).await.map_err(|error| error.to_string())?;
+        let found = examined.wrong().contains(&("synchronous_standbys", Some(ALPHA)));
+        if found { Ok(()) } else { Err(format!("{:?}", examined.wrong())) }
+    })
+    .await?;
+    sandbox.psql(ALPHA, "ALTER SYSTEM RESET synchronous_standby_names").await?;
+    sandbox.psql(ALPHA, "SELECT pg_reload_conf()").await?;
+    sandbox.doctor_clean().await
+}
+
+/// One that holds its port and says nothing keeps nobody waiting, and nothing of it is proved.
+async fn a_server_that_is_frozen(sandbox: &Sandbox) -> Done<()> {
+    assert!(sandbox.signal_postgres(BETA, Signal::STOP) > 0);
+    let began = SystemEnv.moment();
+    let examined = sandbox.doctor(ALPHA).await?;
+    let took = SystemEnv.moment().ms_since(began);
+    sandbox.signal_postgres(BETA, Signal::CONT);
+    assert!(examined.wrong().contains(&("postgres_answers", Some(BETA))), "{:?}", examined.wrong());
+    assert!(examined.wrong().contains(&("replication_login", Some(BETA))), "{:?}", examined.wrong());
+    assert!(took < 15_000, "it took {took} ms");
+    Ok(())
 }
 
 /// The words for people, and a code that counts the standing warning where somebody is strict.

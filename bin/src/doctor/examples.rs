@@ -43,6 +43,8 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         ("archive_mode", "off"),
         ("restart_after_crash", "on"),
         ("max_wal_size", "1024"),
+        ("recovery_min_apply_delay", "0"),
+        ("recovery_target_timeline", "latest"),
     ];
     let limits = judge::STANDBY_MUST_MATCH.map(|name| (name.to_owned(), "10".to_owned()));
     ServerFacts {
@@ -71,6 +73,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         },
         receiver: in_recovery
             .then(|| Receiver { status: "streaming".to_owned(), slot: Some("replica_2".to_owned()) }),
+        replay_paused: false,
         archive_failing: None,
         prepared: 0,
         replication_role: Some(ReplicationRole { login: true, replication: true, expired: false }),
@@ -90,6 +93,9 @@ pub(crate) fn redis(master: bool) -> RedisServerFacts {
         replicas: u64::from(master),
         min_replicas: 0,
         memory_policy: "noeviction".to_owned(),
+        demands_password: false,
+        has_password_for_master: false,
+        config_file: "/etc/redis/redis.conf".to_owned(),
         append_only: true,
         save: "900 1".to_owned(),
     }
@@ -120,7 +126,7 @@ pub(crate) fn healthy() -> Facts {
             ready: vec![("radius".to_owned(), Ok(()))],
         },
         servers: [(ALPHA, Ok(server(false))), (BETA, Ok(server(true)))].into(),
-        replication_logins: [(ALPHA, Ok("7".to_owned())), (BETA, Ok("7".to_owned()))].into(),
+        replication_logins: [(ALPHA, Ok(Ok("7".to_owned()))), (BETA, Ok(Ok("7".to_owned())))].into(),
         redis: [(ALPHA, Ok(redis(true))), (BETA, Ok(redis(false)))].into(),
         supervisors: [(ALPHA, supervisor(ALPHA)), (BETA, supervisor(BETA))].into(),
         version: env!("CARGO_PKG_VERSION"),

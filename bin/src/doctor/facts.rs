@@ -40,8 +40,8 @@ pub struct Facts {
     pub machine: MachineFacts,
     /// Every PostgreSQL.
     pub servers: BTreeMap<NodeId, Measured<ServerFacts>>,
-    /// Logins of the replication user from here, with what the server says of itself: its system identifier.
-    pub replication_logins: BTreeMap<NodeId, Measured<String>>,
+    /// Logins of the replication user from here: the system identifier that the server told, or its refusal.
+    pub replication_logins: BTreeMap<NodeId, Measured<Result<String, String>>>,
     /// Every Redis that is configured.
     pub redis: BTreeMap<NodeId, Measured<RedisServerFacts>>,
     /// Every supervisor.
@@ -115,6 +115,9 @@ pub struct ServerFacts {
     pub standbys: Vec<Standby>,
     /// What receives its log, on a standby.
     pub receiver: Option<Receiver>,
+    /// Whether replay was paused by hand.
+    #[serde(default)]
+    pub replay_paused: bool,
     /// Whether the newest attempt to archive failed, and for which file.
     pub archive_failing: Option<String>,
     /// Transactions that are prepared and not decided.
@@ -234,6 +237,12 @@ pub struct RedisServerFacts {
     pub min_replicas: u64,
     /// `maxmemory-policy`.
     pub memory_policy: String,
+    /// Whether it demands a password of those who follow it.
+    pub demands_password: bool,
+    /// Whether it has one for whom it would follow.
+    pub has_password_for_master: bool,
+    /// The file that it was started with, and writes its role into; empty where there is none.
+    pub config_file: String,
     /// `appendonly`.
     pub append_only: bool,
     /// `save`.
@@ -320,11 +329,13 @@ pub struct Programs {
     pub major: Option<u32>,
 }
 
-/// A service that starts what only the supervisor may.
+/// A service that starts or ends what only the supervisor may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
     /// Its name.
     pub unit: String,
     /// What it does.
     pub does: String,
+    /// What keeps it from that.
+    pub fix: String,
 }

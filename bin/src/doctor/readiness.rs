@@ -111,7 +111,7 @@ mod tests {
         };
         assert_eq!(ready(no_rewind), expected(true, true, false));
         let no_login = |facts: &mut Facts| {
-            facts.replication_logins.insert(BETA, Err("wrong password".to_owned()));
+            facts.replication_logins.insert(BETA, Ok(Err("wrong password".to_owned())));
         };
         assert_eq!(ready(no_login), expected(true, false, false));
         assert_eq!(

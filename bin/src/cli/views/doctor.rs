@@ -169,7 +169,7 @@ mod tests {
         let mut facts = healthy();
         change(&mut facts, ALPHA, |server| server.slots.clear());
         change(&mut facts, BETA, |server| server.libc = Some("2.41".to_owned()));
-        facts.replication_logins.insert(BETA, Err("psql: password authentication failed".to_owned()));
+        facts.replication_logins.insert(BETA, Ok(Err("psql: password authentication failed".to_owned())));
         facts.machine.rivals = Err("systemctl: did not end within 5s, and was killed".to_owned());
         facts
     }

@@ -20,9 +20,9 @@ use crate::{
     },
 };
 
-/// What a run uses, and the doctor itself.
-const PROGRAMS: [&str; 7] =
-    ["postgres", "pg_ctl", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump", "psql"];
+/// What a run uses.
+const PROGRAMS: [&str; 6] =
+    ["postgres", "pg_ctl", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
 /// Newest events that are looked at: enough to notice a torn end, and quick.
 const NEWEST: u32 = 200;
 
@@ -212,9 +212,18 @@ fn findable(name: &str, program: &Path) -> Result<(), String> {
             false => Err(format!("{name}: {} is no program that can be run", program.display())),
         };
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| is_program(&folder.join(program)));
+    let found = on_the_path(program).is_some();
     if found { Ok(()) } else { Err(format!("{name}: {} is not on the PATH", shown(program.as_os_str()))) }
+}
+
+fn on_the_path(program: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_program(file))
+}
+
+/// A program in a folder, or else on the path.
+pub(super) fn program(folder: &Path, name: &str) -> Option<PathBuf> {
+    Some(folder.join(name)).filter(|file| is_program(file)).or_else(|| on_the_path(Path::new(name)))
 }
 
 fn shown(name: &OsStr) -> String {

@@ -38,7 +38,8 @@ SELECT json_build_object(
  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
    'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
    'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
-   'synchronous_standby_names', 'default_transaction_read_only', 'archive_mode', 'restart_after_crash')),
+   'synchronous_standby_names', 'default_transaction_read_only', 'archive_mode', 'restart_after_crash',
+   'recovery_min_apply_delay', 'recovery_target_timeline')),
  'at_next_start', (SELECT json_object_agg(name, coalesce(
      (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
    FROM pg_settings AS limits WHERE name IN ('max_connections', 'max_locks_per_transaction',
@@ -52,6 +53,7 @@ SELECT json_build_object(
        THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, flush_lsn)::bigint))
    FROM pg_stat_replication), '[]'),
  'receiver', (SELECT json_build_object('status', status, 'slot', slot_name) FROM pg_stat_wal_receiver),
+ 'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
  'archive_failing', (SELECT last_failed_wal FROM pg_stat_archiver
    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
  'prepared', (SELECT count(*) FROM pg_prepared_xacts),

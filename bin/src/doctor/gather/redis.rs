@@ -30,6 +30,8 @@ pub(super) async fn measure(password: Option<&str>, address: &str) -> Measured<R
     let memory_policy = setting("maxmemory-policy").await?;
     let append_only = setting("appendonly").await? == "yes";
     let save = setting("save").await?;
+    let demands_password = !setting("requirepass").await?.is_empty();
+    let has_password_for_master = !setting("masterauth").await?.is_empty();
     let field = |name: &str| field(&info, name).unwrap_or_default();
     Ok(RedisServerFacts {
         version: field("redis_version").to_owned(),
@@ -41,6 +43,9 @@ pub(super) async fn measure(password: Option<&str>, address: &str) -> Measured<R
             .count() as u64,
         min_replicas: min_replicas.parse().unwrap_or(0),
         memory_policy,
+        demands_password,
+        has_password_for_master,
+        config_file: field("config_file").to_owned(),
         append_only,
         save,
     })

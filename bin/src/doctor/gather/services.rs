@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use interrex_actors::runtime::{self, RunAs};
 
 use crate::{
-    config::Config,
+    config::{Config, OnExit},
     doctor::{facts::Rival, finding::Measured},
 };
 
@@ -20,29 +20,67 @@ const PATTERNS: [&str; 4] = ["postgresql*", "redis*", "valkey*", "freeradius*"];
 
 /// All of them. A machine without systemd has none that this knows of but Debian's own list, and containers.
 pub(super) async fn rivals(config: &Config) -> Measured<Vec<Rival>> {
-    let mut rivals = Vec::new();
-    if let Some(unit) = started_by(config) {
-        rivals.push(Rival { unit, does: "runs this PostgreSQL now".to_owned() });
+    let mut rivals = debian_clusters(Path::new(DEBIAN), &config.postgres.data_dir);
+    let units = [("PostgreSQL", postmaster(config)), ("Redis", redis_server(config))];
+    let units = units.into_iter().filter_map(|(server, pid)| {
+        let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", pid?)).ok()?;
+        Some((server, service_of(&cgroup)?))
+    });
+    for (server, unit) in units {
+        if is_foreign(&unit) {
+            rivals.push(Rival::that_starts(unit, format!("runs this node's {server} now")));
+        } else if Path::new(SYSTEMD).exists() && config.node.on_exit == OnExit::Leave {
+            rivals.extend(that_ends_it(unit, server).await?);
+        }
     }
-    rivals.extend(debian_clusters(Path::new(DEBIAN), &config.postgres.data_dir));
     if Path::new(SYSTEMD).exists() {
         rivals.extend(enabled_units(config).await?);
     }
     Ok(rivals)
 }
 
-/// The service or container in whose group of processes this node's PostgreSQL is, if it is not the supervisor's.
-fn started_by(config: &Config) -> Option<String> {
-    let first_line = std::fs::read_to_string(config.postgres.data_dir.join("postmaster.pid")).ok()?;
-    let pid = first_line.lines().next()?.trim().to_owned();
-    foreign_service(&std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+impl Rival {
+    fn that_starts(unit: String, does: String) -> Self {
+        Self { fix: format!("systemctl disable --now {unit}  # then restart the supervisor"), unit, does }
+    }
 }
 
-fn foreign_service(cgroup: &str) -> Option<String> {
-    let unit =
-        cgroup.lines().filter_map(|line| line.rsplit('/').next()).find(|unit| unit.ends_with(".service"))?;
-    let foreign = ["postgres", "redis", "valkey", "patroni"].iter().any(|name| unit.contains(name));
-    foreign.then(|| unit.to_owned())
+/// The process that a pid file names.
+fn process_in(file: &Path) -> Option<u32> {
+    std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
+}
+
+fn postmaster(config: &Config) -> Option<u32> {
+    process_in(&config.postgres.data_dir.join("postmaster.pid"))
+}
+
+fn redis_server(config: &Config) -> Option<u32> {
+    let settings = std::fs::read_to_string(&config.redis.as_ref()?.config_file).ok()?;
+    let file = settings.lines().find_map(|line| line.trim().strip_prefix("pidfile "))?;
+    process_in(Path::new(file.trim().trim_matches('"')))
+}
+
+/// The service in whose group of processes a server is.
+fn service_of(cgroup: &str) -> Option<String> {
+    let units = cgroup.lines().filter_map(|line| line.rsplit('/').next());
+    units.filter(|unit| unit.ends_with(".service")).map(str::to_owned).next()
+}
+
+/// Whether it is one of the server itself, and not of the supervisor.
+fn is_foreign(unit: &str) -> bool {
+    ["postgres", "redis", "valkey", "patroni"].iter().any(|name| unit.contains(name))
+}
+
+/// A server in the supervisor's own group ends with it, unless systemd is told to end the supervisor alone.
+async fn that_ends_it(unit: String, server: &str) -> Measured<Option<Rival>> {
+    let mut show = RunAs::Myself.command("systemctl");
+    show.args(["show", "--no-pager", "--value", "-p", "KillMode", &unit]);
+    let mode = runtime::run(show, "systemctl", LIMIT).await.map_err(|error| error.to_string())?;
+    Ok((mode.trim() == "control-group").then(|| Rival {
+        does: format!("ends this node's {server} with the supervisor (KillMode=control-group)"),
+        fix: format!("systemctl edit {unit}  # [Service] KillMode=process"),
+        unit,
+    }))
 }
 
 /// Debian starts every cluster at boot whose `start.conf` says `auto`.
@@ -70,10 +108,8 @@ fn debian_clusters(folder: &Path, data_dir: &Path) -> Vec<Rival> {
                 path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
             };
             let unit = format!("postgresql@{}-{}.service", name(cluster.parent()), name(Some(&cluster)));
-            Rival {
-                unit,
-                does: format!("is started at boot: {} says auto", cluster.join("start.conf").display()),
-            }
+            let does = format!("is started at boot: {} says auto", cluster.join("start.conf").display());
+            Rival { fix: format!("echo manual > {}", cluster.join("start.conf").display()), unit, does }
         })
         .collect()
 }
@@ -112,9 +148,9 @@ fn that_start(shown: &str, files: &[String]) -> Vec<Rival> {
             .to_owned()
     };
     let ours = shown.split("\n\n").filter(|unit| files.iter().any(|file| unit.contains(file.as_str())));
-    ours.map(|unit| Rival {
-        unit: property(unit, "Id"),
-        does: format!("is enabled, with Restart={}", property(unit, "Restart")),
+    ours.map(|unit| {
+        let does = format!("is enabled, with Restart={}", property(unit, "Restart"));
+        Rival::that_starts(property(unit, "Id"), does)
     })
     .collect()
 }
@@ -125,10 +161,10 @@ mod tests {
 
     #[test]
     fn the_service_that_runs_a_server_is_named_unless_it_is_the_supervisors() {
-        let of = |unit: &str| foreign_service(&format!("0::/system.slice/{unit}\n"));
-        assert_eq!(of("postgresql@15-main.service").as_deref(), Some("postgresql@15-main.service"));
-        assert_eq!(of("interrex.service"), None);
-        assert_eq!(foreign_service("0::/user.slice/session-1.scope\n"), None);
+        let of = |unit: &str| service_of(&format!("0::/system.slice/{unit}\n"));
+        assert_eq!(of("interrex.service").as_deref(), Some("interrex.service"));
+        assert_eq!(service_of("0::/user.slice/session-1.scope\n"), None);
+        assert!(is_foreign("postgresql@15-main.service") && !is_foreign("interrex.service"));
     }
 
     #[test]

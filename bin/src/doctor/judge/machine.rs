@@ -76,8 +76,9 @@ const RIVALS: Check = Check {
     name: "started_by_interrex",
     subject: MACHINE,
     breaks: &[],
-    looks_at: "no service of the operating system starts this node's PostgreSQL or Redis",
-    why: "What starts by itself at boot serves before its supervisor has asked who is main: a second main.",
+    looks_at: "no service of the operating system starts this node's PostgreSQL or Redis, or ends them with the supervisor",
+    why: "What starts by itself at boot serves before its supervisor has asked who is main: a second main. \
+          What ends with the supervisor makes an outage of its restart.",
 };
 const COMMANDS: Check = Check {
     name: "commands",
@@ -243,12 +244,13 @@ fn copy_room(room: u64, facts: &Facts) -> Judgement {
 }
 
 fn no_rivals(rivals: &[Rival]) -> Judgement {
-    let Some(first) = rivals.first() else { return Judgement::pass("no service does") };
+    if rivals.is_empty() {
+        return Judgement::pass("no service does");
+    }
     let words: Vec<String> = rivals.iter().map(|rival| format!("{} {}", rival.unit, rival.does)).collect();
-    Judgement::warn(
-        words.join("; "),
-        format!("systemctl disable --now {}  # then restart the supervisor", first.unit),
-    )
+    let mut fixes: Vec<&str> = rivals.iter().map(|rival| rival.fix.as_str()).collect();
+    fixes.dedup();
+    Judgement::warn(words.join("; "), fixes.join("; "))
 }
 
 fn runnable(commands: &[(String, Result<(), String>)]) -> Judgement {
@@ -301,7 +303,11 @@ mod tests {
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
-        let rival = Rival { unit: "postgresql.service".to_owned(), does: "is enabled".to_owned() };
+        let rival = Rival {
+            unit: "postgresql.service".to_owned(),
+            does: "is enabled".to_owned(),
+            fix: "x".to_owned(),
+        };
         assert_eq!(machine(|it| it.rivals = Ok(vec![rival])), [("started_by_interrex", Verdict::Warn)]);
         let missing = Ok(vec![("dns".to_owned(), Err("no dns-update".to_owned()))]);
         assert_eq!(machine(|it| it.commands = missing), [("commands", Verdict::Fail)]);

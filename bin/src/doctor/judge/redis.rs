@@ -37,6 +37,18 @@ const MIN_REPLICAS: Check = check(
     "min-replicas-to-write asks for no more replicas than a new master has",
     "A new master without replicas refuses every write.",
 );
+const MASTER_PASSWORD: Check = check(
+    "redis_masterauth",
+    &[Act::Switchover, Act::Rejoin],
+    "each Redis has a password for the others, where they demand one",
+    "An old master becomes a replica: without masterauth its new master refuses it.",
+);
+const CONFIG_FILE: Check = check(
+    "redis_config_file",
+    MOVES,
+    "each Redis was started with a configuration file",
+    "A changed role is written there; without a file it is lost by a restart, and with it what was written since.",
+);
 const PERSISTENCE: Check = check(
     "redis_persistence",
     &[],
@@ -56,13 +68,15 @@ const FAILOVER: Check = check(
     "Without it a switchover cuts the replica loose, and what was on its way is lost.",
 );
 
-pub(super) const CHECKS: &[&Check] = &[&ANSWERS, &ROLE, &MIN_REPLICAS, &PERSISTENCE, &MEMORY, &FAILOVER];
+pub(super) const CHECKS: &[&Check] =
+    &[&ANSWERS, &ROLE, &MIN_REPLICAS, &MASTER_PASSWORD, &CONFIG_FILE, &PERSISTENCE, &MEMORY, &FAILOVER];
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let policies = |redis: &RedisServerFacts| {
         let others = facts.redis.values().flatten();
         others.map(|other| &other.memory_policy).all(|other| *other == redis.memory_policy)
     };
+    let demanded = facts.redis.values().flatten().any(|redis| redis.demands_password);
     let mut findings = Vec::new();
     for (node, redis) in &facts.redis {
         let redis = match redis {
@@ -79,6 +93,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(ANSWERS.on(*node, Judgement::pass(format!("Redis {}", redis.version))));
         findings.push(ROLE.on(*node, role(redis, facts.main().map(|main| main == *node))));
         findings.push(MIN_REPLICAS.on(*node, min_replicas(redis, facts.nodes.len())));
+        findings.push(MASTER_PASSWORD.on(*node, master_password(redis, demanded)));
+        findings.push(CONFIG_FILE.on(*node, config_file(redis)));
         findings.push(PERSISTENCE.on(*node, persistence(redis)));
         findings.push(MEMORY.on(*node, memory(redis, policies(redis))));
         findings.push(FAILOVER.on(*node, failover(redis)));
@@ -110,6 +126,29 @@ fn min_replicas(redis: &RedisServerFacts, nodes: usize) -> Judgement {
         redis.min_replicas <= left,
         format!("min-replicas-to-write {}", redis.min_replicas),
         format!("CONFIG SET min-replicas-to-write {left}  # and CONFIG REWRITE"),
+    )
+}
+
+fn master_password(redis: &RedisServerFacts, demanded: bool) -> Judgement {
+    let words = match (demanded, redis.has_password_for_master) {
+        (false, _) => "no password is demanded",
+        (true, true) => "masterauth is set",
+        (true, false) => "masterauth is not set",
+    };
+    let good = !demanded || redis.has_password_for_master;
+    Judgement::pass_or_fail(
+        good,
+        words,
+        "CONFIG SET masterauth ...  # the others' requirepass; and CONFIG REWRITE",
+    )
+}
+
+fn config_file(redis: &RedisServerFacts) -> Judgement {
+    let words = if redis.config_file.is_empty() { "started without a file" } else { &redis.config_file };
+    Judgement::pass_or_fail(
+        !redis.config_file.is_empty(),
+        words,
+        "start it with the file that redis.config_file names: the supervisor does",
     )
 }
 
@@ -171,6 +210,12 @@ mod tests {
             [("redis_failover", Verdict::Warn)]
         );
         assert_eq!(change(BETA, |redis| redis.version = "10.0.1".to_owned()), []);
+        let alone = |redis: &mut RedisServerFacts| redis.demands_password = true;
+        assert_eq!(
+            change(ALPHA, alone),
+            [("redis_masterauth", Verdict::Fail), ("redis_masterauth", Verdict::Fail)]
+        );
+        assert_eq!(change(BETA, |redis| redis.config_file.clear()), [("redis_config_file", Verdict::Fail)]);
         let policy = |redis: &mut RedisServerFacts| redis.memory_policy = "allkeys-lru".to_owned();
         assert_eq!(change(BETA, policy).len(), 2, "on both: nobody knows which one is meant");
         assert_eq!(

@@ -6,7 +6,7 @@ use interrex_events::NodeId;
 use super::size;
 use crate::doctor::{
     facts::{Collation, Facts, ServerFacts, Slot},
-    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
 /// A standby with less than main of any of these does not start, or pauses its replay (facts 17).
@@ -24,6 +24,9 @@ const FAR_BEHIND: u64 = 64 << 20;
 const CLOCKS_WARN_MS: u64 = 500;
 /// Clocks further apart than this are not followed by peers, and times of day mean nothing.
 const CLOCKS_FAIL_MS: u64 = 5_000;
+
+/// libpq's words where a server demands a password and the passfile has none for it.
+const NO_PASSWORD: &str = "no password supplied";
 
 const fn check(
     name: &'static str,
@@ -70,6 +73,12 @@ const LAG: Check = check(
     "the secondary is less than 64 MB behind",
     "A failover loses what has not arrived; a switchover waits for it while clients wait.",
 );
+const APPLIES: Check = check(
+    "applies_at_once",
+    &[],
+    "the secondary replays what it receives at once: not paused, not delayed, along the latest timeline",
+    "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main.",
+);
 const SLOT: Check = check(
     "slot",
     ALL_ACTS,
@@ -108,6 +117,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &SAME_TIMELINE,
     &STREAMING,
     &LAG,
+    &APPLIES,
     &SLOT,
     &STANDBY_LIMITS,
     &COLLATIONS,
@@ -123,7 +133,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         }
     }
     for (node, login) in &facts.replication_logins {
-        findings.push(REPLICATION_LOGIN.on(*node, replication_login(facts, *node, login)));
+        findings.push(REPLICATION_LOGIN.judge(*node, login, |login| replication_login(facts, *node, login)));
     }
     for (node, server) in &facts.servers {
         if let Ok(server) = server
@@ -146,6 +156,7 @@ fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: Nod
         SAME_TIMELINE.on(node, same_timeline(main_server, standby)),
         STREAMING.on(node, streaming(main_server, standby, node)),
         LAG.on(node, lag(main_server, node)),
+        APPLIES.on(node, applies_at_once(standby)),
         SLOT.on(node, slot(facts.name(main), &slot_name(node), main_server)),
         STANDBY_LIMITS.on(node, standby_limits((facts.name(node), standby), (facts.name(main), main_server))),
         STANDBY_LIMITS.on(main, standby_limits((facts.name(main), main_server), (facts.name(node), standby))),
@@ -224,6 +235,23 @@ fn lag(main: &ServerFacts, node: NodeId) -> Judgement {
         }
         None => Judgement::unknown("main does not send to it", "see the check streaming"),
     }
+}
+
+fn applies_at_once(standby: &ServerFacts) -> Judgement {
+    let delay = standby.number("recovery_min_apply_delay").unwrap_or(0);
+    let timeline = standby.setting("recovery_target_timeline");
+    let words = match (standby.replay_paused, delay, timeline) {
+        (true, ..) => "replay is paused".to_owned(),
+        (false, 0, "latest") => return Judgement::pass("at once, along the latest timeline"),
+        (false, 0, timeline) => format!("recovery_target_timeline is {timeline}"),
+        (false, delay, _) => format!("recovery_min_apply_delay is {delay} ms"),
+    };
+    let fix = if standby.replay_paused {
+        "SELECT pg_wal_replay_resume();"
+    } else {
+        "ALTER SYSTEM RESET recovery_min_apply_delay; ALTER SYSTEM RESET recovery_target_timeline;  -- and restart it"
+    };
+    Judgement::warn(words, fix)
 }
 
 /// The slot as main has it.
@@ -326,7 +354,7 @@ fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &
     )
 }
 
-fn replication_login(facts: &Facts, node: NodeId, login: &Measured<String>) -> Judgement {
+fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>) -> Judgement {
     let name = facts.name(node);
     let expected = facts.server(node).map(|server| server.system_id.as_str());
     match login {
@@ -337,12 +365,16 @@ fn replication_login(facts: &Facts, node: NodeId, login: &Measured<String>) -> J
             format!("a server with system identifier {other} answers"),
             format!("check the address of {name} in the configuration"),
         ),
+        // this node never replicates from itself: its passfile need not know it
+        Err(reason) if node == facts.here && reason.contains(NO_PASSWORD) => Judgement::pass(
+            "the passfile has no line for this node itself: run interrex doctor on the others",
+        ),
         Err(reason) => {
             let fix = format!(
                 "the line of {name} in postgres.replication_passfile, and in its pg_hba.conf: host replication {} ADDRESS scram-sha-256",
                 facts.replication_user
             );
-            // this node never replicates from itself; the other nodes' doctors prove that they may
+            // the other nodes' doctors prove that they may
             if node == facts.here { Judgement::warn(reason, fix) } else { Judgement::fail(reason, fix) }
         }
     }
@@ -429,6 +461,7 @@ mod tests {
         assert_eq!(beta(|server| server.version = 160_001), [("same_version", Verdict::Fail)]);
         assert_eq!(beta(|server| server.timeline = Some(2)), [("same_timeline", Verdict::Fail)]);
         assert_eq!(beta(|server| server.receiver = None), [("streaming", Verdict::Fail)]);
+        assert_eq!(beta(|server| server.replay_paused = true), [("applies_at_once", Verdict::Warn)]);
         let two_mains = beta(|server| server.in_recovery = false);
         assert_eq!(two_mains.first(), Some(&("one_main", Verdict::Fail)));
     }
@@ -460,12 +493,18 @@ mod tests {
 
     #[test]
     fn a_login_that_fails_at_a_peer_fails_and_here_it_warns() {
-        let refused = |node| {
+        let login = |node, words: &str| {
             wrong(|facts| {
-                facts.replication_logins.insert(node, Err("wrong password".to_owned()));
+                facts.replication_logins.insert(node, Ok(Err(words.to_owned())));
             })
         };
-        assert_eq!(refused(BETA), [("replication_login", Verdict::Fail)]);
-        assert_eq!(refused(ALPHA), [("replication_login", Verdict::Warn)]);
+        assert_eq!(login(BETA, "wrong password"), [("replication_login", Verdict::Fail)]);
+        assert_eq!(login(ALPHA, "wrong password"), [("replication_login", Verdict::Warn)]);
+        assert_eq!(login(BETA, "fe_sendauth: no password supplied"), [("replication_login", Verdict::Fail)]);
+        assert_eq!(login(ALPHA, "fe_sendauth: no password supplied"), []);
+        let not_attempted = wrong(|facts| {
+            facts.replication_logins.insert(BETA, Err("there is no psql".to_owned()));
+        });
+        assert_eq!(not_attempted, [("replication_login", Verdict::Unknown)]);
     }
 }
