@@ -25,9 +25,18 @@ pub struct Readiness {
     pub not_looked_at: Option<String>,
 }
 
+/// Checks that say only that a node is not there now: what a rejoin is for, and no obstacle to its own.
+const AWAY: [&str; 3] = ["postgres_answers", "same_timeline", "streaming"];
+
 /// Every act that this cluster could see next.
 pub(super) fn readiness(facts: &Facts, findings: &[Finding]) -> Vec<Readiness> {
     let main = facts.main();
+    let is_away = |node: NodeId| {
+        let about_it = findings.iter().filter(|finding| finding.node == Some(node));
+        about_it
+            .filter(|finding| AWAY.contains(&finding.check))
+            .any(|finding| finding.verdict >= Verdict::Unknown)
+    };
     let mut all = Vec::new();
     for node in facts.secondaries() {
         let to = |act: &str| format!("a {act} to {}", facts.name(node));
@@ -35,9 +44,13 @@ pub(super) fn readiness(facts: &Facts, findings: &[Finding]) -> Vec<Readiness> {
         all.push(about(facts, findings, (Act::Failover, node), to("failover"), &[node]));
         let both: Vec<NodeId> = main.into_iter().chain([node]).collect();
         all.push(about(facts, findings, (Act::Switchover, node), to("switchover"), &both));
+        if is_away(node) {
+            let what = format!("a rejoin of {}", facts.name(node));
+            all.push(about(facts, findings, (Act::Rejoin, node), what, &both));
+        }
     }
     if let Some(main) = main {
-        let what = format!("a rejoin of {}", facts.name(main));
+        let what = format!("a later rejoin of {}", facts.name(main));
         let everybody: Vec<NodeId> = facts.nodes.iter().map(|named| named.id).collect();
         all.push(about(facts, findings, (Act::Rejoin, main), what, &everybody));
     }
@@ -51,10 +64,14 @@ fn about(
     what: String,
     taking_part: &[NodeId],
 ) -> Readiness {
+    // nobody logs in to one that comes back before it has
+    let of_one_away =
+        |finding: &Finding| AWAY.contains(&finding.check) || finding.check == "replication_login";
     let speaks = |finding: &&Finding| {
         finding.verdict >= Verdict::Unknown
             && finding.breaks.contains(&act)
-            && finding.node.is_none_or(|node| taking_part.contains(&node))
+            && finding.node.is_none_or(|about| taking_part.contains(&about))
+            && !(act == Act::Rejoin && finding.node == Some(node) && of_one_away(finding))
     };
     let mut against: Vec<&Finding> = findings.iter().filter(speaks).collect();
     against.sort_by_key(|finding| std::cmp::Reverse(finding.verdict));
@@ -93,7 +110,8 @@ mod tests {
     }
 
     fn expected(failover: bool, switchover: bool, rejoin: bool) -> Vec<(String, bool)> {
-        let words = ["a failover to beta", "a switchover to beta", "a rejoin of alpha"].map(str::to_owned);
+        let words =
+            ["a failover to beta", "a switchover to beta", "a later rejoin of alpha"].map(str::to_owned);
         words.into_iter().zip([failover, switchover, rejoin]).collect()
     }
 
@@ -116,8 +134,18 @@ mod tests {
         assert_eq!(ready(no_login), expected(true, false, false));
         assert_eq!(
             ready(|facts| change(facts, ALPHA, |server| server.slots.clear())),
-            expected(false, false, false)
+            expected(false, false, true)
         );
+    }
+
+    #[test]
+    fn one_that_is_away_can_come_back_if_main_and_its_machine_allow() {
+        let found = ready(|facts| {
+            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
+        });
+        assert!(found.contains(&("a rejoin of beta".to_owned(), true)), "{found:?}");
+        assert!(found.contains(&("a failover to beta".to_owned(), false)), "{found:?}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) async fn attempt(
     if let Some(file) = &postgres.replication_passfile {
         command.env("PGPASSFILE", file);
     }
-    let answer = match runtime::run(command, "psql", LIMIT).await {
+    let answer = match runtime::run(command, "logging in", LIMIT).await {
         Ok(answer) => answer,
         Err(refusal) => return Ok(Err(refusal.to_string())),
     };

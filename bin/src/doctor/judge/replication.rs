@@ -28,6 +28,8 @@ const CLOCKS_FAIL_MS: u64 = 5_000;
 /// libpq's words where a server demands a password and the passfile has none for it.
 const NO_PASSWORD: &str = "no password supplied";
 
+const NOBODY_USES_IT: &str = "nobody uses it";
+
 const fn check(
     name: &'static str,
     breaks: &'static [Act],
@@ -81,7 +83,7 @@ const APPLIES: Check = check(
 );
 const SLOT: Check = check(
     "slot",
-    ALL_ACTS,
+    &[Act::Failover, Act::Switchover],
     "main has a replication slot for the secondary, with its log, in use",
     "Without a slot main removes log that the standby still needs, and the standby can never catch up.",
 );
@@ -147,8 +149,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 
 fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: NodeId) -> Vec<Finding> {
     let Some(standby) = facts.server(node) else {
-        // that it does not answer is a finding of its own; what main knows of it is still worth telling
-        return vec![SLOT.on(node, slot(facts.name(main), &slot_name(node), main_server))];
+        // that it does not answer is a finding of its own; what main keeps for it is still worth telling
+        return vec![SLOT.on(node, kept_for_one_away(slot(facts.name(main), &slot_name(node), main_server)))];
     };
     vec![
         SAME_CLUSTER.on(node, same_cluster(main_server, standby)),
@@ -264,7 +266,7 @@ fn slot(main_name: &str, name: &str, main: &ServerFacts) -> Judgement {
                 Judgement::pass(format!("{name} is in use and keeps its log"))
             }
             "reserved" | "extended" => Judgement::fail(
-                format!("{name} keeps its log, and nobody uses it"),
+                format!("{name} keeps its log, and {NOBODY_USES_IT}"),
                 format!(
                     "ALTER SYSTEM SET primary_slot_name = '{name}'; SELECT pg_reload_conf();  -- on the secondary"
                 ),
@@ -285,6 +287,17 @@ fn slot(main_name: &str, name: &str, main: &ServerFacts) -> Judgement {
             format!("SELECT pg_drop_replication_slot('{name}'); {create}"),
         ),
     }
+}
+
+/// A slot that its node cannot use now is as it should be; it fills main's disk while the node is away.
+fn kept_for_one_away(judgement: Judgement) -> Judgement {
+    if judgement.measured.ends_with(NOBODY_USES_IT) {
+        return Judgement::warn(
+            judgement.measured,
+            "bring its node back, or drop the slot before main's disk is full",
+        );
+    }
+    judgement
 }
 
 fn set_larger(name: &str, server: &ServerFacts) -> String {
@@ -356,6 +369,12 @@ fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &
 
 fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>) -> Judgement {
     let name = facts.name(node);
+    if login.is_err() && facts.servers.get(&node).is_some_and(Result::is_err) {
+        return Judgement::unknown(
+            format!("PostgreSQL of {name} does not answer"),
+            "see the check postgres_answers",
+        );
+    }
     let expected = facts.server(node).map(|server| server.system_id.as_str());
     match login {
         Ok(system_id) if expected.is_none_or(|expected| expected == system_id) => {
@@ -447,6 +466,11 @@ mod tests {
         assert_eq!(with("reserved", false), [("slot", Verdict::Fail)]);
         assert_eq!(with("unreserved", true), [("slot", Verdict::Warn)]);
         assert_eq!(with("lost", false), [("slot", Verdict::Fail)]);
+        let away = wrong(|facts| {
+            facts.servers.insert(BETA, Err("refused".to_owned()));
+            change(facts, ALPHA, |server| server.slots[0].active = false);
+        });
+        assert_eq!(away, [("postgres_answers", Verdict::Fail), ("slot", Verdict::Warn)]);
         let none = wrong(|facts| change(facts, ALPHA, |server| server.slots.clear()));
         assert_eq!(none, [("slot", Verdict::Fail)]);
     }
@@ -502,6 +526,11 @@ mod tests {
         assert_eq!(login(ALPHA, "wrong password"), [("replication_login", Verdict::Warn)]);
         assert_eq!(login(BETA, "fe_sendauth: no password supplied"), [("replication_login", Verdict::Fail)]);
         assert_eq!(login(ALPHA, "fe_sendauth: no password supplied"), []);
+        let down = wrong(|facts| {
+            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
+        });
+        assert_eq!(down, [("postgres_answers", Verdict::Fail), ("replication_login", Verdict::Unknown)]);
         let not_attempted = wrong(|facts| {
             facts.replication_logins.insert(BETA, Err("there is no psql".to_owned()));
         });
