@@ -49,7 +49,7 @@ pub(super) fn readiness(facts: &Facts, findings: &[Finding]) -> Vec<Readiness> {
             all.push(about(facts, findings, (Act::Rejoin, node), what, &both));
         }
     }
-    if let Some(main) = main {
+    if let Some(main) = main.filter(|_| facts.nodes.len() > 1) {
         let what = format!("a later rejoin of {}", facts.name(main));
         let everybody: Vec<NodeId> = facts.nodes.iter().map(|named| named.id).collect();
         all.push(about(facts, findings, (Act::Rejoin, main), what, &everybody));

@@ -20,6 +20,8 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// When one answer is given up; the server itself ends its search a little earlier.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// When looking through all databases is given up: what else the server said is not lost by it.
+const UNLOGGED_LIMIT: Duration = Duration::from_secs(3);
 /// Databases whose unlogged tables are listed, at most.
 const MOST_DATABASES: usize = 64;
 
@@ -180,7 +182,9 @@ pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFact
     }
     server.database_bytes = session.ask(DATABASE_BYTES).await.ok();
     if !server.in_recovery {
-        server.unlogged = Some(unlogged(login, address, &session).await);
+        let listing = tokio::time::timeout(UNLOGGED_LIMIT, unlogged(login, address, &session)).await;
+        let late = |_| Err(format!("the databases were not looked through within {UNLOGGED_LIMIT:?}"));
+        server.unlogged = Some(listing.unwrap_or_else(late));
     }
     Ok(server)
 }
