@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use actix::Message;
 use interrex_events::{
-    Cause, ClusterSettings, Draft, Envelope, Epoch, Handover, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq,
-    Request, RunId, SettingsStamp, StepId, StepOutcome, TimelineId, journal::Segment,
+    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, LastReport, LearnedBy, Lsn,
+    MainAnnounced, NodeId, NodeSeq, Request, RunId, SettingsStamp, StepId, StepOutcome, TimelineId,
+    journal::Segment,
 };
 use interrex_projections::Run;
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,28 @@ pub struct HandoverOffer {
     pub handover: Handover,
 }
 
+/// What this node sees of main right now: of its last probe, and of the log that arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MainSight {
+    /// Who is main.
+    pub main: NodeId,
+    /// From when its silence counts.
+    pub silent_since: Moment,
+    /// Witnesses for and against it.
+    pub evidence: Evidence,
+    /// What it last said of its log.
+    pub last_report: Option<LastReport>,
+}
+
+impl MainSight {
+    /// Whether main gives any sign of life that speaks for it.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        let Evidence { supervisor, postgres, wal_receiver, .. } = &self.evidence;
+        [supervisor, postgres, wal_receiver].into_iter().any(Finding::is_good)
+    }
+}
+
 /// What somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -110,10 +133,26 @@ pub enum Operation {
     },
     /// The other half of it.
     TakeOver(HandoverOffer),
+    /// A person makes this secondary main, now.
+    Promote {
+        /// What the person said.
+        request: Request,
+        /// What this node sees of main.
+        sight: Option<MainSight>,
+    },
+    /// This node comes back as a secondary.
+    Rejoin {
+        /// By a copy of main's data, even where its own could be rewound.
+        copy: bool,
+        /// What the person said.
+        request: Request,
+    },
     /// The run of this node is given up.
     Cancel {
         /// Why.
         reason: Option<String>,
+        /// A person answers for a target that cannot: it is not main, and never will be by this offer.
+        force: bool,
     },
 }
 

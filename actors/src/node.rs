@@ -24,10 +24,13 @@ use crate::{
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, Measured, Operate,
-        Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded, UndoStep,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, MainSight,
+        Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded,
+        UndoStep,
     },
-    report::{ActorFacts, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts},
+    report::{
+        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
+    },
 };
 
 /// Pause before the story is told anew once more, because events were stored while it was.
@@ -78,6 +81,15 @@ pub enum Fatal {
     },
 }
 
+/// What becomes of data that only a returning node has.
+#[derive(Debug, Clone)]
+pub struct RejoinSettings {
+    /// The folder of all kept copies: on the volume of the data directory, so that a rename is enough.
+    pub keep_in: std::path::PathBuf,
+    /// How many of them stay.
+    pub keep_newest: usize,
+}
+
 /// What is fixed for the life of a supervisor.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
@@ -101,6 +113,8 @@ pub struct NodeSettings {
     pub startup_wait: Duration,
     /// When a failover is made.
     pub failover: FailoverPolicy,
+    /// What becomes of data that only a returning node has.
+    pub rejoin: RejoinSettings,
     /// Which events are sealed; nothing where all are kept.
     pub retention: Option<RetentionPolicy>,
 }
@@ -218,10 +232,12 @@ pub struct View {
     pub dependents: BTreeMap<String, DependentFacts>,
     /// How far this node is behind main.
     pub lag: Option<Lag>,
-    /// Since when main has given no good sign.
-    pub main_silent_since: Option<Moment>,
+    /// What this node sees of main.
+    pub main_sight: Option<MainSight>,
     /// What main last saw of `cluster_events`.
     pub stream: Option<StreamFacts>,
+    /// How far this node is with copying main's data.
+    pub copying: Option<CopyProgress>,
 }
 
 /// What the actors of one node share.
@@ -263,8 +279,9 @@ impl Shared {
             redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
             dependents: BTreeMap::new(),
             lag: None,
-            main_silent_since: None,
+            main_sight: None,
             stream: None,
+            copying: None,
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
@@ -427,7 +444,7 @@ impl Shared {
             redis: view.redis.clone(),
             dependents: view.dependents.clone(),
             lag: view.lag,
-            main_silent_ms: view.main_silent_since.map(|since| now.ms_since(since)),
+            main_silent_ms: view.main_sight.as_ref().map(|sight| now.ms_since(sight.silent_since)),
             threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
             run: view.cluster.runs.active(me).map(|run| {
@@ -436,6 +453,7 @@ impl Shared {
             }),
             taking_over: Some(view.cluster.runs.active(me).is_some_and(|run| run.new_main == me)),
             journal_heads: self.journal.heads(),
+            copying: view.copying,
             stream: view.stream.clone().filter(|_| nodes.is_main(me)),
             settings: view.cluster.settings.changed.map(|changed| (changed, view.cluster.settings.stamp)),
             hlc: self.journal.tick_clock(),

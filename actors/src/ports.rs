@@ -2,6 +2,8 @@
 //! is small enough for a simulation to stand in for.
 
 mod handover;
+mod main_server;
+mod rejoin;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,8 +21,10 @@ use crate::{
     report::{DependentFacts, NodeReport, Notice, PostgresFacts, RedisFacts},
 };
 
-pub use self::handover::{
-    HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict,
+pub use self::{
+    handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
+    main_server::MainServerPort,
+    rejoin::{BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 
 /// Why a port could not do what it was asked; in words for a person. The world may or may not have changed.

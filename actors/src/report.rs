@@ -88,6 +88,15 @@ pub struct ActorFacts {
     pub dropped: u64,
 }
 
+/// How far a base backup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyProgress {
+    /// Bytes copied.
+    pub done_bytes: u64,
+    /// Bytes in all, as main estimated them; it may grow.
+    pub total_bytes: u64,
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -127,6 +136,9 @@ pub struct NodeReport {
     pub quorum: String,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
+    /// How far it is with copying main's data.
+    #[serde(default)]
+    pub copying: Option<CopyProgress>,
     /// Whether that run shall make it main; an older program does not say.
     #[serde(default)]
     pub taking_over: Option<bool>,

@@ -18,7 +18,7 @@ use crate::{
     failover::policy::FailoverPolicy,
     journal::JournalActor,
     line::{DropCount, Line},
-    node::NodeSettings,
+    node::{NodeSettings, RejoinSettings},
 };
 
 fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
@@ -40,9 +40,11 @@ fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
             auto_enabled: false,
             threshold_ms: 1000,
             cool_down_ms: 0,
+            rejoin_automatically: false,
             maximum_lag_bytes: None,
             quorum: "none",
         },
+        rejoin: RejoinSettings { keep_in: std::path::PathBuf::new(), keep_newest: 1 },
         retention: None,
     };
     let (shared, fatals) = Shared::new(env, settings, Arc::new(journal)).unwrap();

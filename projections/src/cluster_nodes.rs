@@ -263,6 +263,8 @@ impl Projection for ClusterNodes {
             | Event::RunCancelRequested(_)
             | Event::HandoverOffered(_)
             | Event::HandoverWithdrawn(_)
+            | Event::RejoinStarted(_)
+            | Event::RejoinCompleted(_)
             | Event::SwitchoverStarted(_)
             | Event::SwitchoverCompleted(_)
             | Event::StepStarted(_)

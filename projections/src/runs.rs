@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Certificate, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed, FailoverRefused,
-    FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime, Request, RunFailed, RunId,
-    RunKind, RunRefused, StepId, StepOutcome, SwitchoverStarted, Trigger,
+    Certificate, Demotion, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed, FailoverRefused,
+    FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime, RejoinStarted, Request,
+    RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome, Stranded, SwitchoverStarted, Trigger,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -160,6 +160,8 @@ pub struct Run {
     pub without_writes_ms: Option<u64>,
     /// Of a switchover: what proves that nothing was lost, once it completed.
     pub certificate: Option<Certificate>,
+    /// Of a rejoin: what it found, kept and did.
+    pub rejoin: Option<Rejoin>,
     /// Steps it had to do without.
     pub degraded: Vec<StepId>,
     /// The last error, and what to do about it.
@@ -167,6 +169,19 @@ pub struct Run {
     /// The event that began it, as a cause of what follows.
     #[serde(skip)]
     pub lineage: Lineage,
+}
+
+/// What a rejoin is asked for, and comes to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Rejoin {
+    /// Whether the data directory is to be copied anew even where it could be rewound.
+    pub copy: bool,
+    /// How the data directory came to follow main, once it does.
+    pub by: Option<Demotion>,
+    /// What only this node had, once it completed.
+    pub stranded: Option<Stranded>,
+    /// The folder in which that is kept, once it completed.
+    pub kept: Option<String>,
 }
 
 /// A step that is an event itself.
@@ -212,6 +227,7 @@ impl Run {
             loss: None,
             without_writes_ms: None,
             certificate: None,
+            rejoin: None,
             degraded: Vec::new(),
             problem: None,
             lineage: envelope.lineage(),
@@ -246,6 +262,18 @@ impl Run {
             epoch: started.epoch,
             drain_ms: started.drain_ms,
             ..Self::begin(id, RunKind::Switchover, envelope)
+        }
+    }
+
+    fn rejoin(id: RunId, started: &RejoinStarted, envelope: &Envelope) -> Self {
+        let trigger = if started.request.is_some() { Trigger::Operator } else { Trigger::Automatic };
+        Self {
+            trigger,
+            request: started.request.clone(),
+            new_main: started.main,
+            epoch: started.epoch,
+            rejoin: Some(Rejoin { copy: started.copy, ..Rejoin::default() }),
+            ..Self::begin(id, RunKind::Rejoin, envelope)
         }
     }
 
@@ -328,6 +356,7 @@ impl Projection for Runs {
         let begun = match &envelope.event {
             Event::FailoverStarted(started) => Some(Run::failover(id, started, envelope)),
             Event::SwitchoverStarted(started) => Some(Run::switchover(id, started, envelope)),
+            Event::RejoinStarted(started) => Some(Run::rejoin(id, started, envelope)),
             _ => None,
         };
         if let Some(run) = begun {
@@ -379,6 +408,19 @@ impl Projection for Runs {
                 run.complete(&completed.degraded, at);
                 run.without_writes_ms = Some(completed.without_writes_ms);
                 run.certificate.clone_from(&completed.certificate);
+            }
+            Event::NodeDemoted(demoted) => {
+                if let Some(rejoin) = &mut run.rejoin {
+                    rejoin.by = Some(demoted.by);
+                }
+            }
+            Event::RejoinCompleted(completed) => {
+                run.complete(&completed.degraded, at);
+                if let Some(rejoin) = &mut run.rejoin {
+                    rejoin.by = Some(completed.by);
+                    rejoin.stranded.clone_from(&completed.stranded);
+                    rejoin.kept.clone_from(&completed.kept);
+                }
             }
             Event::FailoverRefused(FailoverRefused { step, reason, .. })
             | Event::RunRefused(RunRefused { step, reason, .. }) => {

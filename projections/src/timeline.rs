@@ -281,6 +281,34 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         Event::HandoverWithdrawn(withdrawn) => {
             (Level::Alarm, format!("the offer to {} is withdrawn: {}", name(withdrawn.to), withdrawn.reason))
         }
+        Event::RejoinStarted(started) => {
+            let how = if started.copy { ", by a copy of its data" } else { "" };
+            let text = format!(
+                "rejoin started: to follow {} of epoch {}{how}{}",
+                name(started.main),
+                started.epoch,
+                asked(started.request.as_ref())
+            );
+            (Level::Notice, text)
+        }
+        Event::RejoinCompleted(completed) => {
+            let stranded = completed.stranded.as_ref().map(|it| {
+                let kept =
+                    completed.kept.as_ref().map(|kept| format!(", kept in {kept}")).unwrap_or_default();
+                format!(
+                    "; only here were {} committed transactions with {} rows after {}{kept}",
+                    it.committed, it.rows, it.switchpoint
+                )
+            });
+            let text = format!(
+                "rejoin completed{}: secondary of {}, its data {}{}",
+                without(&completed.degraded),
+                name(completed.main),
+                completed.by,
+                stranded.unwrap_or_default()
+            );
+            (Level::Notice, text)
+        }
         Event::SwitchoverCompleted(completed) => {
             let proof = match &completed.certificate {
                 Some(it) => format!(

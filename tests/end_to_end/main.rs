@@ -11,6 +11,8 @@ mod death_of_main;
 mod demo;
 mod doctor;
 mod panic;
+mod promotion;
+mod rejoin;
 mod resume;
 mod retention;
 mod return_of_the_old_main;

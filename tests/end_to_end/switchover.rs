@@ -268,3 +268,62 @@ fn a_run_that_is_cancelled_while_it_drains_changes_nothing() {
         main_serves_on(&sandbox, writer).await
     });
 }
+
+/// Main has stopped and offers its role to a supervisor that died in between and never heard of it.
+async fn offered_to_a_dead_supervisor(
+    sandbox: &Sandbox,
+    then: impl AsyncFnOnce() -> Done<()>,
+) -> Done<std::process::Output> {
+    sandbox.start().await?;
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    let idle = session(sandbox, ALPHA).await?;
+    idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let (said, ()) = tokio::try_join!(switch(sandbox, ALPHA, "beta", &["--drain", "1h"]), async {
+        let began = |wanted: StepId| move |envelope: &interrex_events::Envelope| matches!(&envelope.event, Event::StepStarted(it) if it.step == wanted);
+        sandbox.wait_event(ALPHA, "it drains", began(StepId::Drain)).await?;
+        sandbox.kill_supervisor(BETA);
+        let lost = |envelope: &interrex_events::Envelope| matches!(envelope.event, Event::PeerUnreachable(_));
+        sandbox.wait_event(ALPHA, "beta does not answer", lost).await?;
+        idle.batch_execute("COMMIT").await.unwrap();
+        sandbox.wait_event(ALPHA, "it offers its role", began(StepId::HandOver)).await?;
+        then().await
+    })?;
+    Ok(said)
+}
+
+#[test]
+fn an_offer_that_nobody_heard_is_taken_as_soon_as_the_target_is_back() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        let said =
+            offered_to_a_dead_supervisor(&sandbox, async || sandbox.start_supervisor(BETA).map(drop)).await?;
+        assert!(said.status.success(), "{said:?}");
+        sound(&sandbox, BETA, sandbox.start_writer(100.0)?).await
+    });
+}
+
+#[test]
+fn an_offer_to_a_target_that_is_gone_is_withdrawn_on_a_persons_word_alone() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        let config = sandbox.node(ALPHA)?.config();
+        let cancel = |more: &[&str]| {
+            let config = config.to_string_lossy();
+            interrex_with(&[&["run", "cancel", "--config", &config], more].concat(), &[])
+        };
+        let said = offered_to_a_dead_supervisor(&sandbox, async || {
+            let refused = cancel(&[])?;
+            assert!(String::from_utf8_lossy(&refused.stderr).contains("--force --reason"), "{refused:?}");
+            let withdrawn = cancel(&["--force", "--reason", "beta burned down"])?;
+            assert!(withdrawn.status.success(), "{withdrawn:?}");
+            Ok(())
+        });
+        assert_eq!(said.await?.status.code(), Some(1));
+        let given_up = newest(&sandbox, ALPHA)?;
+        assert_eq!((given_up.end, given_up.step(StepId::StopMain).undo), (RunEnd::Refused, Undo::Done));
+        sandbox.start_supervisor(BETA)?;
+        main_serves_on(&sandbox, sandbox.start_writer(100.0)?).await
+    });
+}

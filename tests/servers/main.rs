@@ -4,4 +4,5 @@
 
 mod handover;
 mod pair;
+mod rejoin;
 mod start;

@@ -35,7 +35,8 @@ impl Pair {
             let text = std::fs::read_to_string(&file).unwrap();
             std::fs::write(&file, format!("{text}{settings}\n")).unwrap();
         }
-        let adapter = |node: NodeId| adapter(&sandbox, sandbox.node(node).unwrap());
+        let adapter =
+            |node: NodeId| adapter(&sandbox, sandbox.node(node).unwrap(), sandbox.postgres_programs());
         let (alpha, beta) = (adapter(ALPHA), adapter(BETA));
         let pair = Self { alpha, beta, sandbox };
         pair.alpha.start().await.unwrap();
@@ -71,6 +72,11 @@ impl Pair {
         .unwrap();
     }
 
+    /// Alpha's adapter with other programs.
+    pub(crate) fn alpha_with(&self, programs: &Path) -> LocalPostgres {
+        adapter(&self.sandbox, self.sandbox.node(ALPHA).unwrap(), programs)
+    }
+
     /// The conninfo with which one follows the other.
     pub(crate) fn conninfo(&self, standby: &LocalPostgres, main: NodeId) -> String {
         standby.conninfo_of(&format!("127.0.0.1:{}", self.sandbox.node(main).unwrap().postgres_port))
@@ -83,10 +89,10 @@ pub(crate) fn on_one_thread(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, test);
 }
 
-fn adapter(sandbox: &Sandbox, node: &NodePlan) -> LocalPostgres {
+fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres {
     LocalPostgres::new(PostgresSettings {
         data_dir: node.data_dir(),
-        bin_dir: sandbox.postgres_programs().to_owned(),
+        bin_dir: programs.to_owned(),
         log_file: node.postgres_log(),
         run_as: RunAs::resolve(None, Path::new(&node.data_dir())).unwrap(),
         host: "127.0.0.1".to_owned(),

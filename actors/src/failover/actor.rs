@@ -209,7 +209,10 @@ impl FailoverActor {
     /// Once in a while: lost orders, and verdicts that a rule held back.
     fn look_again(&mut self, context: &mut Context<Self>) {
         self.give_up_orders();
-        if self.belief.standpoint.verdict.is_some() && self.waiting.is_empty() {
+        let me = self.shared.settings.me;
+        let returns =
+            self.shared.settings.failover.rejoin_automatically && self.belief.cluster.nodes.is_superseded(me);
+        if (self.belief.standpoint.verdict.is_some() || returns) && self.waiting.is_empty() {
             self.waiting.push_back(Input::Looked);
         }
         self.work(context);

@@ -14,6 +14,8 @@ pub struct FailoverPolicy {
     pub cool_down_ms: u64,
     /// A failover is refused when more bytes than this are known to be missing (facts, S9).
     pub maximum_lag_bytes: Option<u64>,
+    /// Whether a fenced node comes back as a secondary by itself.
+    pub rejoin_automatically: bool,
     /// Name of the quorum mode, for events and reports.
     pub quorum: &'static str,
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use interrex_events::PostgresStatus;
+use interrex_events::{PostgresStatus, RunKind};
 use interrex_projections::Run;
 
 use crate::{node::Shared, ports::PeersPort};
@@ -16,7 +16,11 @@ const FRESH: Duration = Duration::from_secs(2);
 /// What main says, if the verdict is old and main serves again.
 pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
-    if run.resumed == 0 && age <= FRESH {
+    // what a person ordered against the evidence is not held up by it
+    let forced = run.request.as_ref().is_some_and(|request| request.forced);
+    // and what one ordered without, goes by what main says at this very moment
+    let asked_for = run.kind == RunKind::Promotion;
+    if forced || (!asked_for && run.resumed == 0 && age <= FRESH) {
         return None;
     }
     let limit = shared.settings.probe_timeout;

@@ -112,7 +112,7 @@ impl HeartbeatActor {
             now: self.shared.env.moment(),
         };
         let verdict = self.watch.decide(situation, input);
-        self.shared.measured(|view| (view.lag, view.main_silent_since) = (verdict.lag, verdict.silent_since));
+        self.shared.measured(|view| (view.lag, view.main_sight) = (verdict.lag, verdict.sight));
         self.state(verdict.facts);
     }
 

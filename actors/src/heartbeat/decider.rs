@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     env::{Moment, ms},
-    messages::{Claim, Measured, ProbeEnded, SettingsHeard},
+    messages::{Claim, MainSight, Measured, ProbeEnded, SettingsHeard},
     report::Lag,
 };
 
@@ -111,8 +111,8 @@ pub struct Judgement {
     pub facts: Vec<Draft>,
     /// How far this node is behind main.
     pub lag: Option<Lag>,
-    /// Since when main is silent.
-    pub silent_since: Option<Moment>,
+    /// What is seen of main.
+    pub sight: Option<MainSight>,
 }
 
 impl Watch {
@@ -142,7 +142,7 @@ impl Watch {
         Judgement {
             facts: facts.into_iter().map(|event| Draft::new(epoch, event)).collect(),
             lag: self.lag(situation),
-            silent_since: self.main.as_ref().map(|main| main.silent_since),
+            sight: self.main.as_ref().map(MainWatch::sight),
         }
     }
 

@@ -166,6 +166,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         main_silent_ms: None,
         threshold_ms: 0,
         quorum: String::new(),
+        copying: None,
         run: None,
         taking_over: Some(false),
         journal_heads: Vec::new(),

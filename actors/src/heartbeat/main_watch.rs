@@ -7,7 +7,10 @@ use interrex_events::{
 };
 
 use super::decider::Situation;
-use crate::{env::Moment, messages::ProbeEnded};
+use crate::{
+    env::Moment,
+    messages::{MainSight, ProbeEnded},
+};
 
 /// Probes without a good sign before main is suspected: one lost packet is nothing.
 pub(super) const SUSPECT_AFTER_MISSES: u32 = 2;
@@ -152,6 +155,15 @@ impl MainWatch {
             let (at, caught_up_at) = (probe.ended, self.report.and_then(|report| report.caught_up_at));
             let first_at = self.report.map_or(at, |report| report.first_at);
             self.report = Some(Report { lsn, at, first_at, caught_up_at });
+        }
+    }
+
+    pub(super) fn sight(&self) -> MainSight {
+        MainSight {
+            main: self.main,
+            silent_since: self.silent_since,
+            evidence: self.evidence.clone(),
+            last_report: self.last_report(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use interrex_events::{Anchor, NodeStatus, PostgresStatus, StepId, StepOutcome};
+use interrex_events::{Anchor, Head, Lsn, NodeStatus, PostgresStatus, StepId, StepOutcome, TimelineId};
 use interrex_projections::Run;
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ use crate::{
     report::Notice,
 };
 
+/// How long before its limit an unanswered offer says so itself, with what a person can do.
+const WORDS_BEFORE: Duration = Duration::from_secs(1);
 /// Pause before a target that gives no answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -73,7 +75,7 @@ impl Handler<RunStep> for NotifierActor {
             let effect = async {
                 match order.step {
                     StepId::FenceOldMain => fence_old_main(&shared, &*peers, &run).await,
-                    StepId::HandOver => hand_over(&shared, &*peers, &run).await,
+                    StepId::HandOver => hand_over(&shared, &*peers, &run, order.limit).await,
                     StepId::RestartDependents => restart_dependents(&shared, &servers).await,
                     StepId::NotifyPeers => notify_peers(&shared, &*peers, &run).await,
                     StepId::RunHooks => run_hooks(&*hooks, &run).await,
@@ -147,34 +149,45 @@ async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepRepor
 }
 
 /// Asks until the target has answered for good: between the question and the answer nobody may serve.
-async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
+async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Duration) -> StepReport {
     let Some(handover) = run.handover.clone() else {
         return StepReport::new(StepOutcome::Refused, "nothing was proved that could be offered");
     };
     let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
     let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
-    loop {
-        match peers.take_over(run.new_main, &offer).await {
-            Ok(OfferAnswer::Taken { timeline, switchpoint, head }) => {
-                // names as the decider reads them
-                return StepReport::new(
-                    StepOutcome::Succeeded,
-                    format!("{name} is main, on timeline {timeline}"),
-                )
-                .with("timeline", timeline.0)
-                .with("switchpoint", switchpoint.map(|lsn| lsn.to_string()))
-                .with("head", serde_json::to_value(Anchor::from(head)).unwrap_or(Value::Null));
+    let mut heard = "nothing was heard".to_owned();
+    let answered = async {
+        loop {
+            match peers.take_over(run.new_main, &offer).await {
+                Ok(OfferAnswer::Taken { timeline, switchpoint, head }) => {
+                    return taken(&name, timeline, switchpoint, head);
+                }
+                Ok(OfferAnswer::Refused { reason }) => {
+                    let words = format!("{name} did not take over: {reason}");
+                    return StepReport::new(StepOutcome::Refused, words);
+                }
+                Ok(OfferAnswer::Pending) => heard = "it answers, and has not decided yet".to_owned(),
+                Err(error) => heard = error,
             }
-            Ok(OfferAnswer::Refused { reason }) => {
-                return StepReport::new(StepOutcome::Refused, format!("{name} did not take over: {reason}"));
-            }
-            Ok(OfferAnswer::Pending) => tokio::time::sleep(ASK_AGAIN).await,
-            Err(error) => {
-                tracing::warn!(error, "the target does not answer the offer");
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
-    }
+    };
+    let in_time = tokio::time::timeout(limit.saturating_sub(WORDS_BEFORE), answered).await;
+    in_time.unwrap_or_else(|_| {
+        let words = format!(
+            "nobody knows whether {name} takes over ({heard}): start its supervisor, which decides it. If {name} is gone for \
+             good and never was main, say so here: interrex run cancel --force --reason TEXT"
+        );
+        StepReport::new(StepOutcome::Unknown, words)
+    })
+}
+
+fn taken(name: &str, timeline: TimelineId, switchpoint: Option<Lsn>, head: Head) -> StepReport {
+    // names as the decider reads them
+    StepReport::new(StepOutcome::Succeeded, format!("{name} is main, on timeline {timeline}"))
+        .with("timeline", timeline.0)
+        .with("switchpoint", switchpoint.map(|lsn| lsn.to_string()))
+        .with("head", serde_json::to_value(Anchor::from(head)).unwrap_or(Value::Null))
 }
 
 async fn restart_dependents(shared: &Shared, servers: &Servers) -> StepReport {

@@ -104,9 +104,40 @@ pub struct SwitchoverBody {
     pub asker: Cause,
 }
 
+/// Body of `POST /api/cluster/promote-to-main`; it may be left out, as in the runbook.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PromoteBody {
+    /// Whether it is to be done although main answers.
+    #[serde(default)]
+    pub force: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Cause,
+}
+
+/// Body of `POST /api/cluster/rejoin`; it may be left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RejoinBody {
+    /// By a copy of main's data, even where the node's own could be rewound.
+    #[serde(default)]
+    pub copy: bool,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Who asks.
+    #[serde(default)]
+    pub asker: Cause,
+}
+
 /// Body of `POST /api/cluster/run/cancel`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CancelBody {
+    /// Whether an offer that nobody answers is withdrawn on a person's word.
+    #[serde(default)]
+    pub force: bool,
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
@@ -305,7 +336,9 @@ impl PeersPort for RemotePeers {
     }
 
     async fn received(&self, peer: NodeId) -> Result<Lsn, String> {
+        // as above: a connection that hangs is asked once
         let client = self.main_client(peer).await?;
+        self.postgres.borrow_mut().remove(&peer);
         let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
         let answer = client.simple_query(sql).await;
         let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;

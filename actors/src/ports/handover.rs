@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use interrex_events::{Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use super::{Answer, MainServerPort};
+use crate::replication::fork::ForkReport;
 
 /// What proves that a server was closed, and where its log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,4 +126,8 @@ pub trait HandoverPort {
     async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
+    /// What the stopped directory's log holds after the place where main left its timeline.
+    async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport>;
+    /// Another node's server, logged in to as to one's own, for they are copies of each other.
+    fn main_server(&self, address: &str) -> Box<dyn MainServerPort>;
 }

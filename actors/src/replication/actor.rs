@@ -15,8 +15,8 @@ use crate::{
     messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
     ports::{
-        Answer, DependentsPort, HandoverPort, PeersPort, PortError, PostgresPort, RedisPort, StopMode,
-        StreamPort,
+        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
+        RejoinPort, Source, StopMode, StreamPort,
     },
     report::{RedisFacts, StreamFacts},
 };
@@ -38,6 +38,8 @@ pub struct Servers {
     pub postgres: Rc<dyn PostgresPort>,
     /// The same, for handing its role over and coming back.
     pub handover: Rc<dyn HandoverPort>,
+    /// The same, for its way back behind another main.
+    pub rejoin: Rc<dyn RejoinPort>,
     /// `cluster_events` in it.
     pub stream: Rc<dyn StreamPort>,
     /// Redis, where there is one.
@@ -56,8 +58,24 @@ impl Servers {
     }
 
     pub(super) fn conninfo_of(&self, node: NodeId) -> Answer<String> {
+        Ok(self.postgres.conninfo_of(self.address_of(node)?))
+    }
+
+    pub(super) fn main_server(&self, node: NodeId) -> Answer<Box<dyn MainServerPort>> {
+        Ok(self.handover.main_server(self.address_of(node)?))
+    }
+
+    fn address_of(&self, node: NodeId) -> Answer<&str> {
         let spec = self.spec(node).ok_or_else(|| PortError(format!("node {node} is not configured here")))?;
-        Ok(self.postgres.conninfo_of(&spec.postgres))
+        Ok(&spec.postgres)
+    }
+
+    pub(super) fn rewind_source(&self, node: NodeId) -> Answer<Source> {
+        self.rejoin.rewind_source(self.address_of(node)?)
+    }
+
+    pub(super) fn copy_source(&self, node: NodeId) -> Answer<Source> {
+        Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
     pub(super) fn redis_of(&self, node: NodeId) -> Option<String> {

@@ -1,10 +1,12 @@
 //! ReplicationActor: owns the local PostgreSQL and Redis. It measures them, and makes the steps that change them.
 
 mod actor;
+mod become_standby;
 pub mod fork;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;
+pub mod rejoin;
 mod relay;
 mod safe;
 mod steps;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use interrex_events::{
-    Demotion, Handover, LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, RunKind, StepId,
-    StepOutcome, TimelineId,
+    Handover, LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, RunKind, StepId, StepOutcome,
+    TimelineId,
 };
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
-use super::{Servers, relay::relay, switchover};
+use super::{Servers, become_standby, rejoin, relay::relay, switchover};
 use crate::{
     failover::{main_serves_again, policy::FailoverPolicy},
     messages::StepReport,
@@ -51,7 +51,13 @@ pub(super) async fn make(
         StepId::Drain => switchover::drain(shared, servers, run).await,
         StepId::StopMain => switchover::stop_main(servers, run).await,
         StepId::ProveHandover => switchover::prove(shared, servers, peers, run).await,
-        StepId::BecomeStandby => switchover::become_standby(shared, servers, run, Demotion::Unchanged).await,
+        StepId::BecomeStandby => become_standby::become_standby(shared, servers, run).await,
+        StepId::CheckLineage => rejoin::check_lineage(shared, servers, run).await,
+        StepId::ReserveSlot => rejoin::reserve_slot(shared, servers, run).await,
+        StepId::ReportFork => rejoin::report_fork(servers, run).await,
+        StepId::KeepDiverged => rejoin::keep_diverged(shared, servers, run).await,
+        StepId::Rebuild => rejoin::rebuild(shared, servers, run).await,
+        StepId::FollowRedis => rejoin::follow_redis(servers, run).await,
         StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,
         other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
     };
@@ -77,7 +83,9 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
     }
     let loss = loss(run.last_report.as_ref(), own_lsn);
     let detail = in_words(&loss);
-    let too_much = loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit);
+    let accepted = run.request.as_ref().is_some_and(|request| request.forced);
+    let too_much =
+        loss.bytes.zip(policy.maximum_lag_bytes).filter(|(bytes, limit)| bytes > limit && !accepted);
     let report = match too_much {
         Some((_, limit)) => {
             let detail = format!("{detail}, more than failover.maximum_lag_bytes = {limit} allows");

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use interrex_events::{Anchor, Demotion, Draft, NodeDemoted, PostgresStatus, RedisStatus, StepOutcome};
+use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepOutcome};
 use interrex_projections::{Run, human_bytes, human_ms};
 use serde_json::json;
 
-use super::{Servers, postgres::slot_name};
+use super::Servers;
 use crate::{
     env::ms,
-    messages::{Append, StepReport},
+    messages::StepReport,
     node::Shared,
     ports::{Answer, PeersPort, PortError},
 };
@@ -28,6 +28,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the target's last answer about what it received may be awaited.
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
+/// How long one of those answers may take: its connection may hang.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// How long Redis may take to hand its role over.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -173,11 +175,16 @@ pub(super) async fn undo_stop_main(
     }
 }
 
-/// A peer that is main of a later epoch, or about to be. One that does not answer is none: two nodes cannot tell.
+/// A peer that is main of a later epoch, or about to be, or whose PostgreSQL takes writes already. One that does not
+/// answer is none: two nodes cannot tell.
 async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
     for peer in shared.settings.peers() {
+        let postgres = tokio::time::timeout(limit, peers.postgres(peer.node)).await;
+        if matches!(postgres, Ok(Ok(main)) if main.writable) {
+            return Some(format!("the PostgreSQL of {} answers as a primary", peer.name));
+        }
         let Ok(Ok(report)) = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await else {
             continue;
         };
@@ -198,9 +205,8 @@ pub(super) async fn prove(
     let proof = servers.handover.shutdown_proof().await?;
     let received = async {
         loop {
-            let received = peers.received(run.new_main).await;
-            match received {
-                Ok(received) if received >= proof.end => return Ok(received),
+            match tokio::time::timeout(ANSWER_LIMIT, peers.received(run.new_main)).await {
+                Ok(Ok(received)) if received >= proof.end => return Ok(received),
                 _ => tokio::time::sleep(LOOK).await,
             }
         }
@@ -226,44 +232,6 @@ pub(super) async fn prove(
         .with("end", proof.end.to_string())
         .with("received", received.to_string())
         .with("head", json!(Anchor::from(shared.journal.head()))))
-}
-
-/// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
-/// primary, and so it may run.
-pub(super) async fn become_standby(
-    shared: &Shared,
-    servers: &Servers,
-    run: &Run,
-    by: Demotion,
-) -> Answer<StepReport> {
-    let status = servers.postgres.measure().await.facts.status;
-    if status == PostgresStatus::Primary {
-        return Err(PortError(
-            "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
-        ));
-    }
-    if matches!(status, PostgresStatus::Stopped) {
-        let upstream = servers.conninfo_of(run.new_main)?;
-        servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
-        let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by };
-        let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
-        let stored = shared.lines.append.ask(Append(vec![fact])).await;
-        stored
-            .and_then(|stored| stored)
-            .map_err(|error| PortError::new("recording that this node only follows from here on", error))?;
-        servers.postgres.start().await?;
-    }
-    let timeline = shared.look(|view| view.cluster.nodes.timeline);
-    loop {
-        let facts = servers.postgres.measure().await.facts;
-        if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
-            // slots that this node held as main would keep log here for ever
-            servers.handover.drop_unused_slots().await?;
-            let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
-            return Ok(succeeded(format!("PostgreSQL streams from the new main on timeline {timeline}")));
-        }
-        tokio::time::sleep(LOOK_CALMLY).await;
-    }
 }
 
 /// Redis waits for its replica by itself, and changes places with it. Where that fails, the target makes its own Redis

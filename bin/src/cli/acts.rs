@@ -2,18 +2,22 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_actors::notifier::peers::{ApiAnswer, CancelBody, SECRET_HEADER, SwitchoverBody};
+use interrex_actors::{
+    notifier::peers::{ApiAnswer, CancelBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody},
+    report::NodeReport,
+};
 use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
-use interrex_projections::{Projection as _, RunEnd, Runs, Timeline};
+use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    arguments::{Reading, RunCancel, RunShow, Switchover},
+    arguments::{Promote, Reading, Rejoin, RunCancel, RunShow, Switchover},
     exit::Exit,
     failure::Failure,
     output::{self, Output},
     outside::{Outside, Question},
-    source, views,
+    source::{self, Source},
+    views,
 };
 use crate::config::{Config, read_secret};
 
@@ -41,14 +45,13 @@ pub(super) fn switchover(
 ) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
     let target = node(&config, &arguments.to)?;
-    let main = main_of(&config, outside)?;
+    let (main, before) = main_of(&config, outside)?;
     let body = SwitchoverBody {
         target_node_id: target,
         drain_ms: u64::try_from(arguments.drain.as_millis()).unwrap_or(u64::MAX),
         reason: arguments.reason.clone(),
         asker: asker(&config),
     };
-    let before = heads(&config, main)?;
     let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
     follow(
         (arguments.config.as_deref(), &config),
@@ -60,10 +63,59 @@ pub(super) fn switchover(
     )
 }
 
+/// Makes this node main.
+pub(super) fn promote(
+    arguments: &Promote,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let config = config(arguments.config.as_deref())?;
+    let (me, address) = (config.node.id, config.node.listen.to_string());
+    let before = newest_at(outside, me, &address);
+    let mut body =
+        PromoteBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
+    let path = "/api/cluster/promote-to-main";
+    let mut answer = ask::<Begun>(&config, &address, path, &body)?;
+    let refused = answer.error.as_ref().filter(|error| error.code == "main_answers");
+    if let Some(error) = refused.filter(|_| outside.has_keyboard()) {
+        output::say(&error.message);
+        let name = &config.node.name;
+        let prompt = format!("To take the role all the same, type the name of this node, {name}: ");
+        if outside.typed(&prompt)?.as_deref() != Some(name.as_str()) {
+            return Err(Failure::Other { what: "nothing was changed".to_owned(), source: None });
+        }
+        body.force = true;
+        body.reason = body.reason.or_else(|| Some("confirmed at the keyboard".to_owned()));
+        answer = ask(&config, &address, path, &body)?;
+    }
+    let begun = answered(&address, answer)?;
+    let named = arguments.config.as_deref();
+    follow((named, &config), (me, before), begun.run_id, arguments.json, outside, output)
+}
+
+/// Brings a node back as a secondary.
+pub(super) fn rejoin(
+    arguments: &Rejoin,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let config = config(arguments.config.as_deref())?;
+    let returning = match &arguments.node {
+        Some(text) => node(&config, text)?,
+        None => config.node.id,
+    };
+    let address = address_of(&config, returning);
+    let before = newest_at(outside, returning, &address);
+    let body = RejoinBody { copy: arguments.copy, reason: arguments.reason.clone(), asker: asker(&config) };
+    let begun: Begun = post(&config, &address, "/api/cluster/rejoin", &body)?;
+    let named = arguments.config.as_deref();
+    follow((named, &config), (returning, before), begun.run_id, arguments.json, outside, output)
+}
+
 /// Gives the run of this node up.
 pub(super) fn cancel(arguments: &RunCancel, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
-    let body = CancelBody { reason: arguments.reason.clone(), asker: asker(&config) };
+    let body = CancelBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
     let address = config.node.listen.to_string();
     let begun: Begun = post(&config, &address, "/api/cluster/run/cancel", &body)?;
     if arguments.json {
@@ -109,16 +161,30 @@ fn address_of(config: &Config, node: NodeId) -> String {
     nodes(config).into_iter().find(|(id, ..)| *id == node).map(|(.., address)| address).unwrap_or_default()
 }
 
-/// Who is main, by whoever answers with the latest epoch.
-fn main_of(config: &Config, outside: &dyn Outside) -> Result<NodeId, Failure> {
+/// The newest event of its own that a supervisor tells of: a run that it begins now comes after it.
+fn newest_of(report: &NodeReport) -> NodeSeq {
+    let own = report.journal_heads.iter().find(|head| head.node_id == report.node);
+    own.map_or(NodeSeq(0), |head| head.node_seq)
+}
+
+/// The same, asked of it.
+fn newest_at(outside: &dyn Outside, node: NodeId, address: &str) -> NodeSeq {
+    let reports = outside.ask(&[Question { node, address: address.to_owned() }]);
+    reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of).unwrap_or_default()
+}
+
+/// Who is main, by whoever answers with the latest epoch; and its newest event.
+fn main_of(config: &Config, outside: &dyn Outside) -> Result<(NodeId, NodeSeq), Failure> {
     let questions: Vec<Question> =
         nodes(config).into_iter().map(|(node, _, address)| Question { node, address }).collect();
     let reports = outside.ask(&questions);
     let newest = reports.values().flatten().filter(|report| report.main.is_some()).max_by_key(|it| it.epoch);
-    newest.and_then(|report| report.main).ok_or_else(|| Failure::Other {
+    let main = newest.and_then(|report| report.main).ok_or_else(|| Failure::Other {
         what: "no supervisor answers that knows who is main; see: interrex status".to_owned(),
         source: None,
-    })
+    })?;
+    let before = reports.get(&main).and_then(|answer| answer.as_ref().ok()).map(newest_of);
+    Ok((main, before.unwrap_or_default()))
 }
 
 fn post<T: serde::de::DeserializeOwned>(
@@ -127,6 +193,15 @@ fn post<T: serde::de::DeserializeOwned>(
     path: &str,
     body: &impl Serialize,
 ) -> Result<T, Failure> {
+    answered(address, ask(config, address, path, body)?)
+}
+
+fn ask<T: serde::de::DeserializeOwned>(
+    config: &Config,
+    address: &str,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<ApiAnswer<T>, Failure> {
     let other = |what: String| Failure::Other { what, source: None };
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16).map_err(other)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -139,10 +214,14 @@ fn post<T: serde::de::DeserializeOwned>(
         let request = client.post(format!("http://{address}{path}")).header(SECRET_HEADER, secret).json(body);
         request.send().await?.json::<ApiAnswer<T>>().await
     });
-    let answer = asked.map_err(|error| Failure::Other {
+    asked.map_err(|error| Failure::Other {
         what: format!("the supervisor at {address} does not answer as it should"),
         source: Some(error.into()),
-    })?;
+    })
+}
+
+fn answered<T>(address: &str, answer: ApiAnswer<T>) -> Result<T, Failure> {
+    let other = |what: String| Failure::Other { what, source: None };
     match (answer.data, answer.error) {
         (Some(data), _) if answer.success => Ok(data),
         (_, Some(error)) => Err(other(error.message)),
@@ -152,12 +231,6 @@ fn post<T: serde::de::DeserializeOwned>(
 
 fn journal(config: &Config) -> Result<JournalReader, Failure> {
     Ok(JournalReader::open(&config.node.journal)?)
-}
-
-/// The newest event of a node that is here.
-fn heads(config: &Config, node: NodeId) -> Result<NodeSeq, Failure> {
-    let heads = journal(config)?.verify()?.heads;
-    Ok(heads.into_iter().find(|head| head.node_id == node).map_or(NodeSeq(0), |head| head.node_seq))
 }
 
 /// Tells the run step by step, until it has ended. This node holds main's events, its own or a copy.
@@ -170,22 +243,20 @@ fn follow(
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     let journal = journal(config)?;
-    let (mut runs, mut timeline) = (Runs::default(), Timeline::default());
+    let reading = Reading { config: named.map(Path::to_owned), ..Reading::default() };
+    let names = Source::open(&reading)?.fold::<Cluster>()?.nodes;
+    let mut runs = Runs::default();
     let question = Question { node: main, address: address_of(config, main) };
-    let (mut told, mut quiet, mut unanswered) = (0, Duration::ZERO, 0);
+    let (mut quiet, mut unanswered) = (Duration::ZERO, 0);
     loop {
         for record in journal.page(main, after, PAGE)? {
             (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
             let envelope = record.open();
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
-                timeline.apply(&envelope);
+                output::say(&Entry::of(&envelope, &names).text);
             }
         }
-        for entry in &timeline.entries[told..] {
-            output::say(&entry.text);
-        }
-        told = timeline.entries.len();
         if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {
             let done = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
             let reading = Reading { config: named.map(Path::to_owned), json, ..Reading::default() };

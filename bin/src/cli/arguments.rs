@@ -111,10 +111,27 @@ pub enum Command {
     /// of this machine. Each check is ok, warn, fail, or unknown where it could not be made; what is not ok is told with
     /// why it matters and what mends it. In the end: which act is ready, and what speaks against it. Run it on every
     /// node: what a machine has is seen only there. It works whether or not a supervisor runs.
-    #[command(after_help = "Examples:\n  interrex doctor\n  interrex doctor --strict    # exit code 8 for warnings too\n  \
-                            interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'",
-              after_long_help = doctor_explained())]
+    #[command(after_help = views::doctor::EXAMPLES, after_long_help = views::doctor::explained())]
     Doctor(Doctor),
+    /// Make this node main, now: the emergency path, when main is gone.
+    ///
+    /// The same run as an automatic failover, begun by a person and not held back by the threshold, the cool-down or a
+    /// switched-off automatic failover. While main gives a sign of life it is refused, and the evidence is shown: use
+    /// `interrex switchover` then, which loses nothing. At a keyboard it can be confirmed by typing this node's name; a
+    /// script says --force --reason TEXT. A main that can still be reached is stopped first.
+    #[command(after_help = "Examples:\n  interrex promote\n  \
+                            interrex promote --force --reason \"alpha answers, and its disk is dying\"")]
+    Promote(Promote),
+    /// Bring a node back as a secondary: an old main after a failover, or a standby that can follow no more.
+    ///
+    /// Its data are compared with main's line. What it committed and main lacks is counted and kept (rejoin.keep_in in
+    /// the configuration); then the directory is rewound, or copied anew where it cannot be, and follows. Nothing is
+    /// removed before what replaces it is whole. It ends when main says that it streams to the node. Ctrl-C leaves it
+    /// going on.
+    #[command(after_help = "Examples:\n  interrex rejoin            (on the node that comes back)\n  \
+                            interrex rejoin alpha --reason \"its power is back\"\n  \
+                            interrex rejoin alpha --copy")]
+    Rejoin(Rejoin),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
@@ -337,6 +354,9 @@ pub enum RunCommand {
     Cancel(RunCancel),
 }
 
+/// How long open transactions may be given to finish, at most.
+const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(3_600);
+
 /// Arguments of `switchover`.
 #[derive(Debug, Args)]
 pub struct Switchover {
@@ -344,7 +364,7 @@ pub struct Switchover {
     #[arg(long, value_name = "NODE")]
     pub to: String,
     /// How long open transactions may take to finish before they are ended; clients are served meanwhile.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = drain)]
     pub drain: std::time::Duration,
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
@@ -371,9 +391,51 @@ pub struct Doctor {
     pub json: bool,
 }
 
+/// Arguments of `promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// Also while main gives a sign of life, and whatever is lost by it; needs --reason.
+    #[arg(long, requires = "reason")]
+    pub force: bool,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `rejoin`.
+#[derive(Debug, Args)]
+pub struct Rejoin {
+    /// Which node: its name or number; its supervisor must answer [default: this node].
+    #[arg(value_name = "NODE")]
+    pub node: Option<String>,
+    /// Copy main's data anew, even where the node's own could be rewound, or are not of main's line at all. The old
+    /// directory is kept.
+    #[arg(long)]
+    pub copy: bool,
+    /// Why: it is kept with the run.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `run cancel`.
 #[derive(Debug, Args)]
 pub struct RunCancel {
+    /// Withdraw the offer of a switchover whose target is gone for good, and answer for it: it is not main. Needs
+    /// --reason.
+    #[arg(long, requires = "reason")]
+    pub force: bool,
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -450,16 +512,6 @@ fn speed(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Every check with what it looks at, for `doctor --help`.
-fn doctor_explained() -> String {
-    format!(
-        "Examples:\n  interrex doctor\n  interrex doctor --strict    # exit code 8 for warnings too\n  \
-         interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'\n\n{}\n\n\
-         Exit code 0: no check failed; 8: one failed, or could not be made",
-        views::doctor::explained()
-    )
-}
-
 /// Every kind with its meaning, for `events --help`.
 fn kinds_explained() -> String {
     let width = KINDS.iter().map(|kind| kind.name.len()).max().unwrap_or_default();
@@ -470,6 +522,15 @@ fn kinds_explained() -> String {
          interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'\n\nKinds:\n{}",
         lines.join("\n")
     )
+}
+
+/// A drain is bounded: main cannot be asked for another run meanwhile.
+fn drain(text: &str) -> Result<std::time::Duration, String> {
+    let drain = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if drain > DRAIN_LIMIT {
+        return Err(format!("transactions are waited for an hour at most, not {text}"));
+    }
+    Ok(drain)
 }
 
 #[cfg(test)]

@@ -101,6 +101,8 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Import(arguments) => views::import::run(&arguments, output),
         Command::Switchover(arguments) => acts::switchover(&arguments, outside, output),
         Command::Doctor(arguments) => views::doctor::show(&arguments, output),
+        Command::Promote(arguments) => acts::promote(&arguments, outside, output),
+        Command::Rejoin(arguments) => acts::rejoin(&arguments, outside, output),
         Command::Run(RunCommand::Cancel(arguments)) => acts::cancel(&arguments, output),
         Command::Run(RunCommand::List(reading)) => views::runs::list(&reading, output),
         Command::Run(RunCommand::Show(arguments)) => views::run::show(&arguments, output),

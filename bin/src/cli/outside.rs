@@ -44,6 +44,8 @@ pub(super) trait Outside {
     fn has_keyboard(&self) -> bool;
     /// Until somebody presses Enter; false if they press `q` before it, or are gone.
     fn wait_for_enter(&self) -> Result<bool, Failure>;
+    /// A line that somebody types in answer to a question; nothing if they are gone.
+    fn typed(&self, question: &str) -> Result<Option<String>, Failure>;
 }
 
 /// The real one.
@@ -72,5 +74,9 @@ impl Outside for World {
 
     fn wait_for_enter(&self) -> Result<bool, Failure> {
         waiting::wait_for_enter()
+    }
+
+    fn typed(&self, question: &str) -> Result<Option<String>, Failure> {
+        waiting::typed(question)
     }
 }

@@ -46,6 +46,14 @@ pub(super) fn wait_for_enter() -> Result<bool, Failure> {
     Ok(read > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
 
+/// A line that somebody types.
+pub(super) fn typed(question: &str) -> Result<Option<String>, Failure> {
+    output::say_in_place(question);
+    let mut line = String::new();
+    let read = io::stdin().read_line(&mut line)?;
+    Ok((read > 0).then(|| line.trim().to_owned()))
+}
+
 /// Ends when the reader of standard output is gone. On a quiet cluster no write would find that out for hours.
 pub(super) async fn nobody_reads() {
     // only watched, never written through; a file has no reader that could go away, and is refused here

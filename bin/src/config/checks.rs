@@ -84,6 +84,13 @@ impl Config {
                 self.segments_folder().display()
             ),
         );
+        demand(
+            !self.kept_folder().starts_with(&self.postgres.data_dir),
+            format!(
+                "rejoin.keep_in ({}) must lie outside postgres.data_dir: it outlives it",
+                self.kept_folder().display()
+            ),
+        );
         for dependent in &self.dependents {
             demand(
                 !dependent.command.is_empty() && !dependent.ready_command.is_empty(),

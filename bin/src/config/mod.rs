@@ -29,6 +29,9 @@ pub struct Config {
     /// When and how a failover is made.
     #[serde(default)]
     pub failover: FailoverConfig,
+    /// How this node comes back when another one became main.
+    #[serde(default)]
+    pub rejoin: RejoinConfig,
     /// How long events stay in the journal.
     #[serde(default)]
     pub retention: RetentionConfig,
@@ -130,6 +133,26 @@ impl Default for FailoverConfig {
             startup_wait: Duration::from_secs(10),
             quorum: Quorum::None,
         }
+    }
+}
+
+/// `[rejoin]`: how this node comes back as a secondary when another one became main.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RejoinConfig {
+    /// Whether it does so by itself, once it is proved that its servers are stopped. Otherwise somebody says
+    /// `interrex rejoin`.
+    pub automatic: bool,
+    /// Folder of data that only this node had, on the volume of the data directory. By default `NAME.kept` beside the
+    /// data directory.
+    pub keep_in: Option<PathBuf>,
+    /// How many of those copies stay; older ones are removed when this node follows again.
+    pub keep_newest: usize,
+}
+
+impl Default for RejoinConfig {
+    fn default() -> Self {
+        Self { automatic: false, keep_in: None, keep_newest: 2 }
     }
 }
 
@@ -315,6 +338,17 @@ impl Config {
     #[must_use]
     pub fn address(&self) -> String {
         self.node.address.clone().unwrap_or_else(|| self.node.listen.ip().to_string())
+    }
+
+    /// Folder of data that only this node had when another one became main.
+    #[must_use]
+    pub fn kept_folder(&self) -> PathBuf {
+        let beside = || {
+            let mut name = self.postgres.data_dir.file_name().unwrap_or_default().to_owned();
+            name.push(".kept");
+            self.postgres.data_dir.with_file_name(name)
+        };
+        self.rejoin.keep_in.clone().unwrap_or_else(beside)
     }
 
     /// Folder of the sealed segments.

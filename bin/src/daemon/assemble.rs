@@ -14,7 +14,7 @@ use interrex_actors::{
         lease::{LeasePort, NoQuorum},
     },
     journal::{JournalActor, retention::RetentionPolicy},
-    node::{NodeSettings, Shared, actor_names},
+    node::{NodeSettings, RejoinSettings, Shared, actor_names},
     notifier::{
         NotifierActor,
         dependents::{Dependent, DependentPrograms},
@@ -66,7 +66,8 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
     let local = Rc::new(LocalPostgres::new(postgres(config, run_as, password.clone())?));
     let servers = Servers {
         postgres: local.clone(),
-        handover: local,
+        handover: local.clone(),
+        rejoin: local,
         stream: Rc::new(stream(config, password)),
         redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, run_as)),
@@ -223,10 +224,12 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             threshold_ms: ms(failover.auto_failover_threshold_seconds),
             cool_down_ms: ms(failover.cool_down),
             maximum_lag_bytes: failover.maximum_lag_bytes,
+            rejoin_automatically: config.rejoin.automatic,
             quorum: match failover.quorum {
                 Quorum::None => "none",
             },
         },
+        rejoin: RejoinSettings { keep_in: config.kept_folder(), keep_newest: config.rejoin.keep_newest },
         retention: config.retention.keep.map(|keep| RetentionPolicy {
             keep,
             segment_events: config.retention.segment_events,

@@ -11,10 +11,11 @@ use axum::{
     routing::{get, post},
 };
 use interrex_actors::{
-    messages::{Claim, Declined, FenceRequest, Operate, Operation, SettingsHeard},
+    messages::{Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, SECRET_HEADER, SwitchoverBody, TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PromoteBody, RejoinBody, SECRET_HEADER,
+        SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -62,6 +63,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
+        .route("/api/cluster/promote-to-main", post(promote))
+        .route("/api/cluster/check-main-status", get(main_status))
+        .route("/api/cluster/rejoin", post(rejoin))
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
@@ -323,12 +327,66 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };
+    if wanted.drain_ms > DRAIN_LIMIT_MS {
+        let message = format!("drain_ms is {}: {DRAIN_LIMIT_MS} at most, an hour", wanted.drain_ms);
+        return refuse(StatusCode::BAD_REQUEST, "bad_body", message);
+    }
     let operation = Operation::Switchover {
         to: wanted.target_node_id,
-        drain_ms: wanted.drain_ms.min(DRAIN_LIMIT_MS),
+        drain_ms: wanted.drain_ms,
         request: Request { forced: false, reason: wanted.reason },
     };
     begun(operate(&api, operation, wanted.asker).await)
+}
+
+/// A body that may be left out.
+fn or_empty(body: Bytes) -> Bytes {
+    if body.is_empty() { Bytes::from_static(b"{}") } else { body }
+}
+
+/// This node comes back as a secondary.
+async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: RejoinBody =
+        match api.admit(&headers, &or_empty(body), |_: &RejoinBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let request = Request { forced: false, reason: wanted.reason };
+    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, wanted.asker).await)
+}
+
+/// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
+async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: PromoteBody =
+        match api.admit(&headers, &or_empty(body), |_: &PromoteBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    let request = Request { forced: wanted.force, reason: wanted.reason };
+    let sight = api.shared.look(|view| view.main_sight.clone());
+    begun(operate(&api, Operation::Promote { request, sight }, wanted.asker).await)
+}
+
+/// What this node sees of main: what a promotion from here would go by.
+async fn main_status(State(api): State<Arc<Api>>) -> Response {
+    let now = api.shared.env.moment();
+    let (me, threshold_ms) = (api.shared.settings.me, api.shared.report().threshold_ms);
+    let (nodes, sight) = api.shared.look(|view| (view.cluster.nodes.clone(), view.main_sight.clone()));
+    let sight = sight.filter(|sight| nodes.is_main(sight.main));
+    let seen = sight.as_ref();
+    answer(
+        StatusCode::OK,
+        json!({
+            "main": nodes.main,
+            "name": nodes.main.map(|main| nodes.name(main)),
+            "epoch": nodes.epoch,
+            "is_this_node": nodes.is_main(me),
+            "answers": seen.map(MainSight::answers),
+            "silent_ms": seen.map(|sight| now.ms_since(sight.silent_since)),
+            "threshold_ms": threshold_ms,
+            "evidence": seen.map(|sight| &sight.evidence),
+        }),
+    )
 }
 
 /// Gives up what this node is doing.
@@ -338,5 +396,5 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    begun(operate(&api, Operation::Cancel { reason: wanted.reason }, wanted.asker).await)
+    begun(operate(&api, Operation::Cancel { reason: wanted.reason, force: wanted.force }, wanted.asker).await)
 }

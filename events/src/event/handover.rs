@@ -62,9 +62,13 @@ pub struct HandoverWithdrawn {
 pub enum Demotion {
     /// It holds nothing that the new main lacks.
     Unchanged,
+    /// What the new main lacks was rewound.
+    Rewound,
+    /// It was copied anew from the new main.
+    Copied,
 }
 
-shown_in_words!(Demotion { Unchanged => "unchanged" });
+shown_in_words!(Demotion { Unchanged => "unchanged", Rewound => "rewound", Copied => "copied anew" });
 
 /// Payload of `node_demoted`: recorded when the data directory cannot start as a primary any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 mod handover;
 mod health;
+mod rejoin;
 mod role;
 mod run;
 mod step;
@@ -18,7 +19,7 @@ mod upcast;
 use std::fmt;
 
 use self::upcast::{Stored, UPCASTERS, Upcaster};
-pub use self::{handover::*, health::*, role::*, run::*, step::*, store::*, supervisor::*};
+pub use self::{handover::*, health::*, rejoin::*, role::*, run::*, step::*, store::*, supervisor::*};
 
 /// An event whose kind or payload this version cannot read; it is kept, counted and shown as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,9 +194,9 @@ event_kinds! {
     "failover_started" version 2 by FailoverActor => FailoverStarted,
     /// A failover run was given up before anything changed, by policy.
     "failover_refused" version 1 by FailoverActor => FailoverRefused,
-    /// A switchover was given up before anything changed.
+    /// A switchover or a rejoin was given up before anything changed.
     "run_refused" version 1 by FailoverActor => RunRefused,
-    /// A switchover ended without its purpose, or needs a person.
+    /// A switchover or a rejoin ended without its purpose, or needs a person.
     "run_failed" version 1 by FailoverActor => RunFailed,
     /// Somebody asked for a run to be given up: it is taken back, unless it is past its point of no return.
     "run_cancel_requested" version 1 by FailoverActor => RunCancelRequested,
@@ -221,6 +222,10 @@ event_kinds! {
     "handover_withdrawn" version 1 by FailoverActor => HandoverWithdrawn,
     /// A switchover ended with a new main, and the old one following it.
     "switchover_completed" version 1 by FailoverActor => SwitchoverCompleted,
+    /// A node that was main, or cannot follow, began to come back as a secondary.
+    "rejoin_started" version 1 by FailoverActor => RejoinStarted,
+    /// A node came back as a secondary; what only it had is named and kept.
+    "rejoin_completed" version 1 by FailoverActor => RejoinCompleted,
     /// A node's data directory cannot start as a primary any more: it may run again.
     "node_demoted" version 1 by ReplicationActor => NodeDemoted,
     /// A node became main of a new epoch: its PostgreSQL was promoted and proved writable.

@@ -42,10 +42,22 @@ pub enum StepId {
     PromoteRedis,
     /// `cluster_events`, `cluster_config` and `cluster_nodes` say so.
     OpenEpoch,
+    /// What this node's data are to main: a part of its line, or another one.
+    CheckLineage,
+    /// Main keeps the log that this node will need.
+    ReserveSlot,
+    /// What only this node has, by its own log.
+    ReportFork,
+    /// That is kept.
+    KeepDiverged,
+    /// The data directory is brought to main's line: rewound, or copied anew. The point of no return of a rejoin.
+    Rebuild,
     /// PostgreSQL here receives main's log, as main sees it.
     BecomeStandby,
     /// Redis here hands its role to the target's, with all its data.
     HandOverRedis,
+    /// Redis here is a replica of main's.
+    FollowRedis,
     /// RADIUS and other dependents restart and prove ready.
     RestartDependents,
     /// Every peer is told.
@@ -60,7 +72,7 @@ pub enum StepId {
 
 impl StepId {
     /// Every step of every run.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::RecordStart,
         Self::CheckHandover,
         Self::WriteCheckpoint,
@@ -76,8 +88,14 @@ impl StepId {
         Self::Promote,
         Self::PromoteRedis,
         Self::OpenEpoch,
+        Self::CheckLineage,
+        Self::ReserveSlot,
+        Self::ReportFork,
+        Self::KeepDiverged,
+        Self::Rebuild,
         Self::BecomeStandby,
         Self::HandOverRedis,
+        Self::FollowRedis,
         Self::RestartDependents,
         Self::NotifyPeers,
         Self::PrepareRejoin,
@@ -104,8 +122,14 @@ impl StepId {
             Self::Promote => "promote",
             Self::PromoteRedis => "promote_redis",
             Self::OpenEpoch => "open_epoch",
+            Self::CheckLineage => "check_lineage",
+            Self::ReserveSlot => "reserve_slot",
+            Self::ReportFork => "report_fork",
+            Self::KeepDiverged => "keep_diverged",
+            Self::Rebuild => "rebuild",
             Self::BecomeStandby => "become_standby",
             Self::HandOverRedis => "hand_over_redis",
+            Self::FollowRedis => "follow_redis",
             Self::RestartDependents => "restart_dependents",
             Self::NotifyPeers => "notify_peers",
             Self::PrepareRejoin => "prepare_rejoin",
@@ -133,10 +157,13 @@ pub enum RunKind {
     Switchover,
     /// The other half of a switchover: the target takes the role.
     Takeover,
+    /// A node comes back as a secondary.
+    Rejoin,
 }
 
 shown_in_words!(RunKind {
-    Failover => "failover", Promotion => "promotion", Switchover => "switchover", Takeover => "takeover"
+    Failover => "failover", Promotion => "promotion", Switchover => "switchover", Takeover => "takeover",
+    Rejoin => "rejoin",
 });
 
 /// The steps by which a node becomes main: the runbook's page, corrected.
@@ -172,13 +199,32 @@ const TO_SUCCESSOR: &[StepId] = &[
     StepId::RecordCompletion,
 ];
 
+/// The steps by which a node comes back as a secondary.
+const TO_SECONDARY: &[StepId] = &[
+    StepId::RecordStart,
+    StepId::CheckLineage,
+    StepId::ReserveSlot,
+    StepId::ReportFork,
+    StepId::KeepDiverged,
+    StepId::Rebuild,
+    StepId::BecomeStandby,
+    StepId::FollowRedis,
+    StepId::RestartDependents,
+    StepId::RecordCompletion,
+];
+
 impl RunKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Failover, Self::Promotion, Self::Switchover, Self::Takeover, Self::Rejoin];
+
     /// Its steps, in order.
     #[must_use]
     pub fn steps(self) -> &'static [StepId] {
         match self {
             Self::Failover | Self::Promotion | Self::Takeover => TO_MAIN,
             Self::Switchover => TO_SUCCESSOR,
+            Self::Rejoin => TO_SECONDARY,
         }
     }
 
@@ -188,6 +234,7 @@ impl RunKind {
         match self {
             Self::Failover | Self::Promotion | Self::Takeover => StepId::Promote,
             Self::Switchover => StepId::HandOver,
+            Self::Rejoin => StepId::Rebuild,
         }
     }
 
@@ -207,7 +254,7 @@ mod tests {
         for step in StepId::ALL {
             assert_eq!(serde_json::to_value(step).unwrap(), step.name());
         }
-        for kind in [RunKind::Failover, RunKind::Switchover] {
+        for kind in RunKind::ALL {
             assert!(kind.steps().is_sorted(), "{kind}");
             assert!(kind.steps().contains(&kind.point_of_no_return()), "{kind}");
         }

@@ -48,6 +48,10 @@ fn refused(run: &Run, step: StepId) -> Event {
     let shown = format!("interrex run show {}", run.id.short());
     let next = match run.kind {
         RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
+        RunKind::Rejoin => format!("{shown}; nothing was changed here"),
+        RunKind::Promotion if step == StepId::MeasureLoss => {
+            "bring the old main back, or accept the loss: interrex promote --force --reason TEXT".to_owned()
+        }
         _ if step == StepId::MeasureLoss => {
             "raise failover.maximum_lag_bytes and restart this supervisor to accept the loss, or bring the old main back"
                 .to_owned()
@@ -55,7 +59,7 @@ fn refused(run: &Run, step: StepId) -> Event {
         _ => format!("{shown}; this node is a standby again"),
     };
     match run.kind {
-        RunKind::Switchover => RunRefused { step, reason, next }.into(),
+        RunKind::Switchover | RunKind::Rejoin => RunRefused { step, reason, next }.into(),
         _ => FailoverRefused { step, reason, next }.into(),
     }
 }
@@ -65,14 +69,17 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
     let (old_main, new_main) =
         (situation.cluster.nodes.name(run.old_main), situation.cluster.nodes.name(run.new_main));
     let next = match (run.kind, end) {
-        (RunKind::Switchover, FailedEnd::NeedsOperator) => format!(
-            "{shown}; nobody knows whether {new_main} took over: start its supervisor, and this node learns it from there"
-        ),
         (RunKind::Switchover, FailedEnd::RolledBack) => {
             format!("{shown}; this node is still main, and serves")
         }
         (RunKind::Switchover, FailedEnd::Failed) => {
             format!("{shown}; this node is still main, and its PostgreSQL did not start again: start it")
+        }
+        (RunKind::Rejoin, FailedEnd::NeedsOperator) => format!(
+            "{shown}; mend what it names, then: interrex rejoin, or by a copy of {new_main}'s data: interrex rejoin --copy"
+        ),
+        (RunKind::Rejoin, _) => {
+            format!("{shown}; the data directory is as it was: mend what it names, then: interrex rejoin")
         }
         (_, FailedEnd::NeedsOperator) => format!("{shown}; then look at this node's PostgreSQL"),
         (_, FailedEnd::Failed) => {
@@ -85,7 +92,7 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
         _ => run.step(step).detail,
     };
     match run.kind {
-        RunKind::Switchover => RunFailed { end, step, error, next }.into(),
+        RunKind::Switchover | RunKind::Rejoin => RunFailed { end, step, error, next }.into(),
         _ => FailoverFailed { end, step, error, next }.into(),
     }
 }

@@ -3,6 +3,7 @@
 use interrex_events::{Epoch, Event, NodeId, PostgresStatus, RedisStatus, RunId, StepId};
 use interrex_projections::NodeStatus;
 
+use super::returning::is_returning;
 use crate::journal::Belief;
 
 /// What must be done because this event is stored. A restart derives the same from the fold.
@@ -31,6 +32,10 @@ pub enum Effect {
 #[must_use]
 pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
+    if is_returning(cluster, me) && !matches!(event, Event::StepStarted(_) | Event::StepUndoStarted(_)) {
+        // its run begins by stopping what runs, and ends by starting it
+        return Vec::new();
+    }
     match (event, run) {
         (Event::StepStarted(started), Some(run)) => {
             vec![Effect::RunStep(run, started.step, started.attempt)]
@@ -65,11 +70,14 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
             Event::RunFailed(_)
             | Event::RunRefused(_)
             | Event::SwitchoverCompleted(_)
+            | Event::RejoinCompleted(_)
             | Event::HandoverWithdrawn(_),
             _,
         ) if cluster.nodes.is_superseded(me) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
+        // another one may have become main while this node came back
+        (Event::RejoinCompleted(_), _) => standpoint.to_follow.map(Effect::Follow).into_iter().collect(),
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }
@@ -80,6 +88,8 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
 pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
     match cluster.nodes.get(me).map(|row| row.status) {
+        // its run sees to that
+        _ if is_returning(cluster, me) => Vec::new(),
         // also when it was proved before: whoever started the servers since, they are stopped again
         Some(NodeStatus::Fencing | NodeStatus::Fenced) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]

@@ -2,10 +2,12 @@
 
 use interrex_events::{
     Certificate, EpochOpened, Event, FailoverCompleted, Handover, LearnedBy, Loss, Lsn, MainAnnounced,
-    RecoveryTime, RunKind, StepId, SwitchoverCompleted, TimelineId,
+    RecoveryTime, RejoinCompleted, RunKind, StepId, SwitchoverCompleted, TimelineId,
 };
 use interrex_projections::Run;
 use serde_json::{Map, Value};
+
+use crate::replication::rejoin::{KEPT_OBSERVED, demotion, stranded};
 
 /// What the promotion observed. Names as the ReplicationActor reports them.
 pub(super) fn epoch_opened(run: &Run) -> EpochOpened {
@@ -59,6 +61,15 @@ pub(super) fn completed(run: &Run) -> Event {
             loss: final_loss(run),
         }
         .into(),
+        RunKind::Rejoin => RejoinCompleted {
+            main,
+            epoch,
+            by: demotion(run),
+            stranded: stranded(&run.step(StepId::ReportFork).observed),
+            kept: kept(run),
+            degraded,
+        }
+        .into(),
         RunKind::Switchover => SwitchoverCompleted {
             main,
             epoch,
@@ -68,6 +79,12 @@ pub(super) fn completed(run: &Run) -> Event {
         }
         .into(),
     }
+}
+
+/// The folder of what was kept, whichever step did it.
+fn kept(run: &Run) -> Option<String> {
+    let of = |step| Some(run.step(step).observed.get(KEPT_OBSERVED)?.as_str()?.to_owned());
+    of(StepId::KeepDiverged).or_else(|| of(StepId::Rebuild))
 }
 
 /// What a stopped main proved. Names as the ReplicationActor reports them.

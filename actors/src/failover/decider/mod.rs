@@ -9,6 +9,7 @@ mod ending;
 mod fencing;
 mod outcomes;
 mod planning;
+mod returning;
 mod starting;
 #[cfg(test)]
 mod tests;

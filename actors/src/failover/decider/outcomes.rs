@@ -1,7 +1,7 @@
 //! What follows when a step or its undo ends, or when a supervisor finds a run that a dead one left behind.
 
 use interrex_events::{
-    Draft, Event, HandoverWithdrawn, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
+    Draft, Event, HandoverWithdrawn, RunKind, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
     StepUndone,
 };
 use interrex_projections::{Cluster, Run, StepState, Undo};
@@ -55,10 +55,9 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
 
 /// The target has taken the role, or says that it never will by this offer. Anything else decides nothing.
 fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) -> Option<Event> {
-    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
-    let still_main = nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me);
+    let nodes = &situation.cluster.nodes;
     match outcome {
-        StepOutcome::Refused if still_main => {
+        StepOutcome::Refused if still_main(situation, run) => {
             let reason = run.step(StepId::HandOver).detail;
             Some(HandoverWithdrawn { to: run.new_main, reason }.into())
         }
@@ -68,17 +67,25 @@ fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) ->
     }
 }
 
+/// Whether the role that a run offers is still this node's.
+pub(super) fn still_main(situation: Situation<'_>, run: &Run) -> bool {
+    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
+    nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me)
+}
+
 /// A run that has not promoted yet yields to whoever opened its epoch meanwhile.
 fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
     let nodes = &cluster.nodes;
     if run.is_past_no_return() {
         return None;
     }
-    if nodes.is_superseded(run.node) {
+    // a node that comes back was superseded long ago
+    let returns = run.kind == RunKind::Rejoin;
+    if nodes.is_superseded(run.node) && !returns {
         let words = "this node was fenced meanwhile: another one takes over";
         return Some(StepReport::new(StepOutcome::Refused, words));
     }
-    (nodes.epoch >= run.epoch).then(|| {
+    (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
         StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
     })

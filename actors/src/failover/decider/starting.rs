@@ -1,16 +1,19 @@
 //! How runs begin: a verdict that no rule speaks against, and what people ask for.
 
 use interrex_events::{
-    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, MainLost, NodeId,
-    PostgresStatus, RunCancelRequested, RunId, RunKind, StepId, SwitchoverStarted, Trigger, WithheldRule,
+    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverWithdrawn, MainLost,
+    NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
+    SwitchoverStarted, Trigger, WithheldRule,
 };
-use interrex_projections::{Run, Standing};
+use interrex_projections::{NodeStatus, Run, Standing};
 
 use super::{
     Situation,
     carrying_on::{carry_on, in_run, started_step},
+    outcomes::still_main,
+    returning::{rejoin, return_by_itself},
 };
-use crate::messages::{Declined, Operation};
+use crate::messages::{Declined, MainSight, Operation};
 
 /// A standing verdict becomes a run, unless a rule says no; a rule is recorded once per verdict.
 pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
@@ -18,7 +21,7 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     if cluster.runs.active(me).is_some() {
         return Vec::new();
     }
-    let Some(verdict) = &standpoint.verdict else { return Vec::new() };
+    let Some(verdict) = &standpoint.verdict else { return return_by_itself(situation) };
     match reason_against(situation, verdict) {
         None => start(situation, verdict),
         Some((rule, _)) if verdict.withheld == Some(rule) => Vec::new(),
@@ -45,7 +48,7 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
     let Some(row) = cluster.nodes.get(me) else {
         return Some((WithheldRule::NotPromotable, "this node is not in its own journal".to_owned()));
     };
-    let standby = matches!(row.postgres, Some(PostgresStatus::Streaming | PostgresStatus::Detached));
+    let standby = is_standby(row.postgres);
     if cluster.nodes.is_main(me) || cluster.nodes.is_superseded(me) || !standby {
         let state = row.postgres.map_or("not measured yet".to_owned(), |status| status.to_string());
         let detail = format!(
@@ -113,12 +116,23 @@ pub fn asked(
                 begin(situation, RunKind::Takeover, StepId::WinEpoch, started.into())
             }
         },
-        Operation::Cancel { reason } => cancel(situation, reason.clone())?,
+        Operation::Promote { request, sight } => {
+            let started = may_promote(situation, request, sight.as_ref())?;
+            begin(situation, RunKind::Promotion, StepId::WinEpoch, started.into())
+        }
+        Operation::Rejoin { copy, request } => rejoin(situation, *copy, request)?,
+        Operation::Cancel { reason, force: true } => withdraw(situation, reason.clone())?,
+        Operation::Cancel { reason, force: false } => cancel(situation, reason.clone())?,
     };
     Ok((run, drafts.into_iter().map(|draft| Draft { actor: asker.clone(), ..draft }).collect()))
 }
 
-fn begin(situation: Situation<'_>, kind: RunKind, first: StepId, started: Event) -> (RunId, Vec<Draft>) {
+pub(super) fn begin(
+    situation: Situation<'_>,
+    kind: RunKind,
+    first: StepId,
+    started: Event,
+) -> (RunId, Vec<Draft>) {
     let Situation { cluster, fresh_run, .. } = situation;
     let drafts = [started, started_step(kind, first, 1).into()]
         .map(|event| Draft::new(cluster.nodes.epoch, event).in_run(fresh_run));
@@ -126,7 +140,7 @@ fn begin(situation: Situation<'_>, kind: RunKind, first: StepId, started: Event)
 }
 
 /// One run at a time: two would undo each other.
-fn nothing_runs(situation: Situation<'_>) -> Result<(), Declined> {
+pub(super) fn nothing_runs(situation: Situation<'_>) -> Result<(), Declined> {
     match situation.cluster.runs.active(situation.me) {
         None => Ok(()),
         Some(run) => Err(Declined::new(
@@ -215,6 +229,122 @@ fn may_take_over(
     })
 }
 
+/// A person makes this node main: the evidence may speak against it, and then needs a person's reason.
+fn may_promote(
+    situation: Situation<'_>,
+    request: &Request,
+    sight: Option<&MainSight>,
+) -> Result<FailoverStarted, Declined> {
+    let Situation { me, cluster, policy, now, .. } = situation;
+    nothing_runs(situation)?;
+    let nodes = &cluster.nodes;
+    if nodes.is_superseded(me) || nodes.is_handing_over(me) {
+        let message = "this node was main, and another one takes its place or has: its data may be an older line. It is \
+                       no standby that could be promoted";
+        return Err(Declined::new("not_promotable", message.to_owned()));
+    }
+    let Some(main) = nodes.main.filter(|main| *main != me) else {
+        let message = "this node is main already: there is nothing to promote";
+        return Err(Declined::new("already_main", message.to_owned()));
+    };
+    let postgres = nodes.get(me).and_then(|row| row.postgres);
+    if !is_standby(postgres) {
+        let state = postgres.map_or("not measured yet".to_owned(), |status| status.to_string());
+        let message =
+            format!("PostgreSQL here is {state}, not a standby: only a running standby can be promoted");
+        return Err(Declined::new("not_promotable", message));
+    }
+    let reasoned = request.reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
+    if request.forced && !reasoned {
+        let message =
+            "a promotion against the evidence needs a reason, which is kept for ever: --reason TEXT";
+        return Err(Declined::new("reason_needed", message.to_owned()));
+    }
+    let name = nodes.name(main);
+    let sight = sight.filter(|sight| sight.main == main);
+    if let Some(sight) = sight.filter(|sight| sight.answers() && !request.forced) {
+        let Evidence { supervisor, postgres, wal_receiver, .. } = &sight.evidence;
+        let message = format!(
+            "main {name} is alive: its supervisor {}; its PostgreSQL {}; its log: {}. To move the role without loss: \
+             interrex switchover --to {}. To take it all the same, and lose what {name} acknowledged and this node lacks: \
+             interrex promote --force --reason TEXT",
+            supervisor.detail,
+            postgres.detail,
+            wal_receiver.detail,
+            nodes.name(me),
+        );
+        return Err(Declined::new("main_answers", message));
+    }
+    let unseen = || Finding::unknown("not asked yet");
+    Ok(FailoverStarted {
+        trigger: Trigger::Operator,
+        old_main: main,
+        new_main: me,
+        epoch: nodes.epoch.next(),
+        evidence: sight.map_or_else(
+            || Evidence {
+                supervisor: unseen(),
+                postgres: unseen(),
+                redis: unseen(),
+                wal_receiver: unseen(),
+                last_good_at: None,
+                missed_probes: 0,
+            },
+            |sight| sight.evidence.clone(),
+        ),
+        silent_ms: sight.map_or(0, |sight| now.ms_since(sight.silent_since)),
+        threshold_ms: policy.threshold_ms,
+        last_report: sight.and_then(|sight| sight.last_report.clone()),
+        quorum: policy.quorum.to_owned(),
+        request: Some(request.clone()),
+        handover: None,
+    })
+}
+
+fn is_standby(postgres: Option<PostgresStatus>) -> bool {
+    matches!(postgres, Some(PostgresStatus::Streaming | PostgresStatus::Detached))
+}
+
+/// An offer that nobody answers ends by a person's word alone: the target cannot say any more that it never took it.
+fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Vec<Draft>), Declined> {
+    let Situation { me, cluster, now, .. } = situation;
+    let offers = |run: &&Run| {
+        run.kind == RunKind::Switchover && run.is_past_no_return() && !run.step(StepId::HandOver).succeeded()
+    };
+    let Some(run) = cluster.runs.active(me).filter(offers) else { return cancel(situation, reason) };
+    let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
+        let message = "who answers for another node needs a reason, which is kept for ever: --reason TEXT";
+        return Err(Declined::new("reason_needed", message.to_owned()));
+    };
+    if !still_main(situation, run) {
+        let message = "another node became main meanwhile: there is nothing left to withdraw";
+        return Err(Declined::new("other_main", message.to_owned()));
+    }
+    let target = cluster.nodes.get(run.new_main);
+    if target.is_none_or(|target| target.status == NodeStatus::Online) {
+        let message = format!(
+            "the supervisor of {} answers, and decides by itself whether it takes over: wait for it",
+            cluster.nodes.name(run.new_main)
+        );
+        return Err(Declined::new("target_answers", message));
+    }
+    let took_ms = run.step(StepId::HandOver).started_at.map_or(0, |at| (now.wall - at).num_milliseconds());
+    let finished = StepFinished {
+        step: StepId::HandOver,
+        attempt: run.step(StepId::HandOver).attempts,
+        outcome: StepOutcome::Refused,
+        detail: format!("a person says that {} never takes over: {reason}", cluster.nodes.name(run.new_main)),
+        observed: serde_json::Map::new(),
+        took_ms: took_ms.max(0).cast_unsigned(),
+    };
+    let after = run.with_outcome(StepId::HandOver, StepOutcome::Refused);
+    let withdrawn = HandoverWithdrawn { to: run.new_main, reason: reason.clone() };
+    let mut events =
+        vec![RunCancelRequested { reason: Some(reason) }.into(), finished.into(), withdrawn.into()];
+    events.extend(carry_on(situation, &after));
+    Ok((run.id, in_run(situation, run, events)))
+}
+
 fn cancel(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Vec<Draft>), Declined> {
     let Situation { me, cluster, .. } = situation;
     let Some(run) = cluster.runs.active(me) else {
@@ -222,10 +352,15 @@ fn cancel(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Ve
     };
     if run.is_past_no_return() {
         let message = format!(
-            "{} {} is past its point of no return ({}): it only goes forward",
+            "{} {} is past its point of no return ({}): it only goes forward{}",
             run.kind,
             run.id.short(),
-            run.kind.point_of_no_return()
+            run.kind.point_of_no_return(),
+            if run.kind == RunKind::Switchover && !run.step(StepId::HandOver).succeeded() {
+                "; an offer to a node that is gone for good is withdrawn with --force --reason TEXT"
+            } else {
+                ""
+            }
         );
         return Err(Declined::new("past_no_return", message));
     }

@@ -1,5 +1,7 @@
 //! Given the stream, when an input comes, then these facts follow.
 
+mod promotion;
+mod rejoin;
 mod switchover;
 
 use std::collections::BTreeSet;
@@ -48,6 +50,7 @@ impl Node {
                 threshold_ms: 5_000,
                 cool_down_ms: 600_000,
                 maximum_lag_bytes: None,
+                rejoin_automatically: false,
                 quorum: "none",
             },
             now: Moment {

@@ -4,13 +4,14 @@
 //! are recorded as intent (`step_started`) and outcome (`step_finished`).
 
 mod to_main;
+mod to_secondary;
 mod to_successor;
 
 use std::time::Duration;
 
 use interrex_events::{RunKind, StepId};
 
-use self::{to_main::TO_MAIN, to_successor::TO_SUCCESSOR};
+use self::{to_main::TO_MAIN, to_secondary::TO_SECONDARY, to_successor::TO_SUCCESSOR};
 
 /// Who makes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,10 @@ impl StepRule {
     }
 }
 
+/// Attempts at what another node alone can answer: nobody may act on a guess meanwhile, and each attempt that gets no
+/// answer is recorded with what a person can do.
+pub const UNTIL_ANSWERED: u32 = u32::MAX;
+
 /// Pause before a repeated attempt.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -74,6 +79,7 @@ pub fn table(kind: RunKind) -> &'static [StepRule] {
     match kind {
         RunKind::Failover | RunKind::Promotion | RunKind::Takeover => &TO_MAIN,
         RunKind::Switchover => &TO_SUCCESSOR,
+        RunKind::Rejoin => &TO_SECONDARY,
     }
 }
 
@@ -102,11 +108,9 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [RunKind; 2] = [RunKind::Failover, RunKind::Switchover];
-
     #[test]
     fn every_step_has_its_row_and_waits_only_for_earlier_ones() {
-        for kind in KINDS {
+        for kind in RunKind::ALL {
             let steps: Vec<StepId> = table(kind).iter().map(|row| row.step).collect();
             assert_eq!(steps, kind.steps(), "{kind}");
             for row in table(kind) {
@@ -128,7 +132,7 @@ mod tests {
                 }
             }
         }
-        for kind in KINDS {
+        for kind in RunKind::ALL {
             let mut seen = [StepId::RecordCompletion].into();
             waits_for(kind, StepId::RecordCompletion, &mut seen);
             assert_eq!(seen.len(), table(kind).len(), "{kind}");
@@ -137,7 +141,7 @@ mod tests {
 
     #[test]
     fn nothing_is_taken_back_after_the_point_of_no_return() {
-        for kind in KINDS {
+        for kind in RunKind::ALL {
             let late = |row: &&StepRule| row.undo.is_some() && row.step >= kind.point_of_no_return();
             assert_eq!(table(kind).iter().find(late).map(|row| row.step), None, "{kind}");
         }

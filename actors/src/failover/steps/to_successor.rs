@@ -5,7 +5,7 @@ use interrex_events::StepId;
 use super::{
     Maker::{Journal, Notifier, Replication},
     Need::{BestEffort, Required},
-    StepRule,
+    StepRule, UNTIL_ANSWERED,
 };
 
 /// The steps.
@@ -83,7 +83,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         effect: "ask the target to take over, and ask again until its run has ended",
         success: "it is main of the new epoch, its PostgreSQL promoted and proved writable",
         limit_ms: 90_000,
-        attempts: 3,
+        attempts: UNTIL_ANSWERED,
         need: Required,
         undo: None,
     },

@@ -6,8 +6,12 @@ use async_trait::async_trait;
 use interrex_events::{Lsn, NodeId, TimelineId};
 
 use super::{LocalPostgres, parsed};
-use crate::ports::{
-    Answer, HandoverPort, Lineage, LogRecord, MainLineage, PortError, Received, ShutdownProof,
+use crate::{
+    ports::{
+        Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
+        ShutdownProof,
+    },
+    replication::fork::{self, ForkReport},
 };
 
 #[async_trait(?Send)]
@@ -76,5 +80,15 @@ impl HandoverPort for LocalPostgres {
             return Err(PortError("pg_rewind needs full_page_writes = on".to_owned()));
         }
         Ok(())
+    }
+
+    async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport> {
+        let settings = &self.settings;
+        let programs = (settings.bin_dir.as_path(), settings.run_as);
+        Ok(fork::read(programs, &settings.data_dir, (timeline, switchpoint), limit).await?.report)
+    }
+
+    fn main_server(&self, address: &str) -> Box<dyn MainServerPort> {
+        Box::new(self.server_at(address))
     }
 }

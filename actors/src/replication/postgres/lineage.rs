@@ -76,7 +76,7 @@ impl LocalPostgres {
     }
 }
 
-fn own_history(data_dir: &Path, timeline: TimelineId) -> Result<Vec<Switch>, String> {
+pub(super) fn own_history(data_dir: &Path, timeline: TimelineId) -> Result<Vec<Switch>, String> {
     if timeline.0 <= 1 {
         return Ok(Vec::new());
     }

@@ -7,6 +7,8 @@ pub mod control_file;
 mod files;
 mod handover;
 mod lineage;
+mod main_server;
+mod rejoin;
 mod shutdown;
 mod standby;
 mod wal;
@@ -239,6 +241,7 @@ impl PostgresPort for LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
+        self.must_be_startable()?;
         self.prepare_log().map_err(|error| {
             PortError::new(&format!("preparing {}", self.settings.log_file.display()), error)
         })?;

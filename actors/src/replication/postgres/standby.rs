@@ -30,15 +30,23 @@ impl LocalPostgres {
         self.must_be_stopped()?;
         let doing = format!("making {} a standby", self.settings.data_dir.display());
         self.mark_as_standby(&self.settings.data_dir).map_err(|error| PortError::new(&doing, error))?;
-        let file = self.settings.data_dir.join("postgresql.auto.conf");
-        let write = || -> io::Result<()> {
-            let before = match std::fs::read_to_string(&file) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-                other => other?,
-            };
-            files::write(&file, following(&before, conninfo, slot).as_bytes(), self.settings.run_as)
+        self.write_upstream(&self.settings.data_dir, conninfo, slot)
+            .map_err(|error| PortError::new(&doing, error))
+    }
+
+    /// Writes whom a directory follows, durably.
+    pub(super) fn write_upstream(
+        &self,
+        data_dir: &std::path::Path,
+        conninfo: &str,
+        slot: &str,
+    ) -> io::Result<()> {
+        let file = data_dir.join("postgresql.auto.conf");
+        let before = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            other => other?,
         };
-        write().map_err(|error| PortError::new(&doing, error))
+        files::write(&file, following(&before, conninfo, slot).as_bytes(), self.settings.run_as)
     }
 
     /// Puts `standby.signal` into a directory, durably.

@@ -168,6 +168,10 @@ impl Outside for Stage {
         self.enters.set(left.checked_sub(1));
         Ok(left > 0)
     }
+
+    fn typed(&self, _: &str) -> Result<Option<String>, Failure> {
+        Ok(None)
+    }
 }
 
 fn without_colours(text: &str) -> String {

@@ -111,8 +111,14 @@ fn in_json(sections: Vec<Section>) -> Map<String, Value> {
 }
 
 fn sections(config: &Config) -> Vec<Section> {
-    let mut sections =
-        vec![cluster(config), node(config), failover(config), retention(config), postgres(config)];
+    let mut sections = vec![
+        cluster(config),
+        node(config),
+        failover(config),
+        rejoin(config),
+        retention(config),
+        postgres(config),
+    ];
     sections.extend(redis(config));
     sections.extend(config.dependents.iter().map(|dependent| Section {
         heading: "[[dependents]]",
@@ -187,6 +193,15 @@ fn failover(config: &Config) -> Section {
         ("quorum", json!(quorum)),
     ];
     Section { heading: "[failover]", keys }
+}
+
+fn rejoin(config: &Config) -> Section {
+    let keys = vec![
+        ("automatic", json!(config.rejoin.automatic)),
+        ("keep_in", file(&config.kept_folder())),
+        ("keep_newest", json!(config.rejoin.keep_newest)),
+    ];
+    Section { heading: "[rejoin]", keys }
 }
 
 fn retention(config: &Config) -> Section {

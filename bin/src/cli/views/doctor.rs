@@ -16,6 +16,14 @@ use crate::{
     doctor::{self, Examination, Finding, Readiness, Subject, Verdict},
 };
 
+/// For both forms of the help.
+pub(in crate::cli) const EXAMPLES: &str = "\
+Examples:
+  interrex doctor
+  interrex doctor --strict    # exit code 8 for warnings too
+  interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'
+";
+
 /// Looks, and tells.
 pub(in crate::cli) fn show(arguments: &Doctor, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = Config::load(&source::config_path(arguments.config.as_deref())?)?;
@@ -134,14 +142,15 @@ fn summary(examination: &Examination, style: Style) -> String {
     style.paint(tone, &words) + "\n"
 }
 
-/// The table of checks, for `interrex doctor --help`.
+/// Every check with what it looks at, for `interrex doctor --help`.
 pub(in crate::cli) fn explained() -> String {
-    let mut lines = Vec::new();
+    let mut lines = vec![EXAMPLES.to_owned()];
     for subject in Subject::ALL {
         lines.push(format!("{}:", subject.heading()));
         let checks = doctor::checks().into_iter().filter(|check| check.subject == subject);
         lines.extend(checks.map(|check| format!("  {:22} {}", check.name, check.looks_at)));
     }
+    lines.push("\nExit code 0: no check failed; 8: one failed, or could not be made".to_owned());
     lines.join("\n")
 }
 

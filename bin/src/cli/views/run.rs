@@ -1,7 +1,7 @@
 //! `interrex run show`: one run, for the post-mortem.
 
 use interrex_events::{Certificate, Evidence, Finding, RunKind, StepOutcome, Verdict};
-use interrex_projections::{Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
+use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
 
 use super::{
     super::{
@@ -48,6 +48,7 @@ fn in_text(told: &ToldRun<'_>, story: &Story, style: Style) -> String {
         Some(summary(told, story)),
         known.map(|known| evidence(told, known)),
         told.run.certificate.as_ref().map(certificate),
+        told.run.rejoin.as_ref().map(rejoin),
         Some(outcome(told)),
         Some(steps(told.run)),
     ];
@@ -60,8 +61,15 @@ fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
     let mut row = |label: &str, cell: Cell| table.row([Cell::toned(Tone::Strong, label), cell]);
     row(
         "RUN",
-        format!("{} from {} to {}, epoch {}", run.kind, told.old_main_name, told.new_main_name, run.epoch)
-            .into(),
+        match run.kind {
+            RunKind::Rejoin => {
+                format!("rejoin of {} behind {}, epoch {}", told.old_main_name, told.new_main_name, run.epoch)
+            }
+            kind => {
+                format!("{kind} from {} to {}, epoch {}", told.old_main_name, told.new_main_name, run.epoch)
+            }
+        }
+        .into(),
     );
     row("ID", format!("{} (for short {})", run.id, run.id.short()).into());
     let by = story.cluster.nodes.name(run.node);
@@ -150,6 +158,36 @@ fn certificate(it: &Certificate) -> Table {
     table
 }
 
+/// What only the returning node had, and what became of it.
+fn rejoin(it: &Rejoin) -> Table {
+    let mut table = Table::plain();
+    let mut row = |label: &str, value: String| table.row([Cell::toned(Tone::Strong, label), value.into()]);
+    if let Some(by) = it.by {
+        row("DATA", by.to_string());
+    }
+    if let Some(stranded) = &it.stranded {
+        let span = match (stranded.first_commit, stranded.last_commit) {
+            (Some(first), Some(last)) => {
+                format!(", from {} to {}", when::date_and_time_utc(first), when::date_and_time_utc(last))
+            }
+            _ => String::new(),
+        };
+        let words = format!(
+            "{} committed transactions with {} rows ({} of log after {}){span}",
+            stranded.committed,
+            stranded.rows,
+            human_bytes(stranded.bytes),
+            stranded.switchpoint
+        );
+        row("ONLY HERE", words);
+    }
+    if let Some(kept) = &it.kept {
+        row("KEPT IN", kept.clone());
+        row("TO READ IT", format!("interrex salvage --kept {kept}/pgdata --output stranded"));
+    }
+    table
+}
+
 fn finding(finding: &Finding) -> Cell {
     let tone = match finding.verdict {
         Verdict::Good => Tone::Good,
@@ -178,7 +216,7 @@ fn outcome(told: &ToldRun<'_>) -> Table {
     if let Some(ms) = run.without_writes_ms {
         row("TIME", format!("{} without writes", human_ms(ms)).into());
     }
-    if run.kind != RunKind::Switchover {
+    if !matches!(run.kind, RunKind::Switchover | RunKind::Rejoin) {
         row("LOSS", loss(run).into());
     }
     if !run.degraded.is_empty() {

@@ -144,6 +144,7 @@ pub(super) fn sources() -> Vec<Source> {
         include_str!("../run.rs"),
         include_str!("../step.rs"),
         include_str!("../handover.rs"),
+        include_str!("../rejoin.rs"),
         include_str!("../store.rs"),
     ]
     .map(Source::parse)

@@ -53,6 +53,10 @@ fn switchover(to: NodeId) -> Operation {
     Operation::Switchover { to, drain_ms: 0, request: Request::default() }
 }
 
+fn cancel(reason: &str, force: bool) -> Operation {
+    Operation::Cancel { reason: Some(reason.to_owned()), force }
+}
+
 fn offer(epoch: u64) -> Operation {
     Operation::TakeOver(HandoverOffer {
         from: MAIN,
@@ -98,15 +102,17 @@ fn main_offers_its_role_only_when_it_has_stopped_and_proved_that_nothing_is_miss
 }
 
 #[test]
-fn whatever_step_fails_main_serves_on_or_has_handed_over_or_a_person_is_asked() {
+fn whatever_step_fails_main_serves_on_or_has_handed_over() {
     for failing in STEPS {
         for bad in [StepOutcome::Failed, StepOutcome::Unknown, StepOutcome::Refused] {
+            if failing == StepId::HandOver && bad != StepOutcome::Refused {
+                continue; // asked again, until it is answered
+            }
             let mut node = Node::switching_over();
             node.go_on(|step, _| if step == failing { bad } else { StepOutcome::Succeeded });
             let refused = bad == StepOutcome::Refused && failing <= StepId::HandOver;
             let expected = match failing {
                 _ if refused => RunEnd::Refused,
-                StepId::HandOver => RunEnd::NeedsOperator,
                 step if step < StepId::HandOver => RunEnd::RolledBack,
                 _ => RunEnd::CompletedDegraded,
             };
@@ -119,8 +125,8 @@ fn whatever_step_fails_main_serves_on_or_has_handed_over_or_a_person_is_asked() 
                 back && stopped,
                 "{failing} {bad}: a main that serves on was started again"
             );
-            // nobody knows whether the target took over, or the directory could still start as a primary
-            let doubtful = matches!(failing, StepId::HandOver | StepId::BecomeStandby) && !refused;
+            // the directory could still start as a primary
+            let doubtful = failing == StepId::BecomeStandby && !refused;
             assert_eq!(node.belief.cluster.nodes.is_superseded(MAIN), doubtful, "{failing} {bad}");
             assert!(
                 !node.belief.cluster.nodes.is_handing_over(MAIN),
@@ -130,6 +136,38 @@ fn whatever_step_fails_main_serves_on_or_has_handed_over_or_a_person_is_asked() 
             assert_eq!(node.belief.cluster.nodes.is_main(MAIN), is_main, "{failing} {bad}");
         }
     }
+}
+
+#[test]
+fn an_offer_is_made_again_until_it_is_answered_or_a_person_answers_for_a_target_that_is_gone() {
+    let mut node = Node::switching_over();
+    node.go_on_until(StepId::HandOver);
+    for unanswered in 1..50 {
+        node.end(StepId::HandOver, StepOutcome::Unknown);
+        assert_eq!(node.run().step(StepId::HandOver).attempts, unanswered + 1);
+    }
+    let code = |node: &mut Node, operation| node.asked(&operation).unwrap_err().code;
+    assert_eq!(code(&mut node, cancel("beta burned down", false)), "past_no_return");
+    node.store(PeerReachable { peer: ME, silent_ms: None }.into(), None);
+    assert_eq!(code(&mut node, cancel("beta burned down", true)), "target_answers");
+    node.store(PeerUnreachable { peer: ME, detail: "no route".to_owned() }.into(), None);
+    assert_eq!(code(&mut node, cancel(" ", true)), "reason_needed");
+    assert_eq!(node.status(), NodeStatus::HandingOver);
+
+    node.asked(&cancel("beta burned down", true)).unwrap();
+    node.undo_all();
+    assert_eq!((node.run().end, node.run().step(StepId::StopMain).undo), (RunEnd::Refused, Undo::Done));
+    assert_eq!((node.status(), node.belief.cluster.nodes.main), (NodeStatus::Online, Some(MAIN)));
+    assert!(node.run().problem.as_ref().unwrap().contains("beta burned down"));
+}
+
+#[test]
+fn an_offer_is_not_withdrawn_once_another_node_is_main() {
+    let mut node = Node::switching_over();
+    node.go_on_until(StepId::HandOver);
+    node.store(PeerUnreachable { peer: ME, detail: "no route".to_owned() }.into(), None);
+    node.store(another_main().into(), None);
+    assert_eq!(node.asked(&cancel("beta burned down", true)).unwrap_err().code, "other_main");
 }
 
 #[test]
@@ -151,7 +189,7 @@ fn a_run_is_cancelled_before_its_point_of_no_return_and_never_after() {
     for at in STEPS {
         let mut node = Node::switching_over();
         node.go_on_until(at);
-        let cancelled = node.asked(&Operation::Cancel { reason: Some("not now".to_owned()) });
+        let cancelled = node.asked(&cancel("not now", false));
         if at >= StepId::HandOver {
             assert_eq!(cancelled.unwrap_err().code, "past_no_return", "{at}");
             continue;
@@ -172,7 +210,7 @@ fn what_cannot_be_is_declined_with_its_reason() {
     assert_eq!(code(&mut Node::main(), &switchover(MAIN)), "no_such_target", "to itself");
     assert_eq!(code(&mut Node::main(), &switchover(NodeId(7))), "no_such_target");
     assert_eq!(code(&mut Node::switching_over(), &switchover(ME)), "run_active");
-    assert_eq!(code(&mut Node::main(), &Operation::Cancel { reason: None }), "no_run");
+    assert_eq!(code(&mut Node::main(), &cancel("not now", false)), "no_run");
     assert_eq!(code(&mut Node::secondary(), &offer(1)), "older_epoch");
     assert_eq!(code(&mut Node::failing_over(), &offer(2)), "run_active");
 }

@@ -1,0 +1,150 @@
+//! How an old main's stopped PostgreSQL directory comes back behind a new main.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use interrex_events::{Lsn, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use super::Answer;
+
+/// What is to be kept, and where.
+#[derive(Debug, Clone)]
+pub struct KeepRequest {
+    /// Folder of all kept copies; made if it is missing.
+    pub into: PathBuf,
+    /// Why, in words for whoever finds it.
+    pub reason: String,
+    /// The last place shared with the new main, where that is known.
+    pub switchpoint: Option<Lsn>,
+    /// When. It names the request: one that is repeated with the same time gets the answer of the first.
+    pub at: DateTime<Utc>,
+}
+
+/// How a kept copy came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptBy {
+    /// The directory was copied, and is itself still in use.
+    Copy,
+    /// It is the directory itself, whose place a base backup took.
+    Rename,
+}
+
+/// What is known of a kept copy; its `manifest.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptManifest {
+    /// When it was kept, by the request.
+    pub kept_at: DateTime<Utc>,
+    /// How.
+    pub kept_by: KeptBy,
+    /// Why.
+    pub reason: String,
+    /// A rewind was cut off in it: it is of no use but for a person with great patience.
+    pub half_rewound: bool,
+    /// System identifier.
+    pub system_id: u64,
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// Where its log ends; nothing if that could not be read.
+    pub end: Option<Lsn>,
+    /// The last place shared with the new main, where that was known.
+    pub switchpoint: Option<Lsn>,
+    /// State of the cluster, in the control file's words.
+    pub state: String,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// SHA-256 of the control file.
+    pub control_sha256: String,
+    /// SHA-256 of the names and sizes of the log's files.
+    pub log_sha256: String,
+}
+
+/// A kept copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its folder: `manifest.json`, and the data in `pgdata`.
+    pub folder: PathBuf,
+    /// What is known of it.
+    pub manifest: KeptManifest,
+}
+
+/// Where data comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// libpq's words for the connection. One with a password in it is refused, for every user may read a command
+    /// line. A rewind needs a `dbname` in it, and a superuser or a role that may call `pg_ls_dir`, `pg_stat_file`
+    /// and `pg_read_binary_file`; a base backup needs a role that may replicate.
+    pub conninfo: String,
+    /// libpq password file, readable for the servers' user.
+    pub passfile: Option<PathBuf>,
+}
+
+/// How a rewind ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewind {
+    /// The directory is on the source's line.
+    Rewound,
+    /// `pg_rewind` found nothing to rewind. It says so too of a source that was promoted and has made no CHECKPOINT
+    /// since (facts 5): only the lineage proves it.
+    NotNeeded,
+    /// It cannot be done, why, and repeating it would not help: a base backup is needed.
+    Impossible(String),
+}
+
+/// How far a base backup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupProgress {
+    /// Bytes copied.
+    pub done: u64,
+    /// Bytes in all, as main estimated them; it may grow.
+    pub total: u64,
+}
+
+/// The way back of a stopped directory. Nothing here starts a server; every call can be repeated after it was cut off
+/// at any moment, and ends what an earlier one left running.
+#[async_trait(?Send)]
+pub trait RejoinPort {
+    /// Whether the directory may be started: no rewind or swap was cut off in it.
+    fn is_startable(&self) -> bool;
+    /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
+    fn rewind_source(&self, address: &str) -> Answer<Source>;
+    /// Main's server as the source of a base backup.
+    fn copy_source(&self, address: &str) -> Source;
+    /// Copies the stopped directory aside, whole or not at all. A copy of the same data that is there already is
+    /// the answer.
+    ///
+    /// # Errors
+    /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
+    async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept>;
+    /// Removes all but the newest kept copies, and those that are half-rewound whatever their age. The folders
+    /// removed.
+    async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>>;
+    /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
+    /// After that it can only start as a standby, with its own configuration; its upstream is not set.
+    ///
+    /// # Errors
+    /// What failed may pass, as a lost connection does. Either nothing has changed, or the directory is half-rewound and
+    /// cannot be started until this is repeated or [`base_backup`](Self::base_backup) replaces it.
+    async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind>;
+    /// Replaces the stopped directory by a base backup of main that follows it through a slot main has, and keeps
+    /// the old one by a rename into the request's folder, which must be on the same volume. Continues where an earlier
+    /// call with the same request was cut off.
+    ///
+    /// # Errors
+    /// The old directory is in its place, or nothing is and `start` says so; repeating the call heals that.
+    async fn base_backup(
+        &self,
+        source: &Source,
+        slot: &str,
+        keep: &KeepRequest,
+        progress: &dyn Fn(BackupProgress),
+        limit: Duration,
+    ) -> Answer<Kept>;
+}

@@ -1,0 +1,69 @@
+//! The step by which a node's PostgreSQL comes to follow main: the end of a switchover for the old one, and of a rejoin.
+
+use std::time::Duration;
+
+use interrex_events::{Draft, Lsn, NodeDemoted, PostgresStatus, RunKind, StepId, StepOutcome};
+use interrex_projections::Run;
+
+use super::{Servers, postgres::slot_name, rejoin};
+use crate::{
+    messages::{Append, StepReport},
+    node::Shared,
+    ports::{Answer, PortError},
+};
+
+/// How often a condition is looked at.
+const LOOK_CALMLY: Duration = Duration::from_millis(50);
+
+fn lsn(value: &serde_json::Value) -> Option<Lsn> {
+    value.as_str()?.parse().ok()
+}
+
+/// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
+/// primary, and so it may run.
+pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let switchpoint = run.step(StepId::HandOver).observed.get("switchpoint").and_then(lsn);
+    if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
+        && switchpoint < handover.end
+    {
+        return Err(PortError(format!(
+            "the new main left the old timeline at {switchpoint}, and the log here ends at {}: it would have to be rewound",
+            handover.end
+        )));
+    }
+    let status = servers.postgres.measure().await.facts.status;
+    if status == PostgresStatus::Primary {
+        return Err(PortError(
+            "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
+        ));
+    }
+    if matches!(status, PostgresStatus::Stopped) {
+        let upstream = servers.conninfo_of(run.new_main)?;
+        servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
+        let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by: rejoin::demotion(run) };
+        let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
+        let stored = shared.lines.append.ask(Append(vec![fact])).await;
+        stored
+            .and_then(|stored| stored)
+            .map_err(|error| PortError::new("recording that this node only follows from here on", error))?;
+        servers.postgres.start().await?;
+    }
+    let timeline = shared.look(|view| view.cluster.nodes.timeline);
+    loop {
+        let facts = servers.postgres.measure().await.facts;
+        if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
+            // slots that this node held as main would keep log here for ever
+            servers.handover.drop_unused_slots().await?;
+            rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
+            let pruned = if run.kind == RunKind::Rejoin {
+                rejoin::prune(shared, servers).await
+            } else {
+                String::new()
+            };
+            let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
+            let words = format!("main streams to PostgreSQL here, on timeline {timeline}{pruned}");
+            return Ok(StepReport::new(StepOutcome::Succeeded, words));
+        }
+        tokio::time::sleep(LOOK_CALMLY).await;
+    }
+}

@@ -1,0 +1,136 @@
+//! Room on a volume, sizes of folders, and everything on the disk before a name is given.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+};
+
+use crate::ports::{Answer, PortError};
+
+/// Bytes left free on a volume whatever is written there: a full one stops a server.
+const RESERVE: u64 = 64 << 20;
+
+/// What lies in a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+/// Counts the files below a folder; links are followed, as they are when it is copied.
+pub(super) fn size_of(folder: &Path) -> io::Result<Size> {
+    let mut size = Size::default();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let file = fs::metadata(&path)?;
+            if file.is_dir() {
+                folders.push(path);
+            } else {
+                size.files += 1;
+                size.bytes += file.len();
+            }
+        }
+    }
+    Ok(size)
+}
+
+/// Free bytes of a folder's volume, for whoever is not root.
+pub(super) fn free(folder: &Path) -> io::Result<u64> {
+    let volume = rustix::fs::statvfs(folder)?;
+    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
+}
+
+/// Refuses what would fill a volume.
+pub(super) fn must_fit(needed: u64, free: u64, folder: &Path) -> Answer<()> {
+    let with_reserve = needed.saturating_add(RESERVE);
+    if with_reserve <= free {
+        return Ok(());
+    }
+    Err(PortError(format!(
+        "{} has too little room: {} are needed ({} of data, and a reserve), {} are free",
+        folder.display(),
+        in_words(with_reserve),
+        in_words(needed),
+        in_words(free)
+    )))
+}
+
+/// Whether files of one folder can be copied into another without room, their blocks shared.
+pub(super) fn shares_blocks(from: &Path, into: &Path) -> io::Result<bool> {
+    let original = File::open(from.join("global/pg_control"))?;
+    let copy = tempfile_in(into)?;
+    Ok(rustix::fs::ioctl_ficlone(&copy, &original).is_ok())
+}
+
+/// A file without a name.
+fn tempfile_in(folder: &Path) -> io::Result<File> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let file = openat(CWD, folder, OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?;
+    Ok(file.into())
+}
+
+/// Waits until all that was written to the volumes of a data directory is on them. One call per volume: an fsync of
+/// each of a cluster's thousands of files takes longer.
+pub(super) fn sync(data_dir: &Path) -> io::Result<()> {
+    let tablespaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
+    let folders = [data_dir.to_owned(), data_dir.join("pg_wal")].into_iter();
+    let mut done = Vec::new();
+    for folder in folders.chain(tablespaces.map(|entry| entry.path())) {
+        let Ok(metadata) = fs::metadata(&folder) else { continue };
+        if !done.contains(&metadata.dev()) {
+            rustix::fs::syncfs(File::open(&folder)?)?;
+            done.push(metadata.dev());
+        }
+    }
+    Ok(())
+}
+
+fn in_words(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{bytes} bytes"),
+        _ => format!("{} MiB", bytes.div_ceil(1 << 20)),
+    }
+}
+
+/// Does something that waits for the disk, beside the one thread that everything else runs on.
+pub(super) async fn aside<T: Send + 'static>(
+    doing: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Answer<T> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| PortError::new(doing, error))?.map_err(|error| PortError::new(doing, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_fill_a_volume_is_refused_with_the_numbers() {
+        assert_eq!(must_fit(1 << 30, (1 << 30) + RESERVE, Path::new("/kept")), Ok(()));
+        let error = must_fit(1 << 30, 1 << 30, Path::new("/kept")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "/kept has too little room: 1088 MiB are needed (1024 MiB of data, and a reserve), 1024 MiB are free"
+        );
+        must_fit(u64::MAX, u64::MAX - 1, Path::new("/kept")).unwrap_err();
+    }
+
+    #[test]
+    fn files_are_counted_through_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("data");
+        fs::create_dir_all(folder.path().join("elsewhere")).unwrap();
+        fs::create_dir(&inner).unwrap();
+        fs::write(folder.path().join("elsewhere/log"), [0; 10]).unwrap();
+        fs::write(inner.join("file"), [0; 5]).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", inner.join("pg_wal")).unwrap();
+        assert_eq!(size_of(&inner).unwrap(), Size { files: 2, bytes: 15 });
+        assert!(free(&inner).unwrap() > 0);
+        sync(&inner).unwrap();
+    }
+}

@@ -1,0 +1,199 @@
+//! The folder of kept copies: what each is called, how it gets its name, and which are removed.
+//!
+//! A copy is `<time>-<system identifier>-tl<timeline>` with `pgdata` and `manifest.json` in it. While it is made its
+//! name ends with `.unfinished`; one of those without a manifest was given up, and is removed.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::{Kept, KeptBy, KeptManifest, own_files::remove};
+use crate::{
+    replication::postgres::files::{self, beside, sync_parent},
+    runtime::RunAs,
+};
+
+const UNFINISHED: &str = "unfinished";
+const MANIFEST: &str = "manifest.json";
+
+/// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
+pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
+    if into.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = into.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    make_private(into, owner)
+}
+
+/// The place of a copy that is being made.
+pub(super) fn unfinished(folder: &Path) -> PathBuf {
+    beside(folder, UNFINISHED)
+}
+
+/// An empty place for a copy to be made.
+pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
+    let place = unfinished(folder);
+    remove(&place)?;
+    make_private(&place, owner)?;
+    Ok(place)
+}
+
+/// Makes a folder that only the servers' user may enter.
+pub(super) fn make_private(folder: &Path, owner: RunAs) -> io::Result<()> {
+    fs::create_dir(folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    files::hand_over(folder, owner)?;
+    sync_parent(folder)
+}
+
+/// Says what a copy is, durably.
+pub(super) fn describe(place: &Path, manifest: &KeptManifest, owner: RunAs) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(manifest)? + "\n";
+    files::write(&place.join(MANIFEST), text.as_bytes(), owner)
+}
+
+/// Gives a copy that is whole its name. Can be repeated.
+pub(super) fn finish(folder: &Path) -> io::Result<Kept> {
+    let place = unfinished(folder);
+    if place.exists() {
+        fs::rename(&place, folder)?;
+        sync_parent(folder)?;
+    }
+    read(folder)
+}
+
+/// What a copy is called.
+pub(super) fn name(manifest: &KeptManifest) -> String {
+    let ending = match manifest.kept_by {
+        KeptBy::Copy => "",
+        KeptBy::Rename => "-replaced",
+    };
+    let time = manifest.kept_at.format("%Y%m%dT%H%M%S%3fZ");
+    format!("{time}-{}-tl{}{ending}", manifest.system_id, manifest.timeline.0)
+}
+
+fn read(folder: &Path) -> io::Result<Kept> {
+    let text = fs::read(folder.join(MANIFEST))?;
+    Ok(Kept { folder: folder.to_owned(), manifest: serde_json::from_slice(&text)? })
+}
+
+/// All that are whole, the newest first.
+pub(super) fn all(into: &Path) -> io::Result<Vec<Kept>> {
+    let mut all: Vec<Kept> = folders(into)?
+        .into_iter()
+        .filter(|folder| !is_unfinished(folder))
+        .filter_map(|folder| read(&folder).ok())
+        // a folder with another's manifest, under a name that somebody gave it, is somebody's
+        .filter(|kept| kept.folder.file_name().is_some_and(|own| own == name(&kept.manifest).as_str()))
+        .collect();
+    all.sort_by_key(|kept| std::cmp::Reverse(kept.manifest.kept_at));
+    Ok(all)
+}
+
+/// Removes what nobody will finish.
+pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
+    let given_up = |folder: &PathBuf| is_unfinished(folder) && !folder.join(MANIFEST).exists();
+    folders(into)?.iter().filter(|folder| given_up(folder)).try_for_each(|folder| remove(folder))
+}
+
+/// Removes all but the newest; half-rewound ones whatever their age, for no copy of use should go for theirs.
+pub(super) fn prune(into: &Path, newest: usize) -> io::Result<Vec<PathBuf>> {
+    let (half_rewound, of_use): (Vec<Kept>, Vec<Kept>) =
+        all(into)?.into_iter().partition(|kept| kept.manifest.half_rewound);
+    let too_many = half_rewound.into_iter().chain(of_use.into_iter().skip(newest));
+    let mut removed = Vec::new();
+    for kept in too_many {
+        // no copy any more from the first removal on
+        let place = unfinished(&kept.folder);
+        fs::rename(&kept.folder, &place)?;
+        files::remove_file(&place.join(MANIFEST))?;
+        remove(&place)?;
+        removed.push(kept.folder);
+    }
+    remove_given_up(into)?;
+    Ok(removed)
+}
+
+fn folders(into: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(into) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| entry.map(|entry| entry.path())).collect(),
+    }
+}
+
+/// Whether a folder is named as one that is being made; others' are left alone.
+fn is_unfinished(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let own = name.strip_suffix(UNFINISHED).and_then(|name| name.strip_suffix('.'));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|letter| letter.is_ascii_digit());
+    own.is_some_and(|name| {
+        let mut parts = name.split('-');
+        parts.next().is_some_and(|time| time.len() == 19 && time.ends_with('Z'))
+            && parts.next().is_some_and(digits)
+            && parts.next().is_some_and(|timeline| timeline.strip_prefix("tl").is_some_and(digits))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use interrex_events::TimelineId;
+
+    use super::*;
+
+    fn manifest(second: i64, half_rewound: bool) -> KeptManifest {
+        KeptManifest {
+            kept_at: DateTime::from_timestamp(second, 0).unwrap(),
+            kept_by: if half_rewound { KeptBy::Rename } else { KeptBy::Copy },
+            reason: "a test".to_owned(),
+            half_rewound,
+            system_id: 7,
+            timeline: TimelineId(3),
+            end: None,
+            switchpoint: None,
+            state: "in production".to_owned(),
+            files: 1,
+            bytes: 2,
+            control_sha256: String::new(),
+            log_sha256: String::new(),
+        }
+    }
+
+    fn keep(into: &Path, manifest: &KeptManifest) -> Kept {
+        let folder = into.join(name(manifest));
+        let place = begin(&folder, RunAs::Myself).unwrap();
+        fs::create_dir(place.join("pgdata")).unwrap();
+        describe(&place, manifest, RunAs::Myself).unwrap();
+        let kept = finish(&folder).unwrap();
+        assert_eq!(finish(&folder).unwrap(), kept, "can be repeated");
+        kept
+    }
+
+    #[test]
+    fn the_newest_of_use_stay_and_what_is_not_ours_is_never_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let into = folder.path().join("kept");
+        assert_eq!(all(&into).unwrap(), []);
+        make(&into, RunAs::Myself).unwrap();
+        make(&into, RunAs::Myself).unwrap();
+        let kept: Vec<Kept> = (1..=3).map(|second| keep(&into, &manifest(second, false))).collect();
+        let half = keep(&into, &manifest(4, true));
+        assert_eq!(half.folder.file_name().unwrap(), "19700101T000004000Z-7-tl3-replaced");
+        let given_up = begin(&into.join(name(&manifest(5, false))), RunAs::Myself).unwrap();
+        for name in ["somebody's", "x.unfinished", "a-b-c.unfinished"] {
+            fs::create_dir(into.join(name)).unwrap();
+        }
+        fs::copy(kept[0].folder.join(MANIFEST), into.join("somebody's").join(MANIFEST)).unwrap();
+
+        let removed = prune(&into, 2).unwrap();
+        assert_eq!(removed, [half.folder, kept[0].folder.clone()]);
+        assert_eq!(all(&into).unwrap(), [kept[2].clone(), kept[1].clone()]);
+        assert!(!given_up.exists());
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
+        assert_eq!(prune(&into, 2).unwrap(), Vec::<PathBuf>::new());
+    }
+}

@@ -1,0 +1,128 @@
+//! The real PostgreSQL as a [`RejoinPort`]: how an old main's stopped directory comes back behind a new main.
+//!
+//! ```text
+//! stopped directory ─keep─> copy aside ─> rewind (or base backup beside it ─> two renames) ─> a standby's directory
+//! ```
+//!
+//! **Invariants:** nothing is changed that is not whole somewhere; what is not whole cannot be started; every step
+//! finds on the disk how far it was.
+
+mod base_backup;
+mod disk;
+mod keep;
+mod kept_folder;
+mod own_files;
+mod places;
+mod programs;
+mod rewind;
+mod sentinel;
+mod sources;
+mod swap;
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use self::{places::Places, sentinel::Sentinel};
+use super::LocalPostgres;
+use crate::ports::{
+    Answer, BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source,
+};
+
+#[async_trait(?Send)]
+impl RejoinPort for LocalPostgres {
+    fn is_startable(&self) -> bool {
+        self.must_be_startable().is_ok()
+    }
+
+    fn rewind_source(&self, address: &str) -> Answer<Source> {
+        self.source_of_rewind(address)
+    }
+
+    fn copy_source(&self, address: &str) -> Source {
+        self.source_of_copy(address)
+    }
+
+    async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept> {
+        self.copy_aside(request).await
+    }
+
+    async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>> {
+        let into = into.to_owned();
+        disk::aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
+    }
+
+    async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
+        self.rewind_to(source, limit).await
+    }
+
+    async fn base_backup(
+        &self,
+        source: &Source,
+        slot: &str,
+        keep: &KeepRequest,
+        progress: &dyn Fn(BackupProgress),
+        limit: Duration,
+    ) -> Answer<Kept> {
+        self.replace_by_backup(source, slot, keep, progress, limit).await
+    }
+}
+
+impl LocalPostgres {
+    /// Refuses to start a directory that is not whole, in words that say what to do.
+    pub(super) fn must_be_startable(&self) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        if Sentinel::beside(&places, self.settings.run_as).stands() {
+            return Err(PortError(format!(
+                "{} is not started: a rewind of it was begun and has not ended ({}); repeat the rejoin, or replace the \
+                 directory by a base backup",
+                places.data_dir.display(),
+                places.rewinding.display()
+            )));
+        }
+        if places.data_dir.exists() {
+            return Ok(());
+        }
+        self.must_be_in_place(&places)
+    }
+
+    /// Refuses where there is no data directory, in words that say why.
+    fn must_be_in_place(&self, places: &Places) -> Answer<()> {
+        if places.data_dir.join("PG_VERSION").is_file() {
+            return Ok(());
+        }
+        let data_dir = places.data_dir.display();
+        Err(PortError(if places.complete.exists() {
+            format!(
+                "{data_dir} is missing, and the base backup that replaces it lies whole in {}: repeat the rejoin, which \
+                 puts it there",
+                places.incoming.display()
+            )
+        } else {
+            format!("{data_dir} is no PostgreSQL data directory")
+        }))
+    }
+
+    /// Ends what a supervisor that was killed left at work on the directory. What a person began is left alone.
+    async fn end_leftovers(&self, places: &Places) -> Answer<()> {
+        let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
+        // a program was given the path as it was configured, or as it really is
+        let mut folders = vec![self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
+        folders.dedup();
+        for folder in folders {
+            if is_ours {
+                programs::end_leftovers("pg_rewind", &[folder]).await?;
+                programs::end_leftovers("postgres", &[OsStr::new("--single"), folder]).await?;
+            }
+            if let Some(pid) = programs::processes_with("pg_rewind", &[folder]).first() {
+                return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
+            }
+            programs::end_leftovers("cp", &[OsStr::new("--reflink=auto"), OsStr::new("-T"), folder]).await?;
+        }
+        programs::end_leftovers("pg_basebackup", &[places.incoming.as_os_str()]).await
+    }
+}

@@ -1,0 +1,217 @@
+//! `pg_rewind`, `pg_basebackup` and `cp` as children that end with the call that started them, and those that a
+//! killed supervisor left behind.
+
+use std::{collections::VecDeque, ffi::OsStr, fs, process::Stdio, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+};
+
+use super::Source;
+use crate::{
+    ports::{Answer, PortError},
+    runtime::{self, is_alive, wait_gone},
+};
+
+/// How long a process may outlive SIGKILL.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Last lines that are told of a program that failed.
+const LAST_LINES: usize = 4;
+/// What the clients of a server say when another attempt may go better.
+const PASSING: [&str; 7] = [
+    "connection to server",
+    "could not connect",
+    "server closed the connection",
+    "SSL SYSCALL error",
+    "the database system is",
+    "terminating connection",
+    "is active for PID",
+];
+
+/// How a program ended that was watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Without an error.
+    Well,
+    /// With an error that the same attempt would meet again.
+    Badly(String),
+    /// With one that may pass: a lost connection, a signal, the time limit.
+    CutOff(String),
+}
+
+/// Runs a program in a process group of its own, and tells each line of its standard error.
+pub(super) async fn run(
+    mut command: Command,
+    what: &str,
+    limit: Duration,
+    mut told: impl FnMut(&str) -> Answer<()>,
+) -> Answer<Ended> {
+    command.env("LC_ALL", "C").stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().map_err(|error| PortError::new(what, error))?;
+    let group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
+    let mut last = VecDeque::new();
+    let working = async {
+        if let Some(stderr) = child.stderr.take() {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Some(line) = lines.next_line().await.map_err(|error| PortError::new(what, error))? {
+                told(&line)?;
+                last.push_back(line);
+                last.drain(..last.len().saturating_sub(LAST_LINES));
+            }
+        }
+        child.wait().await.map_err(|error| PortError::new(what, error))
+    };
+    let Ok(status) = tokio::time::timeout(limit, working).await else {
+        return Ok(Ended::CutOff(format!("{what}: did not end within {limit:?}, and was killed")));
+    };
+    let status = status?;
+    group.has_ended();
+    if status.success() {
+        return Ok(Ended::Well);
+    }
+    let words = last.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" / ");
+    let told = format!("{what}: {words} ({status})");
+    let may_pass = status.code().is_none() || PASSING.iter().any(|sign| words.contains(sign));
+    Ok(if may_pass { Ended::CutOff(told) } else { Ended::Badly(told) })
+}
+
+/// A process group that is killed with the value: programs fork, and a dead parent's children go on.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // it may have ended since
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// Ends the living processes of a program that have all of these words among their arguments.
+pub(super) async fn end_leftovers(program: &str, arguments: &[&OsStr]) -> Answer<()> {
+    for pid in processes_with(program, arguments) {
+        runtime::signal(pid, Signal::KILL);
+        if !wait_gone(pid, program, KILL_PATIENCE).await {
+            return Err(PortError(format!("{program}, process {pid}, lives on after SIGKILL")));
+        }
+    }
+    Ok(())
+}
+
+/// The living processes of a program that have all of these words among their arguments.
+pub(super) fn processes_with(program: &str, wanted: &[&OsStr]) -> Vec<i32> {
+    let has_all = |pid: &i32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
+        wanted.iter().all(|word| arguments.contains(&word.as_encoded_bytes()))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| is_alive(*pid, program) && has_all(pid))
+        .collect()
+}
+
+impl Source {
+    /// The words for a command line; the password is in a file.
+    pub(super) fn without_secrets(&self) -> Answer<&str> {
+        let has_password =
+            self.conninfo.split("password").skip(1).any(|rest| rest.trim_start().starts_with('='));
+        if has_password || self.conninfo.contains("://") {
+            return Err(PortError(
+                "a connection's words stand on a command line, which every user may read: write them as key=value, \
+                 and the password into a passfile"
+                    .to_owned(),
+            ));
+        }
+        Ok(&self.conninfo)
+    }
+
+    /// The words for a standby's `primary_conninfo`.
+    pub(super) fn as_upstream(&self) -> String {
+        match &self.passfile {
+            Some(file) if !self.conninfo.contains("passfile") => {
+                let file = file.display().to_string().replace('\\', r"\\").replace('\'', r"\'");
+                format!("{} passfile='{file}'", self.conninfo)
+            }
+            _ => self.conninfo.clone(),
+        }
+    }
+
+    /// Lets a program find the password.
+    pub(super) fn tell_passfile(&self, command: &mut Command) {
+        if let Some(file) = &self.passfile {
+            command.env("PGPASSFILE", file);
+        }
+        command.env("PGCONNECT_TIMEOUT", "10");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::RunAs;
+
+    fn shell(script: &str) -> Command {
+        let mut command = RunAs::Myself.command("/bin/sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    async fn ended(script: &str, limit: Duration) -> Ended {
+        run(shell(script), "it", limit, |_| Ok(())).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_may_pass_and_a_bad_file_does_not() {
+        let limit = Duration::from_secs(10);
+        assert_eq!(ended("exit 0", limit).await, Ended::Well);
+        assert_eq!(
+            ended("echo no such file >&2; exit 1", limit).await,
+            Ended::Badly("it: no such file (exit status: 1)".to_owned())
+        );
+        let lost = ended("echo connection to server at x failed >&2; exit 1", limit).await;
+        assert!(matches!(lost, Ended::CutOff(_)), "{lost:?}");
+        assert!(matches!(ended("kill -9 $$", limit).await, Ended::CutOff(_)));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_takes_too_long_ends_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        // a grandchild that names the folder, as pg_basebackup's second process does
+        let script = format!("sh -c 'while true; do sleep 0.05; done' {} & wait", folder.path().display());
+        let late = ended(&script, Duration::from_millis(300)).await;
+        assert!(matches!(late, Ended::CutOff(ref words) if words.contains("did not end within")), "{late:?}");
+        for pid in processes_with("sh", &[folder.path().as_os_str()]) {
+            assert!(wait_gone(pid, "sh", Duration::from_secs(10)).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_leftover_is_found_by_the_folder_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().as_os_str();
+        let mut command = shell("while true; do sleep 0.05; done");
+        let mut child = command.arg(path).spawn().unwrap();
+        assert_eq!(processes_with("sh", &[path]).len(), 1);
+        end_leftovers("sh", &[path]).await.unwrap();
+        assert!(!child.wait().await.unwrap().success());
+    }
+
+    #[test]
+    fn a_password_never_gets_onto_a_command_line() {
+        let source = |conninfo: &str| Source { conninfo: conninfo.to_owned(), passfile: None };
+        assert!(source("host=a passfile='/p' user=password").without_secrets().is_ok());
+        for words in ["host=a password=x", "password = 'x'", "postgres://u:x@host/db"] {
+            source(words).without_secrets().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Bringing a stopped directory to another main's line with `pg_rewind`.
+//!
+//! ```text
+//! sentinel ─> own files saved ─> recovered from its crash ─> own files out ─> pg_rewind ─> all on the disk
+//!   ─> own files back, standby.signal ─> sentinel removed
+//! ```
+//!
+//! **Invariant:** from the first change to the last the sentinel stands, and without it the directory is whole.
+
+use std::time::Duration;
+
+use super::{
+    Source,
+    disk::{self, aside},
+    own_files,
+    places::Places,
+    programs::{self, Ended},
+    sentinel::{self, Attempt, Phase, Sentinel},
+};
+use crate::{
+    ports::{Answer, PortError, PostgresPort as _, Rewind},
+    replication::postgres::{LocalPostgres, files},
+};
+
+/// `pg_rewind` says it with `--progress` right before its first change.
+const CHANGES_BEGIN: &str = "need to copy";
+/// It says so when it ends well and has changed nothing.
+const NOTHING_TO_DO: &str = "no rewind required";
+
+/// Why a rewind that was cut off is not tried again after the machine went down.
+const REBOOTED: &str =
+    "a rewind was cut off, and the machine went down since: what it had written may not be on the disk";
+/// Why it is not tried again with another main.
+const ANOTHER_MAIN: &str = "a rewind to another main was cut off: blocks of two mains are no directory";
+
+/// What `pg_rewind` has told.
+#[derive(Debug, Clone, Copy, Default)]
+struct Said {
+    begun: bool,
+    nothing_to_do: bool,
+}
+
+/// Where a call begins.
+enum Begin {
+    /// The directory is whole and not rewound.
+    Fresh,
+    /// `pg_rewind` may try once more: it finds the same to copy as before, or fails.
+    Again,
+    /// There is nothing left to do.
+    Ended(Rewind),
+}
+
+impl LocalPostgres {
+    pub(super) async fn rewind_to(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
+        let places = Places::of(&self.settings.data_dir);
+        let sentinel = Sentinel::beside(&places, self.settings.run_as);
+        source.without_secrets()?;
+        self.end_leftovers(&places).await?;
+        self.must_be_in_place(&places)?;
+        self.must_be_stopped()?;
+        let is_first = match self.begin(&places, &sentinel, source).await? {
+            Begin::Ended(rewind) => return Ok(rewind),
+            Begin::Again => false,
+            Begin::Fresh => {
+                if let Some(ended) = self.prepare_rewind(&places, &sentinel, source, limit).await? {
+                    return Ok(ended);
+                }
+                true
+            }
+        };
+        let taken_out = own_files::take_out(&places.data_dir);
+        taken_out.map_err(|error| PortError::new("taking the node's own files out", error))?;
+        let (ended, said) = self.pg_rewind(source, limit).await?;
+        let unchanged = said.nothing_to_do || (is_first && !said.begun);
+        if unchanged || ended == Ended::Well {
+            self.finish_rewind(&places, &sentinel, !unchanged).await?;
+        }
+        match ended {
+            Ended::Well if unchanged => Ok(Rewind::NotNeeded),
+            Ended::Well => Ok(Rewind::Rewound),
+            Ended::CutOff(words) if unchanged => Err(PortError(format!("{words}; nothing was changed"))),
+            Ended::CutOff(words) => Err(PortError(format!("{words}; the directory is half-rewound"))),
+            Ended::Badly(words) => Ok(Rewind::Impossible(words)),
+        }
+    }
+
+    /// Finds out how far an earlier call was.
+    async fn begin(&self, places: &Places, sentinel: &Sentinel, source: &Source) -> Answer<Begin> {
+        let doing = "looking how far the rewind is";
+        let told = |error| PortError::new(doing, error);
+        match sentinel.phase().map_err(told)? {
+            None => Ok(if self.is_rewound_and_not_started(places).await? {
+                Begin::Ended(Rewind::Rewound)
+            } else {
+                Begin::Fresh
+            }),
+            Some(Phase::Saving | Phase::Saved) => Ok(Begin::Fresh),
+            Some(Phase::Finishing { rewound }) => {
+                self.finish_rewind(places, sentinel, rewound).await?;
+                Ok(if rewound { Begin::Ended(Rewind::Rewound) } else { Begin::Fresh })
+            }
+            Some(Phase::Rewinding(before)) => {
+                if before.boot != sentinel::boot().map_err(told)? {
+                    return Ok(Begin::Ended(Rewind::Impossible(REBOOTED.to_owned())));
+                }
+                if before.control_sha256 != sentinel::control_sha256(&places.data_dir).map_err(told)? {
+                    self.finish_rewind(places, sentinel, true).await?;
+                    return Ok(Begin::Ended(Rewind::Rewound));
+                }
+                if before.conninfo != source.conninfo {
+                    return Ok(Begin::Ended(Rewind::Impossible(ANOTHER_MAIN.to_owned())));
+                }
+                Ok(Begin::Again)
+            }
+        }
+    }
+
+    /// Whether the directory is as a rewind leaves it: a start would rename the label.
+    async fn is_rewound_and_not_started(&self, places: &Places) -> Answer<bool> {
+        let label = std::fs::read_to_string(places.data_dir.join("backup_label")).unwrap_or_default();
+        Ok(label.contains("BACKUP METHOD: pg_rewind")
+            && self.is_standby_directory()
+            && !self.control_file().await?.is_clean())
+    }
+
+    /// From the sentinel's first write to the moment before the first change. An answer if it cannot come to that.
+    async fn prepare_rewind(
+        &self,
+        places: &Places,
+        sentinel: &Sentinel,
+        source: &Source,
+        limit: Duration,
+    ) -> Answer<Option<Rewind>> {
+        if let Some(why) = self.cannot_be_closed(places).await? {
+            return Ok(Some(Rewind::Impossible(why)));
+        }
+        let doing = "preparing the rewind";
+        let (data_dir, noted) = (places.data_dir.clone(), sentinel.clone());
+        aside(doing, move || {
+            if noted.phase()? != Some(Phase::Saved) {
+                noted.note(&Phase::Saving)?;
+                own_files::save(&data_dir, &noted.own_files())?;
+                noted.note(&Phase::Saved)?;
+            }
+            Ok(())
+        })
+        .await?;
+        match self.close_after_crash(places, limit).await? {
+            Ended::Well => {}
+            Ended::Badly(words) => return Ok(Some(Rewind::Impossible(words))),
+            Ended::CutOff(words) => return Err(PortError(words)),
+        }
+        let note = || {
+            sentinel.note(&Phase::Rewinding(Attempt {
+                boot: sentinel::boot()?,
+                conninfo: source.conninfo.clone(),
+                control_sha256: sentinel::control_sha256(&places.data_dir)?,
+            }))
+        };
+        note().map_err(|error| PortError::new(doing, error))?;
+        Ok(None)
+    }
+
+    /// Why a directory that was not closed must not be closed by a recovery of its own: as a standby it may be on main's
+    /// line, and a checkpoint that only it has would part the two where `pg_rewind` does not look.
+    async fn cannot_be_closed(&self, places: &Places) -> Answer<Option<String>> {
+        let control = self.control_file().await?;
+        let was_standby = control.state == "in archive recovery"
+            || ["standby.signal", "recovery.signal", "backup_label"]
+                .iter()
+                .any(|name| places.data_dir.join(name).exists());
+        Ok((was_standby && !control.is_clean()).then(|| {
+            format!("it was a standby or a base backup, and was not closed (control file: {})", control.state)
+        }))
+    }
+
+    /// Closes a main's directory that was not closed, as `pg_rewind` would do itself. Apart from it, because a recovery
+    /// that fails or is cut off leaves the directory whole.
+    async fn close_after_crash(&self, places: &Places, limit: Duration) -> Answer<Ended> {
+        if self.control_file().await?.is_clean() {
+            return Ok(Ended::Well);
+        }
+        // it takes a dead main that nobody has reaped yet for a living one, which was looked for already
+        let doing = "recovering from the crash";
+        files::remove_file(&places.data_dir.join("postmaster.pid"))
+            .map_err(|error| PortError::new(doing, error))?;
+        let mut command = self.settings.run_as.command(self.settings.bin_dir.join("postgres"));
+        command.args(["--single", "-D"]).arg(&places.data_dir).arg("template1");
+        programs::run(command, doing, limit, |_| Ok(())).await
+    }
+
+    async fn pg_rewind(&self, source: &Source, limit: Duration) -> Answer<(Ended, Said)> {
+        let mut said = Said::default();
+        // without its fsync of every file: all of it gets to the disk at once afterwards
+        let mut command = self.program("pg_rewind");
+        command.args(["--no-ensure-shutdown", "--no-sync", "--progress", "--source-server"]);
+        command.arg(source.without_secrets()?);
+        source.tell_passfile(&mut command);
+        let ended = programs::run(command, "pg_rewind", limit, |line| {
+            said.begun |= line.contains(CHANGES_BEGIN);
+            said.nothing_to_do |= line.contains(NOTHING_TO_DO);
+            Ok(())
+        })
+        .await?;
+        Ok((ended, said))
+    }
+
+    /// Puts everything on the disk, then the node's own files back, and lets the directory be started: as a standby.
+    async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel, rewound: bool) -> Answer<()> {
+        let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
+        let signal = (data_dir.join("standby.signal"), self.settings.run_as);
+        aside("finishing the rewind", move || {
+            let finishing = Phase::Finishing { rewound };
+            if sentinel.phase()?.as_ref() != Some(&finishing) {
+                disk::sync(&data_dir)?;
+                sentinel.note(&finishing)?;
+            }
+            own_files::put_into(&data_dir, &sentinel.own_files())?;
+            files::write(&signal.0, b"", signal.1)?;
+            sentinel.remove()
+        })
+        .await
+    }
+}

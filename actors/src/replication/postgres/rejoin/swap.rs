@@ -1,0 +1,101 @@
+//! A base backup that is whole takes the directory's place: two renames, and a file that says so until both are done.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Kept, kept_folder, own_files::remove, places::Places, sentinel::Sentinel};
+use crate::{
+    replication::postgres::files::{self, sync_parent},
+    runtime::RunAs,
+};
+
+/// What is to be done, as the file beside the directory says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Swap {
+    /// The request's time, which names it.
+    pub(super) at: DateTime<Utc>,
+    /// Where the old directory is kept; made and described already, under its unfinished name.
+    pub(super) folder: PathBuf,
+}
+
+impl Swap {
+    /// The one that was begun and not finished.
+    pub(super) fn begun(places: &Places) -> io::Result<Option<Self>> {
+        match fs::read(&places.complete) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says that the base backup is whole.
+    pub(super) fn begin(&self, places: &Places, owner: RunAs) -> io::Result<()> {
+        files::write(&places.complete, &serde_json::to_vec(self)?, owner)
+    }
+
+    /// Whether the old directory is still in its place, so that another request's backup may be given up.
+    pub(super) fn can_be_given_up(&self, places: &Places) -> bool {
+        places.data_dir.exists() && places.incoming.exists()
+    }
+
+    /// Removes a backup that nobody wants any more.
+    pub(super) fn give_up(&self, places: &Places) -> io::Result<()> {
+        files::remove_file(&places.complete)?;
+        remove(&kept_folder::unfinished(&self.folder))?;
+        remove(&places.incoming)
+    }
+
+    /// Makes both renames, or those that are left to make.
+    pub(super) fn finish(&self, places: &Places, sentinel: &Sentinel) -> io::Result<Kept> {
+        if places.incoming.exists() {
+            if places.data_dir.exists() {
+                rename(&places.data_dir, &kept_folder::unfinished(&self.folder).join("pgdata"))?;
+            }
+            rename(&places.incoming, &places.data_dir)?;
+        }
+        let kept = kept_folder::finish(&self.folder)?;
+        sentinel.remove()?;
+        files::remove_file(&places.complete)?;
+        Ok(kept)
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to).map_err(|error| {
+        io::Error::new(error.kind(), format!("renaming {} to {}: {error}", from.display(), to.display()))
+    })?;
+    sync_parent(from)?;
+    sync_parent(to)
+}
+
+/// Tries a rename into a folder before much is done that ends in one.
+pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()> {
+    if places.is_mount_point() {
+        return Err(io::Error::other(format!(
+            "a volume is mounted right at {}, which therefore cannot be renamed: move the data into a folder below it",
+            places.data_dir.display()
+        )));
+    }
+    let [from, to] = [files::beside(&places.data_dir, "probe"), into.join(".interrex-probe")];
+    for path in [&from, &to] {
+        remove(path)?;
+    }
+    fs::create_dir(&from)?;
+    let renamed = rename(&from, &to);
+    for path in [&from, &to] {
+        remove(path)?;
+    }
+    renamed.map_err(|error| match error.kind() {
+        io::ErrorKind::CrossesDevices => io::Error::other(format!(
+            "{} is not on the volume of {}: the old directory is kept by a rename, so it must be",
+            into.display(),
+            places.data_dir.display()
+        )),
+        _ => error,
+    })
+}

@@ -1,0 +1,257 @@
+//! The steps by which a node comes back as a secondary. Nothing that only it has is lost on the way.
+
+use std::time::Duration;
+
+use interrex_events::{Demotion, Lsn, RedisStatus, StepId, StepOutcome, Stranded, TimelineId};
+use interrex_projections::{Run, human_bytes};
+use serde_json::{Map, Value, json};
+
+use super::{Servers, postgres::slot_name};
+use crate::{
+    messages::StepReport,
+    node::Shared,
+    ports::{Answer, KeepRequest, Lineage, MainServerPort, PortError, Rewind, StopMode, Verdict},
+    report::CopyProgress,
+};
+
+/// Under this name `report_fork` reports [`Stranded`].
+pub const STRANDED_OBSERVED: &str = "stranded";
+/// Under this name the folder of what was kept is reported.
+pub const KEPT_OBSERVED: &str = "kept";
+/// Under this name `rebuild` reports a [`Demotion`].
+pub const BY_OBSERVED: &str = "by";
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the log may be read.
+const LOG_LIMIT: Duration = Duration::from_secs(590);
+/// How long a rewind or a copy may take: less than its step, so that its own words are told.
+const REBUILD_LIMIT: Duration = Duration::from_secs(86_000);
+
+fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
+    StepReport::new(outcome, detail)
+}
+
+/// Where this directory and main's line parted, as `check_lineage` found.
+struct Parting {
+    timeline: TimelineId,
+    switchpoint: Lsn,
+    rewindable: bool,
+}
+
+impl Parting {
+    fn of(run: &Run) -> Option<Self> {
+        let observed = run.step(StepId::CheckLineage).observed;
+        let number = observed.get("timeline")?.as_u64()?;
+        Some(Self {
+            timeline: TimelineId(u32::try_from(number).ok()?),
+            switchpoint: observed.get("switchpoint")?.as_str()?.parse().ok()?,
+            rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
+        })
+    }
+}
+
+fn wants_copy(run: &Run) -> bool {
+    run.rejoin.as_ref().is_some_and(|rejoin| rejoin.copy)
+}
+
+/// What this node's data are to main. Nothing runs on them from here on.
+pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let main = servers.main_server(run.new_main)?;
+    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
+    let lineage = main.lineage().await.map_err(|error| PortError::new(&format!("asking {name}"), error))?;
+    servers.postgres.stop(StopMode::Fast).await?;
+    let compared = servers.handover.lineage_against(&lineage).await;
+    let only_by_copy = |words: String| {
+        if wants_copy(run) {
+            report(StepOutcome::Succeeded, format!("{words}; it is replaced by a copy, and kept"))
+        } else {
+            let words = format!(
+                "{words}. If {name} is right, replace this directory by a copy of {name}'s; this one is kept: interrex rejoin --copy"
+            );
+            report(StepOutcome::Refused, words)
+        }
+    };
+    let Lineage { verdict, timeline, end, system_id, .. } = match compared {
+        Ok(lineage) => lineage,
+        Err(error) => return Ok(only_by_copy(format!("the data directory cannot be read: {error}"))),
+    };
+    Ok(match verdict {
+        Verdict::SameLine => {
+            let words = format!("its log up to {end} is a part of {name}'s: there is nothing to rewind");
+            report(StepOutcome::Succeeded, words).with("end", end.to_string())
+        }
+        Verdict::Diverged { switchpoint, bytes } => {
+            let rewindable = servers.handover.can_rewind().await;
+            let how = match &rewindable {
+                Ok(()) => "it can be rewound".to_owned(),
+                Err(error) => format!("it must be copied anew: {error}"),
+            };
+            let words = format!(
+                "{name} left timeline {timeline} at {switchpoint}, and {} follow here, up to {end}; {how}",
+                human_bytes(bytes)
+            );
+            // names as the later steps read them
+            report(StepOutcome::Succeeded, words)
+                .with("timeline", timeline.0)
+                .with("switchpoint", switchpoint.to_string())
+                .with("end", end.to_string())
+                .with("bytes", bytes)
+                .with("rewindable", rewindable.is_ok())
+        }
+        Verdict::OtherSystem => only_by_copy(format!(
+            "the data directory belongs to another cluster (system identifier {system_id}; {name} has {})",
+            lineage.system_id
+        )),
+        Verdict::Ahead(words) | Verdict::Unknown(words) => only_by_copy(words),
+    })
+}
+
+/// Main keeps what this node will need.
+pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let me = shared.settings.me;
+    let made = servers.main_server(run.new_main)?.prepare_return(me).await?;
+    let words = if made { "was made" } else { "is there" };
+    Ok(report(StepOutcome::Succeeded, format!("slot {} {words}, and a CHECKPOINT written", slot_name(me))))
+}
+
+/// What only this node has.
+pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let Some(parting) = Parting::of(run) else {
+        return Ok(report(StepOutcome::Skipped, "nothing is here that main lacks, as far as the log tells"));
+    };
+    let found = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
+    let rows =
+        |relation: &super::fork::RelationChanges| relation.inserts + relation.updates + relation.deletes;
+    let stranded = Stranded {
+        switchpoint: found.switchpoint,
+        end: found.end,
+        bytes: found.bytes,
+        committed: found.committed,
+        rows: found.relations.iter().filter(|relation| !relation.is_catalog()).map(rows).sum(),
+        first_commit: found.first_commit,
+        last_commit: found.last_commit,
+    };
+    let words = match stranded.committed {
+        0 => "no transaction was committed here after the two parted".to_owned(),
+        committed => format!(
+            "{committed} transactions with {} rows were committed here after the two parted, and main lacks them",
+            stranded.rows
+        ),
+    };
+    Ok(report(StepOutcome::Succeeded, words).with(STRANDED_OBSERVED, json!(stranded)))
+}
+
+/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
+pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let skipped = |words: &str| Ok(report(StepOutcome::Skipped, words));
+    let Some(parting) = Parting::of(run) else { return skipped("nothing here has to be kept") };
+    if wants_copy(run) || !parting.rewindable {
+        return skipped("the directory is kept as it is, when a copy takes its place");
+    }
+    let stranded = stranded(&run.step(StepId::ReportFork).observed);
+    if stranded.is_some_and(|stranded| stranded.committed == 0) {
+        return skipped("no transaction was committed here that main lacks: nothing has to be kept");
+    }
+    let kept = servers.rejoin.keep_copy(&keep_request(shared, run)).await?;
+    let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
+    let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
+    Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
+}
+
+/// What `report_fork` observed.
+#[must_use]
+pub fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
+    serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
+}
+
+fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
+    KeepRequest {
+        into: shared.settings.rejoin.keep_in.clone(),
+        reason: format!("rejoin {} behind node {} of epoch {}", run.id, run.new_main, run.epoch),
+        switchpoint: Parting::of(run).map(|parting| parting.switchpoint),
+        at: run.started_at,
+    }
+}
+
+/// Brings the directory to main's line.
+pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    // whoever started it since: what is rewritten must be at rest
+    servers.postgres.stop(StopMode::Fast).await?;
+    let done =
+        |words: String, by: Demotion| report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by));
+    let parting = Parting::of(run);
+    // found by an attempt before this one
+    let lineage = servers.main_server(run.new_main)?.lineage().await?;
+    let compared = servers.handover.lineage_against(&lineage).await;
+    let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
+    if same_line && !wants_copy(run) && servers.rejoin.is_startable() {
+        let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
+        return Ok(done("the directory is on main's line".to_owned(), by));
+    }
+    let mut why = "it was asked for".to_owned();
+    if !wants_copy(run) {
+        match parting {
+            Some(Parting { rewindable: true, .. }) => {
+                let source = servers.rewind_source(run.new_main)?;
+                match servers.rejoin.rewind(&source, REBUILD_LIMIT).await? {
+                    Rewind::Rewound | Rewind::NotNeeded => {
+                        return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
+                    }
+                    Rewind::Impossible(words) => why = words,
+                }
+            }
+            Some(_) => why = "the directory cannot be rewound".to_owned(),
+            None => why = "the directory is of no use".to_owned(),
+        }
+    }
+    let progress = |progress: crate::ports::BackupProgress| {
+        let shown = CopyProgress { done_bytes: progress.done, total_bytes: progress.total };
+        shared.measured(|view| view.copying = Some(shown));
+    };
+    let (source, slot) = (servers.copy_source(run.new_main)?, slot_name(shared.settings.me));
+    let request = keep_request(shared, run);
+    let copied = servers.rejoin.base_backup(&source, &slot, &request, &progress, REBUILD_LIMIT).await;
+    shared.measured(|view| view.copying = None);
+    let folder = copied?.folder.display().to_string();
+    let words = format!("copied anew ({why}); the old directory is kept in {folder}");
+    Ok(done(words, Demotion::Copied).with(KEPT_OBSERVED, folder))
+}
+
+/// How the directory came to main's line, as `rebuild` observed.
+#[must_use]
+pub fn demotion(run: &Run) -> Demotion {
+    let by = run.step(StepId::Rebuild).observed.get(BY_OBSERVED).cloned();
+    by.and_then(|by| serde_json::from_value(by).ok()).unwrap_or(Demotion::Unchanged)
+}
+
+/// Old kept copies go once the new data are in use.
+pub(super) async fn prune(shared: &Shared, servers: &Servers) -> String {
+    let settings = &shared.settings.rejoin;
+    match servers.rejoin.prune_kept(&settings.keep_in, settings.keep_newest).await {
+        Ok(gone) if gone.is_empty() => String::new(),
+        Ok(gone) => format!("; {} older kept copies were removed (rejoin.keep_newest)", gone.len()),
+        Err(error) => format!("; older kept copies could not be removed: {error}"),
+    }
+}
+
+/// Redis here copies main's; what only it had is discarded.
+pub(super) async fn follow_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
+        return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
+    };
+    redis.start().await?;
+    let words = redis.follow(&master).await?;
+    while redis.measure().await.status != RedisStatus::Linked {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(report(StepOutcome::Succeeded, format!("Redis is a {words}, and has all of its data")))
+}
+
+/// Until main itself says that it streams to this node.
+pub(super) async fn main_streams(main: &dyn MainServerPort, shared: &Shared) -> Answer<()> {
+    while !main.streams_to(shared.settings.me).await? {
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,278 @@
+//! An old main comes back as a secondary: what only it had is found and kept, and nothing else changes.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Output, time::Duration};
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    runtime::RunAs,
+};
+use interrex_events::{Demotion, Event, NodeId, RunKind, StepId};
+use interrex_projections::{NodeStatus, Run, RunEnd};
+use interrex_tests::run;
+
+use crate::{bad_input::interrex_with, two_nodes};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Asks a program, beside what the test does.
+async fn ask(arguments: Vec<String>) -> Done<Output> {
+    let asked = move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        interrex_with(&arguments, &[])
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap()
+}
+
+/// Runs `interrex rejoin` for alpha, on a node, to its end.
+async fn rejoin(sandbox: &Sandbox, on: NodeId, more: &[&str]) -> Done<Output> {
+    let config = sandbox.node(on)?.config().display().to_string();
+    let arguments = [&["rejoin", "alpha", "--config", &config], more].concat();
+    ask(arguments.into_iter().map(str::to_owned).collect()).await
+}
+
+/// The newest run that a node made.
+fn newest(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+    let runs = sandbox.cluster(node)?.runs;
+    let newest = runs.runs.into_values().rev().find(|run| run.node == node);
+    newest.ok_or_else(|| SandboxError::failed("looking for its newest run", "there is none"))
+}
+
+/// Once it has ended.
+async fn ended(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+    until("its run has ended", LIMIT, || async {
+        let run = newest(sandbox, node).map_err(|error| error.to_string())?;
+        let is_rejoin = run.kind == RunKind::Rejoin;
+        if run.is_running() || !is_rejoin { Err(format!("{:?}", run.steps)) } else { Ok(run) }
+    })
+    .await
+}
+
+/// Main died with rows that its standby had not received, and the standby is main. Nobody runs on alpha.
+async fn parted(sandbox: &Sandbox) -> Done<Writer> {
+    sandbox.start().await?;
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    let writer = sandbox.start_writer(200.0)?;
+    writer.wait_acknowledged(20, LIMIT).await?;
+    sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
+    sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
+    until("the receiver is gone", LIMIT, || async {
+        match sandbox.psql_value(BETA, "SELECT count(*) FROM pg_stat_wal_receiver").await {
+            Ok(count) if count == "0" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    writer.wait_acknowledged(writer.count() + 20, LIMIT).await?;
+    let killed = sandbox.kill_everything_of(ALPHA);
+    sandbox.wait_run_ended(BETA).await?;
+    writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, killed, LIMIT).await?;
+    Ok(writer)
+}
+
+async fn back_and_fenced(sandbox: &Sandbox) -> Done<()> {
+    sandbox.start_supervisor(ALPHA)?;
+    sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await.map(drop)
+}
+
+/// Alpha follows beta with all it has, and beta serves.
+async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
+    sandbox.wait_streaming(BETA, ALPHA).await?;
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    assert!(sandbox.takes_writes(BETA).await && !sandbox.takes_writes(ALPHA).await);
+    let port = "SELECT current_setting('port')";
+    assert_eq!(sandbox.psql_value(ALPHA, port).await?, sandbox.node(ALPHA)?.postgres_port.to_string());
+    writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, SystemEnv.moment(), LIMIT).await?;
+    let rows = sandbox.psql_value(BETA, "SELECT count(*) FROM written").await?;
+    until("the rows arrive", LIMIT, || async {
+        let here = sandbox.psql_value(ALPHA, &format!("SELECT count(*) >= {rows} FROM written")).await;
+        if here.as_deref().is_ok_and(|all| all == "t") { Ok(()) } else { Err(format!("{here:?}")) }
+    })
+    .await
+}
+
+/// The ids of rows that were saved from what is kept.
+async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64>> {
+    let (config, output) = (sandbox.node(ALPHA)?.config(), sandbox.folder().join("stranded"));
+    let arguments = [
+        "salvage",
+        "--kept",
+        &format!("{kept}/pgdata"),
+        "--output",
+        &output.display().to_string(),
+        "--main",
+        &format!("127.0.0.1:{}", sandbox.node(BETA)?.postgres_port),
+        "--table",
+        "written",
+        "--config",
+        &config.display().to_string(),
+    ];
+    let said = ask(arguments.into_iter().map(str::to_owned).collect()).await?;
+    assert!(said.status.success(), "{said:?}");
+    let csv = fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path());
+    let csv = csv.into_iter().find(|path| path.to_string_lossy().ends_with(".inserts.csv"));
+    let text = fs::read_to_string(csv.unwrap()).unwrap();
+    Ok(text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect())
+}
+
+/// What was saved is what clients were told and lost; and at most the one that was committed when nobody could be told
+/// any more.
+fn is_all_of_it(saved: &BTreeSet<i64>, lost: &BTreeSet<i64>) {
+    let untold: Vec<i64> = saved.difference(lost).copied().collect();
+    assert!(!lost.is_empty() && lost.is_subset(saved), "{lost:?} of {saved:?}");
+    assert!(untold.len() <= 1 && untold.iter().all(|id| Some(id) > lost.last()), "{untold:?} of {saved:?}");
+}
+
+#[test]
+fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        let writer = parted(&sandbox).await?;
+        back_and_fenced(&sandbox).await?;
+        // asked for on the other node
+        let said = rejoin(&sandbox, BETA, &["--reason", "its power is back"]).await?;
+        let words =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success(), "{words}");
+        assert!(words.contains("interrex salvage --kept"), "{words}");
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let made = newest(&sandbox, ALPHA)?;
+        assert_eq!(made.end, RunEnd::Completed, "{words}");
+        let found = made.rejoin.unwrap();
+        assert_eq!(found.by, Some(Demotion::Rewound));
+        assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
+        is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
+        // nothing to do any more
+        let again = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(String::from_utf8_lossy(&again.stderr).contains("streams from beta already"), "{again:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn it_is_copied_anew_when_that_is_asked_for_and_the_old_directory_is_kept() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        back_and_fenced(&sandbox).await?;
+        let said = rejoin(&sandbox, ALPHA, &["--copy"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let found = newest(&sandbox, ALPHA)?.rejoin.unwrap();
+        assert_eq!(found.by, Some(Demotion::Copied));
+        is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
+        Ok(())
+    });
+}
+
+#[test]
+fn it_comes_back_by_itself_where_that_is_configured() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.set_config(ALPHA, "rejoin.automatic", true)?;
+        let writer = parted(&sandbox).await?;
+        sandbox.start_supervisor(ALPHA)?;
+        assert_eq!(ended(&sandbox, ALPHA).await?.end, RunEnd::Completed);
+        follows(&sandbox, &writer).await
+    });
+}
+
+#[test]
+fn a_directory_of_another_cluster_is_left_alone_unless_it_is_to_be_replaced() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        let data_dir = sandbox.node(ALPHA)?.data_dir();
+        let run_as = RunAs::resolve(None, &data_dir).unwrap();
+        fs::rename(&data_dir, data_dir.with_extension("away")).unwrap();
+        fs::create_dir(&data_dir).unwrap();
+        if let RunAs::User { uid, gid } = run_as {
+            std::os::unix::fs::chown(&data_dir, Some(uid), Some(gid)).unwrap();
+        }
+        let mut initdb = run_as.command(sandbox.postgres_programs().join("initdb"));
+        let made = initdb.arg("-D").arg(&data_dir).output().await.unwrap();
+        assert!(made.status.success(), "{made:?}");
+        for file in ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf"] {
+            // into the file that is there, whose owner stays
+            let text = fs::read(data_dir.with_extension("away").join(file)).unwrap();
+            fs::write(data_dir.join(file), text).unwrap();
+        }
+        let identity = || fs::read(data_dir.join("global/pg_control")).unwrap();
+        let before = identity();
+        back_and_fenced(&sandbox).await?;
+        let refused = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stdout).contains("another cluster"), "{refused:?}");
+        assert_eq!((newest(&sandbox, ALPHA)?.end, identity()), (RunEnd::Refused, before));
+        let report =
+            sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
+        assert_eq!(report.main, Some(BETA));
+        let replaced = rejoin(&sandbox, ALPHA, &["--copy"]).await?;
+        assert!(replaced.status.success(), "{replaced:?}");
+        let kept = newest(&sandbox, ALPHA)?.rejoin.unwrap().kept.unwrap();
+        assert!(Path::new(&kept).join("pgdata/PG_VERSION").is_file());
+        follows(&sandbox, &writer).await
+    });
+}
+
+/// Alpha's supervisor dies at a step, and its successor brings the rejoin to its end.
+fn dies_at(barrier: &'static str) {
+    run(async move {
+        let sandbox = two_nodes().build().await?;
+        let writer = parted(&sandbox).await?;
+        sandbox.set_environment(ALPHA, "INTERREX_BARRIER", Some(barrier));
+        back_and_fenced(&sandbox).await?;
+        let (_, ()) = tokio::try_join!(rejoin(&sandbox, BETA, &[]), async {
+            let end = sandbox.wait_supervisor_ended(ALPHA).await?;
+            assert_eq!(
+                std::os::unix::process::ExitStatusExt::signal(&end),
+                Some(9),
+                "it ended by itself: {end}"
+            );
+            sandbox.set_environment(ALPHA, "INTERREX_BARRIER", None);
+            sandbox.start_supervisor(ALPHA).map(drop)
+        })?;
+        let made = ended(&sandbox, ALPHA).await?;
+        assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
+        let served =
+            sandbox.events(ALPHA)?.into_iter().skip_while(|it| !matches!(it.event, Event::RejoinStarted(_)));
+        let primary = |event: &Event| matches!(event, Event::PostgresChanged(it) if it.status == interrex_events::PostgresStatus::Primary);
+        assert_eq!(served.filter(|envelope| primary(&envelope.event)).count(), 0);
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let kept = made.step(StepId::KeepDiverged).observed["kept"].as_str().unwrap().to_owned();
+        is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        Ok(())
+    });
+}
+
+macro_rules! dies {
+    ($($step:ident),+ $(,)?) => {
+        mod its_supervisor_dies_before_the_effect {
+            $( #[test] fn $step() { super::dies_at(concat!("before:", stringify!($step))); } )+
+        }
+        mod its_supervisor_dies_after_the_effect {
+            $( #[test] fn $step() { super::dies_at(concat!("after:", stringify!($step))); } )+
+        }
+    };
+}
+
+dies!(
+    check_lineage,
+    reserve_slot,
+    report_fork,
+    keep_diverged,
+    rebuild,
+    become_standby,
+    follow_redis,
+    restart_dependents,
+);
