@@ -471,6 +471,7 @@ impl Shared {
                     ((*name).to_owned(), facts)
                 })
                 .collect(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 }

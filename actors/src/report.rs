@@ -156,6 +156,9 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// Its actors.
     pub actors: BTreeMap<String, ActorFacts>,
+    /// The version of its program; an older one does not say.
+    #[serde(default)]
+    pub version: String,
 }
 
 impl NodeReport {

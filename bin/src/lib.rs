@@ -4,5 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod doctor;
 pub mod salvage;
 pub mod sandbox;

@@ -9,6 +9,7 @@ mod bad_input;
 mod checks;
 mod death_of_main;
 mod demo;
+mod doctor;
 mod dry_run;
 mod panic;
 mod promotion;

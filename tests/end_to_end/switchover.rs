@@ -84,6 +84,7 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
             writer.wait_ack_by(port, began, LIMIT).await?;
             // the next one is refused as long as the target makes its half
             assert_eq!(ended(&sandbox, to).await?.end, RunEnd::Completed);
+            sandbox.doctor_clean().await?;
         }
         let acknowledged = writer.stop();
         assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());

@@ -175,6 +175,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         hlc: Hlc::default(),
         uptime_ms: 0,
         actors: BTreeMap::new(),
+        version: String::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{due::Due, exit, moment::Moment, when::When};
+use super::{due::Due, exit, moment::Moment, views, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -108,6 +108,15 @@ pub enum Command {
                             interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\""
     )]
     Switchover(Switchover),
+    /// Would a failover, a switchover and a rejoin work now? Every precondition is proved, and nothing is changed.
+    ///
+    /// It logs in to every node's PostgreSQL and Redis as the supervisors do, makes a real replication login with the
+    /// passfile, asks every supervisor with the cluster's secret, and looks at the files, programs, services and disks
+    /// of this machine. Each check is ok, warn, fail, or unknown where it could not be made; what is not ok is told with
+    /// why it matters and what mends it. In the end: which act is ready, and what speaks against it. Run it on every
+    /// node: what a machine has is seen only there. It works whether or not a supervisor runs.
+    #[command(after_help = views::doctor::EXAMPLES, after_long_help = views::doctor::explained())]
+    Doctor(Doctor),
     /// Make this node main, now: the emergency path, when main is gone.
     ///
     /// The same run as an automatic failover, begun by a person and not held back by the threshold, the cool-down or a
@@ -383,6 +392,20 @@ pub struct Switchover {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print the run as one JSON document when it has ended.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Warnings count as failures in the exit code.
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
 }

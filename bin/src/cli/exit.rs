@@ -21,6 +21,8 @@ pub enum Exit {
     NotHealthy = 6,
     /// There is no such run or event.
     NotFound = 7,
+    /// `doctor`: a failover, switchover or rejoin would not work, or it is not proved that it would.
+    NotReady = 8,
     /// It was interrupted, as by Ctrl-C, and cleaned up.
     Interrupted = 130,
 }
@@ -36,6 +38,7 @@ Exit codes:
   5  another supervisor has the journal or the port
   6  `status`: not healthy, or nobody answers who could say that it is
   7  there is no such run or event
+  8  `doctor`: a failover, switchover or rejoin would not work now, or it is not proved that it would
   130  it was interrupted, as by Ctrl-C, and cleaned up
 
 Environment:

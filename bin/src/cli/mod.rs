@@ -32,6 +32,10 @@ mod waiting;
 pub mod when;
 mod wiring;
 
+pub(crate) use live::reachable;
+#[cfg(test)]
+pub(crate) use tests::stream::report as healthy_report;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -98,6 +102,7 @@ fn dispatch(command: Command, outside: &dyn Outside, output: &mut Output<'_>) ->
         Command::Export(arguments) => views::export::run(&arguments, outside, output),
         Command::Import(arguments) => views::import::run(&arguments, output),
         Command::Switchover(arguments) => acts::switchover(&arguments, outside, output),
+        Command::Doctor(arguments) => views::doctor::show(&arguments, output),
         Command::Promote(arguments) => acts::promote(&arguments, outside, output),
         Command::Rejoin(arguments) => acts::rejoin(&arguments, outside, output),
         Command::Run(RunCommand::Cancel(arguments)) => acts::cancel(&arguments, output),

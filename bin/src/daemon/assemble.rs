@@ -125,7 +125,7 @@ fn stream(config: &Config, password: Option<String>) -> LocalStream {
 }
 
 /// The programs of the version that the data directory was made by, where Debian and others put them.
-fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
+pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
     let version = version.trim();
     [

@@ -8,6 +8,8 @@ mod assemble;
 mod http;
 mod startup;
 
+pub(crate) use self::assemble::find_programs;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use interrex_actors::{

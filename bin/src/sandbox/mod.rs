@@ -11,6 +11,7 @@
 //! let beta = sandbox.node(BETA)?.postgres_port;
 //! let first = writer.wait_ack_by(beta, killed_at, Duration::from_secs(5)).await?;
 //! let lost = sandbox.rows_lost(&writer.stop(), BETA).await?;
+//! sandbox.doctor_clean().await?;                                        // where all nodes are whole again
 //! ```
 //!
 //! Every node has a folder of its own, as if it were a server of its own. Supervisors are child processes and
@@ -21,6 +22,7 @@
 
 mod builder;
 mod clients;
+mod doctor;
 mod layout;
 mod plan;
 mod ports;
@@ -48,6 +50,7 @@ use interrex_events::{ClusterId, NodeId};
 pub use self::{
     builder::Builder,
     clients::Rows,
+    doctor::{Checked, Examined},
     plan::{ALPHA, BETA, GAMMA, MOST_NODES, NodePlan},
     waiting::{Health, until},
     writer::{Ack, Acknowledged, Gap, Writer, WriterSettings},

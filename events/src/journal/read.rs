@@ -194,6 +194,19 @@ impl JournalReader {
         walked.map(|_| records).map_err(|error| self.unreadable(error))
     }
 
+    /// One node's newest events, at most `limit`, in that node's order: enough to see whether the end is sound.
+    ///
+    /// # Errors
+    /// As [`Self::visit`].
+    pub fn newest(&self, node: NodeId, limit: u32) -> Result<Vec<Record>, JournalError> {
+        let newest = "SELECT coalesce(max(node_seq), 0) FROM cluster_events WHERE node_id = ?";
+        let newest: i64 = self
+            .connection
+            .query_row(newest, [node.0], |row| row.get(0))
+            .map_err(|error| self.failed(&error))?;
+        self.page(node, NodeSeq(newest.cast_unsigned().saturating_sub(limit.into())), limit)
+    }
+
     /// Walks every chain in the file, node by node, from where it begins here.
     ///
     /// # Errors

@@ -60,6 +60,7 @@ fn what_was_appended_is_read_back_and_continues_after_reopening() {
     assert_eq!(journal.reader().unwrap().read(&Selection::default()).unwrap(), written);
     assert_eq!(written.iter().map(|record| record.node_seq.0).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert_eq!(journal.head().node_seq, NodeSeq(5));
+    assert_eq!(journal.reader().unwrap().newest(NodeId(2), 2).unwrap(), written[3..]);
 }
 
 /// The journal of another node, and what it holds.

@@ -3,7 +3,7 @@
 mod exports;
 mod plans;
 mod sealed;
-pub(super) mod stream;
+pub(in crate::cli) mod stream;
 mod time_travel;
 
 use std::{

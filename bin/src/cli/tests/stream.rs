@@ -381,7 +381,7 @@ fn evidence(good: bool) -> Evidence {
 }
 
 /// What a supervisor says of itself while all is well and alpha is main.
-pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
+pub(crate) fn report(node: NodeId) -> NodeReport {
     let is_main = node == ALPHA;
     let radius = DependentFacts { status: DependentStatus::Ready, detail: String::new() };
     let lag = Lag { bytes: 160, seconds: 0.45, lower_bound: true, main_lsn: Lsn(0x0300_0100) };
@@ -422,5 +422,6 @@ pub(in crate::cli) fn report(node: NodeId) -> NodeReport {
         hlc: Hlc::from_wall_ms(at(0).timestamp_millis()),
         uptime_ms: 60_000,
         actors: BTreeMap::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod config;
 pub(super) mod diff;
+pub(super) mod doctor;
 pub(super) mod events;
 pub(super) mod export;
 pub(super) mod import;

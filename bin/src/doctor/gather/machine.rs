@@ -1,0 +1,279 @@
+//! Files, programs and disks of this machine. All of it may block: whoever asks does so on a thread of its own.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use interrex_actors::runtime::RunAs;
+use interrex_events::{ChainWalk, journal::JournalReader};
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+
+use crate::{
+    config::{Config, read_secret},
+    daemon::find_programs,
+    doctor::{
+        facts::{MachineFacts, Problem, Programs},
+        finding::Measured,
+    },
+};
+
+/// What a run uses.
+const PROGRAMS: [&str; 6] =
+    ["postgres", "pg_ctl", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
+/// Newest events that are looked at: enough to notice a torn end, and quick.
+const NEWEST: u32 = 200;
+
+/// Everything but what takes a server or a service manager to answer.
+pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
+    let data_dir = &config.postgres.data_dir;
+    MachineFacts {
+        secret_problems: Ok(secret_problems(config, run_as.as_ref().ok())),
+        journal_room: journal_room(&config.node.journal, data_dir),
+        journal_sound: Ok(journal_sound(config)),
+        programs: programs(config),
+        run_as: run_as.map(|run_as| match run_as {
+            RunAs::Myself => "as this user".to_owned(),
+            RunAs::User { uid, .. } => format!("as {}", name_of(uid)),
+        }),
+        data_version: data_version(data_dir),
+        standby_signal: fs::metadata(data_dir)
+            .map(|_| data_dir.join("standby.signal").exists())
+            .map_err(|error| format!("{}: {error}", data_dir.display())),
+        wal_room: room(&data_dir.join("pg_wal")),
+        copy_room: room(data_dir.parent().unwrap_or(data_dir)),
+        rivals: Err("not asked".to_owned()),
+        commands: Ok(commands(config)),
+        ready: Vec::new(),
+    }
+}
+
+fn name_of(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    user.map_or_else(|| format!("user {uid}"), |user| user.name)
+}
+
+fn secret_problems(config: &Config, run_as: Option<&RunAs>) -> Vec<Problem> {
+    let redis = config.redis.as_ref().and_then(|redis| redis.password_file.as_ref());
+    let postgres = config.postgres.password_file.as_ref();
+    let files = [
+        (Some(&config.cluster.secret_file), "cluster.secret_file", 16),
+        (postgres, "postgres.password_file", 1),
+        (redis, "redis.password_file", 1),
+    ];
+    let mut problems: Vec<Problem> = files
+        .into_iter()
+        .filter_map(|(file, key, at_least)| {
+            let words = read_secret(file?, key, at_least).err()?;
+            Some(Problem { words, fix: format!("chmod 600 {}", file?.display()) })
+        })
+        .collect();
+    problems.extend(
+        config.postgres.replication_passfile.as_deref().and_then(|file| passfile_problem(file, run_as)),
+    );
+    problems
+}
+
+/// libpq passes a passfile over that others can read, and PostgreSQL's user must be able to.
+fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
+    let problem = |words: String, fix: String| {
+        Some(Problem { words: format!("postgres.replication_passfile: {} {words}", file.display()), fix })
+    };
+    let found = match fs::metadata(file) {
+        Ok(found) => found,
+        Err(error) => {
+            return problem(
+                format!("cannot be read: {error}"),
+                "write one line: HOST:PORT:*:USER:PASSWORD".to_owned(),
+            );
+        }
+    };
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return problem(
+            format!("can be read by others (mode {mode:o})"),
+            format!("chmod 600 {}", file.display()),
+        );
+    }
+    let user = match run_as {
+        Some(RunAs::User { uid, .. }) => *uid,
+        _ => rustix::process::geteuid().as_raw(),
+    };
+    if found.uid() != user && user != 0 {
+        let name = name_of(user);
+        return problem(
+            format!("is not {name}'s, who must read it"),
+            format!("chown {name} {}", file.display()),
+        );
+    }
+    None
+}
+
+/// Bytes free for the journal, where it can be written at all. Nothing is written to find out.
+fn journal_room(journal: &Path, data_dir: &Path) -> Measured<u64> {
+    let folder = journal.parent().unwrap_or(journal);
+    // the configuration is checked by its words; a link may lead elsewhere
+    if let (Ok(folder), Ok(data_dir)) = (folder.canonicalize(), data_dir.canonicalize())
+        && folder.starts_with(&data_dir)
+    {
+        return Err(format!("{} is inside {}", folder.display(), data_dir.display()));
+    }
+    let failed = |path: &Path, error| format!("{}: {error}", path.display());
+    let writable = Access::WRITE_OK;
+    access(folder, writable | Access::EXEC_OK).map_err(|error| failed(folder, error))?;
+    if journal.exists() {
+        access(journal, writable).map_err(|error| failed(journal, error))?;
+    }
+    room(folder)
+}
+
+/// Bytes free to the user who asks.
+fn room(folder: &Path) -> Measured<u64> {
+    let found = statvfs(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(format!("{} is on a read-only file system", folder.display()));
+    }
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// How many of this node's newest events were found sound.
+fn journal_sound(config: &Config) -> Result<usize, String> {
+    let reader = JournalReader::open(&config.node.journal).map_err(|error| error.to_string())?;
+    let (identity, own) = (reader.identity(), (config.cluster.id, config.node.id));
+    if (identity.cluster_id, identity.node_id) != own {
+        return Err(format!(
+            "it is the journal of node {} of cluster {}",
+            identity.node_id, identity.cluster_id
+        ));
+    }
+    let newest = reader.newest(config.node.id, NEWEST).map_err(|error| error.to_string())?;
+    let Some((first, rest)) = newest.split_first() else { return Ok(0) };
+    if first.computed_hash() != first.hash {
+        return Err(format!("event {} is not what was recorded", first.node_seq));
+    }
+    let mut walk = ChainWalk::up_to(first);
+    rest.iter().try_for_each(|record| walk.step(record)).map_err(|broken| broken.to_string())?;
+    Ok(newest.len())
+}
+
+/// Folder of PostgreSQL's programs.
+pub(super) fn programs_folder(config: &Config) -> Measured<PathBuf> {
+    match &config.postgres.bin_dir {
+        Some(folder) => Ok(folder.clone()),
+        None => find_programs(&config.postgres.data_dir),
+    }
+}
+
+fn programs(config: &Config) -> Measured<Programs> {
+    let folder = programs_folder(config)?;
+    let missing = PROGRAMS.iter().filter(|name| !is_program(&folder.join(name)));
+    let missing: Vec<String> = missing.map(|name| (*name).to_owned()).collect();
+    let major = std::process::Command::new(folder.join("postgres")).arg("--version").output().ok();
+    let major = major.and_then(|output| major_of(&String::from_utf8_lossy(&output.stdout)));
+    Ok(Programs { folder, missing, major })
+}
+
+/// The major version in `postgres (PostgreSQL) 15.20 (Debian ...)`.
+fn major_of(words: &str) -> Option<u32> {
+    let number =
+        words.split_whitespace().find(|word| word.starts_with(|letter: char| letter.is_ascii_digit()))?;
+    number.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn data_version(data_dir: &Path) -> Measured<u32> {
+    let file = data_dir.join("PG_VERSION");
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    text.trim().parse().map_err(|_| format!("{} holds no version", file.display()))
+}
+
+/// Every command of the configuration, by name.
+fn commands(config: &Config) -> Vec<(String, Result<(), String>)> {
+    let of_dependents = config.dependents.iter().flat_map(|dependent| {
+        [&dependent.command, &dependent.ready_command].map(|command| (dependent.name.as_str(), command))
+    });
+    let of_hooks = config.hooks.iter().map(|hook| (hook.name.as_str(), &hook.command));
+    let redis = config.redis.iter().map(|redis| {
+        let program = redis.program.clone().unwrap_or_else(|| "redis-server".into());
+        ("redis".to_owned(), findable("redis", &program))
+    });
+    let of_file = of_dependents.chain(of_hooks).map(|(name, command)| {
+        let program = command.first().map(PathBuf::from).unwrap_or_default();
+        (name.to_owned(), findable(name, &program))
+    });
+    of_file.chain(redis).collect()
+}
+
+fn findable(name: &str, program: &Path) -> Result<(), String> {
+    if program.components().count() > 1 {
+        return match is_program(program) {
+            true => Ok(()),
+            false => Err(format!("{name}: {} is no program that can be run", program.display())),
+        };
+    }
+    let found = on_the_path(program).is_some();
+    if found { Ok(()) } else { Err(format!("{name}: {} is not on the PATH", shown(program.as_os_str()))) }
+}
+
+fn on_the_path(program: &Path) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_program(file))
+}
+
+/// A program in a folder, or else on the path.
+pub(super) fn program(folder: &Path, name: &str) -> Option<PathBuf> {
+    Some(folder.join(name)).filter(|file| is_program(file)).or_else(|| on_the_path(Path::new(name)))
+}
+
+fn shown(name: &OsStr) -> String {
+    if name.is_empty() { "a command without words".to_owned() } else { name.to_string_lossy().into_owned() }
+}
+
+fn is_program(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_major_version_is_read_from_what_the_program_says() {
+        assert_eq!(major_of("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)"), Some(15));
+        assert_eq!(major_of("postgres (PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_of("nothing"), None);
+    }
+
+    #[test]
+    fn a_command_is_found_by_its_path_or_on_the_path() {
+        assert_eq!(findable("it", Path::new("sh")), Ok(()));
+        assert_eq!(findable("it", Path::new("/bin/sh")), Ok(()));
+        assert!(findable("it", Path::new("/etc/passwd")).is_err());
+        assert!(findable("it", Path::new("no-such-program-anywhere")).is_err());
+    }
+
+    #[test]
+    fn a_passfile_that_others_can_read_is_of_no_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passfile");
+        assert!(passfile_problem(&file, None).unwrap().words.contains("cannot be read"));
+        fs::write(&file, "*:*:*:replicator:secret").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(passfile_problem(&file, None).unwrap().fix, format!("chmod 600 {}", file.display()));
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
+    }
+
+    #[test]
+    fn a_journal_in_a_folder_that_is_not_there_has_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("pgdata");
+        fs::create_dir(&data_dir).unwrap();
+        let room = |name: &str| journal_room(&folder.path().join(name), &data_dir);
+        assert!(room("journal.db").is_ok_and(|room| room > 0));
+        assert!(room("gone/journal.db").is_err());
+        std::os::unix::fs::symlink(&data_dir, folder.path().join("link")).unwrap();
+        assert!(room("link/journal.db").unwrap_err().contains("is inside"));
+    }
+}

@@ -1,0 +1,156 @@
+//! Measuring: read-only, everything that is independent at the same time, every question with a limit.
+
+mod machine;
+mod postgres;
+mod redis;
+mod replication_login;
+mod services;
+mod supervisors;
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use futures_util::future::join_all;
+use interrex_actors::runtime::{self, RunAs};
+use interrex_events::NodeId;
+
+use self::postgres::Login;
+use super::{
+    facts::{Facts, MachineFacts, NodeNamed},
+    finding::Measured,
+};
+use crate::config::{Config, Quorum, read_secret};
+
+/// When one server, or the machine, is given up.
+const LIMIT: Duration = Duration::from_secs(10);
+/// When one readiness check of a dependent is given up.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+
+/// Everything, within some seconds whatever hangs.
+pub(super) async fn gather(config: &Config) -> Facts {
+    let nodes = nodes(config);
+    let run_as = RunAs::resolve(config.node.run_as.as_deref(), &config.postgres.data_dir)
+        .map_err(|error| error.to_string());
+    let of_each = |address: fn(&NodeNamed) -> Option<String>| {
+        nodes.iter().filter_map(move |named| Some((named.id, address(named)?)))
+    };
+    let login = Login::of(config);
+    let servers = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
+        let login = &login;
+        within(node, async move { postgres::measure(login.as_ref()?, &address).await })
+    });
+    let logins = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
+        let run_as = &run_as;
+        within(node, async move { replication_login::attempt(config, run_as.clone()?, &address).await })
+    });
+    let password = config.redis.as_ref().and_then(|redis| redis.password_file.as_ref());
+    let password = password.map(|file| read_secret(file, "redis.password_file", 1)).transpose();
+    let redis = of_each(|named| named.redis.clone()).map(|(node, address)| {
+        let password = &password;
+        within(node, async move { redis::measure(password.as_ref()?.as_deref(), &address).await })
+    });
+    let (servers, replication_logins, redis, supervisors, machine) = tokio::join!(
+        all(servers),
+        all(logins),
+        all(redis),
+        supervisors::ask(config, &nodes),
+        machine(config, run_as.clone()),
+    );
+    let mut facts = Facts {
+        cluster_id: config.cluster.id,
+        here: config.node.id,
+        nodes,
+        quorum: match config.failover.quorum {
+            Quorum::None => "none",
+        },
+        replication_user: config.postgres.replication_user.clone(),
+        machine,
+        servers,
+        replication_logins,
+        redis,
+        supervisors,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    if facts.primaries().contains(&facts.here) {
+        facts.machine.ready = ready(config, run_as).await;
+    }
+    facts
+}
+
+/// This node and its peers. This one is asked where its own supervisor asks it.
+fn nodes(config: &Config) -> Vec<NodeNamed> {
+    let this = NodeNamed {
+        id: config.node.id,
+        name: config.node.name.clone(),
+        supervisor: crate::cli::reachable(config.node.listen),
+        postgres: format!("{}:{}", config.postgres.host, config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| format!("{}:{}", redis.host, redis.port)),
+    };
+    let peers = config.peers.iter().map(|peer| NodeNamed {
+        id: peer.id,
+        name: peer.name.clone(),
+        supervisor: peer.address.clone(),
+        postgres: peer.postgres.clone(),
+        redis: peer.redis.clone(),
+    });
+    let mut nodes: Vec<NodeNamed> = std::iter::once(this).chain(peers).collect();
+    nodes.sort_by_key(|named| named.id);
+    nodes
+}
+
+/// Host and port of `host:port`.
+fn host_and_port(address: &str) -> Measured<(&str, u16)> {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    parts.ok_or_else(|| format!("`{address}` is not of the form host:port"))
+}
+
+async fn within<T>(node: NodeId, measuring: impl Future<Output = Measured<T>>) -> (NodeId, Measured<T>) {
+    let measured = tokio::time::timeout(LIMIT, measuring).await;
+    (node, measured.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))))
+}
+
+async fn all<T>(measuring: impl Iterator<Item = impl Future<Output = (NodeId, T)>>) -> BTreeMap<NodeId, T> {
+    join_all(measuring).await.into_iter().collect()
+}
+
+/// Files on a disk that hangs hold a thread of their own, not the others.
+async fn machine(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
+    let services = services::rivals(config);
+    let looking = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || machine::look(&config, run_as))
+    };
+    let (looked, rivals) = tokio::join!(tokio::time::timeout(LIMIT, looking), services);
+    let facts = match looked {
+        Ok(Ok(facts)) => facts,
+        Ok(Err(error)) => MachineFacts::unmeasured(&error.to_string()),
+        Err(_) => MachineFacts::unmeasured(&format!("a file system gave no answer within {LIMIT:?}")),
+    };
+    MachineFacts { rivals, ..facts }
+}
+
+/// The readiness checks, as the supervisor makes them.
+async fn ready(config: &Config, run_as: Measured<RunAs>) -> Vec<(String, Result<(), String>)> {
+    let checks = config.dependents.iter().map(|dependent| async {
+        let check = async {
+            let (program, arguments) =
+                dependent.ready_command.split_first().ok_or("it has no ready_command")?;
+            let mut command = run_as.clone()?.command(program);
+            command.args(arguments);
+            let ended = runtime::run(command, "readiness check", READY_LIMIT).await;
+            ended.map(drop).map_err(|error| error.to_string())
+        };
+        (dependent.name.clone(), check.await)
+    });
+    join_all(checks).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        assert_eq!(host_and_port("10.0.0.1:5432"), Ok(("10.0.0.1", 5432)));
+        assert_eq!(host_and_port("beta"), Err("`beta` is not of the form host:port".to_owned()));
+    }
+}

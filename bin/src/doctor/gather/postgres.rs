@@ -1,0 +1,222 @@
+//! What each PostgreSQL says of itself: one session, read-only, a few questions, each answered as one JSON value.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_events::cluster_events;
+use serde::de::DeserializeOwned;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::host_and_port;
+use crate::{
+    config::{Config, read_secret},
+    doctor::{
+        facts::{ClockDistance, Collation, ServerFacts},
+        finding::Measured,
+    },
+};
+
+/// When a connection is given up.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// When one answer is given up; the server itself ends its search a little earlier.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// When looking through all databases is given up: what else the server said is not lost by it.
+const UNLOGGED_LIMIT: Duration = Duration::from_secs(3);
+/// Databases whose unlogged tables are listed, at most.
+const MOST_DATABASES: usize = 64;
+
+/// Everything but what differs between versions or takes long.
+const STATE: &str = r"
+SELECT json_build_object(
+ 'version', current_setting('server_version_num')::int,
+ 'system_id', (SELECT system_identifier::text FROM pg_control_system()),
+ 'in_recovery', pg_is_in_recovery(),
+ 'timeline', CASE WHEN pg_is_in_recovery()
+   THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+                 (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
+                 (SELECT timeline_id FROM pg_control_checkpoint()))
+   ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
+ 'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+ 'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
+   'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
+   'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
+   'synchronous_standby_names', 'default_transaction_read_only', 'archive_mode', 'restart_after_crash',
+   'recovery_min_apply_delay', 'recovery_target_timeline')),
+ 'at_next_start', (SELECT json_object_agg(name, coalesce(
+     (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
+   FROM pg_settings AS limits WHERE name IN ('max_connections', 'max_locks_per_transaction',
+     'max_prepared_transactions', 'max_wal_senders', 'max_worker_processes')),
+ 'file_errors', coalesce((SELECT json_agg(concat_ws(':', sourcefile, sourceline, ' ' || name, ' ' || error))
+   FROM pg_file_settings WHERE error <> 'setting could not be applied'), '[]'),
+ 'slots', coalesce((SELECT json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status))
+   FROM pg_replication_slots), '[]'),
+ 'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'state', state,
+     'sync_state', sync_state, 'behind_bytes', pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
+       THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, flush_lsn)::bigint))
+   FROM pg_stat_replication), '[]'),
+ 'receiver', (SELECT json_build_object('status', status, 'slot', slot_name) FROM pg_stat_wal_receiver),
+ 'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
+ 'archive_failing', (SELECT last_failed_wal FROM pg_stat_archiver
+   WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
+ 'prepared', (SELECT count(*) FROM pg_prepared_xacts),
+ 'replication_role', (SELECT json_build_object('login', rolcanlogin, 'replication', rolreplication OR rolsuper,
+     'expired', coalesce(rolvaliduntil < now(), false)) FROM pg_roles WHERE rolname = {REPLICATION_USER}),
+ 'libc', (SELECT max(pg_collation_actual_version(oid)) FROM pg_collation WHERE collprovider = 'c' AND collname <> 'default')
+)";
+
+/// From PostgreSQL 15 on: versions of each database's default collation.
+const COLLATIONS: &str = r"
+SELECT coalesce(json_object_agg(datname, json_build_object(
+  'recorded', datcollversion, 'actual', pg_database_collation_actual_version(oid))), '{}')
+FROM pg_database WHERE datallowconn";
+
+const DATABASE_BYTES: &str = "SELECT to_json(sum(pg_database_size(oid))::bigint) FROM pg_database";
+
+const DATABASES: &str =
+    "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn AND NOT datistemplate";
+
+const UNLOGGED: &str = r"
+SELECT coalesce(json_agg(concat(current_database(), '.', quote_ident(nspname), '.', quote_ident(relname))), '[]')
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE relpersistence = 'u' AND relkind IN ('r', 'p')";
+
+/// Milliseconds since 1970.
+const TIME: &str = "SELECT to_json((extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
+
+/// As whom the servers are asked: as the supervisor asks them.
+pub(super) struct Login {
+    user: String,
+    password: Option<String>,
+    database: String,
+    replication_user: String,
+}
+
+impl Login {
+    pub(super) fn of(config: &Config) -> Measured<Self> {
+        let postgres = &config.postgres;
+        let file = postgres.password_file.as_ref();
+        Ok(Self {
+            user: postgres.user.clone(),
+            password: file.map(|file| read_secret(file, "postgres.password_file", 1)).transpose()?,
+            database: postgres.database.clone(),
+            replication_user: postgres.replication_user.clone(),
+        })
+    }
+}
+
+/// A session that can change nothing.
+struct Session(Client);
+
+impl Session {
+    async fn open(login: &Login, address: &str, database: &str) -> Measured<Self> {
+        let (host, port) = host_and_port(address)?;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host(host)
+            .port(port)
+            .user(&login.user)
+            .dbname(database)
+            .application_name("interrex doctor")
+            .connect_timeout(CONNECT_LIMIT)
+            .options("-c statement_timeout=4s -c lock_timeout=2s");
+        if let Some(password) = &login.password {
+            config.password(password);
+        }
+        let failed = |words: String| format!("{address}: {words}");
+        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
+        let (client, connection) = connecting
+            .map_err(|_| failed(format!("no connection within {CONNECT_LIMIT:?}")))?
+            .map_err(|error| failed(cluster_events::in_words(&error)))?;
+        // it ends with the client
+        tokio::spawn(connection);
+        Ok(Self(client))
+    }
+
+    /// One JSON value, asked for in a transaction that can write nothing.
+    async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Measured<T> {
+        let question = format!("BEGIN TRANSACTION READ ONLY; {sql}; COMMIT");
+        let answer = tokio::time::timeout(ANSWER_LIMIT, self.0.simple_query(&question)).await;
+        let answer = answer.map_err(|_| format!("no answer within {ANSWER_LIMIT:?}"));
+        let messages =
+            match answer.and_then(|answer| answer.map_err(|error| cluster_events::in_words(&error))) {
+                Ok(messages) => messages,
+                Err(words) => {
+                    // the transaction is in nobody's way any more, or the connection is gone with it
+                    let _ = tokio::time::timeout(ANSWER_LIMIT, self.0.simple_query("ROLLBACK")).await;
+                    return Err(words);
+                }
+            };
+        let text = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        serde_json::from_str(text.unwrap_or("null"))
+            .map_err(|error| format!("an answer of another form: {error}"))
+    }
+
+    /// How far its clock is from this machine's.
+    async fn clock(&self) -> Option<ClockDistance> {
+        let before = SystemEnv.moment();
+        let theirs: i64 = self.ask(TIME).await.ok()?;
+        let after = SystemEnv.moment();
+        Some(distance(theirs, before.wall.timestamp_millis(), after.ms_since(before)))
+    }
+}
+
+/// A clock that was read somewhere within the round trip. A millisecond is lost to rounding on either side.
+fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance {
+    let half = round_trip_ms / 2 + 1;
+    let middle = asked_ms.saturating_add_unsigned(round_trip_ms / 2);
+    let apart = theirs_ms.abs_diff(middle);
+    ClockDistance { at_most_ms: apart + half, at_least_ms: apart.saturating_sub(half) }
+}
+
+/// Everything that one server says of itself.
+pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFacts> {
+    let session = Session::open(login, address, &login.database).await?;
+    let user = format!("'{}'", login.replication_user.replace('\'', "''"));
+    let mut server: ServerFacts = session.ask(&STATE.replace("{REPLICATION_USER}", &user)).await?;
+    server.clock = session.clock().await;
+    if server.major() >= 15 {
+        server.collations = session.ask::<BTreeMap<String, Collation>>(COLLATIONS).await?;
+    }
+    server.database_bytes = session.ask(DATABASE_BYTES).await.ok();
+    if !server.in_recovery {
+        let listing = tokio::time::timeout(UNLOGGED_LIMIT, unlogged(login, address, &session)).await;
+        let late = |_| Err(format!("the databases were not looked through within {UNLOGGED_LIMIT:?}"));
+        server.unlogged = Some(listing.unwrap_or_else(late));
+    }
+    Ok(server)
+}
+
+async fn unlogged(login: &Login, address: &str, session: &Session) -> Measured<Vec<String>> {
+    let databases: Vec<String> = session.ask(DATABASES).await?;
+    if databases.len() > MOST_DATABASES {
+        return Err(format!(
+            "{} databases: more than {MOST_DATABASES} are not looked through",
+            databases.len()
+        ));
+    }
+    let mut tables = Vec::new();
+    for database in databases {
+        tables.extend(Session::open(login, address, &database).await?.ask::<Vec<String>>(UNLOGGED).await?);
+    }
+    Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_as_far_away_as_the_round_trip_leaves_open() {
+        let apart = |theirs, asked, trip| {
+            let ClockDistance { at_least_ms, at_most_ms } = distance(theirs, asked, trip);
+            (at_least_ms, at_most_ms)
+        };
+        assert_eq!(apart(1_000, 1_000, 0), (0, 1));
+        assert_eq!(apart(1_050, 1_000, 100), (0, 51));
+        assert_eq!(apart(7_000, 1_000, 100), (5_899, 6_001));
+        assert_eq!(apart(400, 1_000, 0), (599, 601));
+    }
+}

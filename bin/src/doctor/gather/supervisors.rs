@@ -1,0 +1,87 @@
+//! What each supervisor says, and whether it takes the secret that is here.
+
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use interrex_actors::{
+    notifier::peers::{ApiAnswer, JournalBody, SECRET_HEADER},
+    report::NodeReport,
+};
+use interrex_events::{NodeId, NodeSeq};
+use serde::Deserialize;
+
+use super::all;
+use crate::{
+    config::{Config, read_secret},
+    doctor::{
+        facts::{NodeNamed, SupervisorFacts},
+        finding::Measured,
+    },
+};
+
+/// When one request is given up.
+const LIMIT: Duration = Duration::from_secs(3);
+/// After this event there is none: the answer is a page without events.
+const AFTER_ALL: NodeSeq = NodeSeq(i64::MAX.cast_unsigned());
+
+/// The body of `GET /health`, whatever its status.
+#[derive(Deserialize)]
+struct Health {
+    data: NodeReport,
+}
+
+/// Asks all of them.
+pub(super) async fn ask(config: &Config, nodes: &[NodeNamed]) -> BTreeMap<NodeId, SupervisorFacts> {
+    let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16);
+    // never through a proxy, which would learn the secret
+    let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build();
+    let client = client.map_err(|error| in_words(&error));
+    all(nodes.iter().map(|named| {
+        let (client, secret) = (&client, &secret);
+        async move {
+            let (report, admitted) =
+                tokio::join!(async { report(client.as_ref()?, &named.supervisor).await }, async {
+                    admitted(client.as_ref()?, config, secret.as_ref()?, named).await
+                });
+            (named.id, SupervisorFacts { report, admitted })
+        }
+    }))
+    .await
+}
+
+async fn report(client: &reqwest::Client, address: &str) -> Measured<NodeReport> {
+    let answer = client.get(format!("http://{address}/health")).send().await;
+    let answer = answer.map_err(|error| format!("{address}: {}", in_words(&error)))?;
+    let health = answer.json::<Health>().await;
+    health
+        .map(|health| health.data)
+        .map_err(|error| format!("{address} answers as no supervisor of this version: {}", in_words(&error)))
+}
+
+/// Asks for a page of the journal that holds nothing: a request that only a node may make, and that changes nothing.
+async fn admitted(
+    client: &reqwest::Client,
+    config: &Config,
+    secret: &str,
+    named: &NodeNamed,
+) -> Measured<()> {
+    let address = &named.supervisor;
+    let body = JournalBody { cluster_id: config.cluster.id, node: named.id, after: AFTER_ALL };
+    let request = client.post(format!("http://{address}/api/cluster/journal")).header(SECRET_HEADER, secret);
+    let answer =
+        request.json(&body).send().await.map_err(|error| format!("{address}: {}", in_words(&error)))?;
+    let answer = answer.json::<ApiAnswer<serde::de::IgnoredAny>>().await;
+    let answer = answer.map_err(|error| format!("{address}: {}", in_words(&error)))?;
+    match answer.error {
+        None if answer.success => Ok(()),
+        refusal => Err(refusal.map_or_else(|| "it refuses without a word".to_owned(), |error| error.message)),
+    }
+}
+
+/// The last cause is the one in the system's words.
+fn in_words(error: &reqwest::Error) -> String {
+    let mut error: &dyn Error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}

@@ -1,0 +1,334 @@
+//! The machine that looks: its files, programs, users, services and disks. Of other machines their own doctor tells.
+
+use super::{replication::log_to_hold, size};
+use crate::doctor::{
+    facts::{Facts, MachineFacts, Problem, Programs, Rival},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
+};
+
+/// Less than this is no room for a journal.
+const JOURNAL_LEAST: u64 = 16 << 20;
+/// From this on nobody worries about the journal.
+const JOURNAL_WARN: u64 = 256 << 20;
+/// Room that a promotion needs beside two segments of the log (facts 19).
+const MARGIN: u64 = 64 << 20;
+
+const CONFIGURATION: Subject = Subject::Configuration;
+const MACHINE: Subject = Subject::Machine;
+
+const SECRETS: Check = Check {
+    name: "secret_files",
+    subject: CONFIGURATION,
+    breaks: ALL_ACTS,
+    looks_at: "every file with a secret is there, and only its owner can read it",
+    why: "A supervisor does not start with a secret that others can read, and libpq passes such a passfile over.",
+};
+const JOURNAL_ROOM: Check = Check {
+    name: "journal_room",
+    subject: CONFIGURATION,
+    breaks: ALL_ACTS,
+    looks_at: "the journal lies outside the data directory, on a file system that takes writes and has room",
+    why: "Nothing is done that was not journalled first: a supervisor that cannot write ends.",
+};
+const JOURNAL_SOUND: Check = Check {
+    name: "journal_sound",
+    subject: CONFIGURATION,
+    breaks: ALL_ACTS,
+    looks_at: "the journal's newest events are as they were recorded",
+    why: "A supervisor does not start on a damaged journal.",
+};
+const PROGRAMS: Check = Check {
+    name: "programs",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "PostgreSQL's programs are there, of the version of the data directory",
+    why: "A run starts, stops, rewinds and copies through them.",
+};
+const RUN_AS: Check = Check {
+    name: "run_as",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "the user that servers run as is there, and is not root",
+    why: "Servers that cannot be started as their user are not started at all.",
+};
+const SIGNAL_FILE: Check = Check {
+    name: "standby_signal",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "the data directory would start again as what it is now",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby.",
+};
+const WAL_ROOM: Check = Check {
+    name: "wal_room",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "the log has room for two segments, and for what an absent standby may hold back",
+    why: "A promotion on a full disk dies half-way, and a main whose log fills its disk stops.",
+};
+const COPY_ROOM: Check = Check {
+    name: "copy_room",
+    subject: MACHINE,
+    breaks: &[Act::Rejoin],
+    looks_at: "beside the data directory there is room for a copy of main's",
+    why: "Where a rewind is not possible the new copy is made beside the old one, which stays until it streams.",
+};
+const RIVALS: Check = Check {
+    name: "started_by_interrex",
+    subject: MACHINE,
+    breaks: &[],
+    looks_at: "no service of the operating system starts this node's PostgreSQL or Redis, or ends them with the supervisor",
+    why: "What starts by itself at boot serves before its supervisor has asked who is main: a second main. \
+          What ends with the supervisor makes an outage of its restart.",
+};
+const COMMANDS: Check = Check {
+    name: "commands",
+    subject: Subject::Dependents,
+    breaks: &[Act::Failover, Act::Switchover],
+    looks_at: "the programs of dependents, readiness checks and hooks are there and can be run",
+    why: "They run at the end of a run, when clients wait: a missing one is noticed then, or now.",
+};
+const READY: Check = Check {
+    name: "dependents_ready",
+    subject: Subject::Dependents,
+    breaks: &[Act::Switchover],
+    looks_at: "on main, every dependent passes its readiness check",
+    why: "A check that fails on a node that serves fails after a change of main too, and the run waits for it in vain.",
+};
+
+pub(super) const CHECKS: &[&Check] = &[
+    &SECRETS,
+    &JOURNAL_ROOM,
+    &JOURNAL_SOUND,
+    &PROGRAMS,
+    &RUN_AS,
+    &SIGNAL_FILE,
+    &WAL_ROOM,
+    &COPY_ROOM,
+    &RIVALS,
+    &COMMANDS,
+    &READY,
+];
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let (here, machine) = (facts.here, &facts.machine);
+    let in_recovery = facts.server(here).map(|server| server.in_recovery);
+    let mut findings = vec![
+        SECRETS.judge(here, &machine.secret_problems, |problems| secrets(problems)),
+        JOURNAL_ROOM.on(here, journal_room(&machine.journal_room)),
+        JOURNAL_SOUND.judge(here, &machine.journal_sound, journal_sound),
+        PROGRAMS.judge(here, &machine.programs, |found| programs(found, machine)),
+        RUN_AS.on(here, run_as(&machine.run_as)),
+        WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
+        COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, facts)),
+        RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
+    ];
+    if let Some(in_recovery) = in_recovery {
+        findings
+            .push(SIGNAL_FILE.judge(here, &machine.standby_signal, |there| signal_file(in_recovery, *there)));
+    }
+    match &machine.commands {
+        Ok(commands) if commands.is_empty() => {}
+        commands => findings.push(COMMANDS.judge(here, commands, |commands| runnable(commands))),
+    }
+    if !machine.ready.is_empty() {
+        findings.push(READY.on(here, ready(&machine.ready)));
+    }
+    findings
+}
+
+fn secrets(problems: &[Problem]) -> Judgement {
+    let join =
+        |part: fn(&Problem) -> &str, between| problems.iter().map(part).collect::<Vec<_>>().join(between);
+    Judgement::pass_or_fail(
+        problems.is_empty(),
+        if problems.is_empty() {
+            "readable by their owners alone".to_owned()
+        } else {
+            join(|it| &it.words, "; ")
+        },
+        join(|it| &it.fix, "; "),
+    )
+}
+
+fn journal_room(room: &Measured<u64>) -> Judgement {
+    let fix = "free space there, or move node.journal";
+    match room {
+        Err(reason) => Judgement::fail(reason, fix),
+        Ok(room) if *room < JOURNAL_LEAST => Judgement::fail(format!("{} free", size(*room)), fix),
+        Ok(room) => Judgement::pass_or_warn(*room >= JOURNAL_WARN, format!("{} free", size(*room)), fix),
+    }
+}
+
+fn journal_sound(found: &Result<usize, String>) -> Judgement {
+    match found {
+        Ok(events) => Judgement::pass(format!("the newest {events} events are sound")),
+        Err(problem) => Judgement::fail(problem, "interrex journal verify  # and keep the file as evidence"),
+    }
+}
+
+fn programs(found: &Programs, machine: &MachineFacts) -> Judgement {
+    let folder = found.folder.display();
+    if !found.missing.is_empty() {
+        return Judgement::fail(
+            format!("{} are not in {folder}", found.missing.join(", ")),
+            "install the server's and the client's packages, or set postgres.bin_dir",
+        );
+    }
+    match (found.major, &machine.data_version) {
+        (Some(programs), Ok(data)) if programs == *data => {
+            Judgement::pass(format!("version {programs}, in {folder}"))
+        }
+        (Some(programs), Ok(data)) => Judgement::fail(
+            format!("those in {folder} are of version {programs}, the data directory of {data}"),
+            format!("set postgres.bin_dir to the programs of version {data}"),
+        ),
+        (None, _) => {
+            Judgement::fail(format!("{folder}/postgres does not tell its version"), "install it anew")
+        }
+        (_, Err(reason)) => Judgement::unknown(reason, "set postgres.data_dir to the data directory"),
+    }
+}
+
+fn run_as(found: &Measured<String>) -> Judgement {
+    match found {
+        Ok(words) => Judgement::pass(words),
+        Err(reason) => Judgement::fail(reason, "set node.run_as to the owner of the data directory"),
+    }
+}
+
+fn signal_file(in_recovery: bool, there: bool) -> Judgement {
+    match (in_recovery, there) {
+        (true, true) => Judgement::pass("a standby, and standby.signal is there"),
+        (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
+        (true, false) => {
+            Judgement::fail("a standby without standby.signal", "touch standby.signal in its data directory")
+        }
+        (false, true) => {
+            Judgement::fail("a primary with standby.signal", "rm standby.signal in its data directory")
+        }
+    }
+}
+
+fn wal_room(room: u64, facts: &Facts) -> Judgement {
+    let server = facts.server(facts.here);
+    let segment =
+        server.and_then(|server| server.number("wal_segment_size")).and_then(|it| u64::try_from(it).ok());
+    let least = 2 * segment.unwrap_or(16 << 20) + MARGIN;
+    let fix = "free space there, or lower max_slot_wal_keep_size";
+    if room < least {
+        return Judgement::fail(format!("{} free, {} are needed", size(room), size(least)), fix);
+    }
+    match server.and_then(log_to_hold) {
+        Some((held, words)) => {
+            Judgement::pass_or_warn(room >= held, format!("{} free; {words}", size(room)), fix)
+        }
+        None => Judgement::pass(format!("{} free", size(room))),
+    }
+}
+
+/// A tenth more than main's databases have now.
+fn copy_room(room: u64, facts: &Facts) -> Judgement {
+    let answering = facts.main().and_then(|main| facts.server(main)).or_else(|| facts.server(facts.here));
+    let Some(bytes) = answering.and_then(|server| server.database_bytes) else {
+        return Judgement::unknown(
+            "nobody tells how large the databases are",
+            "look again when main answers",
+        );
+    };
+    let needed = bytes + bytes / 10 + MARGIN;
+    Judgement::pass_or_fail(
+        room >= needed,
+        format!("{} free, a copy takes about {}", size(room), size(needed)),
+        "free space beside postgres.data_dir",
+    )
+}
+
+fn no_rivals(rivals: &[Rival]) -> Judgement {
+    if rivals.is_empty() {
+        return Judgement::pass("no service does");
+    }
+    let words: Vec<String> = rivals.iter().map(|rival| format!("{} {}", rival.unit, rival.does)).collect();
+    let mut fixes: Vec<&str> = rivals.iter().map(|rival| rival.fix.as_str()).collect();
+    fixes.dedup();
+    Judgement::warn(words.join("; "), fixes.join("; "))
+}
+
+fn runnable(commands: &[(String, Result<(), String>)]) -> Judgement {
+    let wrong: Vec<&str> =
+        commands.iter().filter_map(|(_, found)| found.as_ref().err()).map(String::as_str).collect();
+    Judgement::pass_or_fail(
+        wrong.is_empty(),
+        if wrong.is_empty() { format!("{} commands", commands.len()) } else { wrong.join("; ") },
+        "install it, or correct the command of [[dependents]] or [[hooks]]; chmod +x",
+    )
+}
+
+fn ready(dependents: &[(String, Result<(), String>)]) -> Judgement {
+    let wrong: Vec<String> = dependents
+        .iter()
+        .filter_map(|(name, found)| Some(format!("{name}: {}", found.as_ref().err()?)))
+        .collect();
+    let names: Vec<&str> = dependents.iter().map(|(name, _)| name.as_str()).collect();
+    Judgement::pass_or_fail(
+        wrong.is_empty(),
+        if wrong.is_empty() { format!("{} ready", names.join(", ")) } else { wrong.join("; ") },
+        "run its ready_command by hand, and look into its log",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{BETA, wrong},
+    };
+
+    fn machine(change: impl FnOnce(&mut MachineFacts)) -> Vec<(&'static str, Verdict)> {
+        wrong(|facts| change(&mut facts.machine))
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_machine_is_named() {
+        let problem = Problem { words: "it can be read".to_owned(), fix: "chmod 600 it".to_owned() };
+        assert_eq!(machine(|it| it.secret_problems = Ok(vec![problem])), [("secret_files", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.journal_room = Ok(1 << 20)), [("journal_room", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.journal_room = Ok(100 << 20)), [("journal_room", Verdict::Warn)]);
+        assert_eq!(
+            machine(|it| it.journal_sound = Ok(Err("bad".to_owned()))),
+            [("journal_sound", Verdict::Fail)]
+        );
+        assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
+        assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
+        let rival = Rival {
+            unit: "postgresql.service".to_owned(),
+            does: "is enabled".to_owned(),
+            fix: "x".to_owned(),
+        };
+        assert_eq!(machine(|it| it.rivals = Ok(vec![rival])), [("started_by_interrex", Verdict::Warn)]);
+        let missing = Ok(vec![("dns".to_owned(), Err("no dns-update".to_owned()))]);
+        assert_eq!(machine(|it| it.commands = missing), [("commands", Verdict::Fail)]);
+        assert_eq!(
+            machine(|it| it.ready[0].1 = Err("silent".to_owned())),
+            [("dependents_ready", Verdict::Fail)]
+        );
+    }
+
+    #[test]
+    fn a_standby_without_its_signal_file_would_start_as_a_second_main() {
+        let found = wrong(|facts| facts.here = BETA);
+        assert!(found.contains(&("standby_signal", Verdict::Fail)), "{found:?}");
+    }
+
+    #[test]
+    fn a_machine_that_hangs_proves_nothing() {
+        let found = machine(|it| *it = MachineFacts::unmeasured("it hangs"));
+        assert!(
+            found.iter().all(|(_, verdict)| *verdict >= Verdict::Unknown) && found.len() > 8,
+            "{found:?}"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! Judgement, subject by subject: pure functions from what was measured to findings.
+
+pub(super) mod cluster;
+pub(super) mod machine;
+pub(super) mod postgres;
+pub(super) mod redis;
+pub(super) mod replication;
+
+#[cfg(test)]
+pub(super) use self::replication::STANDBY_MUST_MATCH;
+use super::{
+    facts::Facts,
+    finding::{Check, Finding, Subject},
+};
+
+/// Every check, in the order of the answer: the table in docs/OPERATIONS.md is made of it.
+#[must_use]
+pub fn checks() -> Vec<&'static Check> {
+    let all = [machine::CHECKS, postgres::CHECKS, replication::CHECKS, redis::CHECKS, cluster::CHECKS];
+    in_order(all.into_iter().flatten().copied().collect(), |check| check.subject)
+}
+
+/// Everything that can be said of what was measured.
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = machine::judge(facts);
+    findings.extend(postgres::judge(facts));
+    findings.extend(replication::judge(facts));
+    findings.extend(redis::judge(facts));
+    findings.extend(cluster::judge(facts));
+    in_order(findings, |finding| finding.subject)
+}
+
+/// By subject, and within one in the order in which they came.
+fn in_order<T>(mut things: Vec<T>, subject: impl Fn(&T) -> Subject) -> Vec<T> {
+    things.sort_by_key(|thing| Subject::ALL.iter().position(|known| *known == subject(thing)));
+    things
+}
+
+/// A size for people.
+pub(super) fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} kB", bytes / 1024),
+        1_048_576..10_737_418_240 => format!("{} MB", bytes / 1_048_576),
+        _ => format!("{} GB", bytes / 1_073_741_824),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{ALPHA, BETA, healthy, wrong},
+        facts::MachineFacts,
+    };
+
+    #[test]
+    fn a_healthy_cluster_has_one_standing_warning() {
+        assert_eq!(wrong(|_| {}), []);
+        let findings = judge(&healthy());
+        let warnings = findings.iter().filter(|finding| finding.verdict != Verdict::Pass);
+        assert_eq!(warnings.map(|finding| finding.check).collect::<Vec<_>>(), ["quorum"]);
+    }
+
+    #[test]
+    fn every_finding_comes_from_a_check_of_the_table_and_every_name_is_there_once() {
+        let mut names: Vec<_> = checks().iter().map(|check| check.name).collect();
+        for finding in judge(&healthy()) {
+            assert!(names.contains(&finding.check), "{}", finding.check);
+        }
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_told_with_a_way_out() {
+        let mut facts = healthy();
+        facts.machine = MachineFacts::unmeasured("it hangs");
+        for node in [ALPHA, BETA] {
+            facts.servers.insert(node, Err("no answer".to_owned()));
+            facts.redis.insert(node, Err("no answer".to_owned()));
+            facts.replication_logins.insert(node, Err("no answer".to_owned()));
+        }
+        for finding in judge(&facts) {
+            assert!(
+                finding.verdict == Verdict::Pass || finding.fix.is_some_and(|fix| !fix.is_empty()),
+                "{}",
+                finding.check
+            );
+        }
+    }
+}

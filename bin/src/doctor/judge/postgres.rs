@@ -1,0 +1,432 @@
+//! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
+
+use interrex_events::NodeId;
+
+use crate::doctor::{
+    facts::{Facts, ServerFacts},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
+};
+
+const fn check(
+    name: &'static str,
+    breaks: &'static [Act],
+    looks_at: &'static str,
+    why: &'static str,
+) -> Check {
+    Check { name, subject: Subject::PostgreSql, breaks, looks_at, why }
+}
+
+const ANSWERS: Check = check(
+    "postgres_answers",
+    ALL_ACTS,
+    "each PostgreSQL lets the supervisor's user in, and tells what it is",
+    "Every run measures, stops, promotes or follows through this connection.",
+);
+const SUPERUSER: Check = check(
+    "postgres_superuser",
+    ALL_ACTS,
+    "that user is a superuser",
+    "Promotion, ALTER SYSTEM and slots are refused to anybody else, in the middle of a run.",
+);
+const REPLICATION_ROLE: Check = check(
+    "replication_role",
+    &[Act::Switchover, Act::Rejoin],
+    "the replication user may log in and replicate, and its password has not expired",
+    "After a change of main the other node logs in here as that user; without it the cluster has no standby.",
+);
+const WAL_LEVEL: Check = check(
+    "wal_level",
+    ALL_ACTS,
+    "wal_level is replica or logical",
+    "With wal_level minimal nobody can follow, and to change it takes a restart.",
+);
+const HOT_STANDBY: Check = check(
+    "hot_standby",
+    ALL_ACTS,
+    "hot_standby is on",
+    "A standby that takes no connections cannot be measured or promoted by the supervisor.",
+);
+const SENDERS_ROOM: Check = check(
+    "senders_room",
+    &[Act::Switchover, Act::Rejoin],
+    "max_wal_senders and max_replication_slots leave room for every other node and a base backup",
+    "Without a free sender or slot no standby can connect to this node when it is main.",
+);
+const REWIND_POSSIBLE: Check = check(
+    "rewind_possible",
+    &[Act::Rejoin],
+    "full_page_writes, and wal_log_hints or data checksums",
+    "Without them pg_rewind refuses: the old main must be copied anew, which takes as long as the data is large.",
+);
+const SLOT_LIMIT: Check = check(
+    "slot_limit",
+    &[],
+    "max_slot_wal_keep_size is limited",
+    "A standby that is away keeps the log of main from being removed: without a limit it fills main's disk.",
+);
+const SYNCHRONOUS: Check = check(
+    "synchronous_standbys",
+    &[Act::Switchover],
+    "synchronous_standby_names would hang nobody",
+    "A main that waits for a synchronous standby that is not there acknowledges nothing, and no timeout ends the wait.",
+);
+const READ_ONLY: Check = check(
+    "read_only_default",
+    &[],
+    "default_transaction_read_only is off",
+    "A new main would come up read-only for its clients; a failover clears it, with an extra step.",
+);
+const ARCHIVING: Check = check(
+    "archiving",
+    &[Act::Switchover],
+    "the archiver, where there is one, succeeds",
+    "PostgreSQL waits for its archiver before it stops: a switchover would stall in its stop, and disks fill.",
+);
+const PREPARED: Check = check(
+    "prepared_transactions",
+    &[],
+    "no transaction is prepared and undecided",
+    "A prepared transaction survives the change of main with its locks, until somebody decides it there.",
+);
+const RESTART_AFTER_CRASH: Check = check(
+    "restart_after_crash",
+    &[],
+    "restart_after_crash is on",
+    "With it off, one crashed session ends the server: a failover for what heals itself in a second.",
+);
+const UNLOGGED: Check = check(
+    "unlogged_tables",
+    &[],
+    "no table is unlogged",
+    "Unlogged tables are not replicated: on a new main they are empty.",
+);
+const FILES: Check = check(
+    "settings_files",
+    &[Act::Switchover, Act::Rejoin],
+    "the server would take every line of its configuration files at its next start",
+    "A line with an error keeps the server from starting, and it is noticed only when a run restarts it.",
+);
+
+pub(super) const CHECKS: &[&Check] = &[
+    &ANSWERS,
+    &SUPERUSER,
+    &REPLICATION_ROLE,
+    &WAL_LEVEL,
+    &HOT_STANDBY,
+    &SENDERS_ROOM,
+    &REWIND_POSSIBLE,
+    &SLOT_LIMIT,
+    &SYNCHRONOUS,
+    &READ_ONLY,
+    &ARCHIVING,
+    &PREPARED,
+    &RESTART_AFTER_CRASH,
+    &UNLOGGED,
+    &FILES,
+];
+
+/// Every server; one that does not answer says nothing more than that.
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    facts.nodes.iter().flat_map(|named| of_server(facts, named.id, &named.postgres)).collect()
+}
+
+fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
+    let server = match facts.servers.get(&node) {
+        Some(Ok(server)) => server,
+        Some(Err(reason)) => {
+            let fix = format!(
+                "start it, or mend postgres.host, port, user, password_file and pg_hba.conf of {}; then: interrex status",
+                facts.name(node)
+            );
+            return vec![ANSWERS.on(node, Judgement::fail(reason, fix))];
+        }
+        None => return Vec::new(),
+    };
+    let role = if server.in_recovery { "standby" } else { "primary" };
+    let version = server.version;
+    let words = format!("{address} is a {role} of version {}.{}", version / 10_000, version % 10_000);
+    let mut findings = vec![
+        ANSWERS.on(node, Judgement::pass(words)),
+        SUPERUSER.on(node, superuser(server)),
+        REPLICATION_ROLE.on(node, replication_role(server, &facts.replication_user)),
+        WAL_LEVEL.on(node, wal_level(server)),
+        HOT_STANDBY.on(node, hot_standby(server)),
+        SENDERS_ROOM.on(node, senders_room(server, facts.nodes.len())),
+        REWIND_POSSIBLE.on(node, rewind_possible(server)),
+        SLOT_LIMIT.on(node, slot_limit(server)),
+        SYNCHRONOUS.on(node, synchronous(server)),
+        READ_ONLY.on(node, read_only(server)),
+        ARCHIVING.on(node, archiving(server)),
+        RESTART_AFTER_CRASH.on(node, restart_after_crash(server)),
+        FILES.on(node, files(server)),
+    ];
+    if !server.in_recovery {
+        findings.push(PREPARED.on(node, prepared(server.prepared)));
+    }
+    if let Some(tables) = &server.unlogged {
+        // a promotion works all the same: not to know is a risk, and no obstacle
+        let by_hand = "in each database: SELECT oid::regclass FROM pg_class WHERE relpersistence = 'u';";
+        let not_listed = |reason: &String| Judgement::warn(reason, by_hand);
+        findings.push(UNLOGGED.on(node, tables.as_ref().map_or_else(not_listed, |tables| unlogged(tables))));
+    }
+    findings
+}
+
+/// A setting, to be pasted into `psql`; what needs a restart says so.
+fn set(name: &str, value: &str, restart: bool) -> String {
+    let then = if restart { "-- and restart it" } else { "SELECT pg_reload_conf();" };
+    format!("ALTER SYSTEM SET {name} = {value}; {then}")
+}
+
+fn superuser(server: &ServerFacts) -> Judgement {
+    let words = if server.superuser { "a superuser" } else { "no superuser" };
+    Judgement::pass_or_fail(
+        server.superuser,
+        words,
+        "ALTER ROLE interrex SUPERUSER;  -- or whom postgres.user names",
+    )
+}
+
+fn replication_role(server: &ServerFacts, user: &str) -> Judgement {
+    let quoted = format!("\"{}\"", user.replace('"', "\"\""));
+    match server.replication_role {
+        None => Judgement::fail(
+            format!("there is no role {user}"),
+            format!("CREATE ROLE {quoted} LOGIN REPLICATION PASSWORD '...';  -- on main"),
+        ),
+        Some(role) if !role.login || !role.replication => Judgement::fail(
+            format!("{user} lacks LOGIN or REPLICATION"),
+            format!("ALTER ROLE {quoted} LOGIN REPLICATION;  -- on main"),
+        ),
+        Some(role) if role.expired => Judgement::fail(
+            format!("the password of {user} has expired"),
+            format!("ALTER ROLE {quoted} VALID UNTIL 'infinity';  -- on main"),
+        ),
+        Some(_) => Judgement::pass(format!("{user} may replicate")),
+    }
+}
+
+fn wal_level(server: &ServerFacts) -> Judgement {
+    let level = server.setting("wal_level");
+    Judgement::pass_or_fail(
+        matches!(level, "replica" | "logical"),
+        format!("wal_level {level}"),
+        set("wal_level", "'replica'", true),
+    )
+}
+
+fn hot_standby(server: &ServerFacts) -> Judgement {
+    let value = server.setting("hot_standby");
+    Judgement::pass_or_fail(value == "on", format!("hot_standby {value}"), set("hot_standby", "on", true))
+}
+
+/// One sender for each other node and two for a base backup, which streams the log beside the files; one slot for
+/// each other node and one for the backup.
+fn senders_room(server: &ServerFacts, nodes: usize) -> Judgement {
+    let others = i64::try_from(nodes.saturating_sub(1)).unwrap_or(i64::MAX);
+    let slots = server.number("max_replication_slots").unwrap_or(0);
+    let senders = server.number("max_wal_senders").unwrap_or(0);
+    let ours = |slot: &&crate::doctor::facts::Slot| slot.name.starts_with("replica_");
+    let foreign = i64::try_from(server.slots.iter().filter(|slot| !ours(slot)).count()).unwrap_or(i64::MAX);
+    let measured = format!(
+        "max_wal_senders {senders}, max_replication_slots {slots}, {foreign} of them taken by others"
+    );
+    if senders < others || slots - foreign < others {
+        let fix = format!(
+            "{}  {}",
+            set("max_wal_senders", &(others + 3).to_string(), true),
+            set("max_replication_slots", &(others + foreign + 2).to_string(), true)
+        );
+        return Judgement::fail(measured, fix);
+    }
+    Judgement::pass_or_warn(
+        senders >= others + 2 && slots - foreign > others,
+        measured,
+        set("max_wal_senders", &(others + 3).to_string(), true),
+    )
+}
+
+fn rewind_possible(server: &ServerFacts) -> Judgement {
+    let names = ["full_page_writes", "wal_log_hints", "data_checksums"];
+    let measured = names.map(|name| format!("{name} {}", server.setting(name))).join(", ");
+    let on = |name| server.setting(name) == "on";
+    let mut fixes = Vec::new();
+    if !on("full_page_writes") {
+        fixes.push(set("full_page_writes", "on", false));
+    }
+    if !on("wal_log_hints") && !on("data_checksums") {
+        fixes.push(set("wal_log_hints", "on", true));
+    }
+    Judgement::pass_or_fail(fixes.is_empty(), measured, fixes.join("  "))
+}
+
+fn slot_limit(server: &ServerFacts) -> Judgement {
+    match server.number("max_slot_wal_keep_size") {
+        Some(-1) => Judgement::warn(
+            "max_slot_wal_keep_size is unlimited (a new main sets 10GB)",
+            set("max_slot_wal_keep_size", "'10GB'", false),
+        ),
+        Some(megabytes) => Judgement::pass(format!(
+            "max_slot_wal_keep_size {megabytes} MB, wal_keep_size {} MB",
+            server.setting("wal_keep_size")
+        )),
+        None => Judgement::unknown("it does not tell max_slot_wal_keep_size", "needs PostgreSQL 13 or newer"),
+    }
+}
+
+fn synchronous(server: &ServerFacts) -> Judgement {
+    let names = server.setting("synchronous_standby_names");
+    if names.is_empty() {
+        return Judgement::pass("synchronous_standby_names is empty");
+    }
+    let fix = set("synchronous_standby_names", "''", false);
+    let waits_for = |state: &str| matches!(state, "sync" | "quorum");
+    let someone = server.standbys.iter().any(|standby| waits_for(&standby.sync_state));
+    if !server.in_recovery && !someone {
+        return Judgement::fail(format!("it waits for `{names}`, and nobody of them is connected"), fix);
+    }
+    Judgement::warn(format!("synchronous_standby_names is `{names}`: a promotion clears it"), fix)
+}
+
+fn read_only(server: &ServerFacts) -> Judgement {
+    let value = server.setting("default_transaction_read_only");
+    Judgement::pass_or_warn(
+        value == "off",
+        format!("default_transaction_read_only {value}"),
+        set("default_transaction_read_only", "off", false),
+    )
+}
+
+fn archiving(server: &ServerFacts) -> Judgement {
+    if server.setting("archive_mode") == "off" {
+        return Judgement::pass("archive_mode off");
+    }
+    match &server.archive_failing {
+        Some(file) => Judgement::fail(
+            format!("archiving {file} fails"),
+            "mend archive_command; see its words in the server's log, and: SELECT * FROM pg_stat_archiver;",
+        ),
+        None => Judgement::pass(format!(
+            "archive_mode {}, and nothing failed since",
+            server.setting("archive_mode")
+        )),
+    }
+}
+
+fn prepared(count: u64) -> Judgement {
+    Judgement::pass_or_warn(
+        count == 0,
+        format!("{count} prepared"),
+        "SELECT gid, prepared, owner FROM pg_prepared_xacts;  -- then COMMIT PREPARED or ROLLBACK PREPARED",
+    )
+}
+
+fn restart_after_crash(server: &ServerFacts) -> Judgement {
+    let value = server.setting("restart_after_crash");
+    Judgement::pass_or_warn(
+        value == "on",
+        format!("restart_after_crash {value}"),
+        set("restart_after_crash", "on", false),
+    )
+}
+
+fn unlogged(tables: &[String]) -> Judgement {
+    let Some(first) = tables.first() else { return Judgement::pass("none") };
+    let shown = tables.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = if tables.len() > 5 { format!(" and {} more", tables.len() - 5) } else { String::new() };
+    let table = first.split_once('.').map_or(first.as_str(), |(_, table)| table);
+    Judgement::warn(format!("{shown}{more}"), format!("ALTER TABLE {table} SET LOGGED;"))
+}
+
+fn files(server: &ServerFacts) -> Judgement {
+    Judgement::pass_or_fail(
+        server.file_errors.is_empty(),
+        if server.file_errors.is_empty() { "no errors".to_owned() } else { server.file_errors.join("; ") },
+        "correct the line, then: SELECT * FROM pg_file_settings WHERE error IS NOT NULL;",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{ALPHA, BETA, change, server, wrong},
+    };
+
+    fn setting(node: NodeId, name: &'static str, value: &'static str) -> Vec<(&'static str, Verdict)> {
+        wrong(|facts| {
+            change(facts, node, |server| {
+                server.settings.insert(name.to_owned(), value.to_owned());
+            });
+        })
+    }
+
+    #[test]
+    fn a_setting_that_stands_in_the_way_is_found_on_the_node_that_has_it() {
+        assert_eq!(setting(ALPHA, "wal_level", "minimal"), [("wal_level", Verdict::Fail)]);
+        assert_eq!(setting(BETA, "full_page_writes", "off"), [("rewind_possible", Verdict::Fail)]);
+        assert_eq!(setting(ALPHA, "max_wal_senders", "0"), [("senders_room", Verdict::Fail)]);
+        assert_eq!(setting(ALPHA, "max_wal_senders", "2"), [("senders_room", Verdict::Warn)]);
+        assert_eq!(setting(ALPHA, "max_slot_wal_keep_size", "-1"), [("slot_limit", Verdict::Warn)]);
+        assert_eq!(
+            setting(BETA, "default_transaction_read_only", "on"),
+            [("read_only_default", Verdict::Warn)]
+        );
+        assert_eq!(setting(ALPHA, "restart_after_crash", "off"), [("restart_after_crash", Verdict::Warn)]);
+    }
+
+    #[test]
+    fn a_main_that_waits_for_nobody_it_has_fails_and_one_that_has_somebody_is_warned() {
+        let named = |in_recovery| {
+            let mut server = server(in_recovery);
+            server.settings.insert("synchronous_standby_names".to_owned(), "gamma".to_owned());
+            server
+        };
+        assert_eq!(synchronous(&named(false)).verdict, Verdict::Fail);
+        assert_eq!(synchronous(&named(true)).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn a_rewind_needs_full_pages_and_hints_or_checksums() {
+        for bits in 0..8 {
+            let on = |bit: u8| if bits & bit != 0 { "on" } else { "off" };
+            let mut server = server(false);
+            for (name, bit) in [("full_page_writes", 1), ("wal_log_hints", 2), ("data_checksums", 4)] {
+                server.settings.insert(name.to_owned(), on(bit).to_owned());
+            }
+            let possible = bits & 1 != 0 && bits & 6 != 0;
+            let found = rewind_possible(&server);
+            assert_eq!(
+                (found.verdict == Verdict::Pass, found.fix.is_none()),
+                (possible, possible),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_lost_at_a_promotion_is_named() {
+        let found = unlogged(&["shop.public.carts".to_owned()]);
+        assert_eq!(found.fix.as_deref(), Some("ALTER TABLE public.carts SET LOGGED;"));
+        assert_eq!(prepared(2).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn a_replication_user_that_cannot_replicate_fails() {
+        let change_role = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, ALPHA, change_it));
+        let fails = [("replication_role", Verdict::Fail)];
+        assert_eq!(change_role(|server| server.replication_role = None), fails);
+        let expired = |server: &mut ServerFacts| {
+            if let Some(role) = &mut server.replication_role {
+                role.expired = true;
+            }
+        };
+        assert_eq!(change_role(expired), fails);
+        assert_eq!(change_role(|server| server.superuser = false), [("postgres_superuser", Verdict::Fail)]);
+        assert_eq!(
+            change_role(|server| server.file_errors.push("line 3".to_owned())),
+            [("settings_files", Verdict::Fail)]
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! Each Redis: does it follow main's, and would it serve in its place?
+
+use crate::doctor::{
+    facts::{Facts, RedisServerFacts},
+    finding::{Act, Check, Finding, Judgement, Subject},
+};
+
+/// Redis changes places by `FAILOVER` from this version on.
+const FAILOVER_SINCE: (u32, u32) = (6, 2);
+
+const MOVES: &[Act] = &[Act::Failover, Act::Switchover];
+
+const fn check(
+    name: &'static str,
+    breaks: &'static [Act],
+    looks_at: &'static str,
+    why: &'static str,
+) -> Check {
+    Check { name, subject: Subject::Redis, breaks, looks_at, why }
+}
+
+const ANSWERS: Check = check(
+    "redis_answers",
+    MOVES,
+    "each Redis lets the supervisor in with its password",
+    "Its role is changed through this connection.",
+);
+const ROLE: Check = check(
+    "redis_role",
+    MOVES,
+    "main's Redis is a master, a secondary's a replica with its link up",
+    "A replica without a link has old data, and a copy under way is none: what it lacks is lost by a change of main.",
+);
+const MIN_REPLICAS: Check = check(
+    "redis_min_replicas",
+    MOVES,
+    "min-replicas-to-write asks for no more replicas than a new master has",
+    "A new master without replicas refuses every write.",
+);
+const MASTER_PASSWORD: Check = check(
+    "redis_masterauth",
+    &[Act::Switchover, Act::Rejoin],
+    "each Redis has a password for the others, where they demand one",
+    "An old master becomes a replica: without masterauth its new master refuses it.",
+);
+const CONFIG_FILE: Check = check(
+    "redis_config_file",
+    MOVES,
+    "each Redis was started with a configuration file",
+    "A changed role is written there; without a file it is lost by a restart, and with it what was written since.",
+);
+const PERSISTENCE: Check = check(
+    "redis_persistence",
+    &[],
+    "it saves its data, by appendonly or save",
+    "A master that comes back empty empties its replicas.",
+);
+const MEMORY: Check = check(
+    "redis_memory_policy",
+    &[],
+    "every Redis has the same maxmemory-policy",
+    "A new master with another policy drops, or refuses, what the old one did not.",
+);
+const FAILOVER: Check = check(
+    "redis_failover",
+    &[],
+    "Redis is 6.2 or newer, and knows FAILOVER",
+    "Without it a switchover cuts the replica loose, and what was on its way is lost.",
+);
+
+pub(super) const CHECKS: &[&Check] =
+    &[&ANSWERS, &ROLE, &MIN_REPLICAS, &MASTER_PASSWORD, &CONFIG_FILE, &PERSISTENCE, &MEMORY, &FAILOVER];
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let policies = |redis: &RedisServerFacts| {
+        let others = facts.redis.values().flatten();
+        others.map(|other| &other.memory_policy).all(|other| *other == redis.memory_policy)
+    };
+    let demanded = facts.redis.values().flatten().any(|redis| redis.demands_password);
+    let mut findings = Vec::new();
+    for (node, redis) in &facts.redis {
+        let redis = match redis {
+            Ok(redis) => redis,
+            Err(reason) => {
+                let fix = format!(
+                    "start it, or mend redis.port and password_file of {}; then: interrex status",
+                    facts.name(*node)
+                );
+                findings.push(ANSWERS.on(*node, Judgement::fail(reason, fix)));
+                continue;
+            }
+        };
+        findings.push(ANSWERS.on(*node, Judgement::pass(format!("Redis {}", redis.version))));
+        findings.push(ROLE.on(*node, role(redis, facts.main().map(|main| main == *node))));
+        findings.push(MIN_REPLICAS.on(*node, min_replicas(redis, facts.nodes.len())));
+        findings.push(MASTER_PASSWORD.on(*node, master_password(redis, demanded)));
+        findings.push(CONFIG_FILE.on(*node, config_file(redis)));
+        findings.push(PERSISTENCE.on(*node, persistence(redis)));
+        findings.push(MEMORY.on(*node, memory(redis, policies(redis))));
+        findings.push(FAILOVER.on(*node, failover(redis)));
+    }
+    findings
+}
+
+fn role(redis: &RedisServerFacts, of_main: Option<bool>) -> Judgement {
+    let words = match (redis.master, redis.linked) {
+        (true, _) => format!("a master with {} replicas", redis.replicas),
+        (false, true) => "a replica, linked".to_owned(),
+        (false, false) => "a replica without a link".to_owned(),
+    };
+    let Some(of_main) = of_main else {
+        return Judgement::unknown(words, "find out first which PostgreSQL is main: interrex status");
+    };
+    let fix = if of_main {
+        "REPLICAOF NO ONE  # in redis-cli; the supervisor does it at its start"
+    } else {
+        "REPLICAOF host port  # of main, in redis-cli; then INFO replication"
+    };
+    Judgement::pass_or_fail(redis.master == of_main && (of_main || redis.linked), words, fix)
+}
+
+/// A new master of `nodes` has as many replicas as there are nodes beside it, less the old master.
+fn min_replicas(redis: &RedisServerFacts, nodes: usize) -> Judgement {
+    let left = u64::try_from(nodes.saturating_sub(2)).unwrap_or(u64::MAX);
+    Judgement::pass_or_fail(
+        redis.min_replicas <= left,
+        format!("min-replicas-to-write {}", redis.min_replicas),
+        format!("CONFIG SET min-replicas-to-write {left}  # and CONFIG REWRITE"),
+    )
+}
+
+fn master_password(redis: &RedisServerFacts, demanded: bool) -> Judgement {
+    let words = match (demanded, redis.has_password_for_master) {
+        (false, _) => "no password is demanded",
+        (true, true) => "masterauth is set",
+        (true, false) => "masterauth is not set",
+    };
+    let good = !demanded || redis.has_password_for_master;
+    Judgement::pass_or_fail(
+        good,
+        words,
+        "CONFIG SET masterauth ...  # the others' requirepass; and CONFIG REWRITE",
+    )
+}
+
+fn config_file(redis: &RedisServerFacts) -> Judgement {
+    let words = if redis.config_file.is_empty() { "started without a file" } else { &redis.config_file };
+    Judgement::pass_or_fail(
+        !redis.config_file.is_empty(),
+        words,
+        "start it with the file that redis.config_file names: the supervisor does",
+    )
+}
+
+fn persistence(redis: &RedisServerFacts) -> Judgement {
+    let append_only = if redis.append_only { "yes" } else { "no" };
+    Judgement::pass_or_warn(
+        redis.append_only || !redis.save.is_empty(),
+        format!("appendonly {append_only}, save \"{}\"", redis.save),
+        "CONFIG SET appendonly yes  # and CONFIG REWRITE",
+    )
+}
+
+fn memory(redis: &RedisServerFacts, same_everywhere: bool) -> Judgement {
+    let words = format!("maxmemory-policy {}", redis.memory_policy);
+    Judgement::pass_or_warn(
+        same_everywhere,
+        words,
+        "CONFIG SET maxmemory-policy ...  # the same on every node",
+    )
+}
+
+fn failover(redis: &RedisServerFacts) -> Judgement {
+    let mut parts = redis.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    let words = if version >= FAILOVER_SINCE { "FAILOVER is there" } else { "FAILOVER is not there" };
+    Judgement::pass_or_warn(version >= FAILOVER_SINCE, words, "install Redis 6.2 or newer")
+}
+
+#[cfg(test)]
+mod tests {
+    use interrex_events::NodeId;
+
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{ALPHA, BETA, wrong},
+    };
+
+    fn change(node: NodeId, change: fn(&mut RedisServerFacts)) -> Vec<(&'static str, Verdict)> {
+        wrong(|facts| {
+            if let Some(Ok(redis)) = facts.redis.get_mut(&node) {
+                change(redis);
+            }
+        })
+    }
+
+    #[test]
+    fn a_redis_that_would_not_serve_as_the_new_master_is_found() {
+        assert_eq!(change(BETA, |redis| redis.linked = false), [("redis_role", Verdict::Fail)]);
+        assert_eq!(change(ALPHA, |redis| redis.master = false), [("redis_role", Verdict::Fail)]);
+        assert_eq!(change(BETA, |redis| redis.min_replicas = 1), [("redis_min_replicas", Verdict::Fail)]);
+        let forgets = |redis: &mut RedisServerFacts| {
+            redis.append_only = false;
+            redis.save.clear();
+        };
+        assert_eq!(change(ALPHA, forgets), [("redis_persistence", Verdict::Warn)]);
+        assert_eq!(
+            change(BETA, |redis| redis.version = "6.0.16".to_owned()),
+            [("redis_failover", Verdict::Warn)]
+        );
+        assert_eq!(change(BETA, |redis| redis.version = "10.0.1".to_owned()), []);
+        let alone = |redis: &mut RedisServerFacts| redis.demands_password = true;
+        assert_eq!(
+            change(ALPHA, alone),
+            [("redis_masterauth", Verdict::Fail), ("redis_masterauth", Verdict::Fail)]
+        );
+        assert_eq!(change(BETA, |redis| redis.config_file.clear()), [("redis_config_file", Verdict::Fail)]);
+        let policy = |redis: &mut RedisServerFacts| redis.memory_policy = "allkeys-lru".to_owned();
+        assert_eq!(change(BETA, policy).len(), 2, "on both: nobody knows which one is meant");
+        assert_eq!(
+            wrong(|facts| {
+                facts.redis.insert(BETA, Err("refused".to_owned()));
+            }),
+            [("redis_answers", Verdict::Fail)]
+        );
+    }
+}

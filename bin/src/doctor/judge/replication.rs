@@ -1,0 +1,539 @@
+//! What main and its secondaries are to each other: copies of one cluster, on one timeline, connected now.
+
+use interrex_actors::replication::postgres::slot_name;
+use interrex_events::NodeId;
+
+use super::size;
+use crate::doctor::{
+    facts::{Collation, Facts, ServerFacts, Slot},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
+};
+
+/// A standby with less than main of any of these does not start, or pauses its replay (facts 17).
+pub(in crate::doctor) const STANDBY_MUST_MATCH: [&str; 5] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+];
+
+/// A standby further behind than this would lose, or take, a while.
+const FAR_BEHIND: u64 = 64 << 20;
+/// Clocks further apart than this make the story hard to read.
+const CLOCKS_WARN_MS: u64 = 500;
+/// Clocks further apart than this are not followed by peers, and times of day mean nothing.
+const CLOCKS_FAIL_MS: u64 = 5_000;
+
+/// libpq's words where a server demands a password and the passfile has none for it.
+const NO_PASSWORD: &str = "no password supplied";
+
+const NOBODY_USES_IT: &str = "nobody uses it";
+
+const fn check(
+    name: &'static str,
+    breaks: &'static [Act],
+    looks_at: &'static str,
+    why: &'static str,
+) -> Check {
+    Check { name, subject: Subject::Replication, breaks, looks_at, why }
+}
+
+const ONE_MAIN: Check = check(
+    "one_main",
+    ALL_ACTS,
+    "exactly one PostgreSQL takes writes",
+    "With two, each has rows that the other lacks; with none, somebody has to decide first.",
+);
+const SAME_CLUSTER: Check = check(
+    "same_cluster",
+    ALL_ACTS,
+    "the secondary's system identifier is main's",
+    "Another identifier is another database: nothing of main's would be there.",
+);
+const SAME_VERSION: Check = check(
+    "same_version",
+    ALL_ACTS,
+    "both have the same major version",
+    "Physical replication and pg_rewind work between equal major versions alone.",
+);
+const SAME_TIMELINE: Check = check(
+    "same_timeline",
+    ALL_ACTS,
+    "the secondary is on main's timeline",
+    "A standby of another timeline stays connected to nothing, and looks well: it needs a rejoin.",
+);
+const STREAMING: Check = check(
+    "streaming",
+    &[Act::Failover, Act::Switchover],
+    "main sends its log to the secondary now, by main's own words, and the secondary receives it",
+    "What is not sent is lost by a failover, and a switchover is refused.",
+);
+const LAG: Check = check(
+    "lag",
+    &[],
+    "the secondary is less than 64 MB behind",
+    "A failover loses what has not arrived; a switchover waits for it while clients wait.",
+);
+const APPLIES: Check = check(
+    "applies_at_once",
+    &[],
+    "the secondary replays what it receives at once: not paused, not delayed, along the latest timeline",
+    "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main.",
+);
+const SLOT: Check = check(
+    "slot",
+    &[Act::Failover, Act::Switchover],
+    "main has a replication slot for the secondary, with its log, in use",
+    "Without a slot main removes log that the standby still needs, and the standby can never catch up.",
+);
+const STANDBY_LIMITS: Check = check(
+    "standby_limits",
+    ALL_ACTS,
+    "at its next start no limit of a node is below that of the node it would follow, now or after a change of main",
+    "A standby whose limits are below main's refuses to start, or stops replaying.",
+);
+const COLLATIONS: Check = check(
+    "collations",
+    &[Act::Failover, Act::Switchover],
+    "both sort text by the same version of their collations, which their indexes were built with",
+    "Another version of the C library or ICU sorts otherwise: indexes find no longer what is there.",
+);
+const REPLICATION_LOGIN: Check = check(
+    "replication_login",
+    &[Act::Switchover, Act::Rejoin],
+    "the replication user logs in from here with the passfile, for replication, to every server",
+    "This is how a standby connects: a wrong password or pg_hba.conf shows only after the role has moved.",
+);
+const CLOCKS: Check = check(
+    "clocks",
+    &[],
+    "the servers' clocks are within half a second of this machine's; five seconds fail",
+    "Times in the story cannot be compared, and peers do not follow a clock that is far off.",
+);
+
+pub(super) const CHECKS: &[&Check] = &[
+    &ONE_MAIN,
+    &SAME_CLUSTER,
+    &SAME_VERSION,
+    &SAME_TIMELINE,
+    &STREAMING,
+    &LAG,
+    &APPLIES,
+    &SLOT,
+    &STANDBY_LIMITS,
+    &COLLATIONS,
+    &REPLICATION_LOGIN,
+    &CLOCKS,
+];
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![ONE_MAIN.found(None, one_main(facts))];
+    if let Some((main, main_server)) = facts.main().and_then(|main| Some((main, facts.server(main)?))) {
+        for node in facts.secondaries() {
+            findings.extend(of_pair(facts, (main, main_server), node));
+        }
+    }
+    for (node, login) in &facts.replication_logins {
+        findings.push(REPLICATION_LOGIN.judge(*node, login, |login| replication_login(facts, *node, login)));
+    }
+    for (node, server) in &facts.servers {
+        if let Ok(server) = server
+            && *node != facts.here
+        {
+            findings.push(CLOCKS.on(*node, clocks(server)));
+        }
+    }
+    findings
+}
+
+fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: NodeId) -> Vec<Finding> {
+    let Some(standby) = facts.server(node) else {
+        // that it does not answer is a finding of its own; what main keeps for it is still worth telling
+        return vec![SLOT.on(node, kept_for_one_away(slot(facts.name(main), &slot_name(node), main_server)))];
+    };
+    vec![
+        SAME_CLUSTER.on(node, same_cluster(main_server, standby)),
+        SAME_VERSION.on(node, same_version(main_server, standby)),
+        SAME_TIMELINE.on(node, same_timeline(main_server, standby)),
+        STREAMING.on(node, streaming(main_server, standby, node)),
+        LAG.on(node, lag(main_server, node)),
+        APPLIES.on(node, applies_at_once(standby)),
+        SLOT.on(node, slot(facts.name(main), &slot_name(node), main_server)),
+        STANDBY_LIMITS.on(node, standby_limits((facts.name(node), standby), (facts.name(main), main_server))),
+        STANDBY_LIMITS.on(main, standby_limits((facts.name(main), main_server), (facts.name(node), standby))),
+        COLLATIONS.on(node, collations((facts.name(main), main_server), (facts.name(node), standby))),
+    ]
+}
+
+fn one_main(facts: &Facts) -> Judgement {
+    let names: Vec<&str> = facts.primaries().iter().map(|node| facts.name(*node)).collect();
+    match names.as_slice() {
+        [only] => Judgement::pass(format!("{only} alone takes writes")),
+        [] => Judgement::fail("no PostgreSQL that answers takes writes", "interrex status  # on every node"),
+        several => Judgement::fail(
+            format!("{} take writes: two mains", several.join(" and ")),
+            "stop clients, then: interrex status; interrex timeline; keep both data directories",
+        ),
+    }
+}
+
+fn same_cluster(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+    Judgement::pass_or_fail(
+        main.system_id == standby.system_id,
+        if main.system_id == standby.system_id {
+            format!("system identifier {}", main.system_id)
+        } else {
+            format!("system identifier {}, main's is {}", standby.system_id, main.system_id)
+        },
+        "copy it from main: pg_basebackup -R",
+    )
+}
+
+fn same_version(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+    let (ours, theirs) = (standby.major(), main.major());
+    Judgement::pass_or_fail(
+        ours == theirs,
+        if ours == theirs { format!("both {ours}") } else { format!("{ours}, main has {theirs}") },
+        format!("install PostgreSQL {theirs} there"),
+    )
+}
+
+fn same_timeline(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+    match (main.timeline, standby.timeline) {
+        (Some(main), Some(own)) if main == own => Judgement::pass(format!("timeline {own}")),
+        (Some(main), Some(own)) => Judgement::fail(
+            format!("timeline {own}, main has {main}"),
+            "it needs a rejoin: see docs/OPERATIONS.md",
+        ),
+        _ => Judgement::unknown("a server does not tell its timeline", "look again in a moment"),
+    }
+}
+
+fn standby_of(main: &ServerFacts, node: NodeId) -> Option<&crate::doctor::facts::Standby> {
+    let name = format!("interrex_{node}");
+    main.standbys.iter().find(|standby| standby.name == name)
+}
+
+fn streaming(main: &ServerFacts, standby: &ServerFacts, node: NodeId) -> Judgement {
+    let sent = standby_of(main, node).map_or("nothing", |standby| standby.state.as_str());
+    let received = standby.receiver.as_ref().map_or("nothing", |receiver| receiver.status.as_str());
+    Judgement::pass_or_fail(
+        sent == "streaming" && received == "streaming",
+        format!("main says {sent}, the receiver says {received}"),
+        "interrex status; SHOW primary_conninfo;  -- and the end of the secondary's log",
+    )
+}
+
+fn lag(main: &ServerFacts, node: NodeId) -> Judgement {
+    match standby_of(main, node).and_then(|standby| standby.behind_bytes) {
+        Some(bytes) => {
+            let bytes = u64::try_from(bytes).unwrap_or(0);
+            Judgement::pass_or_warn(
+                bytes < FAR_BEHIND,
+                format!("{bytes} bytes behind"),
+                "wait, or look for what slows it down: interrex status",
+            )
+        }
+        None => Judgement::unknown("main does not send to it", "see the check streaming"),
+    }
+}
+
+fn applies_at_once(standby: &ServerFacts) -> Judgement {
+    let delay = standby.number("recovery_min_apply_delay").unwrap_or(0);
+    let timeline = standby.setting("recovery_target_timeline");
+    let words = match (standby.replay_paused, delay, timeline) {
+        (true, ..) => "replay is paused".to_owned(),
+        (false, 0, "latest") => return Judgement::pass("at once, along the latest timeline"),
+        (false, 0, timeline) => format!("recovery_target_timeline is {timeline}"),
+        (false, delay, _) => format!("recovery_min_apply_delay is {delay} ms"),
+    };
+    let fix = if standby.replay_paused {
+        "SELECT pg_wal_replay_resume();"
+    } else {
+        "ALTER SYSTEM RESET recovery_min_apply_delay; ALTER SYSTEM RESET recovery_target_timeline;  -- and restart it"
+    };
+    Judgement::warn(words, fix)
+}
+
+/// The slot as main has it.
+fn slot(main_name: &str, name: &str, main: &ServerFacts) -> Judgement {
+    let create = format!("SELECT pg_create_physical_replication_slot('{name}', true);  -- on {main_name}");
+    match main.slots.iter().find(|slot| slot.name == name) {
+        None => Judgement::fail(format!("main has no slot {name}"), create),
+        Some(Slot { wal_status: Some(status), active, .. }) => match status.as_str() {
+            "reserved" | "extended" if *active => {
+                Judgement::pass(format!("{name} is in use and keeps its log"))
+            }
+            "reserved" | "extended" => Judgement::fail(
+                format!("{name} keeps its log, and {NOBODY_USES_IT}"),
+                format!(
+                    "ALTER SYSTEM SET primary_slot_name = '{name}'; SELECT pg_reload_conf();  -- on the secondary"
+                ),
+            ),
+            "unreserved" => Judgement::warn(
+                format!("{name} is about to lose its log"),
+                set_larger("max_slot_wal_keep_size", main),
+            ),
+            lost => Judgement::fail(
+                format!("{name} is {lost}: its standby must be copied anew"),
+                format!(
+                    "SELECT pg_drop_replication_slot('{name}');  -- on {main_name}, then copy: pg_basebackup -R"
+                ),
+            ),
+        },
+        Some(_) => Judgement::fail(
+            format!("{name} keeps no log yet"),
+            format!("SELECT pg_drop_replication_slot('{name}'); {create}"),
+        ),
+    }
+}
+
+/// A slot that its node cannot use now is as it should be; it fills main's disk while the node is away.
+fn kept_for_one_away(judgement: Judgement) -> Judgement {
+    if judgement.measured.ends_with(NOBODY_USES_IT) {
+        return Judgement::warn(
+            judgement.measured,
+            "bring its node back, or drop the slot before main's disk is full",
+        );
+    }
+    judgement
+}
+
+fn set_larger(name: &str, server: &ServerFacts) -> String {
+    let now = server.number(name).unwrap_or(0).max(512);
+    format!("ALTER SYSTEM SET {name} = '{}MB'; SELECT pg_reload_conf();  -- on main", now * 2)
+}
+
+/// Whether a node could follow the other one. Asked both ways: after a change of main the old one is the standby.
+fn standby_limits(
+    (name, server): (&str, &ServerFacts),
+    (other_name, other): (&str, &ServerFacts),
+) -> Judgement {
+    let mut low = Vec::new();
+    let mut fixes = Vec::new();
+    for limit in STANDBY_MUST_MATCH {
+        let text = |server: &ServerFacts| server.at_next_start.get(limit).cloned().unwrap_or_default();
+        let (ours, theirs) = (text(server), text(other));
+        let (Ok(has), Ok(needs)) = (ours.parse::<u64>(), theirs.parse::<u64>()) else {
+            // PostgreSQL reports such a line as one that waits for a restart
+            return Judgement::fail(
+                format!("{limit} is `{ours}` on {name} and `{theirs}` on {other_name}: both must be numbers"),
+                format!("correct the line of {limit} in the configuration file"),
+            );
+        };
+        if has < needs {
+            low.push(format!("{limit} is {has}, on {other_name} {needs}"));
+            fixes.push(format!("ALTER SYSTEM SET {limit} = {needs};  -- on {name}, and restart it"));
+        }
+    }
+    Judgement::pass_or_fail(
+        low.is_empty(),
+        if low.is_empty() {
+            format!("{} limits are at least those of {other_name}", STANDBY_MUST_MATCH.len())
+        } else {
+            low.join("; ")
+        },
+        fixes.join("  "),
+    )
+}
+
+fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &ServerFacts)) -> Judgement {
+    for (server_name, server) in [(main_name, main), (name, standby)] {
+        let stale =
+            |versions: &Collation| versions.recorded.is_some() && versions.recorded != versions.actual;
+        if let Some((database, versions)) = server.collations.iter().find(|(_, versions)| stale(versions)) {
+            let [recorded, actual] =
+                [&versions.recorded, &versions.actual].map(|version| version.as_deref().unwrap_or("none"));
+            return Judgement::fail(
+                format!(
+                    "indexes of {database} were built with {recorded}, {server_name} sorts with {actual}"
+                ),
+                format!(
+                    "the same operating system on both; or REINDEX DATABASE {database}; ALTER DATABASE {database} REFRESH COLLATION VERSION;"
+                ),
+            );
+        }
+    }
+    let [main_libc, libc] = [main, standby].map(|server| server.libc.as_deref().unwrap_or("not told"));
+    Judgement::pass_or_warn(
+        main_libc == libc,
+        if main_libc == libc {
+            format!("both sort alike (C library {libc})")
+        } else {
+            format!("C library {libc}, main's is {main_libc}")
+        },
+        "the same release of the operating system on both; after a change of main: REINDEX what sorts text",
+    )
+}
+
+fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>) -> Judgement {
+    let name = facts.name(node);
+    if login.is_err() && facts.servers.get(&node).is_some_and(Result::is_err) {
+        return Judgement::unknown(
+            format!("PostgreSQL of {name} does not answer"),
+            "see the check postgres_answers",
+        );
+    }
+    let expected = facts.server(node).map(|server| server.system_id.as_str());
+    match login {
+        Ok(system_id) if expected.is_none_or(|expected| expected == system_id) => {
+            Judgement::pass(format!("{} logs in to {name}", facts.replication_user))
+        }
+        Ok(other) => Judgement::fail(
+            format!("a server with system identifier {other} answers"),
+            format!("check the address of {name} in the configuration"),
+        ),
+        // this node never replicates from itself: its passfile need not know it
+        Err(reason) if node == facts.here && reason.contains(NO_PASSWORD) => Judgement::pass(
+            "the passfile has no line for this node itself: run interrex doctor on the others",
+        ),
+        Err(reason) => {
+            let fix = format!(
+                "the line of {name} in postgres.replication_passfile, and in its pg_hba.conf: host replication {} ADDRESS scram-sha-256",
+                facts.replication_user
+            );
+            // the other nodes' doctors prove that they may
+            if node == facts.here { Judgement::warn(reason, fix) } else { Judgement::fail(reason, fix) }
+        }
+    }
+}
+
+fn clocks(server: &ServerFacts) -> Judgement {
+    let Some(distance) = server.clock else {
+        return Judgement::unknown("it did not tell its time", "look again");
+    };
+    let fix = "chronyc tracking  # or timedatectl, on both machines";
+    match distance.at_least_ms {
+        ms if ms > CLOCKS_FAIL_MS => Judgement::fail(format!("at least {ms} ms apart"), fix),
+        ms if ms > CLOCKS_WARN_MS => Judgement::warn(format!("at least {ms} ms apart"), fix),
+        _ => Judgement::pass(format!("at most {} ms apart", distance.at_most_ms)),
+    }
+}
+
+/// How much of the log one that stays away may hold back, in words.
+pub(super) fn log_to_hold(server: &ServerFacts) -> Option<(u64, String)> {
+    let megabytes = |name| server.number(name).and_then(|value| u64::try_from(value).ok());
+    let held = megabytes("max_slot_wal_keep_size")?.saturating_add(megabytes("max_wal_size")?) << 20;
+    Some((held, format!("max_slot_wal_keep_size and max_wal_size together are {}", size(held))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{ALPHA, BETA, change, healthy, wrong},
+        facts::ClockDistance,
+    };
+
+    #[test]
+    fn a_limit_that_differs_fails_on_the_lower_one_and_tells_the_value() {
+        let mut facts = healthy();
+        change(&mut facts, BETA, |server| {
+            server.at_next_start.insert("max_connections".to_owned(), "5".to_owned());
+        });
+        let [main, standby] = [ALPHA, BETA].map(|node| (facts.name(node), facts.server(node).unwrap()));
+        let found = standby_limits(standby, main);
+        assert_eq!(found.measured, "max_connections is 5, on alpha 10");
+        assert_eq!(
+            found.fix.as_deref(),
+            Some("ALTER SYSTEM SET max_connections = 10;  -- on beta, and restart it")
+        );
+        assert_eq!(
+            standby_limits(main, standby).verdict,
+            Verdict::Pass,
+            "a standby that has less than main cannot follow; main could follow it"
+        );
+        let no_number = |server: &mut ServerFacts| {
+            server.at_next_start.insert("max_connections".to_owned(), "many".to_owned());
+        };
+        let fails = ("standby_limits", Verdict::Fail);
+        assert_eq!(wrong(|facts| change(facts, BETA, no_number)), [fails, fails]);
+    }
+
+    #[test]
+    fn a_slot_is_there_in_use_and_keeps_its_log_or_says_what_is_wrong() {
+        let with = |status: &str, active| {
+            wrong(|facts| {
+                change(facts, ALPHA, |server| {
+                    server.slots[0].wal_status = Some(status.to_owned());
+                    server.slots[0].active = active;
+                });
+            })
+        };
+        assert_eq!(with("extended", true), []);
+        assert_eq!(with("reserved", false), [("slot", Verdict::Fail)]);
+        assert_eq!(with("unreserved", true), [("slot", Verdict::Warn)]);
+        assert_eq!(with("lost", false), [("slot", Verdict::Fail)]);
+        let away = wrong(|facts| {
+            facts.servers.insert(BETA, Err("refused".to_owned()));
+            change(facts, ALPHA, |server| server.slots[0].active = false);
+        });
+        assert_eq!(away, [("postgres_answers", Verdict::Fail), ("slot", Verdict::Warn)]);
+        let none = wrong(|facts| change(facts, ALPHA, |server| server.slots.clear()));
+        assert_eq!(none, [("slot", Verdict::Fail)]);
+    }
+
+    #[test]
+    fn a_secondary_of_another_cluster_version_or_timeline_is_none() {
+        let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
+        assert_eq!(
+            beta(|server| server.system_id = "8".to_owned()),
+            [("same_cluster", Verdict::Fail), ("replication_login", Verdict::Fail)]
+        );
+        assert_eq!(beta(|server| server.version = 160_001), [("same_version", Verdict::Fail)]);
+        assert_eq!(beta(|server| server.timeline = Some(2)), [("same_timeline", Verdict::Fail)]);
+        assert_eq!(beta(|server| server.receiver = None), [("streaming", Verdict::Fail)]);
+        assert_eq!(beta(|server| server.replay_paused = true), [("applies_at_once", Verdict::Warn)]);
+        let two_mains = beta(|server| server.in_recovery = false);
+        assert_eq!(two_mains.first(), Some(&("one_main", Verdict::Fail)));
+    }
+
+    #[test]
+    fn another_c_library_warns_and_an_index_that_sorts_otherwise_fails() {
+        let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
+        assert_eq!(beta(|server| server.libc = Some("2.41".to_owned())), [("collations", Verdict::Warn)]);
+        let stale = |server: &mut ServerFacts| {
+            let [recorded, actual] = ["2.36", "2.41"].map(|version| Some(version.to_owned()));
+            server.collations.insert("shop".to_owned(), Collation { recorded, actual });
+        };
+        assert_eq!(beta(stale), [("collations", Verdict::Fail)]);
+    }
+
+    #[test]
+    fn clocks_warn_at_half_a_second_and_fail_at_five() {
+        let apart = |at_least_ms| {
+            wrong(|facts| {
+                change(facts, BETA, |server| {
+                    server.clock = Some(ClockDistance { at_least_ms, at_most_ms: at_least_ms + 2 });
+                });
+            })
+        };
+        assert_eq!(apart(500), []);
+        assert_eq!(apart(501), [("clocks", Verdict::Warn)]);
+        assert_eq!(apart(5_001), [("clocks", Verdict::Fail)]);
+    }
+
+    #[test]
+    fn a_login_that_fails_at_a_peer_fails_and_here_it_warns() {
+        let login = |node, words: &str| {
+            wrong(|facts| {
+                facts.replication_logins.insert(node, Ok(Err(words.to_owned())));
+            })
+        };
+        assert_eq!(login(BETA, "wrong password"), [("replication_login", Verdict::Fail)]);
+        assert_eq!(login(ALPHA, "wrong password"), [("replication_login", Verdict::Warn)]);
+        assert_eq!(login(BETA, "fe_sendauth: no password supplied"), [("replication_login", Verdict::Fail)]);
+        assert_eq!(login(ALPHA, "fe_sendauth: no password supplied"), []);
+        let down = wrong(|facts| {
+            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
+        });
+        assert_eq!(down, [("postgres_answers", Verdict::Fail), ("replication_login", Verdict::Unknown)]);
+        let not_attempted = wrong(|facts| {
+            facts.replication_logins.insert(BETA, Err("there is no psql".to_owned()));
+        });
+        assert_eq!(not_attempted, [("replication_login", Verdict::Unknown)]);
+    }
+}
