@@ -232,7 +232,13 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                 let source = servers.rewind_source(run.new_main)?;
                 match servers.rejoin.rewind(&source, REBUILD_LIMIT).await? {
                     Rewind::Rewound | Rewind::NotNeeded => {
-                        return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
+                        // pg_rewind's word alone proves nothing (facts 5)
+                        let lineage = servers.main_server(run.new_main)?.lineage().await?;
+                        let found = servers.handover.lineage_against(&lineage).await?;
+                        if found.verdict == Verdict::SameLine {
+                            return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
+                        }
+                        why = format!("after a rewind it is still not on main's line: {:?}", found.verdict);
                     }
                     Rewind::Impossible(words) => why = words,
                 }
