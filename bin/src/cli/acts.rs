@@ -9,32 +9,24 @@ use interrex_actors::{
     },
     report::NodeReport,
 };
-use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
-use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs};
+use interrex_events::{Cause, NodeId, NodeSeq, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::{
     ahead,
-    arguments::{Promote, Reading, Rejoin, RunCancel, RunShow, Switchover},
+    arguments::{Promote, Rejoin, RunCancel, Switchover},
     exit::Exit,
     failure::Failure,
     output::{self, Output},
     outside::{Outside, Question},
-    source::{self, Source},
-    views, when,
+    source,
+    watch::watch,
+    when,
 };
 use crate::config::{Config, read_secret};
 
 /// How long a supervisor may take to begin what it is asked.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How often the journal is looked at while a run goes on.
-const LOOK: Duration = Duration::from_millis(100);
-/// How often a supervisor whose run tells nothing new is asked whether it lives.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How often in a row it may give no answer before nobody waits for it.
-const UNANSWERED: u32 = 12;
-/// Events that are read at once.
-const PAGE: u32 = 500;
 
 #[derive(Deserialize)]
 struct Begun {
@@ -87,14 +79,7 @@ pub(super) fn switchover(
         return ahead::schedule((arguments, &config), (main, due), body, output);
     }
     let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
-    follow(
-        (arguments.config.as_deref(), &config),
-        (main, before),
-        begun.run_id,
-        arguments.json,
-        outside,
-        output,
-    )
+    watch(&config, &arguments.config, (main, before, begun.run_id), arguments.json, outside, output)
 }
 
 /// Makes this node main.
@@ -127,8 +112,7 @@ pub(super) fn promote(
         answer = ask(&config, &address, path, &body)?;
     }
     let begun = answered(&address, answer)?;
-    let named = arguments.config.as_deref();
-    follow((named, &config), (me, before), begun.run_id, arguments.json, outside, output)
+    watch(&config, &arguments.config, (me, before, begun.run_id), arguments.json, outside, output)
 }
 
 /// Brings a node back as a secondary.
@@ -150,8 +134,7 @@ pub(super) fn rejoin(
     let before = newest_at(outside, returning, &address);
     let body = RejoinBody { copy: arguments.copy, reason: arguments.reason.clone(), asker: asker(&config) };
     let begun: Begun = post(&config, &address, "/api/cluster/rejoin", &body)?;
-    let named = arguments.config.as_deref();
-    follow((named, &config), (returning, before), begun.run_id, arguments.json, outside, output)
+    watch(&config, &arguments.config, (returning, before, begun.run_id), arguments.json, outside, output)
 }
 
 /// Gives the run of this node up.
@@ -265,62 +248,5 @@ fn answered<T>(address: &str, answer: ApiAnswer<T>) -> Result<T, Failure> {
         (Some(data), _) if answer.success => Ok(data),
         (_, Some(error)) => Err(other(error.message)),
         _ => Err(other(format!("the supervisor at {address} gave no answer"))),
-    }
-}
-
-fn journal(config: &Config) -> Result<JournalReader, Failure> {
-    Ok(JournalReader::open(&config.node.journal)?)
-}
-
-/// Tells the run step by step, until it has ended. This node holds main's events, its own or a copy.
-fn follow(
-    (named, config): (Option<&Path>, &Config),
-    (main, mut after): (NodeId, NodeSeq),
-    id: RunId,
-    json: bool,
-    outside: &dyn Outside,
-    output: &mut Output<'_>,
-) -> Result<Exit, Failure> {
-    let journal = journal(config)?;
-    let reading = Reading { config: named.map(Path::to_owned), ..Reading::default() };
-    let names = Source::open(&reading)?.fold::<Cluster>()?.nodes;
-    let mut runs = Runs::default();
-    let question = Question { node: main, address: address_of(config, main) };
-    let (mut quiet, mut unanswered) = (Duration::ZERO, 0);
-    loop {
-        for record in journal.page(main, after, PAGE)? {
-            (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
-            let envelope = record.open();
-            if envelope.run_id == Some(id) {
-                runs.apply(&envelope);
-                output::say(&Entry::of(&envelope, &names).text);
-            }
-        }
-        if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {
-            let done = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
-            let reading = Reading { config: named.map(Path::to_owned), json, ..Reading::default() };
-            views::run::show(&RunShow { run: Some(id.to_string()), reading }, output)?;
-            return Ok(if done { Exit::Fine } else { Exit::Failed });
-        }
-        if quiet >= ASK_EVERY {
-            quiet = Duration::ZERO;
-            let answers = outside.ask(std::slice::from_ref(&question)).values().any(Result::is_ok);
-            unanswered = if answers { 0 } else { unanswered + 1 };
-        }
-        if unanswered == UNANSWERED {
-            return Err(Failure::Other {
-                what: format!(
-                    "the supervisor at {} has not answered for a minute; its run goes on when it is started again, and \
-                     `interrex run show {}` tells how far it is",
-                    question.address,
-                    id.short()
-                ),
-                source: None,
-            });
-        }
-        if !outside.wait(LOOK)? {
-            return Ok(Exit::Fine);
-        }
-        quiet += LOOK;
     }
 }

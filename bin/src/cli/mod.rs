@@ -29,6 +29,7 @@ mod table;
 mod tests;
 mod views;
 mod waiting;
+mod watch;
 pub mod when;
 mod wiring;
 

@@ -27,8 +27,8 @@ pub(super) fn fence_ended(situation: Situation<'_>, ended: &FenceEnded) -> Vec<D
                 postgres: proof.postgres.clone(),
                 redis: proof.redis.clone(),
                 dependents: proof.dependents.clone(),
-                next: "keep this data directory: it may hold rows that the new main lacks; re-attach it as a secondary \
-                       of the new main (docs/OPERATIONS.md, \"The old main comes back\")"
+                next: "keep this data directory: it may hold rows that the new main lacks; `interrex rejoin` keeps them, and \
+                       brings this node back as a secondary of the new main"
                     .to_owned(),
             };
             vec![Draft::new(cluster.nodes.epoch, event)]

@@ -1,0 +1,129 @@
+//! A run as its journal tells it, step by step, until it has ended.
+
+use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
+
+use interrex_actors::report::CopyProgress;
+use interrex_events::{NodeId, NodeSeq, RunId, journal::JournalReader};
+use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs, human_bytes};
+
+use super::{
+    acts::address_of,
+    arguments::{Reading, RunShow},
+    exit::Exit,
+    failure::Failure,
+    output::{self, Output},
+    outside::{Outside, Question},
+    source::Source,
+    views,
+};
+use crate::config::Config;
+
+/// How often the journal is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often a supervisor whose run tells nothing new is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// How often in a row it may give no answer before nobody waits for it.
+const UNANSWERED: u32 = 60;
+/// Events that are read at once.
+const PAGE: u32 = 500;
+/// How wide a full bar is, in letters.
+const BAR: u64 = 30;
+
+/// Tells a run that a node makes, from after an event of that node on. This node holds its events, its own or a copy.
+pub(super) fn watch(
+    config: &Config,
+    named: &Option<PathBuf>,
+    (maker, mut after, id): (NodeId, NodeSeq, RunId),
+    json: bool,
+    outside: &dyn Outside,
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let journal = JournalReader::open(&config.node.journal)?;
+    let reading = || Reading { config: named.clone(), ..Reading::default() };
+    let names = Source::open(&reading())?.fold::<Cluster>()?.nodes;
+    let mut runs = Runs::default();
+    let question = Question { node: maker, address: address_of(config, maker) };
+    let mut bar = Bar::default();
+    let (mut quiet, mut unanswered) = (Duration::ZERO, 0);
+    loop {
+        for record in journal.page(maker, after, PAGE)? {
+            (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
+            let envelope = record.open();
+            if envelope.run_id == Some(id) {
+                runs.apply(&envelope);
+                bar.show(None);
+                output::say(&Entry::of(&envelope, &names).text);
+            }
+        }
+        if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {
+            let done = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
+            let reading = Reading { json, ..reading() };
+            views::run::show(&RunShow { run: Some(id.to_string()), reading }, output)?;
+            return Ok(if done { Exit::Fine } else { Exit::Failed });
+        }
+        if quiet >= ASK_EVERY {
+            quiet = Duration::ZERO;
+            let report = outside.ask(std::slice::from_ref(&question)).remove(&maker).and_then(Result::ok);
+            unanswered = if report.is_some() { 0 } else { unanswered + 1 };
+            bar.show(report.and_then(|report| report.copying));
+        }
+        if unanswered == UNANSWERED {
+            return Err(Failure::Other {
+                what: format!(
+                    "the supervisor at {} has not answered for more than a minute; its run goes on when it is started again, \
+                     and `interrex run show {}` tells how far it is",
+                    question.address,
+                    id.short()
+                ),
+                source: None,
+            });
+        }
+        if !outside.wait(LOOK)? {
+            return Ok(Exit::Fine);
+        }
+        quiet += LOOK;
+    }
+}
+
+/// How far a copy is, on a terminal.
+#[derive(Default)]
+struct Bar {
+    shown: bool,
+}
+
+impl Bar {
+    fn show(&mut self, progress: Option<CopyProgress>) {
+        let words = progress.filter(|_| std::io::stderr().is_terminal()).map(in_words);
+        if words.is_some() || self.shown {
+            output::say_in_place(words.as_deref().unwrap_or_default());
+        }
+        self.shown = words.is_some();
+    }
+}
+
+fn in_words(progress: CopyProgress) -> String {
+    let CopyProgress { done_bytes, total_bytes } = progress;
+    // the estimate may fall short of what comes
+    let total = total_bytes.max(done_bytes).max(1);
+    let full = usize::try_from(done_bytes.saturating_mul(BAR) / total).unwrap_or_default();
+    let bar = "#".repeat(full) + &".".repeat(usize::try_from(BAR).unwrap_or_default() - full);
+    format!(
+        "copying main's data [{bar}] {} % ({} of {})",
+        done_bytes.saturating_mul(100) / total,
+        human_bytes(done_bytes),
+        human_bytes(total)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_never_fuller_than_full() {
+        let words = |done_bytes, total_bytes| in_words(CopyProgress { done_bytes, total_bytes });
+        assert!(words(0, 0).contains(&format!("[{}] 0 %", ".".repeat(30))));
+        assert!(words(512, 1024).contains(&format!("[{}{}] 50 %", "#".repeat(15), ".".repeat(15))));
+        assert!(words(4096, 1024).contains(&format!("[{}] 100 %", "#".repeat(30))));
+    }
+}
