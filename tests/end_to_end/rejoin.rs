@@ -228,6 +228,46 @@ fn a_directory_of_another_cluster_is_left_alone_unless_it_is_to_be_replaced() {
     });
 }
 
+/// Runs the script that is to be run by hand, as whoever runs the tests.
+async fn by_hand(sandbox: &Sandbox, more: &[&str]) -> Done<Output> {
+    let config = sandbox.node(ALPHA)?.config().display().to_string();
+    let arguments = [&["rejoin", "alpha", "--script", "--config", &config], more].concat();
+    let printed = ask(arguments.into_iter().map(str::to_owned).collect()).await?;
+    assert!(printed.status.success(), "{printed:?}");
+    let file = sandbox.folder().join("rejoin-alpha.sh");
+    fs::write(&file, printed.stdout).unwrap();
+    let run = tokio::process::Command::new("sh").arg(&file).kill_on_drop(true).output();
+    Ok(tokio::time::timeout(LIMIT, run).await.unwrap().unwrap())
+}
+
+#[test]
+fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        let said = by_hand(&sandbox, &[]).await?;
+        assert!(said.status.success(), "{said:?}");
+        sandbox.wait_streaming(BETA, ALPHA).await?;
+        // a second time, and by a copy
+        let said = by_hand(&sandbox, &["--copy"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        sandbox.wait_streaming(BETA, ALPHA).await?;
+        // the supervisor knows nothing of that: its node was main when it died
+        back_and_fenced(&sandbox).await?;
+        let said = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(said.status.success(), "{said:?}");
+        assert_eq!(newest(&sandbox, ALPHA)?.rejoin.unwrap().by, Some(Demotion::Unchanged));
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let kept = sandbox.node(ALPHA)?.data_dir().with_extension("kept");
+        let mut kept: Vec<_> = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+        kept.sort();
+        is_all_of_it(&salvaged(&sandbox, &kept[0].display().to_string()).await?, &lost);
+        Ok(())
+    });
+}
+
 /// Alpha's supervisor dies at a step, and its successor brings the rejoin to its end.
 fn dies_at(barrier: &'static str) {
     run(async move {

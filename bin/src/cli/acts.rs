@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ahead,
     arguments::{Promote, Rejoin, RunCancel, Switchover},
+    by_hand,
     exit::Exit,
     failure::Failure,
     output::{self, Output},
@@ -126,6 +127,10 @@ pub(super) fn rejoin(
         Some(text) => node(&config, text)?,
         None => config.node.id,
     };
+    if arguments.script || arguments.ssh.is_some() {
+        let (main, _) = main_of(&config, outside)?;
+        return by_hand::rejoin(&config, (returning, main), arguments, output);
+    }
     if arguments.dry_run {
         let body = PlanBody::Rejoin { copy: arguments.copy };
         return ahead::dry_run(&config, (returning, &body), arguments.json, output);

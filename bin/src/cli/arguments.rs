@@ -134,7 +134,8 @@ pub enum Command {
     /// going on.
     #[command(after_help = "Examples:\n  interrex rejoin            (on the node that comes back)\n  \
                             interrex rejoin alpha --reason \"its power is back\"\n  \
-                            interrex rejoin alpha --copy")]
+                            interrex rejoin alpha --copy\n  \
+                            interrex rejoin alpha --script > rejoin-alpha.sh    (its supervisor is gone)")]
     Rejoin(Rejoin),
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
@@ -437,6 +438,13 @@ pub struct Rejoin {
     /// Which node: its name or number; its supervisor must answer [default: this node].
     #[arg(value_name = "NODE")]
     pub node: Option<String>,
+    /// Print a shell script that does the same by hand, for a node whose supervisor is gone: to be read, adapted and run
+    /// there. Paths are those of this node's configuration.
+    #[arg(long, conflicts_with_all = ["dry_run", "json"])]
+    pub script: bool,
+    /// Run that script there, with the system's ssh.
+    #[arg(long, value_name = "USER@HOST", conflicts_with_all = ["dry_run", "json", "script"])]
+    pub ssh: Option<String>,
     /// Copy main's data anew, even where the node's own could be rewound, or are not of main's line at all. The old
     /// directory is kept.
     #[arg(long)]

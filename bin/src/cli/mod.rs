@@ -8,6 +8,7 @@
 mod acts;
 mod ahead;
 pub mod arguments;
+mod by_hand;
 mod changes;
 mod cluster_events;
 pub mod due;

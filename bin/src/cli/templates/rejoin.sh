@@ -1,0 +1,121 @@
+#!/bin/sh
+# Brings {NAME} back as a standby of {MAIN}, by hand: for a node whose supervisor is gone.
+# Made by `interrex rejoin {NAME} --script`. Read it, and set what differs on {NAME}, before you run it there,
+# as root or as the user that PostgreSQL runs as. It can be run again; nothing that only {NAME} has is removed.
+set -eu
+
+data_dir={DATA_DIR}
+programs={PROGRAMS}
+kept={KEPT} # the old directory ends here
+log={LOG}
+main_host={MAIN_HOST}
+main_port={MAIN_PORT}
+database={DATABASE}
+admin={ADMIN} # superuser, as the supervisors log in
+admin_password_file={ADMIN_PASSWORD_FILE} # holds its password alone; '' where none is asked for
+replicator={REPLICATOR}
+replicator_passfile={REPLICATOR_PASSFILE} # libpq's; '' where none is asked for
+slot={SLOT}
+application={APPLICATION}
+copy={COPY} # yes: copy {MAIN}'s data even where a rewind would do
+
+say() { printf '== %s\n' "$*" >&2; }
+give_up() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+[ -f "$data_dir/PG_VERSION" ] || give_up "$data_dir is no PostgreSQL data directory"
+for leftover in "$data_dir.rewinding" "$data_dir.incoming"; do
+  [ ! -e "$leftover" ] || give_up "$leftover: a supervisor's rejoin was cut off; start the supervisor, and: interrex rejoin"
+done
+owner=$(stat -c %U "$data_dir")
+as_owner() {
+  if [ "$(id -un)" = "$owner" ]; then "$@"; else runuser -u "$owner" -- "$@"; fi
+}
+cd /
+# a folder of the owner's, also where only root may make one
+folder() {
+  if [ "$(id -un)" = "$owner" ]; then install -d -m 700 "$@"; else install -d -o "$owner" -m 700 "$@"; fi
+}
+
+# passwords go through a file that only the owner may read
+secrets=$(mktemp -d)
+trap 'rm -rf "$secrets"' EXIT
+chmod 700 "$secrets"
+passfile=$secrets/pgpass
+: >"$passfile"
+chmod 600 "$passfile"
+if [ -n "$admin_password_file" ]; then
+  printf '%s:%s:*:%s:%s\n' "$main_host" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
+fi
+[ "$(id -un)" = "$owner" ] || chown -R "$owner" "$secrets"
+
+main="host=$main_host port=$main_port user=$admin dbname=$database connect_timeout=10 passfile=$passfile"
+upstream="host=$main_host port=$main_port user=$replicator application_name=$application connect_timeout=5"
+[ -z "$replicator_passfile" ] || upstream="$upstream passfile='$replicator_passfile'"
+ask_main() { as_owner "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
+control() { as_owner "$programs/pg_controldata" -D "$1" | sed -n "s/^$2: *//p"; }
+
+say "{MAIN} must be main, and of the same cluster"
+[ "$(ask_main 'SELECT pg_is_in_recovery()')" = f ] || give_up "{MAIN} is no main"
+theirs=$(ask_main 'SELECT system_identifier FROM pg_control_system()')
+ours=$(control "$data_dir" 'Database system identifier')
+[ "$ours" = "$theirs" ] || [ "$copy" = yes ] ||
+  give_up "$data_dir belongs to another cluster ($ours, not $theirs); copy=yes replaces it, and keeps it"
+
+say "PostgreSQL here stops"
+as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
+if as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1; then give_up "PostgreSQL here does not stop"; fi
+
+say "{MAIN} keeps the log that is needed"
+ask_main "SELECT pg_create_physical_replication_slot('$slot', true) WHERE NOT EXISTS
+          (SELECT FROM pg_replication_slots WHERE slot_name = '$slot')" >/dev/null
+ask_main 'CHECKPOINT'
+
+# everything is made beside the old directory, which stays as it is until the end
+new=$data_dir.by-script
+rm -rf "$new"
+folder "$new"
+say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
+rewound=no
+if [ "$copy" != yes ] && [ -f "$data_dir/postgresql.conf" ]; then
+  as_owner cp -a --reflink=auto "$data_dir/." "$new/"
+  if as_owner "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
+    rewound=yes
+  else
+    rm -rf "$new"
+    folder "$new"
+  fi
+fi
+[ "$rewound" = yes ] ||
+  as_owner "$programs/pg_basebackup" -D "$new" -d "$upstream" -X stream -S "$slot" --checkpoint=fast --progress
+
+# {NAME}'s own settings, without those that a standby must not bring along
+for file in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf conf.d server.crt server.key; do
+  [ ! -e "$data_dir/$file" ] || as_owner cp -a "$data_dir/$file" "$new/"
+done
+settings='primary_conninfo|primary_slot_name|promote_trigger_file|recovery_target[a-z_]*|synchronous_standby_names|default_transaction_read_only'
+as_owner touch "$new/postgresql.auto.conf"
+as_owner sed -i -E "/^($settings) *=/d" "$new/postgresql.auto.conf"
+printf "primary_conninfo = '%s'\nprimary_slot_name = '%s'\n" "$(printf %s "$upstream" | sed "s/'/''/g")" "$slot" |
+  as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+as_owner touch "$new/standby.signal"
+sync
+
+place=$kept/$(date -u +%Y%m%dT%H%M%SZ)-$ours-by-hand
+say "the old directory is kept in $place/pgdata"
+folder "$kept" "$place"
+mv "$data_dir" "$place/pgdata"
+mv "$new" "$data_dir"
+
+say "PostgreSQL here starts"
+as_owner "$programs/pg_ctl" -D "$data_dir" -l "$log" -w start >&2
+waited=0
+while [ "$(ask_main "SELECT count(*) FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid
+                     WHERE slot_name = '$slot' AND state = 'streaming'")" != 1 ]; do
+  [ "$waited" -lt 60 ] || give_up "{MAIN} does not stream to {NAME} after a minute; see $log"
+  sleep 1
+  waited=$((waited + 1))
+done
+say "{NAME} follows {MAIN}. Now start its supervisor, and: interrex rejoin {NAME}"
