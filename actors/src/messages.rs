@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use actix::Message;
+use chrono::{DateTime, Utc};
 use interrex_events::{
     Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, LastReport, LearnedBy, Lsn,
-    MainAnnounced, NodeId, NodeSeq, Request, RunId, SettingsStamp, StepId, StepOutcome, TimelineId,
+    MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp, StepId, StepOutcome, TimelineId,
     journal::Segment,
 };
 use interrex_projections::Run;
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     env::Moment,
+    failover::plan::Check,
     line::Gone,
     ports::JournalPage,
     report::{NodeReport, PostgresFacts, RedisFacts},
@@ -156,14 +158,39 @@ pub enum Operation {
     },
 }
 
-/// To the FailoverActor: somebody asks for something. The answer is the run, once its begin is on disk.
+/// To the FailoverActor: somebody asks for something. The answer is what it comes to, once that is on disk.
 #[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<RunId, Declined>")]
+#[rtype(result = "Result<Accepted, Declined>")]
 pub struct Operate {
     /// What.
     pub operation: Operation,
+    /// When, if not now.
+    pub due: Option<DateTime<Utc>>,
     /// Who.
     pub asker: Cause,
+}
+
+/// What becomes of what somebody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// This run begins, or goes on, or is given up.
+    Run(RunId),
+    /// It begins then.
+    Scheduled(DateTime<Utc>),
+    /// What was scheduled for then never begins.
+    Unscheduled(DateTime<Utc>),
+}
+
+/// To the ReplicationActor: look at everything that a run of this kind looks at first. Nothing is changed.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<Check>")]
+pub struct LookAhead {
+    /// What it would be for.
+    pub kind: RunKind,
+    /// Who would be main after it.
+    pub new_main: NodeId,
+    /// Whether it would be done against the evidence, or by a copy.
+    pub insists: bool,
 }
 
 /// Why what somebody asked for is not done. Nothing was changed.

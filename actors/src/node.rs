@@ -24,9 +24,9 @@ use crate::{
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, MainSight,
-        Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded, UndoEnded,
-        UndoStep,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LookAhead,
+        MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded,
+        UndoEnded, UndoStep,
     },
     report::{
         ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
@@ -171,6 +171,8 @@ pub struct Lines {
     pub replication_step: Line<RunStep>,
     /// To the ReplicationActor.
     pub undo_step: Line<UndoStep>,
+    /// To the ReplicationActor, from people who ask what would happen.
+    pub look_ahead: Line<LookAhead>,
     /// To the ReplicationActor.
     pub fence: Line<Fence>,
     /// To the ReplicationActor.
@@ -205,6 +207,7 @@ impl Default for Lines {
             operate: Line::new(to(FAILOVER)),
             replication_step: Line::new(to(REPLICATION)),
             undo_step: Line::new(to(REPLICATION)),
+            look_ahead: Line::new(to(REPLICATION)),
             fence: Line::new(to(REPLICATION)),
             follow: Line::new(to(REPLICATION)),
             notifier_step: Line::new(to(NOTIFIER)),

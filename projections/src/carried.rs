@@ -1,7 +1,7 @@
 //! What the sealed begin of a journal said in the end, to and from the folds that go on after it.
 //!
 //! **Invariant:** folding a node's events from [`Carried`] on says the same about everything that decides as folding
-//! them from the first one. What is carried is who is who; runs are not, so none is sealed that anything still
+//! them from the first one. What is carried is who is who; runs and what is scheduled are not, so none is sealed that anything still
 //! depends on ([`is_settled`]).
 
 use interrex_events::{
@@ -41,6 +41,7 @@ pub fn is_settled(node: NodeId, cluster: &Cluster, standpoint: &Standpoint) -> b
         .newest()
         .is_some_and(|run| run.end == RunEnd::NeedsOperator && run.epoch > cluster.nodes.epoch);
     cluster.runs.active(node).is_none()
+        && cluster.runs.scheduled(node).is_none()
         && !cluster.nodes.is_handing_over(node)
         && standpoint.verdict.is_none()
         && !promoted_without_an_epoch

@@ -62,6 +62,7 @@ proptest! {
             let (now, all) = (&sealed.0, &whole.0);
             prop_assert_eq!(&now.nodes, &all.nodes);
             prop_assert_eq!(now.runs.active(me), all.runs.active(me));
+            prop_assert_eq!(now.runs.scheduled(me), all.runs.scheduled(me));
             let decides = |it: &Settings| (it.changed, it.stamp, it.changed_by.clone(), it.configured.clone());
             prop_assert_eq!(decides(&now.settings), decides(&all.settings));
             prop_assert_eq!(is_settled(me, now, &sealed.1), is_settled(me, all, &whole.1));

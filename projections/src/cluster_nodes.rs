@@ -262,6 +262,8 @@ impl Projection for ClusterNodes {
             | Event::RunFailed(_)
             | Event::RunCancelRequested(_)
             | Event::HandoverOffered(_)
+            | Event::SwitchoverScheduled(_)
+            | Event::SwitchoverUnscheduled(_)
             | Event::HandoverWithdrawn(_)
             | Event::RejoinStarted(_)
             | Event::RejoinCompleted(_)

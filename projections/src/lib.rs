@@ -29,7 +29,7 @@ pub use cluster_nodes::{ClusterNodes, Node};
 pub use interrex_events::NodeStatus;
 #[cfg(feature = "journal")]
 pub use rebuild::{rebuild, rebuild_in_story_order};
-pub use runs::{Rejoin, Run, RunEnd, Runs, Step, StepState, Undo};
+pub use runs::{Rejoin, Run, RunEnd, Runs, Scheduled, Step, StepState, Undo};
 pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};
 pub use story_order::{InStoryOrder, Taken};

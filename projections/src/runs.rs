@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Certificate, Demotion, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed, FailoverRefused,
-    FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime, RejoinStarted, Request,
-    RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome, Stranded, SwitchoverStarted, Trigger,
+    Cause, Certificate, Demotion, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed,
+    FailoverRefused, FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime,
+    RejoinStarted, Request, RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome, Stranded,
+    SwitchoverScheduled, SwitchoverStarted, Trigger,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -322,11 +323,26 @@ impl Run {
     }
 }
 
+/// A switchover that begins by itself when it is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Scheduled {
+    /// To whom, when, and how.
+    #[serde(flatten)]
+    pub switchover: SwitchoverScheduled,
+    /// Who asked for it.
+    pub asker: Cause,
+    /// The event, as a cause of what follows.
+    #[serde(skip)]
+    pub lineage: Lineage,
+}
+
 /// The fold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Runs {
     /// Every run, oldest first: a version 7 id begins with its time.
     pub runs: BTreeMap<RunId, Run>,
+    /// What each node has scheduled.
+    pub scheduled: BTreeMap<NodeId, Scheduled>,
 }
 
 impl Runs {
@@ -334,6 +350,27 @@ impl Runs {
     #[must_use]
     pub fn active(&self, node: NodeId) -> Option<&Run> {
         self.runs.values().rev().find(|run| run.node == node && run.is_running())
+    }
+
+    /// The switchover that a node begins when it is due.
+    #[must_use]
+    pub fn scheduled(&self, node: NodeId) -> Option<&Scheduled> {
+        self.scheduled.get(&node)
+    }
+
+    /// What is scheduled is no run yet.
+    fn schedule(&mut self, envelope: &Envelope) {
+        match &envelope.event {
+            Event::SwitchoverScheduled(switchover) => {
+                let (switchover, asker) = (switchover.clone(), envelope.actor.clone());
+                let scheduled = Scheduled { switchover, asker, lineage: envelope.lineage() };
+                self.scheduled.insert(envelope.node_id, scheduled);
+            }
+            Event::SwitchoverUnscheduled(_) => {
+                self.scheduled.remove(&envelope.node_id);
+            }
+            _ => {}
+        }
     }
 
     /// The newest run.
@@ -351,6 +388,7 @@ impl Runs {
 
 impl Projection for Runs {
     fn apply(&mut self, envelope: &Envelope) {
+        self.schedule(envelope);
         let Some(id) = envelope.run_id else { return };
         let at = envelope.recorded_at;
         let begun = match &envelope.event {

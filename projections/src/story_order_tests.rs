@@ -141,6 +141,14 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
             let stamp = SettingsStamp { epoch, hlc: Hlc(hlc.into()) };
             one(SettingsAdopted { settings, stamp, learned_from }.into())
         }),
+        node().prop_map(move |target| {
+            let (due, request) = (DateTime::UNIX_EPOCH, Request::default());
+            one(SwitchoverScheduled { target, due, drain_ms: 0, request }.into())
+        }),
+        node().prop_map(move |target| {
+            let (due, because) = (DateTime::UNIX_EPOCH, Unscheduling::Cancelled);
+            one(SwitchoverUnscheduled { target, due, because, detail: String::new() }.into())
+        }),
         epoch().prop_map(move |epoch| {
             let [postgres, redis, dependents, next] = ["stopped", "", "", ""].map(str::to_owned);
             one(NodeFenced { epoch, postgres, redis, dependents, next }.into())

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, Request, RunId, StepId,
-    StepOutcome, Trigger,
+    StepOutcome, Trigger, Unscheduling,
 };
 use serde::Serialize;
 
@@ -268,6 +268,28 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 asked(Some(&started.request))
             ),
         ),
+        Event::SwitchoverScheduled(scheduled) => (
+            Level::Notice,
+            format!(
+                "a switchover to {} is scheduled for {}{}",
+                name(scheduled.target),
+                date_and_time(scheduled.due),
+                asked(Some(&scheduled.request))
+            ),
+        ),
+        Event::SwitchoverUnscheduled(gone) => {
+            let level = match gone.because {
+                Unscheduling::Begun | Unscheduling::Cancelled => Level::Notice,
+                Unscheduling::Refused | Unscheduling::Missed => Level::Alarm,
+            };
+            let text = format!(
+                "the switchover to {} that was scheduled for {} is {}",
+                name(gone.target),
+                date_and_time(gone.due),
+                gone.because
+            );
+            (level, with_detail(text, &gone.detail))
+        }
         Event::HandoverOffered(offered) => (
             Level::Notice,
             format!(
@@ -517,6 +539,10 @@ fn without(degraded: &[StepId]) -> String {
     }
     let steps: Vec<_> = degraded.iter().map(|step| step.name()).collect();
     format!(", without {}", steps.join(", "))
+}
+
+fn date_and_time(moment: DateTime<Utc>) -> String {
+    moment.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// What a person said when asking for it.

@@ -55,6 +55,9 @@ fn a_person_promotes_when_main_is_dead_and_nothing_does_it_by_itself() {
         sandbox.wait_event(BETA, "the failover is not made by itself", held_back).await?;
         assert_eq!(main_status(&sandbox).await["answers"], false);
 
+        let planned = promote(&sandbox, &["--dry-run"]).await?;
+        assert!(planned.status.success(), "{planned:?}");
+        assert!(sandbox.cluster(BETA)?.runs.newest().is_none(), "a dry run begins nothing");
         let said = promote(&sandbox, &["--reason", "alpha is dead"]).await?;
         assert!(said.status.success(), "{said:?}");
         writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, killed, LIMIT).await?;
@@ -76,6 +79,9 @@ fn while_main_answers_a_promotion_is_refused_with_the_evidence_and_forced_it_fen
         no_automatic_failover(&sandbox).await?;
         let writer = sandbox.start_writer(100.0)?;
         writer.wait_acknowledged(20, LIMIT).await?;
+        let planned = promote(&sandbox, &["--dry-run"]).await?;
+        assert_eq!(planned.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&planned.stdout).contains("alpha is alive"), "{planned:?}");
         let refused = promote(&sandbox, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
         let words = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -134,6 +134,9 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let sandbox = two_nodes().build().await?;
         let writer = parted(&sandbox).await?;
         back_and_fenced(&sandbox).await?;
+        let planned = rejoin(&sandbox, BETA, &["--dry-run"]).await?;
+        let words = String::from_utf8_lossy(&planned.stdout).into_owned();
+        assert!(planned.status.success() && words.contains("it can be rewound"), "{planned:?}");
         // asked for on the other node
         let said = rejoin(&sandbox, BETA, &["--reason", "its power is back"]).await?;
         let words =
@@ -209,6 +212,8 @@ fn a_directory_of_another_cluster_is_left_alone_unless_it_is_to_be_replaced() {
         let identity = || fs::read(data_dir.join("global/pg_control")).unwrap();
         let before = identity();
         back_and_fenced(&sandbox).await?;
+        let planned = rejoin(&sandbox, ALPHA, &["--dry-run"]).await?;
+        assert_eq!(planned.status.code(), Some(1), "{planned:?}");
         let refused = rejoin(&sandbox, ALPHA, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stdout).contains("another cluster"), "{refused:?}");

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, WrapFuture, fut};
-use interrex_events::{Draft, Event, NodeSeq, RunId, StepOutcome};
+use interrex_events::{Draft, Event, NodeSeq, StepOutcome};
 use tokio::sync::oneshot;
 
 use super::{
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     journal::{Belief, Taken},
     messages::{
-        Append, Declined, Fence, FenceEnded, FenceRequest, Follow, Operate, Persisted, RunStep, StepEnded,
-        StepReport, UndoEnded, UndoStep,
+        Accepted, Append, Declined, Fence, FenceEnded, FenceRequest, Follow, Operate, Persisted, RunStep,
+        StepEnded, StepReport, UndoEnded, UndoStep,
     },
     node::{Fatal, Shared},
     replication::{FENCE_LIMIT, FOLLOW_LIMIT},
@@ -32,8 +32,8 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 /// Requests that may wait for their turn: beyond, whoever asks is told to come again.
 const ASKED_LIMIT: usize = 16;
 
-/// Who waits to hear of a run, once its begin is on disk.
-type Answer = (oneshot::Sender<Result<RunId, Declined>>, RunId);
+/// Who waits to hear of what was decided, once that is on disk.
+type Answer = (oneshot::Sender<Result<Accepted, Declined>>, Accepted);
 
 /// Starts, resumes and finishes runs.
 pub struct FailoverActor {
@@ -41,7 +41,7 @@ pub struct FailoverActor {
     belief: Belief,
     waiting: VecDeque<Input>,
     /// What people and peers ask for, with those who wait for the answer.
-    asked: VecDeque<(Operate, oneshot::Sender<Result<RunId, Declined>>)>,
+    asked: VecDeque<(Operate, oneshot::Sender<Result<Accepted, Declined>>)>,
     orders: Orders,
     /// While facts are being stored nothing is decided: the next decision must see them.
     writing: bool,
@@ -91,9 +91,9 @@ impl FailoverActor {
             if let Some(input) = self.waiting.pop_front() {
                 let facts = self.situated(|situation| decider::decide(situation, &input));
                 self.store(facts, None, context);
-            } else if let Some((Operate { operation, asker }, answer)) = self.asked.pop_front() {
-                match self.situated(|situation| decider::asked(situation, &operation, &asker)) {
-                    Ok((run, facts)) => self.store(facts, Some((answer, run)), context),
+            } else if let Some((request, answer)) = self.asked.pop_front() {
+                match self.situated(|situation| decider::answer(situation, &request)) {
+                    Ok((accepted, facts)) => self.store(facts, Some((answer, accepted)), context),
                     Err(declined) => {
                         // whoever asked may have given up waiting
                         let _ = answer.send(Err(declined));
@@ -120,8 +120,8 @@ impl FailoverActor {
     /// Stores what was decided, and answers whoever asked for it once it is on disk.
     fn store(&mut self, facts: Vec<Draft>, answer: Option<Answer>, context: &mut Context<Self>) {
         let told = |answer: Option<Answer>| {
-            if let Some((answer, run)) = answer {
-                let _ = answer.send(Ok(run));
+            if let Some((answer, accepted)) = answer {
+                let _ = answer.send(Ok(accepted));
             }
         };
         if facts.is_empty() {
@@ -206,13 +206,22 @@ impl FailoverActor {
         }
     }
 
-    /// Once in a while: lost orders, and verdicts that a rule held back.
+    /// A verdict that a rule held back, a switchover whose time has come, or a way back that begins by itself.
+    fn waits_for_a_look(&self) -> bool {
+        let now = self.shared.env.moment().wall;
+        let scheduled = self.belief.cluster.runs.scheduled(self.shared.settings.me);
+        let Shared { settings, .. } = &*self.shared;
+        let returns =
+            settings.failover.rejoin_automatically && self.belief.cluster.nodes.is_superseded(settings.me);
+        self.belief.standpoint.verdict.is_some()
+            || returns
+            || scheduled.is_some_and(|it| it.switchover.due <= now)
+    }
+
+    /// Once in a while: lost orders, and what time alone decides.
     fn look_again(&mut self, context: &mut Context<Self>) {
         self.give_up_orders();
-        let me = self.shared.settings.me;
-        let returns =
-            self.shared.settings.failover.rejoin_automatically && self.belief.cluster.nodes.is_superseded(me);
-        if (self.belief.standpoint.verdict.is_some() || returns) && self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.waits_for_a_look() {
             self.waiting.push_back(Input::Looked);
         }
         self.work(context);
@@ -296,7 +305,7 @@ impl Handler<FenceEnded> for FailoverActor {
 }
 
 impl Handler<Operate> for FailoverActor {
-    type Result = ResponseFuture<Result<RunId, Declined>>;
+    type Result = ResponseFuture<Result<Accepted, Declined>>;
 
     fn handle(&mut self, request: Operate, context: &mut Self::Context) -> Self::Result {
         let busy = || Declined::new("busy", "too many requests wait here: ask again".to_owned());

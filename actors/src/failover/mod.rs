@@ -2,10 +2,13 @@
 
 mod actor;
 pub mod decider;
+mod dry_run;
 mod orders;
+pub mod plan;
 pub mod policy;
 mod second_look;
 pub mod steps;
 
 pub use actor::FailoverActor;
+pub use dry_run::dry_run;
 pub(crate) use second_look::main_serves_again;

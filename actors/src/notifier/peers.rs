@@ -3,6 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -102,6 +103,47 @@ pub struct SwitchoverBody {
     /// Who asks.
     #[serde(default)]
     pub asker: Cause,
+}
+
+/// Body of `POST /api/cluster/schedule`: a switchover at a time. It has a path of its own, so that a supervisor that does
+/// not know it refuses it, and does not begin at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScheduleBody {
+    /// When.
+    pub due: DateTime<Utc>,
+    /// What.
+    #[serde(flatten)]
+    pub switchover: SwitchoverBody,
+}
+
+/// Body of `POST /api/cluster/plan`: what a run would do. It has a path of its own, so that a supervisor that does not
+/// know it refuses it, and begins nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PlanBody {
+    /// Main hands its role over.
+    Switchover {
+        /// Who would be main.
+        target_node_id: NodeId,
+        /// How long open transactions could take to finish, in milliseconds.
+        #[serde(default)]
+        drain_ms: u64,
+    },
+    /// The node that is asked becomes main.
+    Promotion {
+        /// Whether it would be done although main answers.
+        #[serde(default)]
+        force: bool,
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// The node that is asked comes back as a secondary.
+    Rejoin {
+        /// By a copy of main's data, even where its own could be rewound.
+        #[serde(default)]
+        copy: bool,
+    },
 }
 
 /// Body of `POST /api/cluster/promote-to-main`; it may be left out, as in the runbook.

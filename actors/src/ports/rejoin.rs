@@ -108,7 +108,7 @@ pub struct BackupProgress {
 }
 
 /// The way back of a stopped directory. Nothing here starts a server; every call can be repeated after it was cut off
-/// at any moment, and ends what an earlier one left running.
+/// at any moment, and waits for what an earlier one left running or ends it.
 #[async_trait(?Send)]
 pub trait RejoinPort {
     /// Whether the directory may be started: no rewind or swap was cut off in it.
@@ -127,7 +127,9 @@ pub trait RejoinPort {
     /// removed.
     async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>>;
     /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
-    /// After that it can only start as a standby, with its own configuration; its upstream is not set.
+    /// After that it can only start as a standby, with its own configuration; its upstream is not set. For a directory
+    /// that has diverged: one that was not closed and has not is parted from main by the recovery that comes first, and then
+    /// rewound for nothing. Each of the programs that it runs has the limit for itself.
     ///
     /// # Errors
     /// What failed may pass, as a lost connection does. Either nothing has changed, or the directory is half-rewound and

@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture, fut};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture, fut,
+};
 use interrex_events::{
     DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
-    RedisChanged, RedisStatus, StepId,
+    RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{relay::relay, steps, switchover};
+use super::{handover_check, rejoin, relay::relay, steps, switchover};
 use crate::{
     barrier,
+    failover::plan::Check,
     journal::retention,
-    messages::{Fence, FenceEnded, FenceProof, Follow, Measured, RunStep, UndoEnded, UndoStep},
+    messages::{Fence, FenceEnded, FenceProof, Follow, LookAhead, Measured, RunStep, UndoEnded, UndoStep},
     node::Shared,
     ports::{
         Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
@@ -161,6 +164,7 @@ impl ReplicationActor {
         let lines = &shared.lines;
         lines.replication_step.bind(address.clone().recipient());
         lines.undo_step.bind(address.clone().recipient());
+        lines.look_ahead.bind(address.clone().recipient());
         lines.fence.bind(address.clone().recipient());
         lines.follow.bind(address.clone().recipient());
     }
@@ -343,6 +347,27 @@ impl Handler<UndoStep> for ReplicationActor {
             shared.lines.undo_ended.tell(UndoEnded { run: order.run.id, step: order.step, undone, detail });
         };
         context.spawn(work.into_actor(self));
+    }
+}
+
+impl Handler<LookAhead> for ReplicationActor {
+    type Result = ResponseFuture<Vec<Check>>;
+
+    fn handle(&mut self, question: LookAhead, _: &mut Self::Context) -> Self::Result {
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        Box::pin(async move {
+            match question.kind {
+                RunKind::Switchover => {
+                    handover_check::look(&shared, &servers, &*peers, question.new_main).await
+                }
+                RunKind::Promotion => vec![steps::look_at_loss(&shared, &servers, question.insists).await],
+                RunKind::Rejoin => {
+                    vec![rejoin::look(&shared, &servers, question.new_main, question.insists).await]
+                }
+                // nobody asks for these
+                RunKind::Failover | RunKind::Takeover => Vec::new(),
+            }
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod actor;
 mod become_standby;
 pub mod fork;
+mod handover_check;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use interrex_events::{Demotion, Lsn, RedisStatus, StepId, StepOutcome, Stranded, TimelineId};
+use interrex_events::{
+    Demotion, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, Stranded, TimelineId,
+};
 use interrex_projections::{Run, human_bytes};
 use serde_json::{Map, Value, json};
 
 use super::{Servers, postgres::slot_name};
 use crate::{
+    failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, KeepRequest, Lineage, MainServerPort, PortError, Rewind, StopMode, Verdict},
+    ports::{
+        Answer, KeepRequest, Lineage, MainLineage, MainServerPort, PortError, Rewind, StopMode, Verdict,
+    },
     report::CopyProgress,
 };
 
@@ -57,13 +62,44 @@ fn wants_copy(run: &Run) -> bool {
 
 /// What this node's data are to main. Nothing runs on them from here on.
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let main = servers.main_server(run.new_main)?;
-    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
-    let lineage = main.lineage().await.map_err(|error| PortError::new(&format!("asking {name}"), error))?;
+    let lineage = lineage_of(shared, servers, run.new_main).await?;
     servers.postgres.stop(StopMode::Fast).await?;
+    Ok(compare(shared, servers, (run.new_main, lineage), wants_copy(run)).await)
+}
+
+/// The same before a run; what is running stays so, and then cannot be compared.
+pub(super) async fn look(shared: &Shared, servers: &Servers, main: NodeId, copy: bool) -> Check {
+    let subject = "lineage";
+    if servers.postgres.measure().await.facts.status != PostgresStatus::Stopped {
+        return Check::good(
+            subject,
+            "PostgreSQL runs here: it would be stopped first, and its data compared then",
+        );
+    }
+    let lineage = match lineage_of(shared, servers, main).await {
+        Ok(lineage) => lineage,
+        Err(error) => return Check::unknown(subject, error.to_string()),
+    };
+    let StepReport { outcome, detail, .. } = compare(shared, servers, (main, lineage), copy).await;
+    if outcome.is_success() { Check::good(subject, detail) } else { Check::bad(subject, detail) }
+}
+
+async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<MainLineage> {
+    let name = shared.look(|view| view.cluster.nodes.name(main));
+    let lineage = servers.main_server(main)?.lineage().await;
+    lineage.map_err(|error| PortError::new(&format!("asking the PostgreSQL of {name}"), error))
+}
+
+async fn compare(
+    shared: &Shared,
+    servers: &Servers,
+    (main, lineage): (NodeId, MainLineage),
+    copy: bool,
+) -> StepReport {
+    let name = shared.look(|view| view.cluster.nodes.name(main));
     let compared = servers.handover.lineage_against(&lineage).await;
     let only_by_copy = |words: String| {
-        if wants_copy(run) {
+        if copy {
             report(StepOutcome::Succeeded, format!("{words}; it is replaced by a copy, and kept"))
         } else {
             let words = format!(
@@ -74,9 +110,9 @@ pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run)
     };
     let Lineage { verdict, timeline, end, system_id, .. } = match compared {
         Ok(lineage) => lineage,
-        Err(error) => return Ok(only_by_copy(format!("the data directory cannot be read: {error}"))),
+        Err(error) => return only_by_copy(format!("the data directory cannot be read: {error}")),
     };
-    Ok(match verdict {
+    match verdict {
         Verdict::SameLine => {
             let words = format!("its log up to {end} is a part of {name}'s: there is nothing to rewind");
             report(StepOutcome::Succeeded, words).with("end", end.to_string())
@@ -104,7 +140,7 @@ pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run)
             lineage.system_id
         )),
         Verdict::Ahead(words) | Verdict::Unknown(words) => only_by_copy(words),
-    })
+    }
 }
 
 /// Main keeps what this node will need.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{Servers, become_standby, rejoin, relay::relay, switchover};
 use crate::{
-    failover::{main_serves_again, policy::FailoverPolicy},
+    failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
     messages::StepReport,
     node::Shared,
     ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState},
@@ -94,6 +94,29 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
         None => succeeded(detail),
     };
     Ok(report.with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null)))
+}
+
+/// What a promotion would lose, as far as anyone here can know.
+pub(super) async fn look_at_loss(shared: &Shared, servers: &Servers, accepted: bool) -> Check {
+    let subject = "loss";
+    let measure = servers.postgres.measure().await.facts;
+    let Some(own_lsn) = measure.lsn else {
+        return Check::unknown(subject, format!("PostgreSQL gives no position: {}", measure.detail));
+    };
+    let report = shared.look(|view| view.main_sight.as_ref().and_then(|sight| sight.last_report.clone()));
+    let loss = loss(report.as_ref(), own_lsn);
+    let limit = shared.settings.failover.maximum_lag_bytes.filter(|_| !accepted);
+    let check = match loss.bytes.zip(limit).filter(|(bytes, limit)| bytes > limit) {
+        Some((_, limit)) => {
+            let words = format!("{}, more than failover.maximum_lag_bytes = {limit} allows", in_words(&loss));
+            Check::bad(subject, words)
+        }
+        None => Check::good(subject, in_words(&loss)),
+    };
+    match loss.bytes {
+        Some(bytes) => check.with("loss_bytes", bytes),
+        None => check,
+    }
 }
 
 /// A main that handed over has said where its log ends: the standby has all of it, or must not be promoted.

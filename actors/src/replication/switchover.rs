@@ -3,13 +3,17 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepOutcome};
-use interrex_projections::{Run, human_bytes, human_ms};
+use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepOutcome, Verdict};
+use interrex_projections::{Run, human_ms};
 use serde_json::json;
 
-use super::Servers;
+use super::{
+    Servers,
+    handover_check::{self, BEHIND_LIMIT},
+};
 use crate::{
     env::ms,
+    failover::plan::Check,
     messages::StepReport,
     node::Shared,
     ports::{Answer, PeersPort, PortError},
@@ -19,8 +23,6 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(3);
 /// How often one is looked at while nobody waits.
 const LOOK_CALMLY: Duration = Duration::from_millis(100);
-/// How far the target may be behind when a switchover begins: this much it gets within a second or two.
-const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
 /// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
 /// sender serves nobody meanwhile (facts 11).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -41,50 +43,27 @@ fn refused(detail: impl Into<String>) -> StepReport {
     StepReport::new(StepOutcome::Refused, detail)
 }
 
-/// Everything that can be known before anything is stopped.
+/// Nothing that can be known before anything is stopped speaks against it.
 pub(super) async fn check(
     shared: &Shared,
     servers: &Servers,
     peers: &dyn PeersPort,
     run: &Run,
 ) -> Answer<StepReport> {
-    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
-    let own = servers.postgres.measure().await.facts;
-    if own.status != PostgresStatus::Primary {
-        return Ok(refused(format!(
-            "PostgreSQL here is {}, not a primary: there is nothing to hand over",
-            own.status
-        )));
-    }
-    let target = match peers.exchange(run.new_main, &shared.report()).await {
-        Ok(report) => report,
-        Err(error) => return Ok(refused(format!("the supervisor of {name} does not answer: {error}"))),
+    let checks = handover_check::look(shared, servers, peers, run.new_main).await;
+    let told = |wanted: &dyn Fn(&Check) -> bool| {
+        let details: Vec<&str> =
+            checks.iter().filter(|check| wanted(check)).map(|check| check.detail.as_str()).collect();
+        details.join("; ")
     };
-    if target.epoch != shared.epoch() || target.run.is_some() {
-        return Ok(refused(format!(
-            "{name} knows epoch {} and {} a run of its own; this node knows epoch {}",
-            target.epoch,
-            if target.run.is_some() { "makes" } else { "makes not" },
-            shared.epoch()
-        )));
+    if checks.iter().any(|check| check.verdict == Verdict::Bad) {
+        return Ok(refused(told(&Check::stops)));
     }
-    if target.postgres.status != PostgresStatus::Streaming {
-        return Ok(refused(format!("the PostgreSQL of {name} is {}, not streaming", target.postgres.status)));
+    if checks.iter().any(Check::stops) {
+        return Err(PortError(told(&Check::stops)));
     }
-    if servers.redis.is_some() && target.redis.status != RedisStatus::Linked {
-        return Ok(refused(format!("the Redis of {name} is {}, not linked", target.redis.status)));
-    }
-    let Some(behind) = servers.handover.standby_behind(run.new_main).await? else {
-        return Ok(refused(format!("PostgreSQL here knows no standby of {name} that streams")));
-    };
-    if behind > BEHIND_LIMIT {
-        return Ok(refused(format!(
-            "{name} is {} behind, more than {}: it would be awaited too long",
-            human_bytes(behind),
-            human_bytes(BEHIND_LIMIT)
-        )));
-    }
-    Ok(succeeded(format!("{name} streams, {} behind; its supervisor takes part", human_bytes(behind))))
+    let values = checks.iter().flat_map(|check| check.observed.clone());
+    Ok(StepReport { observed: values.collect(), ..succeeded(told(&|_| true)) })
 }
 
 /// The checkpoint at the stop will be short.

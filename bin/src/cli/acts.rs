@@ -2,8 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
+use chrono::{DateTime, Utc};
 use interrex_actors::{
-    notifier::peers::{ApiAnswer, CancelBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody},
+    notifier::peers::{
+        ApiAnswer, CancelBody, PlanBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody,
+    },
     report::NodeReport,
 };
 use interrex_events::{Cause, NodeId, NodeSeq, RunId, journal::JournalReader};
@@ -11,13 +14,14 @@ use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    ahead,
     arguments::{Promote, Reading, Rejoin, RunCancel, RunShow, Switchover},
     exit::Exit,
     failure::Failure,
     output::{self, Output},
     outside::{Outside, Question},
     source::{self, Source},
-    views,
+    views, when,
 };
 use crate::config::{Config, read_secret};
 
@@ -37,6 +41,27 @@ struct Begun {
     run_id: RunId,
 }
 
+/// A run that is being given up, or a schedule that was.
+#[derive(Serialize, Deserialize)]
+struct Cancelled {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_id: Option<RunId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unscheduled: Option<DateTime<Utc>>,
+}
+
+impl Cancelled {
+    fn in_words(&self) -> String {
+        let run = self.run_id.map(RunId::short).map(|short| {
+            format!("Run {short} is being given up; see how far it is with: interrex run show {short}")
+        });
+        let schedule = self.unscheduled.map(|due| {
+            format!("The switchover that was scheduled for {} is cancelled.", when::date_and_time_utc(due))
+        });
+        run.or(schedule).unwrap_or_default()
+    }
+}
+
 /// Hands the role of main over, and tells how it goes.
 pub(super) fn switchover(
     arguments: &Switchover,
@@ -46,12 +71,21 @@ pub(super) fn switchover(
     let config = config(arguments.config.as_deref())?;
     let target = node(&config, &arguments.to)?;
     let (main, before) = main_of(&config, outside)?;
+    if arguments.dry_run {
+        let drain_ms = u64::try_from(arguments.drain.as_millis()).unwrap_or(u64::MAX);
+        let body = PlanBody::Switchover { target_node_id: target, drain_ms };
+        return ahead::dry_run(&config, (main, &body), arguments.json, output);
+    }
     let body = SwitchoverBody {
         target_node_id: target,
         drain_ms: u64::try_from(arguments.drain.as_millis()).unwrap_or(u64::MAX),
         reason: arguments.reason.clone(),
         asker: asker(&config),
     };
+    if let Some(due) = arguments.at {
+        let due = due.at(outside.now())?;
+        return ahead::schedule((arguments, &config), (main, due), body, output);
+    }
     let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
     follow(
         (arguments.config.as_deref(), &config),
@@ -71,6 +105,10 @@ pub(super) fn promote(
 ) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
     let (me, address) = (config.node.id, config.node.listen.to_string());
+    if arguments.dry_run {
+        let body = PlanBody::Promotion { force: arguments.force, reason: arguments.reason.clone() };
+        return ahead::dry_run(&config, (me, &body), arguments.json, output);
+    }
     let before = newest_at(outside, me, &address);
     let mut body =
         PromoteBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
@@ -104,6 +142,10 @@ pub(super) fn rejoin(
         Some(text) => node(&config, text)?,
         None => config.node.id,
     };
+    if arguments.dry_run {
+        let body = PlanBody::Rejoin { copy: arguments.copy };
+        return ahead::dry_run(&config, (returning, &body), arguments.json, output);
+    }
     let address = address_of(&config, returning);
     let before = newest_at(outside, returning, &address);
     let body = RejoinBody { copy: arguments.copy, reason: arguments.reason.clone(), asker: asker(&config) };
@@ -117,14 +159,11 @@ pub(super) fn cancel(arguments: &RunCancel, output: &mut Output<'_>) -> Result<E
     let config = config(arguments.config.as_deref())?;
     let body = CancelBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
     let address = config.node.listen.to_string();
-    let begun: Begun = post(&config, &address, "/api/cluster/run/cancel", &body)?;
+    let cancelled: Cancelled = post(&config, &address, "/api/cluster/run/cancel", &body)?;
     if arguments.json {
-        output.json(&serde_json::json!({ "run_id": begun.run_id }))?;
+        output.json(&cancelled)?;
     } else {
-        let short = begun.run_id.short();
-        output.line(&format!(
-            "Run {short} is being given up; see how far it is with: interrex run show {short}"
-        ))?;
+        output.line(&cancelled.in_words())?;
     }
     Ok(Exit::Fine)
 }
@@ -142,7 +181,7 @@ fn asker(config: &Config) -> Cause {
 }
 
 /// Every node with its name and where its supervisor answers.
-fn nodes(config: &Config) -> Vec<(NodeId, &str, String)> {
+pub(super) fn nodes(config: &Config) -> Vec<(NodeId, &str, String)> {
     let own = (config.node.id, config.node.name.as_str(), config.node.listen.to_string());
     let peers = config.peers.iter().map(|peer| (peer.id, peer.name.as_str(), peer.address.clone()));
     [own].into_iter().chain(peers).collect()
@@ -157,7 +196,7 @@ fn node(config: &Config, text: &str) -> Result<NodeId, Failure> {
     })
 }
 
-fn address_of(config: &Config, node: NodeId) -> String {
+pub(super) fn address_of(config: &Config, node: NodeId) -> String {
     nodes(config).into_iter().find(|(id, ..)| *id == node).map(|(.., address)| address).unwrap_or_default()
 }
 
@@ -187,7 +226,7 @@ fn main_of(config: &Config, outside: &dyn Outside) -> Result<(NodeId, NodeSeq), 
     Ok((main, before.unwrap_or_default()))
 }
 
-fn post<T: serde::de::DeserializeOwned>(
+pub(super) fn post<T: serde::de::DeserializeOwned>(
     config: &Config,
     address: &str,
     path: &str,

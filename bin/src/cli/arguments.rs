@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{exit, moment::Moment, views, when::When};
+use super::{due::Due, exit, moment::Moment, views, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -101,8 +101,12 @@ pub enum Command {
     /// Main lets open transactions finish, stops in good order, proves that the target has its log to the byte, and
     /// asks it to take over; then it follows. If anything fails before that, main goes on serving. It prints each step
     /// as it ends, and in the end the certificate. Ctrl-C leaves the run going on: `interrex run cancel` ends it.
-    #[command(after_help = "Examples:\n  interrex switchover --to beta\n  \
-                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\"")]
+    #[command(
+        after_help = "Examples:\n  interrex switchover --to beta --dry-run    # exit code 0: it would begin\n  \
+                            interrex switchover --to beta\n  \
+                            interrex switchover --to beta --at 2027-01-15T22:00:00Z\n  \
+                            interrex switchover --to 2 --drain 30s --reason \"new disk in alpha\""
+    )]
     Switchover(Switchover),
     /// Would a failover, a switchover and a rejoin work now? Every precondition is proved, and nothing is changed.
     ///
@@ -350,6 +354,8 @@ pub enum RunCommand {
     #[command(after_help = "Examples:\n  interrex run show\n  interrex run show 5f3a12bc")]
     Show(RunShow),
     /// Give up what this node is doing, and take it back; past its point of no return a run only goes forward.
+    ///
+    /// Where no run goes on, it cancels the switchover that this node has scheduled.
     #[command(after_help = "Example:\n  interrex run cancel --reason \"wrong node\"")]
     Cancel(RunCancel),
 }
@@ -369,6 +375,19 @@ pub struct Switchover {
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Begin it at this time: 2027-01-15T22:00:00Z, or +30m for so long from now; at most 30 days ahead.
+    ///
+    /// Main keeps it in its journal and begins it by itself, also after a restart; `interrex status` shows it, and
+    /// `interrex run cancel` on main ends it. If main cannot begin it within five minutes of that time, it never does:
+    /// the event `switchover_unscheduled` says why. The checks are made when it is due.
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    pub at: Option<Due>,
+    /// Only tell what it would do, how long writes would wait, what would be lost, and what would stop it.
+    ///
+    /// Main looks at everything that the switchover looks at first. Nothing is recorded or changed. Exit code 1: it
+    /// would be refused now.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -400,6 +419,10 @@ pub struct Promote {
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Only tell what it would do and what would stop it, by what is looked at now. Nothing is recorded or changed. Exit
+    /// code 1: it would be refused now.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -421,6 +444,10 @@ pub struct Rejoin {
     /// Why: it is kept with the run.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+    /// Only tell what it would do and what would stop it, by what is looked at now. Nothing is recorded or changed. Exit
+    /// code 1: it would be refused now.
+    #[arg(long)]
+    pub dry_run: bool,
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -6,9 +6,11 @@
 //! ```
 
 mod acts;
+mod ahead;
 pub mod arguments;
 mod changes;
 mod cluster_events;
+pub mod due;
 pub mod exit;
 pub mod failure;
 mod follow;

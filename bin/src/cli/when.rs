@@ -98,6 +98,15 @@ pub(super) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
     }
 }
 
+/// `in 4.2 s`; a moment that has passed is `due`.
+pub(super) fn ahead(moment: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match u64::try_from((moment - now).num_milliseconds()) {
+        Ok(ms) if ms >= 48 * 3_600_000 => format!("in {} days", ms / 86_400_000),
+        Ok(ms) => format!("in {}", human_ms(ms)),
+        Err(_) => "due".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

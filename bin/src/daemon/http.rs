@@ -10,18 +10,20 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use chrono::{DateTime, Utc};
 use interrex_actors::{
-    messages::{Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
+    failover::dry_run,
+    messages::{Accepted, Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PromoteBody, RejoinBody, SECRET_HEADER,
-        SwitchoverBody, TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, PromoteBody, RejoinBody,
+        SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
 };
 use interrex_events::{
-    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunId, journal::JournalError,
+    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunKind, journal::JournalError,
 };
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +40,8 @@ const FENCE_LIMIT: Duration = Duration::from_secs(8);
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the look before a run may take; each of its questions has a limit of its own.
+const PLAN_LIMIT: Duration = Duration::from_secs(9);
 /// How long open transactions may be given to finish, at most: an hour.
 const DRAIN_LIMIT_MS: u64 = 3_600_000;
 
@@ -63,6 +67,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
+        .route("/api/cluster/schedule", post(schedule))
+        .route("/api/cluster/plan", post(planned))
         .route("/api/cluster/promote-to-main", post(promote))
         .route("/api/cluster/check-main-status", get(main_status))
         .route("/api/cluster/rejoin", post(rejoin))
@@ -263,12 +269,14 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         Err(refusal) => return *refusal,
     };
     let epoch = offer.epoch;
-    let run = match operate(&api, Operation::TakeOver(offer), Cause::System).await {
-        Ok(run) => run,
+    let run = match operate(&api, Operation::TakeOver(offer), None, Cause::System).await {
+        Ok(Accepted::Run(run)) => run,
         // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
         Err(Unanswered::Declined(_)) => return answer(StatusCode::OK, OfferAnswer::Pending),
         // it may be heard or not: whoever asks comes again
-        Err(Unanswered::Nobody) => return still_starting(),
+        Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_)) | Err(Unanswered::Nobody) => {
+            return still_starting();
+        }
     };
     let me = api.shared.settings.me;
     let decided = |view: &View| {
@@ -303,18 +311,25 @@ enum Unanswered {
     Nobody,
 }
 
-async fn operate(api: &Api, operation: Operation, asker: Cause) -> Result<RunId, Unanswered> {
-    let asked = api.shared.lines.operate.ask(Operate { operation, asker });
+async fn operate(
+    api: &Api,
+    operation: Operation,
+    due: Option<DateTime<Utc>>,
+    asker: Cause,
+) -> Result<Accepted, Unanswered> {
+    let asked = api.shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
-        Ok(Ok(Ok(run))) => Ok(run),
+        Ok(Ok(Ok(accepted))) => Ok(accepted),
         Ok(Ok(Err(declined))) => Err(Unanswered::Declined(declined)),
         Ok(Err(_)) | Err(_) => Err(Unanswered::Nobody),
     }
 }
 
-fn begun(run: Result<RunId, Unanswered>) -> Response {
-    match run {
-        Ok(run) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
+fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
+    match accepted {
+        Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
+        Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
+        Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
         Err(Unanswered::Nobody) => still_starting(),
     }
@@ -327,16 +342,69 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Ok(wanted) => wanted,
             Err(refusal) => return *refusal,
         };
+    match asked_for(wanted) {
+        Ok((operation, asker)) => begun(operate(&api, operation, None, asker).await),
+        Err(refusal) => *refusal,
+    }
+}
+
+/// What a body asks for, and who does.
+fn asked_for(wanted: SwitchoverBody) -> Result<(Operation, Cause), Box<Response>> {
     if wanted.drain_ms > DRAIN_LIMIT_MS {
         let message = format!("drain_ms is {}: {DRAIN_LIMIT_MS} at most, an hour", wanted.drain_ms);
-        return refuse(StatusCode::BAD_REQUEST, "bad_body", message);
+        return Err(Box::new(refuse(StatusCode::BAD_REQUEST, "bad_body", message)));
     }
     let operation = Operation::Switchover {
         to: wanted.target_node_id,
         drain_ms: wanted.drain_ms,
         request: Request { forced: false, reason: wanted.reason },
     };
-    begun(operate(&api, operation, wanted.asker).await)
+    Ok((operation, wanted.asker))
+}
+
+/// The same, at a time.
+async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let ScheduleBody { due, switchover } =
+        match api.admit(&headers, &body, |_: &ScheduleBody| api.shared.settings.cluster_id) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return *refusal,
+        };
+    match asked_for(switchover) {
+        Ok((operation, asker)) => begun(operate(&api, operation, Some(due), asker).await),
+        Err(refusal) => *refusal,
+    }
+}
+
+/// What a run would do, and what would stop it; nothing is begun.
+async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let wanted: PlanBody = match api.admit(&headers, &body, |_: &PlanBody| api.shared.settings.cluster_id) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let me = api.shared.settings.me;
+    let main = api.shared.look(|view| view.cluster.nodes.main).unwrap_or(me);
+    let (kind, operation, new_main) = match wanted {
+        PlanBody::Switchover { target_node_id: to, drain_ms } => {
+            let body = SwitchoverBody { target_node_id: to, drain_ms, reason: None, asker: Cause::System };
+            match asked_for(body) {
+                Ok((operation, _)) => (RunKind::Switchover, operation, to),
+                Err(refusal) => return *refusal,
+            }
+        }
+        PlanBody::Promotion { force, reason } => {
+            let sight = api.shared.look(|view| view.main_sight.clone());
+            let request = Request { forced: force, reason };
+            (RunKind::Promotion, Operation::Promote { request, sight }, me)
+        }
+        PlanBody::Rejoin { copy } => {
+            (RunKind::Rejoin, Operation::Rejoin { copy, request: Request::default() }, main)
+        }
+    };
+    let plan = dry_run(&api.shared, kind, &operation, new_main);
+    match tokio::time::timeout(PLAN_LIMIT, plan).await {
+        Ok(Ok(plan)) => answer(StatusCode::OK, plan),
+        Ok(Err(_)) | Err(_) => still_starting(),
+    }
 }
 
 /// A body that may be left out.
@@ -352,7 +420,7 @@ async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
             Err(refusal) => return *refusal,
         };
     let request = Request { forced: false, reason: wanted.reason };
-    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, wanted.asker).await)
+    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
 }
 
 /// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
@@ -364,7 +432,7 @@ async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         };
     let request = Request { forced: wanted.force, reason: wanted.reason };
     let sight = api.shared.look(|view| view.main_sight.clone());
-    begun(operate(&api, Operation::Promote { request, sight }, wanted.asker).await)
+    begun(operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
 }
 
 /// What this node sees of main: what a promotion from here would go by.
@@ -396,5 +464,6 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
-    begun(operate(&api, Operation::Cancel { reason: wanted.reason, force: wanted.force }, wanted.asker).await)
+    let operation = Operation::Cancel { reason: wanted.reason, force: wanted.force };
+    begun(operate(&api, operation, None, wanted.asker).await)
 }

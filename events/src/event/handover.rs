@@ -1,5 +1,6 @@
 //! Facts about switchovers: a main that gives its role away, and what proves that nothing was lost.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{health::shown_in_words, run::Request, step::StepId};
@@ -18,6 +19,51 @@ pub struct SwitchoverStarted {
     pub drain_ms: u64,
     /// What the person said.
     pub request: Request,
+}
+
+/// Payload of `switchover_scheduled`: main begins it by itself when it is due, also after a restart. A node has one at a
+/// time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverScheduled {
+    /// Who shall be main.
+    pub target: NodeId,
+    /// When it is due, by main's wall clock.
+    pub due: DateTime<Utc>,
+    /// How long open transactions may take to finish, in milliseconds.
+    pub drain_ms: u64,
+    /// What the person said.
+    pub request: Request,
+}
+
+/// Why a switchover is scheduled no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unscheduling {
+    /// It was due, and began.
+    Begun,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It was due, and something spoke against its begin.
+    Refused,
+    /// It was due while this node could not begin it, and is not begun late at a time that nobody expects.
+    Missed,
+}
+
+shown_in_words!(Unscheduling {
+    Begun => "begun", Cancelled => "cancelled", Refused => "refused", Missed => "missed"
+});
+
+/// Payload of `switchover_unscheduled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchoverUnscheduled {
+    /// Who should have been main.
+    pub target: NodeId,
+    /// When it was due.
+    pub due: DateTime<Utc>,
+    /// Why it is scheduled no more.
+    pub because: Unscheduling,
+    /// In a sentence.
+    pub detail: String,
 }
 
 /// What a main that stopped in good order proved, before it offered its role.

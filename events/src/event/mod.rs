@@ -216,6 +216,10 @@ event_kinds! {
     "failover_failed" version 1 by FailoverActor => FailoverFailed,
     /// A switchover began on main.
     "switchover_started" version 1 by FailoverActor => SwitchoverStarted,
+    /// A switchover was asked for at a later time.
+    "switchover_scheduled" version 1 by FailoverActor => SwitchoverScheduled,
+    /// A switchover is scheduled no more: it began, or it never will by that schedule.
+    "switchover_unscheduled" version 1 by FailoverActor => SwitchoverUnscheduled,
     /// Main has stopped, has proved that the target lacks nothing, and offers it the role.
     "handover_offered" version 1 by FailoverActor => HandoverOffered,
     /// The role stays where it was: the target did not take it, and never will by this offer.

@@ -10,6 +10,7 @@ mod fencing;
 mod outcomes;
 mod planning;
 mod returning;
+mod scheduling;
 mod starting;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use interrex_projections::{Cluster, Standpoint};
 pub use self::{
     effects::{Effect, effects, outstanding},
     planning::{Move, plan},
+    scheduling::answer,
     starting::asked,
 };
 use super::policy::FailoverPolicy;
@@ -50,7 +52,7 @@ pub struct Situation<'a> {
 pub enum Input {
     /// The actor started, or started again.
     Booted,
-    /// Time passed, or something that matters to a verdict was stored.
+    /// Time passed: something may be due. Or something that matters to a verdict was stored.
     Looked,
     /// A step ended.
     StepEnded(StepEnded),
@@ -67,7 +69,10 @@ pub enum Input {
 pub fn decide(situation: Situation<'_>, input: &Input) -> Vec<Draft> {
     match input {
         Input::Booted => outcomes::resume(situation),
-        Input::Looked => starting::look(situation),
+        Input::Looked => match scheduling::begin_what_is_due(situation) {
+            nothing if nothing.is_empty() => starting::look(situation),
+            facts => facts,
+        },
         Input::StepEnded(ended) => outcomes::step_ended(situation, ended),
         Input::UndoEnded(ended) => outcomes::undo_ended(situation, ended),
         Input::FenceRequested(request) => fencing::fence_requested(situation, request),

@@ -2,6 +2,7 @@
 
 mod promotion;
 mod rejoin;
+mod scheduling;
 mod switchover;
 
 use std::collections::BTreeSet;
@@ -85,6 +86,10 @@ impl Node {
     }
 
     fn store(&mut self, event: Event, run_id: Option<RunId>) {
+        self.store_as(Cause::System, event, run_id);
+    }
+
+    fn store_as(&mut self, actor: Cause, event: Event, run_id: Option<RunId>) {
         self.sequence += 1;
         let event_id = EventId(Uuid::from_u128(self.sequence.into()));
         let envelope = Envelope {
@@ -99,7 +104,7 @@ impl Node {
             run_id,
             correlation_id: event_id,
             causation_id: None,
-            actor: Cause::System,
+            actor,
             event,
         };
         self.belief.cluster.apply(&envelope);
@@ -131,7 +136,7 @@ impl Node {
     fn state(&mut self, drafts: Vec<Draft>) -> Vec<Event> {
         let events: Vec<Event> = drafts.iter().map(|draft| draft.event.clone()).collect();
         for draft in drafts {
-            self.store(draft.event, draft.run_id);
+            self.store_as(draft.actor, draft.event, draft.run_id);
         }
         self.stated.extend(events.clone());
         events

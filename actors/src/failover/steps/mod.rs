@@ -1,8 +1,10 @@
 //! Every run as a table of data: from it come the executor, the resume, the tests and the documentation.
 //!
 //! The first and the last step are events themselves, such as `failover_started` and `failover_completed`; all others
-//! are recorded as intent (`step_started`) and outcome (`step_finished`).
+//! are recorded as intent (`step_started`) and outcome (`step_finished`). `docs/RUNS.md` shows the tables.
 
+#[cfg(test)]
+mod page;
 mod to_main;
 mod to_secondary;
 mod to_successor;

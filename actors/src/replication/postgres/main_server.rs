@@ -1,6 +1,6 @@
 //! Another node's server, as a node that comes back behind it needs it: plain SQL over the network.
 
-use std::{cell::RefCell, path::PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use interrex_events::NodeId;
@@ -19,7 +19,7 @@ impl LocalPostgres {
         (settings.host, settings.port) = (host.to_owned(), port.parse().unwrap_or(5432));
         // it has no files here
         settings.data_dir = PathBuf::new();
-        MainServer(LocalPostgres { settings, client: RefCell::new(None) })
+        MainServer(LocalPostgres::new(settings))
     }
 }
 

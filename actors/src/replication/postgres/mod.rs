@@ -13,11 +13,12 @@ mod shutdown;
 mod standby;
 mod wal;
 
-use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
+use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
 use rustix::process::Signal;
+use tokio::sync::Mutex;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::postgres_connection::{MEASURE, connect, facts, parsed};
@@ -88,6 +89,8 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
+    /// Held while another thread works on the data directory's files, also for a call that was given up.
+    files: Arc<Mutex<()>>,
 }
 
 /// The name of a node's replication slot, as in the runbook.
@@ -100,7 +103,7 @@ impl LocalPostgres {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self { settings, client: RefCell::new(None) }
+        Self { settings, client: RefCell::new(None), files: Arc::default() }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {

@@ -1,6 +1,7 @@
 //! Every view against a file in `golden/`, whole. `UPDATE_GOLDEN=1 cargo test -p interrex --lib cli` rewrites them.
 
 mod exports;
+mod plans;
 mod sealed;
 pub(in crate::cli) mod stream;
 mod time_travel;
@@ -121,12 +122,7 @@ impl Stage {
         let (exit, text) = self.show(line, style);
         let (_, coloured) = self.show(line, Style { colour: true, ..style });
         assert_eq!(without_colours(&coloured), text, "{name}: colours change the text");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/golden").join(name);
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&path, &text).unwrap();
-        }
-        let golden = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(text == golden, "{name} is not as in its golden file, but:\n{text}");
+        compare(name, &text);
         assert_eq!(exit, expected, "{name}:\n{text}");
     }
 }
@@ -172,6 +168,16 @@ impl Outside for Stage {
     fn typed(&self, _: &str) -> Result<Option<String>, Failure> {
         Ok(None)
     }
+}
+
+/// Compares an answer with its golden file.
+fn compare(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == golden, "{name} is not as in its golden file, but:\n{text}");
 }
 
 fn without_colours(text: &str) -> String {

@@ -110,6 +110,17 @@ impl Author {
         self.tell(ms, Some(run), finished);
     }
 
+    /// Ada has a switchover begin in the evening.
+    pub(super) fn plans_a_switchover(self, ms: i64) -> Self {
+        self.script.0.lock().unwrap().0 = at(ms);
+        let request = Request { forced: false, reason: Some("new disk in beta".to_owned()) };
+        let scheduled = SwitchoverScheduled { target: ALPHA, due: at(50_400_000), drain_ms: 5_000, request };
+        let actor = Cause::Person { name: "ada".to_owned(), source: "the command line on beta".to_owned() };
+        let draft = Draft { actor, ..Draft::new(self.epoch, scheduled) };
+        self.journal.append(&[draft]).unwrap().blocking_recv().unwrap().unwrap();
+        self
+    }
+
     /// Beta starts, follows alpha, and once decides not to act.
     pub(super) fn quiet_morning(mut self) -> Self {
         self.tell(0, None, supervisor_started("beta", Role::Secondary));

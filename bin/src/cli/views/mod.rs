@@ -7,6 +7,7 @@ pub(super) mod events;
 pub(super) mod export;
 pub(super) mod import;
 pub(super) mod nodes;
+pub(super) mod plan;
 pub(super) mod replay;
 pub(super) mod run;
 pub(super) mod runs;

@@ -19,7 +19,7 @@ const STEPS: [StepId; 9] = [
 
 impl Node {
     /// The main of the pair.
-    fn main() -> Self {
+    pub(super) fn main() -> Self {
         let mut node = Self::secondary();
         node.me = MAIN;
         let serving = PostgresChanged {
@@ -49,7 +49,7 @@ impl Node {
     }
 }
 
-fn switchover(to: NodeId) -> Operation {
+pub(super) fn switchover(to: NodeId) -> Operation {
     Operation::Switchover { to, drain_ms: 0, request: Request::default() }
 }
 
@@ -71,7 +71,7 @@ fn offer(epoch: u64) -> Operation {
     })
 }
 
-fn another_main() -> MainAnnounced {
+pub(super) fn another_main() -> MainAnnounced {
     MainAnnounced {
         main: ME,
         epoch: Epoch(2),

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    BackupProgress, KeepRequest, Kept, KeptBy, Source,
-    disk::{self, aside},
-    kept_folder, own_files,
+    BackupProgress, KeepRequest, Kept, KeptBy, Source, disk, kept_folder, own_files,
     places::Places,
     programs::{self, Ended},
     sentinel::Sentinel,
@@ -48,7 +46,7 @@ impl LocalPostgres {
             let is_this = swap.at == request.at;
             if !is_this && swap.can_be_given_up(places) {
                 let places = places.clone();
-                aside(doing, move || swap.give_up(&places)).await?;
+                self.aside(doing, move || swap.give_up(&places)).await?;
                 return Ok(None);
             }
             self.must_be_stopped()?;
@@ -72,7 +70,7 @@ impl LocalPostgres {
         if places.data_dir.join("pg_wal").is_symlink() {
             tracing::warn!("pg_wal lies elsewhere; the base backup will have it in the data directory");
         }
-        aside("preparing a base backup", move || {
+        self.aside("preparing a base backup", move || {
             kept_folder::make(&into, owner)?;
             kept_folder::remove_given_up(&into)?;
             must_be_one_volume(&places, &into)?;
@@ -115,7 +113,7 @@ impl LocalPostgres {
         self.end_leftovers(places).await?;
         let incoming = places.incoming.clone();
         if let Err(error) =
-            aside("removing a part of a base backup", move || own_files::remove(&incoming)).await
+            self.aside("removing a part of a base backup", move || own_files::remove(&incoming)).await
         {
             tracing::warn!(%error, "a base backup failed");
         }
@@ -127,13 +125,15 @@ impl LocalPostgres {
         let doing = "finishing the base backup";
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let (incoming, data_dir) = (places.incoming.clone(), places.data_dir.clone());
-        aside(doing, move || own_files::put_into(&incoming, &sentinel.saved_files()?.unwrap_or(data_dir)))
-            .await?;
+        self.aside(doing, move || {
+            own_files::put_into(&incoming, &sentinel.saved_files()?.unwrap_or(data_dir))
+        })
+        .await?;
         self.mark_as_standby(&places.incoming)
             .and_then(|()| self.write_upstream(&places.incoming, &source.as_upstream(), slot))
             .map_err(|error| PortError::new(doing, error))?;
         let incoming = places.incoming.clone();
-        aside(doing, move || disk::sync(&incoming)).await
+        self.aside(doing, move || disk::sync(&incoming)).await
     }
 
     async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
@@ -142,7 +142,7 @@ impl LocalPostgres {
         let manifest = self.manifest(places, request, KeptBy::Rename).await?;
         let swap = Swap { at: request.at, folder: request.into.join(kept_folder::name(&manifest)) };
         let (places, begun, owner) = (places.clone(), swap.clone(), self.settings.run_as);
-        aside("preparing the swap", move || {
+        self.aside("preparing the swap", move || {
             let place = kept_folder::begin(&begun.folder, owner)?;
             kept_folder::describe(&place, &manifest, owner)?;
             begun.begin(&places, owner)
@@ -154,8 +154,10 @@ impl LocalPostgres {
     async fn swap(&self, places: &Places, swap: Swap) -> Answer<Kept> {
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let places = places.clone();
-        aside("putting the base backup into the directory's place", move || swap.finish(&places, &sentinel))
-            .await
+        self.aside("putting the base backup into the directory's place", move || {
+            swap.finish(&places, &sentinel)
+        })
+        .await
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use crate::ports::{Answer, PortError};
+use crate::{
+    ports::{Answer, PortError},
+    replication::postgres::LocalPostgres,
+};
 
 /// Bytes left free on a volume whatever is written there: a full one stops a server.
 const RESERVE: u64 = 64 << 20;
@@ -26,7 +29,11 @@ pub(super) fn size_of(folder: &Path) -> io::Result<Size> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let file = fs::metadata(&path)?;
+            let file = match fs::metadata(&path) {
+                // a link to nothing
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
             if file.is_dir() {
                 folders.push(path);
             } else {
@@ -96,13 +103,27 @@ fn in_words(bytes: u64) -> String {
     }
 }
 
-/// Does something that waits for the disk, beside the one thread that everything else runs on.
-pub(super) async fn aside<T: Send + 'static>(
-    doing: &str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Answer<T> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|error| PortError::new(doing, error))?.map_err(|error| PortError::new(doing, error))
+impl LocalPostgres {
+    /// Does something that waits for the disk, beside the one thread that everything else runs on.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        doing: &str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Answer<T> {
+        let held = self.files.clone().lock_owned().await;
+        let held_work = move || {
+            let done = work();
+            drop(held);
+            done
+        };
+        let ended = tokio::task::spawn_blocking(held_work).await;
+        ended.map_err(|error| PortError::new(doing, error))?.map_err(|error| PortError::new(doing, error))
+    }
+
+    /// Waits for what a call that was given up still does: nothing takes it back.
+    pub(super) async fn wait_for_files(&self) {
+        drop(self.files.lock().await);
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,7 @@ use std::{io, path::Path, time::Duration};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    KeepRequest, Kept, KeptBy, KeptManifest,
-    disk::{self, aside},
-    kept_folder,
+    COPY_MARK, KeepRequest, Kept, KeptBy, KeptManifest, disk, kept_folder,
     places::Places,
     programs::{self, Ended},
     sentinel::{self, Sentinel},
@@ -27,12 +25,13 @@ impl LocalPostgres {
         self.must_be_in_place(&places)?;
         self.must_be_stopped()?;
         let (into, owner) = (request.into.clone(), self.settings.run_as);
-        let there = aside("looking at the kept copies", move || {
-            kept_folder::make(&into, owner)?;
-            kept_folder::remove_given_up(&into)?;
-            kept_folder::all(&into)
-        })
-        .await?;
+        let there = self
+            .aside("looking at the kept copies", move || {
+                kept_folder::make(&into, owner)?;
+                kept_folder::remove_given_up(&into)?;
+                kept_folder::all(&into)
+            })
+            .await?;
         let by_copy = || there.iter().filter(|kept| kept.manifest.kept_by == KeptBy::Copy);
         if let Some(kept) = by_copy().find(|kept| kept.manifest.kept_at == request.at) {
             return Ok(kept.clone());
@@ -58,14 +57,14 @@ impl LocalPostgres {
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let mut command = owner.command("cp");
         // links are followed: the log or a tablespace that lies elsewhere is a part of it
-        command.args(["-a", "-L", "--reflink=auto", "-T", "--"]).arg(&places.data_dir);
+        command.args(["-a", "-L", "--reflink=auto", COPY_MARK, "-T", "--"]).arg(&places.data_dir);
         command.arg(place.join("pgdata"));
         if let Ended::Badly(words) | Ended::CutOff(words) =
             programs::run(command, doing, COPY_LIMIT, |_| Ok(())).await?
         {
             return Err(PortError(words));
         }
-        aside(doing, move || {
+        self.aside(doing, move || {
             disk::sync(&place.join("pgdata"))?;
             kept_folder::describe(&place, &manifest, owner)?;
             kept_folder::finish(&folder)
@@ -75,10 +74,11 @@ impl LocalPostgres {
 
     async fn must_have_room(&self, data_dir: &Path, into: &Path, needed: u64) -> Answer<()> {
         let (data_dir, folder) = (data_dir.to_owned(), into.to_owned());
-        let (shared, free) = aside("looking for room for a copy", move || {
-            Ok((disk::shares_blocks(&data_dir, &folder).unwrap_or(false), disk::free(&folder)?))
-        })
-        .await?;
+        let (shared, free) = self
+            .aside("looking for room for a copy", move || {
+                Ok((disk::shares_blocks(&data_dir, &folder).unwrap_or(false), disk::free(&folder)?))
+            })
+            .await?;
         disk::must_fit(if shared { 0 } else { needed }, free, into)
     }
 
@@ -98,8 +98,8 @@ impl LocalPostgres {
         };
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let data_dir = places.data_dir.clone();
-        let (size, control_sha256, log_sha256, half_rewound) =
-            aside("looking through the directory", move || {
+        let (size, control_sha256, log_sha256, half_rewound) = self
+            .aside("looking through the directory", move || {
                 Ok((
                     disk::size_of(&data_dir)?,
                     sentinel::control_sha256(&data_dir)?,

@@ -33,6 +33,9 @@ use crate::ports::{
     Answer, BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source,
 };
 
+/// Tells a `cp` of ours from one that a person started: a name for backups that are never made.
+const COPY_MARK: &str = "--suffix=.interrex";
+
 #[async_trait(?Send)]
 impl RejoinPort for LocalPostgres {
     fn is_startable(&self) -> bool {
@@ -53,7 +56,7 @@ impl RejoinPort for LocalPostgres {
 
     async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>> {
         let into = into.to_owned();
-        disk::aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
+        self.aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
     }
 
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
@@ -109,6 +112,7 @@ impl LocalPostgres {
 
     /// Ends what a supervisor that was killed left at work on the directory. What a person began is left alone.
     async fn end_leftovers(&self, places: &Places) -> Answer<()> {
+        self.wait_for_files().await;
         let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
         // a program was given the path as it was configured, or as it really is
         let mut folders = vec![self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
@@ -121,7 +125,7 @@ impl LocalPostgres {
             if let Some(pid) = programs::processes_with("pg_rewind", &[folder]).first() {
                 return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
             }
-            programs::end_leftovers("cp", &[OsStr::new("--reflink=auto"), OsStr::new("-T"), folder]).await?;
+            programs::end_leftovers("cp", &[OsStr::new(COPY_MARK), folder]).await?;
         }
         programs::end_leftovers("pg_basebackup", &[places.incoming.as_os_str()]).await
     }

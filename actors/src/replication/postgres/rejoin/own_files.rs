@@ -90,6 +90,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Copies a file, link or folder with its owner and permissions, durably.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    copy_with_owner(from, to)
+        .map_err(|error| io::Error::new(error.kind(), format!("copying {}: {error}", from.display())))
+}
+
+fn copy_with_owner(from: &Path, to: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(from)?;
     let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
     if metadata.is_symlink() {

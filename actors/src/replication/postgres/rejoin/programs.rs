@@ -1,7 +1,14 @@
 //! `pg_rewind`, `pg_basebackup` and `cp` as children that end with the call that started them, and those that a
 //! killed supervisor left behind.
 
-use std::{collections::VecDeque, ffi::OsStr, fs, process::Stdio, time::Duration};
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    fs::{self, File},
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -68,13 +75,43 @@ pub(super) async fn run(
     };
     let status = status?;
     group.has_ended();
+    Ok(judge(what, status, last.iter().map(String::as_str)))
+}
+
+/// Runs one that goes on without its supervisor: its standard error is a file, for at the end of a pipe that nobody
+/// reads it would die half-way. How it ended, and all that it said.
+pub(super) async fn run_logged(
+    mut command: Command,
+    what: &str,
+    limit: Duration,
+    log: &Path,
+) -> Answer<(Ended, String)> {
+    let failed = |error| PortError::new(what, error);
+    let file = File::create(log).map_err(failed)?;
+    command.env("LC_ALL", "C").stdout(Stdio::null()).stderr(file).process_group(0);
+    let mut child = command.spawn().map_err(failed)?;
+    let group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
+    let status = tokio::time::timeout(limit, child.wait()).await;
+    let said = fs::read(log).map_err(failed)?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let Ok(status) = status else {
+        let words = format!("{what}: did not end within {limit:?}, and was killed");
+        return Ok((Ended::CutOff(words), said));
+    };
+    group.has_ended();
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).copied();
+    Ok((judge(what, status.map_err(failed)?, last), said))
+}
+
+fn judge<'a>(what: &str, status: ExitStatus, last_lines: impl Iterator<Item = &'a str>) -> Ended {
     if status.success() {
-        return Ok(Ended::Well);
+        return Ended::Well;
     }
-    let words = last.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" / ");
+    let words = last_lines.map(str::trim).collect::<Vec<_>>().join(" / ");
     let told = format!("{what}: {words} ({status})");
     let may_pass = status.code().is_none() || PASSING.iter().any(|sign| words.contains(sign));
-    Ok(if may_pass { Ended::CutOff(told) } else { Ended::Badly(told) })
+    if may_pass { Ended::CutOff(told) } else { Ended::Badly(told) }
 }
 
 /// A process group that is killed with the value: programs fork, and a dead parent's children go on.

@@ -10,9 +10,7 @@
 use std::time::Duration;
 
 use super::{
-    Source,
-    disk::{self, aside},
-    own_files,
+    Source, disk, own_files,
     places::Places,
     programs::{self, Ended},
     sentinel::{self, Attempt, Phase, Sentinel},
@@ -20,6 +18,7 @@ use super::{
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Rewind},
     replication::postgres::{LocalPostgres, files},
+    runtime::wait_gone,
 };
 
 /// `pg_rewind` says it with `--progress` right before its first change.
@@ -55,6 +54,7 @@ impl LocalPostgres {
         let places = Places::of(&self.settings.data_dir);
         let sentinel = Sentinel::beside(&places, self.settings.run_as);
         source.without_secrets()?;
+        self.wait_for_orphan(&sentinel, source, limit).await;
         self.end_leftovers(&places).await?;
         self.must_be_in_place(&places)?;
         self.must_be_stopped()?;
@@ -70,7 +70,7 @@ impl LocalPostgres {
         };
         let taken_out = own_files::take_out(&places.data_dir);
         taken_out.map_err(|error| PortError::new("taking the node's own files out", error))?;
-        let (ended, said) = self.pg_rewind(source, limit).await?;
+        let (ended, said) = self.pg_rewind(&sentinel, source, limit).await?;
         let unchanged = said.nothing_to_do || (is_first && !said.begun);
         if unchanged || ended == Ended::Well {
             self.finish_rewind(&places, &sentinel, !unchanged).await?;
@@ -136,7 +136,7 @@ impl LocalPostgres {
         }
         let doing = "preparing the rewind";
         let (data_dir, noted) = (places.data_dir.clone(), sentinel.clone());
-        aside(doing, move || {
+        self.aside(doing, move || {
             if noted.phase()? != Some(Phase::Saved) {
                 noted.note(&Phase::Saving)?;
                 own_files::save(&data_dir, &noted.own_files())?;
@@ -189,27 +189,37 @@ impl LocalPostgres {
         programs::run(command, doing, limit, |_| Ok(())).await
     }
 
-    async fn pg_rewind(&self, source: &Source, limit: Duration) -> Answer<(Ended, Said)> {
-        let mut said = Said::default();
+    async fn pg_rewind(
+        &self,
+        sentinel: &Sentinel,
+        source: &Source,
+        limit: Duration,
+    ) -> Answer<(Ended, Said)> {
         // without its fsync of every file: all of it gets to the disk at once afterwards
         let mut command = self.program("pg_rewind");
         command.args(["--no-ensure-shutdown", "--no-sync", "--progress", "--source-server"]);
         command.arg(source.without_secrets()?);
         source.tell_passfile(&mut command);
-        let ended = programs::run(command, "pg_rewind", limit, |line| {
-            said.begun |= line.contains(CHANGES_BEGIN);
-            said.nothing_to_do |= line.contains(NOTHING_TO_DO);
-            Ok(())
-        })
-        .await?;
+        let (ended, text) = programs::run_logged(command, "pg_rewind", limit, &sentinel.log()).await?;
+        let said = Said { begun: text.contains(CHANGES_BEGIN), nothing_to_do: text.contains(NOTHING_TO_DO) };
         Ok((ended, said))
+    }
+
+    /// Lets a `pg_rewind` come to its end whose supervisor was killed: half of its work would be worth nothing.
+    async fn wait_for_orphan(&self, sentinel: &Sentinel, source: &Source, limit: Duration) {
+        let Ok(Some(Phase::Rewinding(attempt))) = sentinel.phase() else { return };
+        if attempt.conninfo == source.conninfo {
+            for pid in programs::processes_with("pg_rewind", &[self.settings.data_dir.as_os_str()]) {
+                wait_gone(pid, "pg_rewind", limit).await;
+            }
+        }
     }
 
     /// Puts everything on the disk, then the node's own files back, and lets the directory be started: as a standby.
     async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel, rewound: bool) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
         let signal = (data_dir.join("standby.signal"), self.settings.run_as);
-        aside("finishing the rewind", move || {
+        self.aside("finishing the rewind", move || {
             let finishing = Phase::Finishing { rewound };
             if sentinel.phase()?.as_ref() != Some(&finishing) {
                 disk::sync(&data_dir)?;

@@ -97,6 +97,11 @@ impl Sentinel {
         self.folder.join("own")
     }
 
+    /// What `pg_rewind` says.
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("pg_rewind.log")
+    }
+
     /// Lets the directory be started again.
     pub(super) fn remove(&self) -> io::Result<()> {
         // at once: a part of it would be taken for a rewind that saved no files

@@ -9,7 +9,7 @@ use interrex_actors::{
     report::{Lag, NodeReport},
 };
 use interrex_events::{
-    ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, RunKind, StepId,
+    Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, RunKind, StepId,
     TimelineId,
 };
 use interrex_projections::{Node, NodeStatus, RunEnd};
@@ -48,6 +48,7 @@ struct Status<'a> {
     protection: Protection,
     failover: Readiness,
     run: Option<RunNow>,
+    scheduled: Vec<ScheduledNow>,
     withheld: Option<&'a Withheld>,
     fenced: Vec<Fenced<'a>>,
     unknown_events: u64,
@@ -113,6 +114,16 @@ struct RunNow {
     attended: bool,
 }
 
+/// A switchover that a node begins by itself.
+#[derive(Serialize)]
+struct ScheduledNow {
+    by: String,
+    to: String,
+    due: DateTime<Utc>,
+    asked_by: Option<String>,
+    reason: Option<String>,
+}
+
 /// A node that was superseded.
 #[derive(Serialize)]
 struct Fenced<'a> {
@@ -164,6 +175,7 @@ impl<'a> Status<'a> {
             protection: Protection::of(sight),
             failover: Readiness::of(sight, main),
             run: RunNow::of(sight),
+            scheduled: scheduled(sight),
             withheld: sight.story.withheld.as_ref(),
             fenced: fenced(sight),
             unknown_events: sight.story.cluster.unknown_kinds.values().sum(),
@@ -275,6 +287,23 @@ impl RunNow {
             attended: sight.report(run.node).is_some() || sight.rebuilt.is_some(),
         })
     }
+}
+
+/// What main begins by itself. What a node scheduled that is not main any more never begins.
+fn scheduled(sight: &Sight) -> Vec<ScheduledNow> {
+    let main = sight.reign().0;
+    let all = sight.story.cluster.runs.scheduled.iter().filter(|(node, _)| Some(**node) == main);
+    let told = all.map(|(node, it)| ScheduledNow {
+        by: sight.name(*node),
+        to: sight.name(it.switchover.target),
+        due: it.switchover.due,
+        asked_by: match &it.asker {
+            Cause::Person { name, .. } => Some(name.clone()),
+            Cause::System => None,
+        },
+        reason: it.switchover.request.reason.clone(),
+    });
+    told.collect()
 }
 
 fn fenced(sight: &Sight) -> Vec<Fenced<'_>> {

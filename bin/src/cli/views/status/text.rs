@@ -31,6 +31,7 @@ pub(super) fn render(status: &Status<'_>, as_of: &str, style: Style) -> String {
     screen.protection(status);
     screen.failover(status);
     screen.run(status);
+    screen.scheduled(status);
     screen.rest(status);
     format!("{head}\n\n{}", screen.0.render(style))
 }
@@ -155,6 +156,22 @@ impl Screen {
             self.say("", Tone::Strong, format!("next: {next}"));
         }
         self.say("", Tone::Faint, format!("all of it: interrex run show {}", run.short_id));
+    }
+
+    fn scheduled(&mut self, status: &Status<'_>) {
+        for it in &status.scheduled {
+            let by = it.asked_by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+            let why = it.reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            let words = format!(
+                "switchover from {} to {} at {}, {}{by}{why}",
+                it.by,
+                it.to,
+                when::date_and_time_utc(it.due),
+                when::ahead(it.due, status.at)
+            );
+            self.say("SCHEDULED", Tone::Strong, words);
+            self.say("", Tone::Faint, format!("to end that: interrex run cancel, on {}", it.by));
+        }
     }
 
     fn rest(&mut self, status: &Status<'_>) {

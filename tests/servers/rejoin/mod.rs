@@ -1,5 +1,7 @@
 //! An old main's directory comes back behind the new main, whatever is cut off on the way.
 
+mod killed;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -346,10 +348,11 @@ fn a_rewind_that_is_cancelled_leaves_no_process_and_one_that_was_left_is_ended()
             .unwrap();
         parted.must_not_start("a rewind of it was begun").await;
 
-        // as a killed supervisor leaves it
+        // as a killed supervisor leaves it, but for ever
         let program = parted.node().folder.join("with-other-pg_rewind/pg_rewind");
         let mut left = std::process::Command::new(program).arg("-D").arg(parted.data_dir()).spawn().unwrap();
-        assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));
+        let limit = Duration::from_secs(3);
+        assert_eq!(parted.pair.alpha.rewind(&source, limit).await, Ok(Rewind::Rewound));
         assert!(left.try_wait().unwrap().is_some(), "it was left at work");
         parted.comes_back().await;
     });

@@ -1,0 +1,336 @@
+//! What a run would do, how long writes would wait, what would be lost, and what would stop it: a pure function of the
+//! run's table, of what was looked at, and of earlier runs. It is what `--dry-run` prints.
+
+use interrex_events::{Epoch, NodeId, RunKind, StepId, Verdict};
+use interrex_projections::{Run, Runs};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::steps::{Need, StepRule, UNTIL_ANSWERED, table};
+
+/// Something that was looked at before a run, and whether it speaks against it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What, in a few words.
+    pub subject: String,
+    /// Good: it stands in nobody's way. Bad: the run would be refused. Unknown: it could not be found out.
+    pub verdict: Verdict,
+    /// What was found, in a sentence.
+    pub detail: String,
+    /// The values behind it, for programs.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub observed: Map<String, Value>,
+}
+
+impl Check {
+    /// It stands in nobody's way.
+    #[must_use]
+    pub fn good(subject: &str, detail: impl Into<String>) -> Self {
+        Self::of(subject, Verdict::Good, detail)
+    }
+
+    /// The run would be refused.
+    #[must_use]
+    pub fn bad(subject: &str, detail: impl Into<String>) -> Self {
+        Self::of(subject, Verdict::Bad, detail)
+    }
+
+    /// It could not be found out: the run would fail there, or be refused.
+    #[must_use]
+    pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
+        Self::of(subject, Verdict::Unknown, detail)
+    }
+
+    fn of(subject: &str, verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self { subject: subject.to_owned(), verdict, detail: detail.into(), observed: Map::new() }
+    }
+
+    /// The same with one more value.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.observed.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Whether the run would not get past it.
+    #[must_use]
+    pub fn stops(&self) -> bool {
+        self.verdict != Verdict::Good
+    }
+}
+
+/// What is known before a run that could be begun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Findings {
+    /// Who is main.
+    pub old_main: NodeId,
+    /// Who shall be.
+    pub new_main: NodeId,
+    /// The epoch that would be opened.
+    pub epoch: Epoch,
+    /// How long open transactions may take to finish, in milliseconds: the step `drain` lasts no longer.
+    pub drain_ms: u64,
+    /// What was looked at; the decider's own refusal first, where there is one.
+    pub checks: Vec<Check>,
+    /// What would be lost, in bytes of log; nothing where nobody can know it before the run.
+    pub loss_bytes: Option<u64>,
+}
+
+/// One step of a run that could be begun, as its table has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedStep {
+    /// From 1.
+    pub number: usize,
+    /// Which step.
+    pub step: StepId,
+    /// What it does.
+    pub effect: String,
+    /// What proves that it is done.
+    pub proof: String,
+    /// When one attempt is given up, in milliseconds; of `drain`, what was asked for. 0 where the step is an event itself.
+    pub limit_ms: u64,
+    /// Attempts before it counts as failed; nothing where it is asked until it is answered.
+    pub attempts: Option<u32>,
+    /// Whether the run fails without it.
+    pub required: bool,
+    /// How it is taken back, where it can be.
+    pub undo: Option<String>,
+    /// Whether the run only goes forward from here.
+    pub point_of_no_return: bool,
+}
+
+impl PlannedStep {
+    fn of(kind: RunKind, rule: &StepRule, drain_ms: u64) -> Self {
+        let limit_ms = if rule.step == StepId::Drain { drain_ms.min(rule.limit_ms) } else { rule.limit_ms };
+        Self {
+            number: kind.number(rule.step),
+            step: rule.step,
+            effect: rule.effect.to_owned(),
+            proof: rule.success.to_owned(),
+            limit_ms,
+            attempts: attempts(rule),
+            required: rule.need == Need::Required,
+            undo: rule.undo.map(str::to_owned),
+            point_of_no_return: rule.step == kind.point_of_no_return(),
+        }
+    }
+}
+
+/// How long nobody would take writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithoutWrites {
+    /// The steps that this spans.
+    pub steps: Vec<StepId>,
+    /// What their limits allow, every attempt used up, in milliseconds: what is beyond it ends the run. Nothing where one
+    /// of them is asked until it is answered.
+    pub limit_ms: Option<u64>,
+    /// What it was in earlier runs of the kind; nothing if none has completed here yet.
+    pub measured: Option<Measured>,
+}
+
+/// Times of earlier runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// How many runs.
+    pub runs: usize,
+    /// The middle of their times, in milliseconds; of an even number, the longer of the two.
+    pub median_ms: u64,
+    /// The longest, in milliseconds.
+    pub longest_ms: u64,
+}
+
+/// What a run would do, as of now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it would be for.
+    pub kind: RunKind,
+    /// Who is main.
+    pub old_main: NodeId,
+    /// Who shall be.
+    pub new_main: NodeId,
+    /// The epoch that would be opened.
+    pub epoch: Epoch,
+    /// Whether nothing that was looked at would stop it.
+    pub would_begin: bool,
+    /// What was looked at.
+    pub checks: Vec<Check>,
+    /// Its steps, in order.
+    pub steps: Vec<PlannedStep>,
+    /// How long nobody would take writes.
+    pub without_writes: WithoutWrites,
+    /// What would be lost, in bytes of log; nothing where nobody can know it before the run.
+    pub loss_bytes: Option<u64>,
+}
+
+impl Plan {
+    /// What would stop it.
+    pub fn stopped_by(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| check.stops())
+    }
+}
+
+/// What a run would do.
+#[must_use]
+pub fn plan(kind: RunKind, findings: Findings, history: &Runs) -> Plan {
+    let Findings { old_main, new_main, epoch, drain_ms, checks, loss_bytes } = findings;
+    let steps = table(kind).iter().map(|rule| PlannedStep::of(kind, rule, drain_ms));
+    Plan {
+        kind,
+        old_main,
+        new_main,
+        epoch,
+        would_begin: !checks.iter().any(Check::stops),
+        checks,
+        steps: steps.collect(),
+        without_writes: without_writes(kind, history),
+        loss_bytes,
+    }
+}
+
+/// The first step during which nobody takes writes, if there is one. The last one is the point of no return.
+fn writes_stop_at(kind: RunKind) -> Option<StepId> {
+    match kind {
+        RunKind::Failover | RunKind::Promotion | RunKind::Takeover => Some(StepId::WinEpoch),
+        RunKind::Switchover => Some(StepId::StopMain),
+        RunKind::Rejoin => None,
+    }
+}
+
+fn attempts(rule: &StepRule) -> Option<u32> {
+    (rule.attempts != UNTIL_ANSWERED).then_some(rule.attempts)
+}
+
+fn without_writes(kind: RunKind, history: &Runs) -> WithoutWrites {
+    let first = writes_stop_at(kind);
+    let stops = |step: StepId| first.is_some_and(|first| (first..=kind.point_of_no_return()).contains(&step));
+    let rows = || table(kind).iter().filter(|row| stops(row.step));
+    WithoutWrites {
+        steps: rows().map(|row| row.step).collect(),
+        limit_ms: rows().map(|row| Some(row.limit_ms * u64::from(attempts(row)?))).sum(),
+        measured: measured(history.runs.values().filter(|run| run.kind == kind)),
+    }
+}
+
+/// Times of runs that completed: only these state one.
+fn measured<'a>(runs: impl Iterator<Item = &'a Run>) -> Option<Measured> {
+    let time = |run: &Run| {
+        run.without_writes_ms
+            .or_else(|| run.recovery_time.map(interrex_events::RecoveryTime::without_writes_ms))
+    };
+    let mut times: Vec<u64> = runs.filter_map(time).collect();
+    times.sort_unstable();
+    let median_ms = *times.get(times.len() / 2)?;
+    Some(Measured { runs: times.len(), median_ms, longest_ms: *times.last()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use interrex_events::*;
+    use interrex_projections::{Projection as _, Runs};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ALPHA: NodeId = NodeId(1);
+    const BETA: NodeId = NodeId(2);
+
+    fn findings(checks: Vec<Check>) -> Findings {
+        Findings {
+            old_main: ALPHA,
+            new_main: BETA,
+            epoch: Epoch(2),
+            drain_ms: 0,
+            checks,
+            loss_bytes: Some(0),
+        }
+    }
+
+    /// Switchovers that took so long, and one that did not complete.
+    fn history(times: &[u64]) -> Runs {
+        let mut runs = Runs::default();
+        let mut tell = |run: u128, event: Event| {
+            let event_id = EventId(Uuid::from_u128(run));
+            runs.apply(&Envelope {
+                event_id,
+                cluster_id: ClusterId(Uuid::nil()),
+                node_id: ALPHA,
+                node_seq: NodeSeq(1),
+                epoch: Epoch(1),
+                learned_in: Epoch(1),
+                hlc: Hlc::from_wall_ms(0),
+                recorded_at: chrono::DateTime::UNIX_EPOCH,
+                run_id: Some(RunId(Uuid::from_u128(run))),
+                correlation_id: event_id,
+                causation_id: None,
+                actor: Cause::System,
+                event,
+            });
+        };
+        let started = SwitchoverStarted {
+            old_main: ALPHA,
+            new_main: BETA,
+            epoch: Epoch(2),
+            drain_ms: 0,
+            request: Request::default(),
+        };
+        tell(99, started.clone().into());
+        for (run, without_writes_ms) in (1..).zip(times.iter().copied()) {
+            tell(run, started.clone().into());
+            let completed = SwitchoverCompleted {
+                main: BETA,
+                epoch: Epoch(2),
+                degraded: Vec::new(),
+                without_writes_ms,
+                certificate: None,
+            };
+            tell(run, completed.into());
+        }
+        runs
+    }
+
+    #[test]
+    fn a_plan_has_every_step_of_the_table_and_one_point_of_no_return() {
+        for kind in RunKind::ALL {
+            let plan = plan(kind, findings(Vec::new()), &Runs::default());
+            let steps: Vec<StepId> = plan.steps.iter().map(|step| step.step).collect();
+            assert_eq!(steps, kind.steps(), "{kind}");
+            let last_ways_back = plan.steps.iter().filter(|step| step.point_of_no_return);
+            assert_eq!(last_ways_back.map(|step| step.step).collect::<Vec<_>>(), [kind.point_of_no_return()]);
+            let last = writes_stop_at(kind).map(|_| kind.point_of_no_return());
+            assert_eq!(plan.without_writes.steps.last(), last.as_ref(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_bad_or_unknown_stops_it_and_all_of_it_is_named() {
+        let checks = vec![
+            Check::bad("rule", "a run is under way"),
+            Check::good("lag", "0 bytes behind"),
+            Check::unknown("supervisor", "no answer"),
+        ];
+        let planned = plan(RunKind::Switchover, findings(checks), &Runs::default());
+        assert!(!planned.would_begin);
+        let stopped_by: Vec<&str> = planned.stopped_by().map(|check| check.subject.as_str()).collect();
+        assert_eq!(stopped_by, ["rule", "supervisor"]);
+        let fine = plan(RunKind::Switchover, findings(vec![Check::good("lag", "")]), &Runs::default());
+        assert!(fine.would_begin);
+    }
+
+    #[test]
+    fn the_time_without_writes_is_that_of_completed_runs_of_the_kind_or_what_the_limits_allow() {
+        let of = |kind, times: &[u64]| plan(kind, findings(Vec::new()), &history(times)).without_writes;
+        let none = of(RunKind::Switchover, &[]);
+        assert_eq!(none.steps, [StepId::StopMain, StepId::ProveHandover, StepId::HandOver]);
+        assert_eq!((none.limit_ms, none.measured), (None, None), "an offer is made until it is answered");
+        let promotion = of(RunKind::Promotion, &[]);
+        assert_eq!(
+            promotion.limit_ms,
+            Some(3 * 5_000 + 2 * (5_000 + 10_000 + 60_000 + 5_000) + 240 * 60_000)
+        );
+        let measured = |runs, median_ms, longest_ms| Some(Measured { runs, median_ms, longest_ms });
+        assert_eq!(of(RunKind::Switchover, &[80]).measured, measured(1, 80, 80));
+        assert_eq!(of(RunKind::Switchover, &[900, 70, 80]).measured, measured(3, 80, 900));
+        assert_eq!(of(RunKind::Switchover, &[80, 70]).measured, measured(2, 80, 80));
+        assert_eq!(of(RunKind::Failover, &[80]).measured, None, "of another kind");
+    }
+}

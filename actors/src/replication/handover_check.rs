@@ -1,0 +1,122 @@
+//! Whether a target could take over now: what the step `check_handover` decides by, and what a dry run shows. Nothing is
+//! changed by it.
+
+use std::{future::Future, time::Duration};
+
+use interrex_events::{NodeId, PostgresStatus, RedisStatus};
+use interrex_projections::human_bytes;
+
+use super::Servers;
+use crate::{failover::plan::Check, node::Shared, ports::PeersPort, report::NodeReport};
+
+/// How far the target may be behind when a switchover begins: this much it gets within a second or two.
+pub(super) const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
+/// How long each question may take.
+const QUESTION_LIMIT: Duration = Duration::from_secs(3);
+
+/// Everything that can be known before anything is stopped, good and bad.
+pub(super) async fn look(
+    shared: &Shared,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+    target: NodeId,
+) -> Vec<Check> {
+    let name = shared.look(|view| view.cluster.nodes.name(target));
+    let own_report = shared.report();
+    let (own, theirs) =
+        tokio::join!(servers.postgres.measure(), in_time(peers.exchange(target, &own_report)));
+    let mut checks = Vec::new();
+    let is_primary = own.facts.status == PostgresStatus::Primary;
+    let detail = format!("PostgreSQL here is {}", own.facts.status);
+    checks.push(if is_primary {
+        Check::good("PostgreSQL here", detail)
+    } else {
+        Check::bad("PostgreSQL here", format!("{detail}, not a primary: there is nothing to hand over"))
+    });
+    match theirs {
+        Ok(report) => checks.extend(what_it_says(shared, servers, &name, &report)),
+        Err(error) => checks.push(Check::bad(
+            "supervisor of the target",
+            format!("the supervisor of {name} does not answer: {error}"),
+        )),
+    }
+    if is_primary {
+        let (behind, open) = tokio::join!(behind(servers, target, &name), open_transactions(servers));
+        checks.extend([behind, open]);
+    }
+    checks
+}
+
+/// What the target says of itself.
+fn what_it_says(shared: &Shared, servers: &Servers, name: &str, target: &NodeReport) -> Vec<Check> {
+    let subject = "supervisor of the target";
+    let own_epoch = shared.epoch();
+    let mut checks = Vec::new();
+    if target.epoch != own_epoch {
+        let detail = format!("{name} knows epoch {}; this node knows epoch {own_epoch}", target.epoch);
+        checks.push(Check::bad(subject, detail));
+    }
+    if let Some((run, _)) = &target.run {
+        checks.push(Check::bad(subject, format!("{name} makes a run of its own, {}", run.short())));
+    }
+    if checks.is_empty() {
+        checks.push(Check::good(subject, format!("the supervisor of {name} takes part, epoch {own_epoch}")));
+    }
+    let postgres = format!("the PostgreSQL of {name} is {}", target.postgres.status);
+    checks.push(match target.postgres.status {
+        PostgresStatus::Streaming => Check::good("PostgreSQL of the target", postgres),
+        _ => Check::bad("PostgreSQL of the target", format!("{postgres}, not streaming")),
+    });
+    if servers.redis.is_some() {
+        let redis = format!("the Redis of {name} is {}", target.redis.status);
+        checks.push(match target.redis.status {
+            RedisStatus::Linked => Check::good("Redis of the target", redis),
+            _ => Check::bad("Redis of the target", format!("{redis}, not linked")),
+        });
+    }
+    checks
+}
+
+async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {
+    let subject = "log of the target";
+    match in_time(servers.handover.standby_behind(target)).await {
+        Err(error) => Check::unknown(subject, format!("how far {name} is behind is not known: {error}")),
+        Ok(None) => Check::bad(subject, format!("PostgreSQL here knows no standby of {name} that streams")),
+        Ok(Some(bytes)) if bytes > BEHIND_LIMIT => Check::bad(
+            subject,
+            format!(
+                "{name} is {} behind, more than {}: it would be awaited too long",
+                human_bytes(bytes),
+                human_bytes(BEHIND_LIMIT)
+            ),
+        )
+        .with("behind_bytes", bytes),
+        Ok(Some(bytes)) => Check::good(subject, format!("{name} is {} behind", human_bytes(bytes)))
+            .with("behind_bytes", bytes),
+    }
+}
+
+/// They stop nothing: they are given time to finish, and are ended then.
+async fn open_transactions(servers: &Servers) -> Check {
+    let subject = "open transactions";
+    match in_time(servers.handover.open_transactions()).await {
+        Err(error) => Check::unknown(subject, format!("how many are open is not known: {error}")),
+        Ok(open) => Check::good(
+            subject,
+            match open.len() {
+                0 => "none is open".to_owned(),
+                1 => "1 is open: it may finish until the drain ends, and is ended then".to_owned(),
+                many => format!("{many} are open: they may finish until the drain ends, and are ended then"),
+            },
+        )
+        .with("open_transactions", open.len()),
+    }
+}
+
+/// A server that is frozen says nothing at all.
+async fn in_time<T, E: ToString>(question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(QUESTION_LIMIT, question).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {QUESTION_LIMIT:?}")),
+    }
+}

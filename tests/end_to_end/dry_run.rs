@@ -1,0 +1,89 @@
+//! What a switchover would do is told without a trace of it.
+
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
+use interrex_actors::failover::plan::Plan;
+use interrex_events::{KINDS, Recorder, RunKind, StepId};
+use interrex_tests::run;
+use rustix::process::Signal;
+
+use crate::{checks::session, switchover::switch, two_nodes};
+
+const LIMIT: Duration = Duration::from_secs(100);
+
+/// What `interrex switchover --dry-run --json` says, and with which exit code.
+async fn planned(sandbox: &Sandbox, to: &str) -> Done<(Option<i32>, Plan)> {
+    let said = switch(sandbox, ALPHA, to, &["--dry-run", "--json", "--drain", "7s"]).await?;
+    let plan = serde_json::from_slice(&said.stdout);
+    Ok((said.status.code(), plan.map_err(|error| SandboxError::failed(format!("{said:?}"), error))?))
+}
+
+/// What a node's journal holds that somebody decided.
+fn decisions(sandbox: &Sandbox) -> Done<Vec<String>> {
+    let by_the_decider = |kind: &str| {
+        let known = KINDS.iter().find(|known| known.name == kind);
+        known.is_none_or(|known| known.recorded_by.contains(&Recorder::FailoverActor))
+    };
+    let events = sandbox.events(ALPHA)?.into_iter().map(|envelope| envelope.event.kind().to_owned());
+    Ok(events.filter(|kind| by_the_decider(kind)).collect())
+}
+
+/// The value that a check observed.
+fn observed(plan: &Plan, name: &str) -> Option<u64> {
+    plan.checks.iter().find_map(|check| check.observed.get(name)?.as_u64())
+}
+
+#[test]
+fn a_dry_run_tells_what_is_and_leaves_no_trace() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let idle = session(&sandbox, ALPHA).await?;
+        idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let (code, plan) = planned(&sandbox, "beta").await?;
+        assert_eq!((code, plan.would_begin), (Some(0), true), "{plan:?}");
+        assert_eq!((plan.kind, plan.old_main, plan.new_main), (RunKind::Switchover, ALPHA, BETA));
+        assert_eq!(observed(&plan, "open_transactions"), Some(1), "{plan:?}");
+        assert!(observed(&plan, "behind_bytes").is_some(), "{plan:?}");
+        let drain = plan.steps.iter().find(|step| step.step == StepId::Drain).unwrap();
+        assert_eq!((plan.loss_bytes, drain.limit_ms), (Some(0), 7_000));
+        assert_eq!(plan.without_writes.measured, None);
+
+        // one that is frozen says nothing at all
+        sandbox.signal_supervisor(BETA, Signal::STOP);
+        let (_, plan) = planned(&sandbox, "beta").await?;
+        sandbox.signal_supervisor(BETA, Signal::CONT);
+        assert!(plan.stopped_by().any(|check| check.detail.contains("no answer within")), "{plan:?}");
+
+        sandbox.kill_supervisor(BETA);
+        let (code, plan) = planned(&sandbox, "beta").await?;
+        assert_eq!((code, plan.would_begin), (Some(1), false), "{plan:?}");
+        let reasons: Vec<&str> = plan.stopped_by().map(|check| check.detail.as_str()).collect();
+        assert!(
+            matches!(&reasons[..], [only] if only.contains("supervisor of beta does not answer")),
+            "{reasons:?}"
+        );
+        assert_eq!(decisions(&sandbox)?, Vec::<String>::new());
+        assert!(sandbox.takes_writes(ALPHA).await);
+        // the transaction that was open has lost nothing by it
+        idle.batch_execute("COMMIT").await.unwrap();
+
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_healthy(BETA).await?;
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        let switched = sandbox.cluster(ALPHA)?.runs.newest().cloned().unwrap();
+        // the new main tells it as soon as it holds a copy of the old one's events
+        let measured = until("it is told how long that took", LIMIT, || async {
+            let (_, plan) = planned(&sandbox, "alpha").await.map_err(|error| error.to_string())?;
+            plan.without_writes.measured.ok_or_else(|| format!("{plan:?}"))
+        });
+        let measured = measured.await?;
+        assert_eq!((measured.runs, Some(measured.median_ms)), (1, switched.without_writes_ms));
+        Ok(())
+    });
+}
