@@ -92,7 +92,8 @@ async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
         let here = sandbox.psql_value(ALPHA, &format!("SELECT count(*) >= {rows} FROM written")).await;
         if here.as_deref().is_ok_and(|all| all == "t") { Ok(()) } else { Err(format!("{here:?}")) }
     })
-    .await
+    .await?;
+    sandbox.doctor_clean().await
 }
 
 /// The ids of rows that were saved from what is kept.

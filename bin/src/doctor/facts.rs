@@ -120,6 +120,9 @@ pub struct ServerFacts {
     pub replay_paused: bool,
     /// Whether the newest attempt to archive failed, and for which file.
     pub archive_failing: Option<String>,
+    /// Tablespaces outside the data directory.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
     /// Transactions that are prepared and not decided.
     pub prepared: u64,
     /// The replication user.
@@ -279,6 +282,8 @@ pub struct MachineFacts {
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
     pub copy_room: Measured<u64>,
+    /// Whether what only this node has can be kept on the data directory's volume.
+    pub keeps_on_volume: Measured<bool>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
     /// Commands of dependents and hooks: name, and what is wrong with it.
@@ -302,6 +307,7 @@ impl MachineFacts {
             standby_signal: Err(reason.clone()),
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
+            keeps_on_volume: Err(reason.clone()),
             rivals: Err(reason.clone()),
             commands: Err(reason),
             ready: Vec::new(),

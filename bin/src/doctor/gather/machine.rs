@@ -44,6 +44,7 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
         copy_room: room(data_dir.parent().unwrap_or(data_dir)),
+        keeps_on_volume: same_volume(&config.kept_folder(), data_dir),
         rivals: Err("not asked".to_owned()),
         commands: Ok(commands(config)),
         ready: Vec::new(),
@@ -136,6 +137,14 @@ fn room(folder: &Path) -> Measured<u64> {
         return Err(format!("{} is on a read-only file system", folder.display()));
     }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Whether a folder, which need not be there yet, is on the data directory's volume.
+fn same_volume(folder: &Path, data_dir: &Path) -> Measured<bool> {
+    let volume = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    let existing = folder.ancestors().find_map(|path| volume(path).ok());
+    let own = volume(data_dir).map_err(|error| format!("{}: {error}", data_dir.display()))?;
+    Ok(existing == Some(own))
 }
 
 /// How many of this node's newest events were found sound.

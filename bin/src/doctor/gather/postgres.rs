@@ -58,6 +58,8 @@ SELECT json_build_object(
  'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
  'archive_failing', (SELECT last_failed_wal FROM pg_stat_archiver
    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
+ 'tablespaces', coalesce((SELECT json_agg(spcname) FROM pg_tablespace
+   WHERE pg_tablespace_location(oid) LIKE '/%'), '[]'),
  'prepared', (SELECT count(*) FROM pg_prepared_xacts),
  'replication_role', (SELECT json_build_object('login', rolcanlogin, 'replication', rolreplication OR rolsuper,
      'expired', coalesce(rolvaliduntil < now(), false)) FROM pg_roles WHERE rolname = {REPLICATION_USER}),

@@ -70,7 +70,14 @@ const COPY_ROOM: Check = Check {
     subject: MACHINE,
     breaks: &[Act::Rejoin],
     looks_at: "beside the data directory there is room for a copy of main's",
-    why: "Where a rewind is not possible the new copy is made beside the old one, which stays until it streams.",
+    why: "A rejoin keeps what only the old main has, or makes a new copy beside the old one, which stays until it streams.",
+};
+const KEEPS: Check = Check {
+    name: "kept_folder",
+    subject: MACHINE,
+    breaks: &[Act::Rejoin],
+    looks_at: "the folder for what only this node has is on the volume of its data directory",
+    why: "A rejoin moves directories by renaming them, which works within one volume alone.",
 };
 const RIVALS: Check = Check {
     name: "started_by_interrex",
@@ -104,6 +111,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &SIGNAL_FILE,
     &WAL_ROOM,
     &COPY_ROOM,
+    &KEEPS,
     &RIVALS,
     &COMMANDS,
     &READY,
@@ -120,6 +128,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         RUN_AS.on(here, run_as(&machine.run_as)),
         WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
         COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, facts)),
+        KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
         RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
     ];
     if let Some(in_recovery) = in_recovery {
@@ -243,6 +252,15 @@ fn copy_room(room: u64, facts: &Facts) -> Judgement {
     )
 }
 
+fn keeps(same_volume: bool) -> Judgement {
+    let words = if same_volume { "on the data directory's volume" } else { "on another volume" };
+    Judgement::pass_or_fail(
+        same_volume,
+        words,
+        "set rejoin.keep_in to a folder on the volume of postgres.data_dir",
+    )
+}
+
 fn no_rivals(rivals: &[Rival]) -> Judgement {
     if rivals.is_empty() {
         return Judgement::pass("no service does");
@@ -303,6 +321,7 @@ mod tests {
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Fail)]);
         let rival = Rival {
             unit: "postgresql.service".to_owned(),
             does: "is enabled".to_owned(),

@@ -1,5 +1,6 @@
 //! Judgement, subject by subject: pure functions from what was measured to findings.
 
+pub(super) mod alike;
 pub(super) mod cluster;
 pub(super) mod machine;
 pub(super) mod postgres;
@@ -7,7 +8,7 @@ pub(super) mod redis;
 pub(super) mod replication;
 
 #[cfg(test)]
-pub(super) use self::replication::STANDBY_MUST_MATCH;
+pub(super) use self::alike::STANDBY_MUST_MATCH;
 use super::{
     facts::Facts,
     finding::{Check, Finding, Subject},
@@ -16,7 +17,14 @@ use super::{
 /// Every check, in the order of the answer: the table in docs/OPERATIONS.md is made of it.
 #[must_use]
 pub fn checks() -> Vec<&'static Check> {
-    let all = [machine::CHECKS, postgres::CHECKS, replication::CHECKS, redis::CHECKS, cluster::CHECKS];
+    let all = [
+        machine::CHECKS,
+        postgres::CHECKS,
+        replication::CHECKS,
+        alike::CHECKS,
+        redis::CHECKS,
+        cluster::CHECKS,
+    ];
     in_order(all.into_iter().flatten().copied().collect(), |check| check.subject)
 }
 
@@ -25,6 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = machine::judge(facts);
     findings.extend(postgres::judge(facts));
     findings.extend(replication::judge(facts));
+    findings.extend(alike::judge(facts));
     findings.extend(redis::judge(facts));
     findings.extend(cluster::judge(facts));
     in_order(findings, |finding| finding.subject)

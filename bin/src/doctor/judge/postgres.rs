@@ -54,9 +54,9 @@ const SENDERS_ROOM: Check = check(
 );
 const REWIND_POSSIBLE: Check = check(
     "rewind_possible",
-    &[Act::Rejoin],
+    &[],
     "full_page_writes, and wal_log_hints or data checksums",
-    "Without them pg_rewind refuses: the old main must be copied anew, which takes as long as the data is large.",
+    "Without them pg_rewind refuses: a rejoin copies main's data anew, which takes as long as they are large.",
 );
 const SLOT_LIMIT: Check = check(
     "slot_limit",
@@ -100,6 +100,12 @@ const UNLOGGED: Check = check(
     "no table is unlogged",
     "Unlogged tables are not replicated: on a new main they are empty.",
 );
+const TABLESPACES: Check = check(
+    "tablespaces",
+    &[],
+    "no tablespace lies outside the data directory",
+    "A rejoin that cannot rewind has to copy, and does not copy what lies elsewhere: that is done by hand then.",
+);
 const FILES: Check = check(
     "settings_files",
     &[Act::Switchover, Act::Rejoin],
@@ -122,6 +128,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &PREPARED,
     &RESTART_AFTER_CRASH,
     &UNLOGGED,
+    &TABLESPACES,
     &FILES,
 ];
 
@@ -162,6 +169,7 @@ fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
     ];
     if !server.in_recovery {
         findings.push(PREPARED.on(node, prepared(server.prepared)));
+        findings.push(TABLESPACES.on(node, tablespaces(&server.tablespaces)));
     }
     if let Some(tables) = &server.unlogged {
         // a promotion works all the same: not to know is a risk, and no obstacle
@@ -257,7 +265,7 @@ fn rewind_possible(server: &ServerFacts) -> Judgement {
     if !on("wal_log_hints") && !on("data_checksums") {
         fixes.push(set("wal_log_hints", "on", true));
     }
-    Judgement::pass_or_fail(fixes.is_empty(), measured, fixes.join("  "))
+    Judgement::pass_or_warn(fixes.is_empty(), measured, fixes.join("  "))
 }
 
 fn slot_limit(server: &ServerFacts) -> Judgement {
@@ -321,6 +329,12 @@ fn prepared(count: u64) -> Judgement {
     )
 }
 
+fn tablespaces(outside: &[String]) -> Judgement {
+    let words = if outside.is_empty() { "none".to_owned() } else { outside.join(", ") };
+    let fix = "keep rewinds possible; for a copy by hand: pg_basebackup --tablespace-mapping";
+    Judgement::pass_or_warn(outside.is_empty(), words, fix)
+}
+
 fn restart_after_crash(server: &ServerFacts) -> Judgement {
     let value = server.setting("restart_after_crash");
     Judgement::pass_or_warn(
@@ -365,7 +379,7 @@ mod tests {
     #[test]
     fn a_setting_that_stands_in_the_way_is_found_on_the_node_that_has_it() {
         assert_eq!(setting(ALPHA, "wal_level", "minimal"), [("wal_level", Verdict::Fail)]);
-        assert_eq!(setting(BETA, "full_page_writes", "off"), [("rewind_possible", Verdict::Fail)]);
+        assert_eq!(setting(BETA, "full_page_writes", "off"), [("rewind_possible", Verdict::Warn)]);
         assert_eq!(setting(ALPHA, "max_wal_senders", "0"), [("senders_room", Verdict::Fail)]);
         assert_eq!(setting(ALPHA, "max_wal_senders", "2"), [("senders_room", Verdict::Warn)]);
         assert_eq!(setting(ALPHA, "max_slot_wal_keep_size", "-1"), [("slot_limit", Verdict::Warn)]);
@@ -410,6 +424,7 @@ mod tests {
         let found = unlogged(&["shop.public.carts".to_owned()]);
         assert_eq!(found.fix.as_deref(), Some("ALTER TABLE public.carts SET LOGGED;"));
         assert_eq!(prepared(2).verdict, Verdict::Warn);
+        assert_eq!(tablespaces(&["fast".to_owned()]).verdict, Verdict::Warn);
     }
 
     #[test]

@@ -1,30 +1,16 @@
-//! What main and its secondaries are to each other: copies of one cluster, on one timeline, connected now.
+//! What main and its secondaries are to each other: on one timeline, connected now, each able to log in to the other.
 
 use interrex_actors::replication::postgres::slot_name;
 use interrex_events::NodeId;
 
 use super::size;
 use crate::doctor::{
-    facts::{Collation, Facts, ServerFacts, Slot},
+    facts::{Facts, ServerFacts, Slot},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
-/// A standby with less than main of any of these does not start, or pauses its replay (facts 17).
-pub(in crate::doctor) const STANDBY_MUST_MATCH: [&str; 5] = [
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_wal_senders",
-    "max_worker_processes",
-];
-
 /// A standby further behind than this would lose, or take, a while.
 const FAR_BEHIND: u64 = 64 << 20;
-/// Clocks further apart than this make the story hard to read.
-const CLOCKS_WARN_MS: u64 = 500;
-/// Clocks further apart than this are not followed by peers, and times of day mean nothing.
-const CLOCKS_FAIL_MS: u64 = 5_000;
-
 /// libpq's words where a server demands a password and the passfile has none for it.
 const NO_PASSWORD: &str = "no password supplied";
 
@@ -44,18 +30,6 @@ const ONE_MAIN: Check = check(
     ALL_ACTS,
     "exactly one PostgreSQL takes writes",
     "With two, each has rows that the other lacks; with none, somebody has to decide first.",
-);
-const SAME_CLUSTER: Check = check(
-    "same_cluster",
-    ALL_ACTS,
-    "the secondary's system identifier is main's",
-    "Another identifier is another database: nothing of main's would be there.",
-);
-const SAME_VERSION: Check = check(
-    "same_version",
-    ALL_ACTS,
-    "both have the same major version",
-    "Physical replication and pg_rewind work between equal major versions alone.",
 );
 const SAME_TIMELINE: Check = check(
     "same_timeline",
@@ -87,45 +61,14 @@ const SLOT: Check = check(
     "main has a replication slot for the secondary, with its log, in use",
     "Without a slot main removes log that the standby still needs, and the standby can never catch up.",
 );
-const STANDBY_LIMITS: Check = check(
-    "standby_limits",
-    ALL_ACTS,
-    "at its next start no limit of a node is below that of the node it would follow, now or after a change of main",
-    "A standby whose limits are below main's refuses to start, or stops replaying.",
-);
-const COLLATIONS: Check = check(
-    "collations",
-    &[Act::Failover, Act::Switchover],
-    "both sort text by the same version of their collations, which their indexes were built with",
-    "Another version of the C library or ICU sorts otherwise: indexes find no longer what is there.",
-);
 const REPLICATION_LOGIN: Check = check(
     "replication_login",
     &[Act::Switchover, Act::Rejoin],
     "the replication user logs in from here with the passfile, for replication, to every server",
     "This is how a standby connects: a wrong password or pg_hba.conf shows only after the role has moved.",
 );
-const CLOCKS: Check = check(
-    "clocks",
-    &[],
-    "the servers' clocks are within half a second of this machine's; five seconds fail",
-    "Times in the story cannot be compared, and peers do not follow a clock that is far off.",
-);
-
-pub(super) const CHECKS: &[&Check] = &[
-    &ONE_MAIN,
-    &SAME_CLUSTER,
-    &SAME_VERSION,
-    &SAME_TIMELINE,
-    &STREAMING,
-    &LAG,
-    &APPLIES,
-    &SLOT,
-    &STANDBY_LIMITS,
-    &COLLATIONS,
-    &REPLICATION_LOGIN,
-    &CLOCKS,
-];
+pub(super) const CHECKS: &[&Check] =
+    &[&ONE_MAIN, &SAME_TIMELINE, &STREAMING, &LAG, &APPLIES, &SLOT, &REPLICATION_LOGIN];
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![ONE_MAIN.found(None, one_main(facts))];
@@ -137,13 +80,6 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     for (node, login) in &facts.replication_logins {
         findings.push(REPLICATION_LOGIN.judge(*node, login, |login| replication_login(facts, *node, login)));
     }
-    for (node, server) in &facts.servers {
-        if let Ok(server) = server
-            && *node != facts.here
-        {
-            findings.push(CLOCKS.on(*node, clocks(server)));
-        }
-    }
     findings
 }
 
@@ -153,16 +89,11 @@ fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: Nod
         return vec![SLOT.on(node, kept_for_one_away(slot(facts.name(main), &slot_name(node), main_server)))];
     };
     vec![
-        SAME_CLUSTER.on(node, same_cluster(main_server, standby)),
-        SAME_VERSION.on(node, same_version(main_server, standby)),
         SAME_TIMELINE.on(node, same_timeline(main_server, standby)),
         STREAMING.on(node, streaming(main_server, standby, node)),
         LAG.on(node, lag(main_server, node)),
         APPLIES.on(node, applies_at_once(standby)),
         SLOT.on(node, slot(facts.name(main), &slot_name(node), main_server)),
-        STANDBY_LIMITS.on(node, standby_limits((facts.name(node), standby), (facts.name(main), main_server))),
-        STANDBY_LIMITS.on(main, standby_limits((facts.name(main), main_server), (facts.name(node), standby))),
-        COLLATIONS.on(node, collations((facts.name(main), main_server), (facts.name(node), standby))),
     ]
 }
 
@@ -176,27 +107,6 @@ fn one_main(facts: &Facts) -> Judgement {
             "stop clients, then: interrex status; interrex timeline; keep both data directories",
         ),
     }
-}
-
-fn same_cluster(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
-    Judgement::pass_or_fail(
-        main.system_id == standby.system_id,
-        if main.system_id == standby.system_id {
-            format!("system identifier {}", main.system_id)
-        } else {
-            format!("system identifier {}, main's is {}", standby.system_id, main.system_id)
-        },
-        "copy it from main: pg_basebackup -R",
-    )
-}
-
-fn same_version(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
-    let (ours, theirs) = (standby.major(), main.major());
-    Judgement::pass_or_fail(
-        ours == theirs,
-        if ours == theirs { format!("both {ours}") } else { format!("{ours}, main has {theirs}") },
-        format!("install PostgreSQL {theirs} there"),
-    )
 }
 
 fn same_timeline(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
@@ -305,68 +215,6 @@ fn set_larger(name: &str, server: &ServerFacts) -> String {
     format!("ALTER SYSTEM SET {name} = '{}MB'; SELECT pg_reload_conf();  -- on main", now * 2)
 }
 
-/// Whether a node could follow the other one. Asked both ways: after a change of main the old one is the standby.
-fn standby_limits(
-    (name, server): (&str, &ServerFacts),
-    (other_name, other): (&str, &ServerFacts),
-) -> Judgement {
-    let mut low = Vec::new();
-    let mut fixes = Vec::new();
-    for limit in STANDBY_MUST_MATCH {
-        let text = |server: &ServerFacts| server.at_next_start.get(limit).cloned().unwrap_or_default();
-        let (ours, theirs) = (text(server), text(other));
-        let (Ok(has), Ok(needs)) = (ours.parse::<u64>(), theirs.parse::<u64>()) else {
-            // PostgreSQL reports such a line as one that waits for a restart
-            return Judgement::fail(
-                format!("{limit} is `{ours}` on {name} and `{theirs}` on {other_name}: both must be numbers"),
-                format!("correct the line of {limit} in the configuration file"),
-            );
-        };
-        if has < needs {
-            low.push(format!("{limit} is {has}, on {other_name} {needs}"));
-            fixes.push(format!("ALTER SYSTEM SET {limit} = {needs};  -- on {name}, and restart it"));
-        }
-    }
-    Judgement::pass_or_fail(
-        low.is_empty(),
-        if low.is_empty() {
-            format!("{} limits are at least those of {other_name}", STANDBY_MUST_MATCH.len())
-        } else {
-            low.join("; ")
-        },
-        fixes.join("  "),
-    )
-}
-
-fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &ServerFacts)) -> Judgement {
-    for (server_name, server) in [(main_name, main), (name, standby)] {
-        let stale =
-            |versions: &Collation| versions.recorded.is_some() && versions.recorded != versions.actual;
-        if let Some((database, versions)) = server.collations.iter().find(|(_, versions)| stale(versions)) {
-            let [recorded, actual] =
-                [&versions.recorded, &versions.actual].map(|version| version.as_deref().unwrap_or("none"));
-            return Judgement::fail(
-                format!(
-                    "indexes of {database} were built with {recorded}, {server_name} sorts with {actual}"
-                ),
-                format!(
-                    "the same operating system on both; or REINDEX DATABASE {database}; ALTER DATABASE {database} REFRESH COLLATION VERSION;"
-                ),
-            );
-        }
-    }
-    let [main_libc, libc] = [main, standby].map(|server| server.libc.as_deref().unwrap_or("not told"));
-    Judgement::pass_or_warn(
-        main_libc == libc,
-        if main_libc == libc {
-            format!("both sort alike (C library {libc})")
-        } else {
-            format!("C library {libc}, main's is {main_libc}")
-        },
-        "the same release of the operating system on both; after a change of main: REINDEX what sorts text",
-    )
-}
-
 fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>) -> Judgement {
     let name = facts.name(node);
     if login.is_err() && facts.servers.get(&node).is_some_and(Result::is_err) {
@@ -399,18 +247,6 @@ fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>
     }
 }
 
-fn clocks(server: &ServerFacts) -> Judgement {
-    let Some(distance) = server.clock else {
-        return Judgement::unknown("it did not tell its time", "look again");
-    };
-    let fix = "chronyc tracking  # or timedatectl, on both machines";
-    match distance.at_least_ms {
-        ms if ms > CLOCKS_FAIL_MS => Judgement::fail(format!("at least {ms} ms apart"), fix),
-        ms if ms > CLOCKS_WARN_MS => Judgement::warn(format!("at least {ms} ms apart"), fix),
-        _ => Judgement::pass(format!("at most {} ms apart", distance.at_most_ms)),
-    }
-}
-
 /// How much of the log one that stays away may hold back, in words.
 pub(super) fn log_to_hold(server: &ServerFacts) -> Option<(u64, String)> {
     let megabytes = |name| server.number(name).and_then(|value| u64::try_from(value).ok());
@@ -423,34 +259,8 @@ mod tests {
     use super::*;
     use crate::doctor::{
         Verdict,
-        examples::{ALPHA, BETA, change, healthy, wrong},
-        facts::ClockDistance,
+        examples::{ALPHA, BETA, change, wrong},
     };
-
-    #[test]
-    fn a_limit_that_differs_fails_on_the_lower_one_and_tells_the_value() {
-        let mut facts = healthy();
-        change(&mut facts, BETA, |server| {
-            server.at_next_start.insert("max_connections".to_owned(), "5".to_owned());
-        });
-        let [main, standby] = [ALPHA, BETA].map(|node| (facts.name(node), facts.server(node).unwrap()));
-        let found = standby_limits(standby, main);
-        assert_eq!(found.measured, "max_connections is 5, on alpha 10");
-        assert_eq!(
-            found.fix.as_deref(),
-            Some("ALTER SYSTEM SET max_connections = 10;  -- on beta, and restart it")
-        );
-        assert_eq!(
-            standby_limits(main, standby).verdict,
-            Verdict::Pass,
-            "a standby that has less than main cannot follow; main could follow it"
-        );
-        let no_number = |server: &mut ServerFacts| {
-            server.at_next_start.insert("max_connections".to_owned(), "many".to_owned());
-        };
-        let fails = ("standby_limits", Verdict::Fail);
-        assert_eq!(wrong(|facts| change(facts, BETA, no_number)), [fails, fails]);
-    }
 
     #[test]
     fn a_slot_is_there_in_use_and_keeps_its_log_or_says_what_is_wrong() {
@@ -480,7 +290,7 @@ mod tests {
         let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
         assert_eq!(
             beta(|server| server.system_id = "8".to_owned()),
-            [("same_cluster", Verdict::Fail), ("replication_login", Verdict::Fail)]
+            [("replication_login", Verdict::Fail), ("same_cluster", Verdict::Fail)]
         );
         assert_eq!(beta(|server| server.version = 160_001), [("same_version", Verdict::Fail)]);
         assert_eq!(beta(|server| server.timeline = Some(2)), [("same_timeline", Verdict::Fail)]);
@@ -488,31 +298,6 @@ mod tests {
         assert_eq!(beta(|server| server.replay_paused = true), [("applies_at_once", Verdict::Warn)]);
         let two_mains = beta(|server| server.in_recovery = false);
         assert_eq!(two_mains.first(), Some(&("one_main", Verdict::Fail)));
-    }
-
-    #[test]
-    fn another_c_library_warns_and_an_index_that_sorts_otherwise_fails() {
-        let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
-        assert_eq!(beta(|server| server.libc = Some("2.41".to_owned())), [("collations", Verdict::Warn)]);
-        let stale = |server: &mut ServerFacts| {
-            let [recorded, actual] = ["2.36", "2.41"].map(|version| Some(version.to_owned()));
-            server.collations.insert("shop".to_owned(), Collation { recorded, actual });
-        };
-        assert_eq!(beta(stale), [("collations", Verdict::Fail)]);
-    }
-
-    #[test]
-    fn clocks_warn_at_half_a_second_and_fail_at_five() {
-        let apart = |at_least_ms| {
-            wrong(|facts| {
-                change(facts, BETA, |server| {
-                    server.clock = Some(ClockDistance { at_least_ms, at_most_ms: at_least_ms + 2 });
-                });
-            })
-        };
-        assert_eq!(apart(500), []);
-        assert_eq!(apart(501), [("clocks", Verdict::Warn)]);
-        assert_eq!(apart(5_001), [("clocks", Verdict::Fail)]);
     }
 
     #[test]

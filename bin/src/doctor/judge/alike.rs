@@ -1,0 +1,249 @@
+//! What nodes must have in common so that each can follow the other.
+
+use interrex_events::NodeId;
+
+use crate::doctor::{
+    facts::{Collation, Facts, ServerFacts},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
+};
+
+/// A standby with less than main of any of these does not start, or pauses its replay (facts 17).
+pub(in crate::doctor) const STANDBY_MUST_MATCH: [&str; 5] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+];
+
+/// Clocks further apart than this make the story hard to read.
+const CLOCKS_WARN_MS: u64 = 500;
+/// Clocks further apart than this are not followed by peers, and times of day mean nothing.
+const CLOCKS_FAIL_MS: u64 = 5_000;
+
+const fn check(
+    name: &'static str,
+    breaks: &'static [Act],
+    looks_at: &'static str,
+    why: &'static str,
+) -> Check {
+    Check { name, subject: Subject::Replication, breaks, looks_at, why }
+}
+
+const SAME_CLUSTER: Check = check(
+    "same_cluster",
+    ALL_ACTS,
+    "the secondary's system identifier is main's",
+    "Another identifier is another database: nothing of main's would be there.",
+);
+const SAME_VERSION: Check = check(
+    "same_version",
+    ALL_ACTS,
+    "both have the same major version",
+    "Physical replication and pg_rewind work between equal major versions alone.",
+);
+const STANDBY_LIMITS: Check = check(
+    "standby_limits",
+    ALL_ACTS,
+    "at its next start no limit of a node is below that of the node it would follow, now or after a change of main",
+    "A standby whose limits are below main's refuses to start, or stops replaying.",
+);
+const COLLATIONS: Check = check(
+    "collations",
+    &[Act::Failover, Act::Switchover],
+    "both sort text by the same version of their collations, which their indexes were built with",
+    "Another version of the C library or ICU sorts otherwise: indexes find no longer what is there.",
+);
+const CLOCKS: Check = check(
+    "clocks",
+    &[],
+    "the servers' clocks are within half a second of this machine's; five seconds fail",
+    "Times in the story cannot be compared, and peers do not follow a clock that is far off.",
+);
+
+pub(super) const CHECKS: &[&Check] = &[&SAME_CLUSTER, &SAME_VERSION, &STANDBY_LIMITS, &COLLATIONS, &CLOCKS];
+
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(main) = facts.main() {
+        findings.extend(facts.secondaries().into_iter().flat_map(|node| of_pair(facts, main, node)));
+    }
+    for (node, server) in &facts.servers {
+        if let Ok(server) = server
+            && *node != facts.here
+        {
+            findings.push(CLOCKS.on(*node, clocks(server)));
+        }
+    }
+    findings
+}
+
+/// That one does not answer is a finding of its own.
+fn of_pair(facts: &Facts, main: NodeId, node: NodeId) -> Vec<Finding> {
+    let (Some(main_server), Some(standby)) = (facts.server(main), facts.server(node)) else {
+        return Vec::new();
+    };
+    let (of_main, of_standby) = ((facts.name(main), main_server), (facts.name(node), standby));
+    vec![
+        SAME_CLUSTER.on(node, same_cluster(main_server, standby)),
+        SAME_VERSION.on(node, same_version(main_server, standby)),
+        STANDBY_LIMITS.on(node, standby_limits(of_standby, of_main)),
+        STANDBY_LIMITS.on(main, standby_limits(of_main, of_standby)),
+        COLLATIONS.on(node, collations(of_main, of_standby)),
+    ]
+}
+
+fn same_cluster(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+    Judgement::pass_or_fail(
+        main.system_id == standby.system_id,
+        if main.system_id == standby.system_id {
+            format!("system identifier {}", main.system_id)
+        } else {
+            format!("system identifier {}, main's is {}", standby.system_id, main.system_id)
+        },
+        "copy it from main: pg_basebackup -R",
+    )
+}
+
+fn same_version(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+    let (ours, theirs) = (standby.major(), main.major());
+    Judgement::pass_or_fail(
+        ours == theirs,
+        if ours == theirs { format!("both {ours}") } else { format!("{ours}, main has {theirs}") },
+        format!("install PostgreSQL {theirs} there"),
+    )
+}
+
+/// Whether a node could follow the other one. Asked both ways: after a change of main the old one is the standby.
+fn standby_limits(
+    (name, server): (&str, &ServerFacts),
+    (other_name, other): (&str, &ServerFacts),
+) -> Judgement {
+    let mut low = Vec::new();
+    let mut fixes = Vec::new();
+    for limit in STANDBY_MUST_MATCH {
+        let text = |server: &ServerFacts| server.at_next_start.get(limit).cloned().unwrap_or_default();
+        let (ours, theirs) = (text(server), text(other));
+        let (Ok(has), Ok(needs)) = (ours.parse::<u64>(), theirs.parse::<u64>()) else {
+            // PostgreSQL reports such a line as one that waits for a restart
+            return Judgement::fail(
+                format!("{limit} is `{ours}` on {name} and `{theirs}` on {other_name}: both must be numbers"),
+                format!("correct the line of {limit} in the configuration file"),
+            );
+        };
+        if has < needs {
+            low.push(format!("{limit} is {has}, on {other_name} {needs}"));
+            fixes.push(format!("ALTER SYSTEM SET {limit} = {needs};  -- on {name}, and restart it"));
+        }
+    }
+    Judgement::pass_or_fail(
+        low.is_empty(),
+        if low.is_empty() {
+            format!("{} limits are at least those of {other_name}", STANDBY_MUST_MATCH.len())
+        } else {
+            low.join("; ")
+        },
+        fixes.join("  "),
+    )
+}
+
+fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &ServerFacts)) -> Judgement {
+    for (server_name, server) in [(main_name, main), (name, standby)] {
+        let stale =
+            |versions: &Collation| versions.recorded.is_some() && versions.recorded != versions.actual;
+        if let Some((database, versions)) = server.collations.iter().find(|(_, versions)| stale(versions)) {
+            let [recorded, actual] =
+                [&versions.recorded, &versions.actual].map(|version| version.as_deref().unwrap_or("none"));
+            return Judgement::fail(
+                format!(
+                    "indexes of {database} were built with {recorded}, {server_name} sorts with {actual}"
+                ),
+                format!(
+                    "the same operating system on both; or REINDEX DATABASE {database}; ALTER DATABASE {database} REFRESH COLLATION VERSION;"
+                ),
+            );
+        }
+    }
+    let [main_libc, libc] = [main, standby].map(|server| server.libc.as_deref().unwrap_or("not told"));
+    Judgement::pass_or_warn(
+        main_libc == libc,
+        if main_libc == libc {
+            format!("both sort alike (C library {libc})")
+        } else {
+            format!("C library {libc}, main's is {main_libc}")
+        },
+        "the same release of the operating system on both; after a change of main: REINDEX what sorts text",
+    )
+}
+
+fn clocks(server: &ServerFacts) -> Judgement {
+    let Some(distance) = server.clock else {
+        return Judgement::unknown("it did not tell its time", "look again");
+    };
+    let fix = "chronyc tracking  # or timedatectl, on both machines";
+    match distance.at_least_ms {
+        ms if ms > CLOCKS_FAIL_MS => Judgement::fail(format!("at least {ms} ms apart"), fix),
+        ms if ms > CLOCKS_WARN_MS => Judgement::warn(format!("at least {ms} ms apart"), fix),
+        _ => Judgement::pass(format!("at most {} ms apart", distance.at_most_ms)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{
+        Verdict,
+        examples::{ALPHA, BETA, change, healthy, wrong},
+        facts::ClockDistance,
+    };
+
+    #[test]
+    fn a_limit_that_differs_fails_on_the_lower_one_and_tells_the_value() {
+        let mut facts = healthy();
+        change(&mut facts, BETA, |server| {
+            server.at_next_start.insert("max_connections".to_owned(), "5".to_owned());
+        });
+        let [main, standby] = [ALPHA, BETA].map(|node| (facts.name(node), facts.server(node).unwrap()));
+        let found = standby_limits(standby, main);
+        assert_eq!(found.measured, "max_connections is 5, on alpha 10");
+        assert_eq!(
+            found.fix.as_deref(),
+            Some("ALTER SYSTEM SET max_connections = 10;  -- on beta, and restart it")
+        );
+        assert_eq!(
+            standby_limits(main, standby).verdict,
+            Verdict::Pass,
+            "a standby that has less than main cannot follow; main could follow it"
+        );
+        let no_number = |server: &mut ServerFacts| {
+            server.at_next_start.insert("max_connections".to_owned(), "many".to_owned());
+        };
+        let fails = ("standby_limits", Verdict::Fail);
+        assert_eq!(wrong(|facts| change(facts, BETA, no_number)), [fails, fails]);
+    }
+
+    #[test]
+    fn another_c_library_warns_and_an_index_that_sorts_otherwise_fails() {
+        let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
+        assert_eq!(beta(|server| server.libc = Some("2.41".to_owned())), [("collations", Verdict::Warn)]);
+        let stale = |server: &mut ServerFacts| {
+            let [recorded, actual] = ["2.36", "2.41"].map(|version| Some(version.to_owned()));
+            server.collations.insert("shop".to_owned(), Collation { recorded, actual });
+        };
+        assert_eq!(beta(stale), [("collations", Verdict::Fail)]);
+    }
+
+    #[test]
+    fn clocks_warn_at_half_a_second_and_fail_at_five() {
+        let apart = |at_least_ms| {
+            wrong(|facts| {
+                change(facts, BETA, |server| {
+                    server.clock = Some(ClockDistance { at_least_ms, at_most_ms: at_least_ms + 2 });
+                });
+            })
+        };
+        assert_eq!(apart(500), []);
+        assert_eq!(apart(501), [("clocks", Verdict::Warn)]);
+        assert_eq!(apart(5_001), [("clocks", Verdict::Fail)]);
+    }
+}
