@@ -5,7 +5,7 @@ mod handover;
 mod main_server;
 mod rejoin;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
@@ -215,6 +215,14 @@ pub trait RedisPort {
     async fn promote(&self) -> Answer<String>;
     /// Changes places with its replica at `host:port`, which gets all of its data first. What was observed.
     async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String>;
+    /// Stops it if it runs, copies what it has into a folder of its own (of which the newest `newest` stay), and makes its
+    /// next start one as a replica of `host:port`: it serves no client before that. The folder, if there was anything.
+    async fn come_back_behind(
+        &self,
+        master: &str,
+        keep: &KeepRequest,
+        newest: usize,
+    ) -> Answer<Option<PathBuf>>;
     /// Makes it a replica of `host:port`, durably.
     async fn follow(&self, master: &str) -> Answer<String>;
 }

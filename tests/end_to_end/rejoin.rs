@@ -7,7 +7,7 @@ use interrex_actors::{
     env::{Env as _, SystemEnv},
     runtime::RunAs,
 };
-use interrex_events::{Demotion, Event, NodeId, RunKind, StepId};
+use interrex_events::{Demotion, Event, NodeId, PostgresStatus, RedisStatus, RunKind, StepId};
 use interrex_projections::{NodeStatus, Run, RunEnd};
 use interrex_tests::run;
 
@@ -152,6 +152,10 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         assert_eq!(found.by, Some(Demotion::Rewound));
         assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
         is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
+        let redis = fs::read_dir(sandbox.node(ALPHA)?.data_dir().with_extension("kept")).unwrap();
+        let redis =
+            redis.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().contains("/redis-"));
+        assert!(redis.unwrap().join("appendonlydir").is_dir());
         // nothing to do any more
         let again = rejoin(&sandbox, ALPHA, &[]).await?;
         assert!(String::from_utf8_lossy(&again.stderr).contains("streams from beta already"), "{again:?}");
@@ -290,8 +294,12 @@ fn dies_at(barrier: &'static str) {
         assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
         let served =
             sandbox.events(ALPHA)?.into_iter().skip_while(|it| !matches!(it.event, Event::RejoinStarted(_)));
-        let primary = |event: &Event| matches!(event, Event::PostgresChanged(it) if it.status == interrex_events::PostgresStatus::Primary);
-        assert_eq!(served.filter(|envelope| primary(&envelope.event)).count(), 0);
+        let serves = |event: &Event| match event {
+            Event::PostgresChanged(it) => it.status == PostgresStatus::Primary,
+            Event::RedisChanged(it) => it.status == RedisStatus::Master,
+            _ => false,
+        };
+        assert_eq!(served.filter(|envelope| serves(&envelope.event)).count(), 0);
         follows(&sandbox, &writer).await?;
         let acknowledged = writer.stop();
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();

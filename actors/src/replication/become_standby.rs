@@ -40,6 +40,9 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     if matches!(status, PostgresStatus::Stopped) {
         let upstream = servers.conninfo_of(run.new_main)?;
         servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
+        if run.kind == RunKind::Rejoin {
+            rejoin::redis_comes_back(shared, servers, run).await?;
+        }
         let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by: rejoin::demotion(run) };
         let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
         let stored = shared.lines.append.ask(Append(vec![fact])).await;

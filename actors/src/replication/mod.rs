@@ -7,6 +7,7 @@ mod handover_check;
 pub mod postgres;
 mod postgres_connection;
 pub mod redis;
+mod redis_files;
 pub mod rejoin;
 mod relay;
 mod safe;

@@ -13,8 +13,9 @@ use redis::{
 };
 use rustix::process::Signal;
 
+use super::redis_files;
 use crate::{
-    ports::{Answer, PortError, RedisPort},
+    ports::{Answer, KeepRequest, PortError, RedisPort},
     report::RedisFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
@@ -263,6 +264,29 @@ impl RedisPort for LocalRedis {
         }
         self.make_durable(false).await?;
         Ok(format!("Redis has changed places with {replica}"))
+    }
+
+    async fn come_back_behind(
+        &self,
+        master: &str,
+        keep: &KeepRequest,
+        newest: usize,
+    ) -> Answer<Option<PathBuf>> {
+        self.stop().await?;
+        let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
+        let (host, port) = (host.to_owned(), port.to_owned());
+        let (config_file, into) = (self.settings.config_file.clone(), keep.into.clone());
+        let time = keep.at.format("%Y%m%dT%H%M%SZ").to_string();
+        let work = move || {
+            let config = std::fs::read_to_string(&config_file)?;
+            let data = redis_files::data_folder(&config);
+            let kept = data.map(|data| redis_files::keep(&data, &into, &time, newest)).transpose()?;
+            redis_files::follow_from_the_start(&config_file, &host, &port)?;
+            Ok::<_, std::io::Error>(kept.flatten())
+        };
+        let doing = "keeping what Redis has, and making it a replica";
+        let done = tokio::task::spawn_blocking(work).await.map_err(|error| PortError::new(doing, error))?;
+        done.map_err(|error| PortError::new(doing, error))
     }
 
     async fn follow(&self, master: &str) -> Answer<String> {

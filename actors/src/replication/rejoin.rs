@@ -277,8 +277,19 @@ pub(super) async fn prune(shared: &Shared, servers: &Servers) -> String {
     }
 }
 
+/// Before anything may start here again: what Redis has is kept, and it starts as a replica.
+pub(super) async fn redis_comes_back(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
+    let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else { return Ok(()) };
+    let newest = shared.settings.rejoin.keep_newest;
+    let kept = redis.come_back_behind(&master, &keep_request(shared, run), newest).await?;
+    if let Some(folder) = kept {
+        tracing::info!(folder = %folder.display(), "what Redis had is kept");
+    }
+    Ok(())
+}
+
 /// Redis here copies main's; what only it had is discarded.
-pub(super) async fn follow_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
+pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
         return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
@@ -287,7 +298,11 @@ pub(super) async fn follow_redis(servers: &Servers, run: &Run) -> Answer<StepRep
     while redis.measure().await.status != RedisStatus::Linked {
         tokio::time::sleep(LOOK).await;
     }
-    Ok(report(StepOutcome::Succeeded, format!("Redis is a {words}, and has all of its data")))
+    let words = format!(
+        "Redis is a {words}, and has all of its data; what it had before is kept in {}",
+        keep_request(shared, run).into.display()
+    );
+    Ok(report(StepOutcome::Succeeded, words))
 }
 
 /// Until main itself says that it streams to this node.

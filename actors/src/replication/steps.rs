@@ -57,7 +57,7 @@ pub(super) async fn make(
         StepId::ReportFork => rejoin::report_fork(servers, run).await,
         StepId::KeepDiverged => rejoin::keep_diverged(shared, servers, run).await,
         StepId::Rebuild => rejoin::rebuild(shared, servers, run).await,
-        StepId::FollowRedis => rejoin::follow_redis(servers, run).await,
+        StepId::FollowRedis => rejoin::follow_redis(shared, servers, run).await,
         StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,
         other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
     };

@@ -1,0 +1,142 @@
+//! The files of a stopped Redis: what only it has is kept, and its next start is as a replica.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+/// Folders of kept data begin with this, and go on with the time, so that they sort by age.
+const KEPT: &str = "redis-";
+
+/// A folder named in a configuration file.
+pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
+    let value = config.lines().find_map(|line| line.trim().strip_prefix("dir "))?;
+    Some(PathBuf::from(value.trim().trim_matches('"')))
+}
+
+/// Copies snapshots and append-only files aside, whole or not at all, and removes all but the newest copies. Nothing
+/// where there is nothing to copy; a copy of this time that is there already is the answer.
+pub(super) fn keep(data: &Path, into: &Path, time: &str, newest: usize) -> io::Result<Option<PathBuf>> {
+    let place = into.join(format!("{KEPT}{time}"));
+    if place.exists() {
+        return Ok(Some(place));
+    }
+    let names: Vec<_> = fs::read_dir(data)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|name| is_data(&name.to_string_lossy()))
+        .collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let unfinished = into.join(format!(".{KEPT}{time}"));
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    fs::create_dir_all(&unfinished)?;
+    for name in names {
+        copy(&data.join(&name), &unfinished.join(&name))?;
+    }
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, &place)?;
+    File::open(into)?.sync_all()?;
+    prune(into, newest.max(1))?;
+    Ok(Some(place))
+}
+
+fn is_data(name: &str) -> bool {
+    name.ends_with(".rdb") || name.starts_with("appendonly")
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if from.is_dir() {
+        fs::create_dir(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy(&from.join(&name), &to.join(&name))?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    File::open(to)?.sync_all()
+}
+
+fn prune(into: &Path, newest: usize) -> io::Result<()> {
+    let mut kept: Vec<PathBuf> = fs::read_dir(into)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(KEPT)))
+        .collect();
+    kept.sort_unstable();
+    let old = kept.len().saturating_sub(newest);
+    kept.into_iter().take(old).try_for_each(fs::remove_dir_all)
+}
+
+/// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
+pub(super) fn follow_from_the_start(config_file: &Path, host: &str, port: &str) -> io::Result<()> {
+    let config = fs::read_to_string(config_file)?;
+    let before = fs::metadata(config_file)?;
+    let mut unfinished = config_file.as_os_str().to_owned();
+    unfinished.push(".interrex-new");
+    let unfinished = PathBuf::from(unfinished);
+    let mut file = File::create(&unfinished)?;
+    file.set_permissions(before.permissions())?;
+    chown(&unfinished, Some(before.uid()), Some(before.gid()))?;
+    file.write_all(following(&config, host, port).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, config_file)?;
+    config_file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn following(config: &str, host: &str, port: &str) -> String {
+    let own = config.lines().filter(|line| {
+        let line = line.trim_start();
+        !line.starts_with("replicaof ") && !line.starts_with("slaveof ")
+    });
+    let mut text: String = own.flat_map(|line| [line, "\n"]).collect();
+    text.push_str(&format!("replicaof {host} {port}\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_names_one_master_and_keeps_everything_else() {
+        let config = "port 1\nreplicaof 10.0.0.1 6379\nappendonly yes\n  slaveof a 1\n";
+        assert_eq!(
+            following(config, "10.0.0.2", "6380"),
+            "port 1\nappendonly yes\nreplicaof 10.0.0.2 6380\n"
+        );
+        assert_eq!(data_folder("port 1\ndir \"/var/lib/it is\"\n"), Some("/var/lib/it is".into()));
+    }
+
+    #[test]
+    fn data_are_kept_once_for_a_time_and_only_the_newest_copies_stay() {
+        let folder = std::env::temp_dir().join(format!("interrex-redis-{}", std::process::id()));
+        let (data, into) = (folder.join("data"), folder.join("kept"));
+        fs::create_dir_all(data.join("appendonlydir")).unwrap();
+        fs::create_dir_all(&into).unwrap();
+        fs::write(data.join("dump.rdb"), "one").unwrap();
+        fs::write(data.join("appendonlydir/appendonly.aof.1.incr.aof"), "two").unwrap();
+        fs::write(data.join("redis.log"), "no data").unwrap();
+        for time in ["1", "2", "2", "3"] {
+            let place = keep(&data, &into, time, 2).unwrap().unwrap();
+            assert_eq!(
+                fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
+                "two"
+            );
+            assert!(!place.join("redis.log").exists());
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["redis-2", "redis-3"]);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
