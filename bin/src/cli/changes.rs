@@ -160,7 +160,7 @@ fn of_run(old: Option<&Run>, run: &Run, nodes: &ClusterNodes) -> Option<Change> 
     let fields = different(&old.map(run_facts).unwrap_or_default(), &run_facts(run));
     let appears_as = old.is_none().then(|| {
         let (from, to) = (nodes.name(run.old_main), nodes.name(run.new_main));
-        format!("{} from {from} to {to} for epoch {}, {}", run.kind, run.epoch, run.end)
+        format!("{} for epoch {}, {}", run.kind.of_nodes(&from, &to), run.epoch, run.end)
     });
     let subject = Subject::Run { run: run.id, short_id: run.id.short() };
     (!fields.is_empty()).then_some(Change { subject, appears_as, fields })

@@ -38,8 +38,13 @@ pub(super) fn leave_running(sandbox: Sandbox, screen: &mut Screen) -> Result<(),
     screen.line(&format!(
         "The old main comes back: its supervisor sees that beta is main of a newer epoch, and keeps its PostgreSQL stopped.\n  \
          {program} supervise --config {}\n\
+         Then let it follow, what only it has is kept; and move the role back, without loss.\n  \
+         {program} rejoin alpha --config {}\n  \
+         {program} switchover --to alpha --config {}\n\
          To stop everything:\n  {}",
         alpha.config().display(),
+        beta.config().display(),
+        beta.config().display(),
         stop.display()
     ))?;
     sandbox.leave_running();

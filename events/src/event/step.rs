@@ -238,6 +238,15 @@ impl RunKind {
         }
     }
 
+    /// It, with the names of who was main, or comes back, and of who shall be, or is.
+    #[must_use]
+    pub fn of_nodes(self, old_main: &str, new_main: &str) -> String {
+        match self {
+            Self::Rejoin => format!("{self} of {old_main} behind {new_main}"),
+            _ => format!("{self} from {old_main} to {new_main}"),
+        }
+    }
+
     /// The number of a step in it, from 1; 0 if it has no such step.
     #[must_use]
     pub fn number(self, step: StepId) -> usize {

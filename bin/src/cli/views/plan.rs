@@ -39,13 +39,7 @@ fn summary(plan: &Plan, name: impl Fn(NodeId) -> String) -> Table {
     let (from, to) = (name(plan.old_main), name(plan.new_main));
     row(
         "DRY RUN",
-        match plan.kind {
-            RunKind::Rejoin => {
-                format!("rejoin of {from} behind {to}, epoch {}; nothing was changed", plan.epoch)
-            }
-            kind => format!("{kind} from {from} to {to}, epoch {}; nothing was changed", plan.epoch),
-        }
-        .into(),
+        format!("{}, epoch {}; nothing was changed", plan.kind.of_nodes(&from, &to), plan.epoch).into(),
     );
     row(
         "OUTCOME",

@@ -52,7 +52,8 @@ fn in_text(told: &ToldRun<'_>, story: &Story, style: Style) -> String {
         Some(outcome(told)),
         Some(steps(told.run)),
     ];
-    tables.into_iter().flatten().map(|table| table.render(style)).collect::<Vec<_>>().join("\n")
+    let texts = tables.into_iter().flatten().map(|table| table.render(style));
+    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
@@ -61,15 +62,8 @@ fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
     let mut row = |label: &str, cell: Cell| table.row([Cell::toned(Tone::Strong, label), cell]);
     row(
         "RUN",
-        match run.kind {
-            RunKind::Rejoin => {
-                format!("rejoin of {} behind {}, epoch {}", told.old_main_name, told.new_main_name, run.epoch)
-            }
-            kind => {
-                format!("{kind} from {} to {}, epoch {}", told.old_main_name, told.new_main_name, run.epoch)
-            }
-        }
-        .into(),
+        format!("{}, epoch {}", run.kind.of_nodes(&told.old_main_name, &told.new_main_name), run.epoch)
+            .into(),
     );
     row("ID", format!("{} (for short {})", run.id, run.id.short()).into());
     let by = story.cluster.nodes.name(run.node);

@@ -1,7 +1,7 @@
 //! Whether all is well, by what live supervisors say. A journal alone cannot tell.
 
 use interrex_actors::report::NodeReport;
-use interrex_events::{NodeId, PostgresStatus, Role};
+use interrex_events::{NodeId, PostgresStatus, Role, RunKind};
 use interrex_projections::NodeStatus;
 use serde::Serialize;
 
@@ -151,12 +151,17 @@ fn unfinished_run(sight: &Sight) -> Option<String> {
     if let Some(run) = sight.story.cluster.runs.runs.values().rev().find(|run| run.is_running()) {
         let (from, to) = (sight.name(run.old_main), sight.name(run.new_main));
         return Some(match sight.report(run.node) {
+            Some(_) if run.kind == RunKind::Rejoin => format!("{from} is coming back behind {to}"),
+            None if run.kind == RunKind::Rejoin => format!("the way back of {from} was interrupted"),
             Some(_) => format!("the role of main is being moved from {from} to {to}"),
             None => format!("the move of the role of main from {from} to {to} was interrupted"),
         });
     }
     let report = sight.reports().find(|report| report.run.is_some())?;
-    Some(format!("{} is moving the role of main", report.name))
+    Some(match report.taking_over {
+        Some(false) => format!("{} is coming back, or hands its role over", report.name),
+        _ => format!("{} is moving the role of main", report.name),
+    })
 }
 
 fn with_detail(words: String, detail: &str) -> String {

@@ -147,7 +147,7 @@ impl Screen {
             return;
         };
         let label = if run.end == RunEnd::Running { "RUN" } else { "LAST RUN" };
-        let words = format!("{} from {} to {}: {}", run.kind, run.from, run.to, how_it_went(run, status));
+        let words = format!("{}: {}", run.kind.of_nodes(&run.from, &run.to), how_it_went(run, status));
         self.say(label, runs::tone(run.end), words);
         if let Some(problem) = &run.problem {
             self.say("", Tone::Plain, format!("problem: {problem}"));
