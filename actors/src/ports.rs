@@ -8,6 +8,7 @@ mod rejoin;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use interrex_events::{
     Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
     TimelineId, cluster_events::Position,
@@ -215,12 +216,15 @@ pub trait RedisPort {
     async fn promote(&self) -> Answer<String>;
     /// Changes places with its replica at `host:port`, which gets all of its data first. What was observed.
     async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String>;
-    /// Stops it if it runs, copies what it has into a folder of its own (of which the newest `newest` stay), and makes its
-    /// next start one as a replica of `host:port`: it serves no client before that. The folder, if there was anything.
+    /// Whether it is receiving all of its master's data.
+    async fn is_copying(&self) -> bool;
+    /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
+    /// and makes its next start one as a replica of `host:port`: it serves no client before that. The folder, if there
+    /// was anything.
     async fn come_back_behind(
         &self,
         master: &str,
-        keep: &KeepRequest,
+        at: DateTime<Utc>,
         newest: usize,
     ) -> Answer<Option<PathBuf>>;
     /// Makes it a replica of `host:port`, durably.

@@ -242,8 +242,10 @@ impl Projection for ClusterNodes {
                 self.set_status(me, status, at);
             }
             Event::NodeDemoted(demoted) => {
-                self.crown(demoted.main, demoted.epoch, None, at);
-                self.set_status(me, NodeStatus::Online, at);
+                // behind a main that was superseded itself, it must not serve
+                if self.crown(demoted.main, demoted.epoch, None, at) {
+                    self.set_status(me, NodeStatus::Online, at);
+                }
             }
             // its run ended with the role given away, or nobody knows, and the directory can still start as a primary
             Event::RunFailed(_) | Event::RunRefused(_) | Event::SwitchoverCompleted(_)

@@ -47,8 +47,8 @@ impl Projection for Standpoint {
                 (self.to_follow, self.switchpoint) = (Some(announced.main), announced.switchpoint);
             }
             Event::FollowFinished(follow) if follow.streaming => self.to_follow = None,
-            // the run that made the directory a standby also sees to it that it streams
-            Event::NodeDemoted(_) => self.to_follow = None,
+            // the run that made the directory a standby also sees to it that it streams, from that main
+            Event::NodeDemoted(demoted) if self.to_follow == Some(demoted.main) => self.to_follow = None,
             Event::EpochOpened(opened) => (self.to_follow, self.switchpoint) = (None, opened.switchpoint),
             Event::NodeFenced(proof) => self.fence_proof = Some(proof.clone()),
             _ => {}

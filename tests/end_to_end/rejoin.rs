@@ -152,10 +152,9 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         assert_eq!(found.by, Some(Demotion::Rewound));
         assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
         is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
-        let redis = fs::read_dir(sandbox.node(ALPHA)?.data_dir().with_extension("kept")).unwrap();
-        let redis =
-            redis.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().contains("/redis-"));
-        assert!(redis.unwrap().join("appendonlydir").is_dir());
+        let redis = sandbox.node(ALPHA)?.redis_dir().with_extension("kept");
+        let redis = fs::read_dir(redis).unwrap().next().unwrap().unwrap().path();
+        assert!(redis.join("appendonlydir").is_dir());
         // nothing to do any more
         let again = rejoin(&sandbox, ALPHA, &[]).await?;
         assert!(String::from_utf8_lossy(&again.stderr).contains("streams from beta already"), "{again:?}");
@@ -264,6 +263,44 @@ fn a_copy_that_dies_half_way_leaves_the_old_directory_and_a_run_that_goes_on() {
         is_all_of_it(&salvaged(&sandbox, &made.rejoin.unwrap().kept.unwrap()).await?, &lost);
         Ok(())
     });
+}
+
+/// A standby that follows is copied anew, and its supervisor dies on the way.
+fn standby_dies_at(barrier: &'static str) {
+    run(async move {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some(barrier));
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        let config = sandbox.node(ALPHA)?.config().display().to_string();
+        let arguments = ["rejoin", "beta", "--copy", "--config", &config].map(str::to_owned);
+        let (_, ()) = tokio::try_join!(ask(arguments.into()), async {
+            sandbox.wait_supervisor_ended(BETA).await?;
+            sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+            sandbox.start_supervisor(BETA).map(drop)
+        })?;
+        let made = ended(&sandbox, BETA).await?;
+        assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        sandbox.wait_healthy(BETA).await?;
+        let acknowledged = writer.stop();
+        assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());
+        assert!(!sandbox.takes_writes(BETA).await);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_before_the_copy() {
+    standby_dies_at("before:rebuild");
+}
+
+#[test]
+fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_after_the_copy() {
+    standby_dies_at("after:rebuild");
 }
 
 /// Runs the script that is to be run by hand, as whoever runs the tests.

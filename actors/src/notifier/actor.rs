@@ -156,8 +156,17 @@ async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Dur
     let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
     let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
     let mut heard = "nothing was heard".to_owned();
+    let still_asks = || {
+        shared.look(|view| {
+            view.cluster.runs.get(run.id).is_some_and(|run| run.step(StepId::HandOver).is_running())
+        })
+    };
     let answered = async {
         loop {
+            // somebody may have withdrawn it
+            if !still_asks() {
+                return StepReport::new(StepOutcome::Unknown, "it is asked no more");
+            }
             match peers.take_over(run.new_main, &offer).await {
                 Ok(OfferAnswer::Taken { timeline, switchpoint, head }) => {
                     return taken(&name, timeline, switchpoint, head);

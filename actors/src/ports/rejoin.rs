@@ -123,9 +123,9 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
     async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept>;
-    /// Removes all but the newest kept copies, and those that are half-rewound whatever their age. The folders
+    /// Removes all but one's own and the newest kept copies, and those that are half-rewound whatever their age. The folders
     /// removed.
-    async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>>;
+    async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>>;
     /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
     /// After that it can only start as a standby, with its own configuration; its upstream is not set. For a directory
     /// that has diverged: one that was not closed and has not is parted from main by the recovery that comes first, and then

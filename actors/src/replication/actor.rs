@@ -336,6 +336,7 @@ impl Handler<UndoStep> for ReplicationActor {
             let undo = async {
                 match order.step {
                     StepId::Detach => steps::undo_detach(&servers, &order.run).await,
+                    StepId::CheckLineage => rejoin::undo_check(&shared, &servers).await,
                     StepId::StopMain => switchover::undo_stop_main(&shared, &servers, &*peers).await,
                     other => Err(PortError(format!("{other} has no undo"))),
                 }

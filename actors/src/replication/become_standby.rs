@@ -9,7 +9,7 @@ use super::{Servers, postgres::slot_name, rejoin};
 use crate::{
     messages::{Append, StepReport},
     node::Shared,
-    ports::{Answer, PortError},
+    ports::{Answer, PortError, StopMode},
 };
 
 /// How often a condition is looked at.
@@ -31,17 +31,31 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             handover.end
         )));
     }
+    let epoch = shared.epoch();
+    if epoch > run.epoch {
+        return Err(PortError(format!(
+            "epoch {epoch} was opened meanwhile: this node must follow its main, not the one of epoch {}",
+            run.epoch
+        )));
+    }
     let status = servers.postgres.measure().await.facts.status;
     if status == PostgresStatus::Primary {
         return Err(PortError(
             "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
         ));
     }
-    if matches!(status, PostgresStatus::Stopped) {
+    let me = shared.settings.me;
+    let fenced = shared.look(|view| view.cluster.nodes.is_superseded(me));
+    if status == PostgresStatus::Stopped || fenced {
+        // whoever started it, it is started again as what it shall be
+        servers.postgres.stop(StopMode::Fast).await?;
         let upstream = servers.conninfo_of(run.new_main)?;
-        servers.handover.become_standby(&upstream, &slot_name(shared.settings.me)).await?;
+        servers.handover.become_standby(&upstream, &slot_name(me)).await?;
         if run.kind == RunKind::Rejoin {
-            rejoin::redis_comes_back(shared, servers, run).await?;
+            // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis says it
+            if let Err(error) = rejoin::redis_comes_back(shared, servers, run).await {
+                tracing::warn!(%error, "Redis does not come back yet");
+            }
         }
         let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by: rejoin::demotion(run) };
         let fact = Draft::new(shared.epoch(), demoted).in_run(run.id).because_of(run.lineage);
@@ -59,7 +73,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             servers.handover.drop_unused_slots().await?;
             rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
             let pruned = if run.kind == RunKind::Rejoin {
-                rejoin::prune(shared, servers).await
+                rejoin::prune(shared, servers, run).await
             } else {
                 String::new()
             };

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use interrex_events::RedisStatus;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection,
@@ -15,7 +16,7 @@ use rustix::process::Signal;
 
 use super::redis_files;
 use crate::{
-    ports::{Answer, KeepRequest, PortError, RedisPort},
+    ports::{Answer, PortError, RedisPort},
     report::RedisFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
@@ -266,27 +267,32 @@ impl RedisPort for LocalRedis {
         Ok(format!("Redis has changed places with {replica}"))
     }
 
+    async fn is_copying(&self) -> bool {
+        let info: Answer<String> = self.command(&["INFO", "replication"]).await;
+        info.is_ok_and(|info| info.lines().any(|line| line.trim() == "master_sync_in_progress:1"))
+    }
+
     async fn come_back_behind(
         &self,
         master: &str,
-        keep: &KeepRequest,
+        at: DateTime<Utc>,
         newest: usize,
     ) -> Answer<Option<PathBuf>> {
         self.stop().await?;
         let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
         let (host, port) = (host.to_owned(), port.to_owned());
-        let (config_file, into) = (self.settings.config_file.clone(), keep.into.clone());
-        let time = keep.at.format("%Y%m%dT%H%M%SZ").to_string();
+        let config_file = self.settings.config_file.clone();
+        let time = at.format("%Y%m%dT%H%M%SZ").to_string();
         let work = move || {
             let config = std::fs::read_to_string(&config_file)?;
-            let data = redis_files::data_folder(&config);
-            let kept = data.map(|data| redis_files::keep(&data, &into, &time, newest)).transpose()?;
+            // first what must not fail: from here on it can only start as a replica
             redis_files::follow_from_the_start(&config_file, &host, &port)?;
-            Ok::<_, std::io::Error>(kept.flatten())
+            let data = redis_files::data_folder(&config);
+            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest))
         };
         let doing = "keeping what Redis has, and making it a replica";
         let done = tokio::task::spawn_blocking(work).await.map_err(|error| PortError::new(doing, error))?;
-        done.map_err(|error| PortError::new(doing, error))
+        done.map_err(|error: std::io::Error| PortError::new(doing, error))
     }
 
     async fn follow(&self, master: &str) -> Answer<String> {

@@ -3,12 +3,9 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
-
-/// Folders of kept data begin with this, and go on with the time, so that they sort by age.
-const KEPT: &str = "redis-";
 
 /// A folder named in a configuration file.
 pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
@@ -16,10 +13,14 @@ pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
     Some(PathBuf::from(value.trim().trim_matches('"')))
 }
 
-/// Copies snapshots and append-only files aside, whole or not at all, and removes all but the newest copies. Nothing
-/// where there is nothing to copy; a copy of this time that is there already is the answer.
-pub(super) fn keep(data: &Path, into: &Path, time: &str, newest: usize) -> io::Result<Option<PathBuf>> {
-    let place = into.join(format!("{KEPT}{time}"));
+/// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
+/// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
+/// answer.
+pub(super) fn keep(data: &Path, time: &str, newest: usize) -> io::Result<Option<PathBuf>> {
+    let mut into = data.as_os_str().to_owned();
+    into.push(".kept");
+    let into = PathBuf::from(into);
+    let place = into.join(time);
     if place.exists() {
         return Ok(Some(place));
     }
@@ -32,19 +33,33 @@ pub(super) fn keep(data: &Path, into: &Path, time: &str, newest: usize) -> io::R
     if names.is_empty() {
         return Ok(None);
     }
-    let unfinished = into.join(format!(".{KEPT}{time}"));
+    // for nobody but Redis: it is all of its data
+    private(&into, data)?;
+    let unfinished = into.join(format!(".{time}"));
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    fs::create_dir_all(&unfinished)?;
+    private(&unfinished, data)?;
     for name in names {
         copy(&data.join(&name), &unfinished.join(&name))?;
     }
     File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, &place)?;
-    File::open(into)?.sync_all()?;
-    prune(into, newest.max(1))?;
+    File::open(&into)?.sync_all()?;
+    prune(&into, &place, newest)?;
     Ok(Some(place))
+}
+
+/// A folder that only the owner of another one may enter; it may be there.
+fn private(folder: &Path, of: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => {
+            made?;
+            let owner = fs::metadata(of)?;
+            chown(folder, Some(owner.uid()), Some(owner.gid()))
+        }
+    }
 }
 
 fn is_data(name: &str) -> bool {
@@ -64,16 +79,13 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-fn prune(into: &Path, newest: usize) -> io::Result<()> {
-    let mut kept: Vec<PathBuf> = fs::read_dir(into)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<Vec<_>>>()?
-        .into_iter()
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(KEPT)))
-        .collect();
-    kept.sort_unstable();
-    let old = kept.len().saturating_sub(newest);
-    kept.into_iter().take(old).try_for_each(fs::remove_dir_all)
+/// The one that was just made stays whatever the clock says.
+fn prune(into: &Path, own: &Path, newest: usize) -> io::Result<()> {
+    let paths = fs::read_dir(into)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut others: Vec<PathBuf> = paths.into_iter().filter(|path| path != own && path.is_dir()).collect();
+    others.sort_unstable();
+    let old = others.len().saturating_sub(newest.saturating_sub(1));
+    others.into_iter().take(old).try_for_each(fs::remove_dir_all)
 }
 
 /// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
@@ -119,24 +131,28 @@ mod tests {
     #[test]
     fn data_are_kept_once_for_a_time_and_only_the_newest_copies_stay() {
         let folder = std::env::temp_dir().join(format!("interrex-redis-{}", std::process::id()));
-        let (data, into) = (folder.join("data"), folder.join("kept"));
+        let data = folder.join("data");
         fs::create_dir_all(data.join("appendonlydir")).unwrap();
-        fs::create_dir_all(&into).unwrap();
         fs::write(data.join("dump.rdb"), "one").unwrap();
         fs::write(data.join("appendonlydir/appendonly.aof.1.incr.aof"), "two").unwrap();
         fs::write(data.join("redis.log"), "no data").unwrap();
-        for time in ["1", "2", "2", "3"] {
-            let place = keep(&data, &into, time, 2).unwrap().unwrap();
+        // the last one by a clock that was set back
+        for time in ["2", "3", "3", "4", "1"] {
+            let place = keep(&data, time, 2).unwrap().unwrap();
             assert_eq!(
                 fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
                 "two"
             );
             assert!(!place.join("redis.log").exists());
         }
+        let kept = folder.join("data.kept");
         let mut names: Vec<_> =
-            fs::read_dir(&into).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        assert_eq!(names, ["redis-2", "redis-3"]);
+        assert_eq!(
+            (names, fs::metadata(&kept).unwrap().mode() & 0o777),
+            (vec!["1".into(), "4".into()], 0o700)
+        );
         fs::remove_dir_all(&folder).unwrap();
     }
 }

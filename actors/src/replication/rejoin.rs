@@ -21,6 +21,8 @@ use crate::{
 
 /// Under this name `report_fork` reports [`Stranded`].
 pub const STRANDED_OBSERVED: &str = "stranded";
+/// Under this name `report_fork` reports how many transactions were prepared.
+const PREPARED_OBSERVED: &str = "prepared";
 /// Under this name the folder of what was kept is reported.
 pub const KEPT_OBSERVED: &str = "kept";
 /// Under this name `rebuild` reports a [`Demotion`].
@@ -28,6 +30,10 @@ pub const BY_OBSERVED: &str = "by";
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long Redis may receive nothing from main's before it is given up.
+const REDIS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long main may not answer while it is asked whether it streams.
+const MAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the log may be read.
 const LOG_LIMIT: Duration = Duration::from_secs(590);
 /// How long a rewind or a copy may take: less than its step, so that its own words are told.
@@ -41,6 +47,7 @@ fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
 struct Parting {
     timeline: TimelineId,
     switchpoint: Lsn,
+    end: Lsn,
     rewindable: bool,
 }
 
@@ -51,6 +58,7 @@ impl Parting {
         Some(Self {
             timeline: TimelineId(u32::try_from(number).ok()?),
             switchpoint: observed.get("switchpoint")?.as_str()?.parse().ok()?,
+            end: observed.get("end")?.as_str()?.parse().ok()?,
             rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
         })
     }
@@ -65,6 +73,19 @@ pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run)
     let lineage = lineage_of(shared, servers, run.new_main).await?;
     servers.postgres.stop(StopMode::Fast).await?;
     Ok(compare(shared, servers, (run.new_main, lineage), wants_copy(run)).await)
+}
+
+/// A standby that was stopped to be looked at runs again.
+pub(super) async fn undo_check(shared: &Shared, servers: &Servers) -> Answer<String> {
+    let me = shared.settings.me;
+    if shared.look(|view| view.cluster.nodes.is_superseded(me)) {
+        return Ok("PostgreSQL stays stopped: this node is fenced".to_owned());
+    }
+    if !servers.postgres.is_standby_directory() || !servers.rejoin.is_startable() {
+        return Ok("PostgreSQL stays stopped: its directory is not a standby's, or not whole".to_owned());
+    }
+    servers.postgres.start().await?;
+    Ok("PostgreSQL runs again, as a standby".to_owned())
 }
 
 /// The same before a run; what is running stays so, and then cannot be compared.
@@ -175,7 +196,8 @@ pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepRepo
             stranded.rows
         ),
     };
-    Ok(report(StepOutcome::Succeeded, words).with(STRANDED_OBSERVED, json!(stranded)))
+    let report = report(StepOutcome::Succeeded, words).with(PREPARED_OBSERVED, found.prepared);
+    Ok(report.with(STRANDED_OBSERVED, json!(stranded)))
 }
 
 /// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
@@ -185,14 +207,39 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     if wants_copy(run) || !parting.rewindable {
         return skipped("the directory is kept as it is, when a copy takes its place");
     }
-    let stranded = stranded(&run.step(StepId::ReportFork).observed);
-    if stranded.is_some_and(|stranded| stranded.committed == 0) {
+    if !servers.rejoin.is_startable() {
+        return Ok(kept_before(shared));
+    }
+    let observed = run.step(StepId::ReportFork).observed;
+    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
+    if prepared == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
     let kept = servers.rejoin.keep_copy(&keep_request(shared, run)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
     Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
+}
+
+/// A rewind was cut off: whatever had to be kept was kept before it began.
+fn kept_before(shared: &Shared) -> StepReport {
+    let me = shared.settings.me;
+    let kept = shared.look(|view| {
+        let of_node = view.cluster.runs.runs.values().rev().filter(|run| run.node == me);
+        of_node.into_iter().find_map(kept)
+    });
+    let words = "a rewind was begun and cut off here before: what had to be kept was kept then";
+    match kept {
+        Some(folder) => report(StepOutcome::AlreadyDone, words).with(KEPT_OBSERVED, folder),
+        None => report(StepOutcome::Skipped, words),
+    }
+}
+
+/// The folder of what was kept, whichever step did it.
+#[must_use]
+pub fn kept(run: &Run) -> Option<String> {
+    let of = |step| Some(run.step(step).observed.get(KEPT_OBSERVED)?.as_str()?.to_owned());
+    of(StepId::KeepDiverged).or_else(|| of(StepId::Rebuild))
 }
 
 /// What `report_fork` observed.
@@ -225,12 +272,27 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
         let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
         return Ok(done("the directory is on main's line".to_owned(), by));
     }
+    if let (Some(parting), Ok(found)) = (&parting, &compared)
+        && servers.rejoin.is_startable()
+        && found.end != parting.end
+    {
+        return Err(PortError(format!(
+            "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it \
+             wrote was not kept; ask for the rejoin again",
+            parting.end, found.end
+        )));
+    }
     let mut why = "it was asked for".to_owned();
     if !wants_copy(run) {
         match parting {
             Some(Parting { rewindable: true, .. }) => {
                 let source = servers.rewind_source(run.new_main)?;
-                match servers.rejoin.rewind(&source, REBUILD_LIMIT).await? {
+                let rewound = servers.rejoin.rewind(&source, REBUILD_LIMIT).await;
+                // it holds the password of a superuser
+                if let Some(passfile) = &source.passfile {
+                    let _ = std::fs::remove_file(passfile);
+                }
+                match rewound? {
                     Rewind::Rewound | Rewind::NotNeeded => {
                         // pg_rewind's word alone proves nothing (facts 5)
                         let lineage = servers.main_server(run.new_main)?.lineage().await?;
@@ -268,9 +330,10 @@ pub fn demotion(run: &Run) -> Demotion {
 }
 
 /// Old kept copies go once the new data are in use.
-pub(super) async fn prune(shared: &Shared, servers: &Servers) -> String {
+pub(super) async fn prune(shared: &Shared, servers: &Servers, run: &Run) -> String {
     let settings = &shared.settings.rejoin;
-    match servers.rejoin.prune_kept(&settings.keep_in, settings.keep_newest).await {
+    let own = kept(run).map(std::path::PathBuf::from);
+    match servers.rejoin.prune_kept(&settings.keep_in, settings.keep_newest, own.as_deref()).await {
         Ok(gone) if gone.is_empty() => String::new(),
         Ok(gone) => format!("; {} older kept copies were removed (rejoin.keep_newest)", gone.len()),
         Err(error) => format!("; older kept copies could not be removed: {error}"),
@@ -280,12 +343,7 @@ pub(super) async fn prune(shared: &Shared, servers: &Servers) -> String {
 /// Before anything may start here again: what Redis has is kept, and it starts as a replica.
 pub(super) async fn redis_comes_back(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else { return Ok(()) };
-    let newest = shared.settings.rejoin.keep_newest;
-    let kept = redis.come_back_behind(&master, &keep_request(shared, run), newest).await?;
-    if let Some(folder) = kept {
-        tracing::info!(folder = %folder.display(), "what Redis had is kept");
-    }
-    Ok(())
+    redis.come_back_behind(&master, run.started_at, shared.settings.rejoin.keep_newest).await.map(drop)
 }
 
 /// Redis here copies main's; what only it had is discarded.
@@ -293,22 +351,46 @@ pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) 
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
         return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
+    let linked = redis.measure().await.status == RedisStatus::Linked;
+    let kept = if linked {
+        None
+    } else {
+        let newest = shared.settings.rejoin.keep_newest;
+        redis.come_back_behind(&master, run.started_at, newest).await?
+    };
     redis.start().await?;
     let words = redis.follow(&master).await?;
+    // a copy takes as long as it takes; but while nothing is copied, no other run may begin
+    let mut idle_since = shared.env.moment();
     while redis.measure().await.status != RedisStatus::Linked {
+        let now = shared.env.moment();
+        if redis.is_copying().await {
+            idle_since = now;
+        }
+        if now.monotonic.saturating_sub(idle_since.monotonic) > REDIS_PATIENCE {
+            return Err(PortError(format!(
+                "Redis is a {words}, and nothing has arrived from there for {REDIS_PATIENCE:?}: does main's Redis answer, and is \
+                 masterauth right?"
+            )));
+        }
         tokio::time::sleep(LOOK).await;
     }
-    let words = format!(
-        "Redis is a {words}, and has all of its data; what it had before is kept in {}",
-        keep_request(shared, run).into.display()
-    );
+    let kept = kept.map(|folder| format!("; what it had before is kept in {}", folder.display()));
+    let words = format!("Redis is a {words}, and has all of its data{}", kept.unwrap_or_default());
     Ok(report(StepOutcome::Succeeded, words))
 }
 
 /// Until main itself says that it streams to this node.
 pub(super) async fn main_streams(main: &dyn MainServerPort, shared: &Shared) -> Answer<()> {
-    while !main.streams_to(shared.settings.me).await? {
+    let mut heard = shared.env.moment();
+    loop {
+        let now = shared.env.moment();
+        match main.streams_to(shared.settings.me).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => heard = now,
+            Err(error) if now.monotonic.saturating_sub(heard.monotonic) > MAIN_PATIENCE => return Err(error),
+            Err(_) => {}
+        }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
 }

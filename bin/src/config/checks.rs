@@ -85,6 +85,10 @@ impl Config {
             ),
         );
         demand(
+            self.rejoin.keep_newest > 0,
+            "rejoin.keep_newest must be at least 1: what a node just kept is never removed".to_owned(),
+        );
+        demand(
             !self.kept_folder().starts_with(&self.postgres.data_dir),
             format!(
                 "rejoin.keep_in ({}) must lie outside postgres.data_dir: it outlives it",

@@ -13,7 +13,7 @@ use interrex_actors::{
 };
 use interrex_events::{
     ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, RedisChanged, RedisStatus, Role,
-    StartedUnconfirmed, SupervisorStarted,
+    RunKind, StartedUnconfirmed, StepId, SupervisorStarted,
 };
 use interrex_projections::RunEnd;
 use serde_json::json;
@@ -188,6 +188,12 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
         let stopped = ports.servers.stop(StopMode::Immediate).await;
         return stopped.map(drop).map_err(DaemonError::Server);
     }
+    if comes_back(shared, ports) {
+        tracing::warn!(
+            "this node is coming back as a secondary: its PostgreSQL is started when its data are whole"
+        );
+        return Ok(());
+    }
     let role = shared.look(|view| view.cluster.nodes.get(me).map_or(Role::Standalone, |row| row.role));
     refuse_a_second_main(shared, ports, role)?;
     let started = ports.servers.start().await?;
@@ -226,6 +232,16 @@ async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
     }
     servers.dependents.start().await?;
     Ok(())
+}
+
+/// A rejoin is at work on the data directory, or was cut off in it: its run starts the servers, or the next one does.
+fn comes_back(shared: &Shared, ports: &Ports) -> bool {
+    let me = shared.settings.me;
+    let at_work = shared.look(|view| {
+        let run = view.cluster.runs.active(me).filter(|run| run.kind == RunKind::Rejoin);
+        run.is_some_and(|run| !run.step(StepId::BecomeStandby).succeeded())
+    });
+    at_work || !ports.servers.rejoin.is_startable()
 }
 
 fn is_superseded(shared: &Shared) -> bool {

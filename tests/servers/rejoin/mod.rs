@@ -270,7 +270,7 @@ fn a_rewind_that_failed_half_way_cannot_be_started_and_gives_way_to_a_base_backu
         let again = parted.base_backup(alpha, &request).await.unwrap();
         assert_eq!(again, replaced, "the step is repeated, not the backup");
         parted.comes_back().await;
-        assert_eq!(alpha.prune_kept(&request.into, 1).await.unwrap(), [replaced.folder]);
+        assert_eq!(alpha.prune_kept(&request.into, 1, None).await.unwrap(), [replaced.folder]);
         assert!(kept.folder.join("pgdata/PG_VERSION").exists());
     });
 }

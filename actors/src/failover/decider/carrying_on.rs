@@ -48,7 +48,7 @@ fn refused(run: &Run, step: StepId) -> Event {
     let shown = format!("interrex run show {}", run.id.short());
     let next = match run.kind {
         RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
-        RunKind::Rejoin => format!("{shown}; nothing was changed here"),
+        RunKind::Rejoin => format!("{shown}; the data directory is as it was"),
         RunKind::Promotion if step == StepId::MeasureLoss => {
             "bring the old main back, or accept the loss: interrex promote --force --reason TEXT".to_owned()
         }
@@ -73,7 +73,11 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
             format!("{shown}; this node is still main, and serves")
         }
         (RunKind::Switchover, FailedEnd::Failed) => {
-            format!("{shown}; this node is still main, and its PostgreSQL did not start again: start it")
+            format!(
+                "{shown}, and interrex timeline, which says why this node's PostgreSQL was not started again. Restart its \
+                 supervisor, which asks {new_main} first; never start PostgreSQL by hand before it is clear that {new_main} is \
+                 not main"
+            )
         }
         (RunKind::Rejoin, FailedEnd::NeedsOperator) => format!(
             "{shown}; mend what it names, then: interrex rejoin, or by a copy of {new_main}'s data: interrex rejoin --copy"

@@ -32,8 +32,16 @@ pub enum Effect {
 #[must_use]
 pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
-    if is_returning(cluster, me) && !matches!(event, Event::StepStarted(_) | Event::StepUndoStarted(_)) {
-        // its run begins by stopping what runs, and ends by starting it
+    // its run begins by stopping what runs, and ends by starting it; what somebody else starts meanwhile is stopped
+    let goes_on = matches!(
+        event,
+        Event::StepStarted(_)
+            | Event::StepUndoStarted(_)
+            | Event::PostgresChanged(_)
+            | Event::RedisChanged(_)
+            | Event::FencingFailed(_)
+    );
+    if is_returning(cluster, me) && !goes_on {
         return Vec::new();
     }
     match (event, run) {
@@ -76,8 +84,10 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         ) if cluster.nodes.is_superseded(me) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
-        // another one may have become main while this node came back
-        (Event::RejoinCompleted(_), _) => standpoint.to_follow.map(Effect::Follow).into_iter().collect(),
+        // another one may have become main meanwhile, and was not followed then
+        (Event::RejoinCompleted(_) | Event::RunRefused(_) | Event::RunFailed(_), _) => {
+            standpoint.to_follow.map(Effect::Follow).into_iter().collect()
+        }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }

@@ -7,7 +7,7 @@ use interrex_events::{
 use interrex_projections::Run;
 use serde_json::{Map, Value};
 
-use crate::replication::rejoin::{KEPT_OBSERVED, demotion, stranded};
+use crate::replication::rejoin::{demotion, kept, stranded};
 
 /// What the promotion observed. Names as the ReplicationActor reports them.
 pub(super) fn epoch_opened(run: &Run) -> EpochOpened {
@@ -79,12 +79,6 @@ pub(super) fn completed(run: &Run) -> Event {
         }
         .into(),
     }
-}
-
-/// The folder of what was kept, whichever step did it.
-fn kept(run: &Run) -> Option<String> {
-    let of = |step| Some(run.step(step).observed.get(KEPT_OBSERVED)?.as_str()?.to_owned());
-    of(StepId::KeepDiverged).or_else(|| of(StepId::Rebuild))
 }
 
 /// What a stopped main proved. Names as the ReplicationActor reports them.

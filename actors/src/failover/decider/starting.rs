@@ -243,10 +243,14 @@ fn may_promote(
                        no standby that could be promoted";
         return Err(Declined::new("not_promotable", message.to_owned()));
     }
-    let Some(main) = nodes.main.filter(|main| *main != me) else {
+    let Some(main) = nodes.main else {
+        let message = "this node does not know who is main: nobody's role could be taken over";
+        return Err(Declined::new("no_main", message.to_owned()));
+    };
+    if main == me {
         let message = "this node is main already: there is nothing to promote";
         return Err(Declined::new("already_main", message.to_owned()));
-    };
+    }
     let postgres = nodes.get(me).and_then(|row| row.postgres);
     if !is_standby(postgres) {
         let state = postgres.map_or("not measured yet".to_owned(), |status| status.to_string());

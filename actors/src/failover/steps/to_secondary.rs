@@ -33,7 +33,7 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
         limit_ms: 120_000,
         attempts: 2,
         need: Required,
-        undo: None,
+        undo: Some("start PostgreSQL again where it was a standby, and not that of a fenced node"),
     },
     StepRule {
         step: StepId::ReserveSlot,
@@ -98,7 +98,7 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
         effect: "start Redis, REPLICAOF main's",
         success: "its link is up and the copy is complete",
         limit_ms: 3_600_000,
-        attempts: 2,
+        attempts: 1,
         need: BestEffort,
         undo: None,
     },

@@ -87,6 +87,7 @@ impl Count {
             Deed::Delete { from } => {
                 self.remember(record.xid, from, Changes { deletes: 1, ..Changes::default() });
             }
+            Deed::Prepare => self.report.prepared += 1,
             Deed::Other => {}
         }
     }

@@ -78,6 +78,9 @@ pub struct ForkReport {
     pub committed: u64,
     /// Transactions that aborted.
     pub aborted: u64,
+    /// Transactions that were prepared, whatever became of them.
+    #[serde(default)]
+    pub prepared: u64,
     /// Transactions and subtransactions that wrote rows and had not ended: they are lost, as after any crash.
     pub unfinished: u64,
     /// When the first of them committed, by the old main's clock.
@@ -102,6 +105,7 @@ impl ForkReport {
             records: 0,
             committed: 0,
             aborted: 0,
+            prepared: 0,
             unfinished: 0,
             first_commit: None,
             last_commit: None,

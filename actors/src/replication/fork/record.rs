@@ -49,6 +49,8 @@ pub(super) enum Deed {
     Delete {
         from: FileNode,
     },
+    /// A transaction is prepared: what it did waits for a COMMIT PREPARED, and outlives a crash.
+    Prepare,
     /// Of no interest here.
     Other,
 }
@@ -81,6 +83,7 @@ fn deed(manager: &str, xid: u32, description: &str) -> Option<Deed> {
         ("Transaction", "ABORT" | "ABORT_PREPARED") => {
             Some(Deed::Abort { xid: ended(xid, details).0, children: children(details) })
         }
+        ("Transaction", "PREPARE") => Some(Deed::Prepare),
         ("Heap", "INSERT") => Some(Deed::Insert { into: file_node(details)?, rows: 1 }),
         ("Heap2", "MULTI_INSERT") => Some(Deed::Insert { into: file_node(details)?, rows: rows(details) }),
         ("Heap", "UPDATE" | "HOT_UPDATE") => Some(Deed::Update { of: file_node(details)? }),
@@ -170,7 +173,7 @@ mod tests {
         );
         let abort = Deed::Abort { xid: 727, children: Vec::new() };
         assert_eq!(deed_of("Transaction", "ABORT 2026-11-23 10:39:29.582262 UTC"), abort);
-        assert_eq!(deed_of("Transaction", "PREPARE gid x: 2026-11-23 10:39:29.582262 UTC"), Deed::Other);
+        assert_eq!(deed_of("Transaction", "PREPARE gid x: 2026-11-23 10:39:29.582262 UTC"), Deed::Prepare);
     }
 
     #[test]

@@ -112,6 +112,60 @@ fn a_supervisor_that_died_in_any_step_of_it_goes_on_with_that_step() {
 }
 
 #[test]
+fn a_server_that_somebody_starts_under_the_hands_of_the_run_is_stopped() {
+    let mut node = Node::returning();
+    node.go_on_until(StepId::KeepDiverged);
+    let serving = Event::from(PostgresChanged {
+        status: PostgresStatus::Primary,
+        timeline: None,
+        lsn: None,
+        detail: String::new(),
+    });
+    node.store(serving.clone(), None);
+    assert_eq!(
+        effects(node.me, &node.belief, None, &serving),
+        [Effect::Fence { epoch: Epoch(2), again: false }]
+    );
+}
+
+#[test]
+fn a_node_that_came_back_behind_a_main_that_was_superseded_meanwhile_stays_fenced_and_follows_the_newer_one()
+{
+    let mut node = Node::returning();
+    node.go_on_until(StepId::BecomeStandby);
+    let newer = NodeId(3);
+    let announced = MainAnnounced {
+        main: newer,
+        epoch: Epoch(3),
+        timeline: None,
+        switchpoint: None,
+        announced_by: newer,
+        learned_by: LearnedBy::Heartbeat,
+    };
+    node.store(announced.into(), None);
+    // its record was under way when the news came
+    node.end(StepId::BecomeStandby, StepOutcome::Succeeded);
+    assert_eq!(node.own_status(), NodeStatus::Fenced);
+    assert_eq!(
+        (node.belief.cluster.nodes.main, node.belief.standpoint.to_follow),
+        (Some(newer), Some(newer))
+    );
+}
+
+#[test]
+fn a_standby_that_was_stopped_to_be_looked_at_runs_again_when_its_run_is_given_up() {
+    let mut node = Node::secondary();
+    node.rejoin(true).unwrap();
+    node.go_on(
+        |step, _| if step == StepId::ReserveSlot { StepOutcome::Failed } else { StepOutcome::Succeeded },
+    );
+    assert_eq!(
+        (node.run().end, node.run().step(StepId::CheckLineage).undo),
+        (RunEnd::RolledBack, Undo::Done)
+    );
+}
+
+#[test]
 fn it_is_cancelled_before_the_directory_is_touched_and_never_after() {
     for at in STEPS {
         let mut node = Node::returning();

@@ -152,6 +152,8 @@ impl LocalPostgres {
     }
 
     async fn swap(&self, places: &Places, swap: Swap) -> Answer<Kept> {
+        // a server in it would go on where nobody looks for it
+        self.must_be_stopped()?;
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let places = places.clone();
         self.aside("putting the base backup into the directory's place", move || {

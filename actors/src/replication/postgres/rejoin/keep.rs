@@ -64,6 +64,14 @@ impl LocalPostgres {
         {
             return Err(PortError(words));
         }
+        // a server that was started meanwhile would have torn the copy
+        self.must_be_stopped()?;
+        if self.manifest(places, request, KeptBy::Copy).await?.control_sha256 != manifest.control_sha256 {
+            return Err(PortError(format!(
+                "{} was changed while it was copied: somebody started PostgreSQL",
+                places.data_dir.display()
+            )));
+        }
         self.aside(doing, move || {
             disk::sync(&place.join("pgdata"))?;
             kept_folder::describe(&place, &manifest, owner)?;

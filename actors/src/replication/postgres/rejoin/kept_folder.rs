@@ -100,10 +100,13 @@ pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
     folders(into)?.iter().filter(|folder| given_up(folder)).try_for_each(|folder| remove(folder))
 }
 
-/// Removes all but the newest; half-rewound ones whatever their age, for no copy of use should go for theirs.
-pub(super) fn prune(into: &Path, newest: usize) -> io::Result<Vec<PathBuf>> {
-    let (half_rewound, of_use): (Vec<Kept>, Vec<Kept>) =
-        all(into)?.into_iter().partition(|kept| kept.manifest.half_rewound);
+/// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use should go for theirs.
+pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+    let (half_rewound, of_use): (Vec<Kept>, Vec<Kept>) = all(into)?
+        .into_iter()
+        .filter(|kept| own != Some(kept.folder.as_path()))
+        .partition(|kept| kept.manifest.half_rewound);
+    let newest = newest.saturating_sub(usize::from(own.is_some()));
     let too_many = half_rewound.into_iter().chain(of_use.into_iter().skip(newest));
     let mut removed = Vec::new();
     for kept in too_many {
@@ -189,11 +192,11 @@ mod tests {
         }
         fs::copy(kept[0].folder.join(MANIFEST), into.join("somebody's").join(MANIFEST)).unwrap();
 
-        let removed = prune(&into, 2).unwrap();
+        let removed = prune(&into, 2, None).unwrap();
         assert_eq!(removed, [half.folder, kept[0].folder.clone()]);
         assert_eq!(all(&into).unwrap(), [kept[2].clone(), kept[1].clone()]);
         assert!(!given_up.exists());
         assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
-        assert_eq!(prune(&into, 2).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -54,9 +54,10 @@ impl RejoinPort for LocalPostgres {
         self.copy_aside(request).await
     }
 
-    async fn prune_kept(&self, into: &Path, newest: usize) -> Answer<Vec<PathBuf>> {
-        let into = into.to_owned();
-        self.aside("removing old kept copies", move || kept_folder::prune(&into, newest)).await
+    async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>> {
+        let (into, own) = (into.to_owned(), own.map(Path::to_owned));
+        self.aside("removing old kept copies", move || kept_folder::prune(&into, newest, own.as_deref()))
+            .await
     }
 
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
