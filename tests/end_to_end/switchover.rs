@@ -186,6 +186,65 @@ dies!(
 
 dies!(target_dies, interrex::sandbox::BETA, win_epoch, fence_old_main, detach, promote, promote_redis);
 
+/// Both supervisors die when main's is at a step, and both are started again.
+fn both_die_at(barrier: &'static str) {
+    run(async move {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.set_environment(ALPHA, "INTERREX_BARRIER", Some(barrier));
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let (_, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]), async {
+            sandbox.wait_supervisor_ended(ALPHA).await?;
+            sandbox.kill_supervisor(BETA);
+            sandbox.set_environment(ALPHA, "INTERREX_BARRIER", None);
+            // the target's first: it must not take the silence for main's death
+            sandbox.start_supervisor(BETA)?;
+            sandbox.start_supervisor(ALPHA).map(drop)
+        })?;
+        let switched = ended(&sandbox, ALPHA).await?;
+        assert_eq!(switched.end, RunEnd::Completed, "{:?}", switched.problem);
+        sound(&sandbox, BETA, writer).await
+    });
+}
+
+#[test]
+fn both_supervisors_die_while_the_role_is_offered() {
+    both_die_at("before:hand_over");
+}
+
+#[test]
+fn both_supervisors_die_when_the_role_was_taken() {
+    both_die_at("after:hand_over");
+}
+
+#[test]
+fn the_targets_postgresql_dies_while_it_takes_the_role() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        // between what main proved and the promotion
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("before:promote"));
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let (_, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]), async {
+            sandbox.wait_supervisor_ended(BETA).await?;
+            sandbox.kill_postgres(BETA);
+            sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+            sandbox.start_supervisor(BETA).map(drop)
+        })?;
+        let switched = ended(&sandbox, ALPHA).await?;
+        assert_eq!(switched.end, RunEnd::Completed, "{:?}", switched.problem);
+        sound(&sandbox, BETA, writer).await
+    });
+}
+
 /// The switchover is not made, and main serves as before.
 async fn main_serves_on(sandbox: &Sandbox, writer: Writer) -> Done<()> {
     sound(sandbox, ALPHA, writer).await?;
