@@ -1,6 +1,13 @@
 //! An old main comes back as a secondary: what only it had is found and kept, and nothing else changes.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Output, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    process::Output,
+    time::Duration,
+};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
 use interrex_actors::{
@@ -176,6 +183,36 @@ fn it_is_copied_anew_when_that_is_asked_for_and_the_old_directory_is_kept() {
         let found = newest(&sandbox, ALPHA)?.rejoin.unwrap();
         assert_eq!(found.by, Some(Demotion::Copied));
         is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
+        Ok(())
+    });
+}
+
+#[test]
+fn it_is_archived_on_another_volume_before_a_copy_takes_its_place() {
+    run(async {
+        let other_volume = Path::new("/dev/shm");
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let volume = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        if volume(other_volume).is_none() || volume(other_volume) == volume(sandbox.folder()) {
+            eprintln!("left out: there is no second volume here");
+            return Ok(());
+        }
+        let other_volume = tempfile::tempdir_in(other_volume).unwrap();
+        fs::set_permissions(other_volume.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let keep_in = other_volume.path().join("kept").display().to_string();
+        sandbox.set_config(ALPHA, "rejoin.keep_in", keep_in.as_str())?;
+        let writer = parted(&sandbox).await?;
+        back_and_fenced(&sandbox).await?;
+        let said = rejoin(&sandbox, ALPHA, &["--copy"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let kept = newest(&sandbox, ALPHA)?.rejoin.unwrap().kept.unwrap();
+        assert!(kept.starts_with(&keep_in), "{kept}");
+        is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        let beside = sandbox.node(ALPHA)?.data_dir().with_extension("replaced");
+        assert_eq!(fs::read_dir(beside).unwrap().count(), 0, "it is kept once");
         Ok(())
     });
 }

@@ -113,6 +113,9 @@ pub struct BackupProgress {
 pub trait RejoinPort {
     /// Whether the directory may be started: no rewind or swap was cut off in it.
     fn is_startable(&self) -> bool;
+    /// The folder beside the directory into which it can be renamed, where the kept copies are on another volume;
+    /// nothing where they are on its own.
+    fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf>;
     /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
     fn rewind_source(&self, address: &str) -> Answer<Source>;
     /// Main's server as the source of a base backup.

@@ -314,10 +314,24 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
         shared.measured(|view| view.copying = Some(shown));
     };
     let (source, slot) = (servers.copy_source(run.new_main)?, slot_name(shared.settings.me));
-    let request = keep_request(shared, run);
+    let mut request = keep_request(shared, run);
+    // a rename needs one volume: where the kept copies are on another, the directory is archived there first
+    let beside = servers.rejoin.must_make_room_beside(&request.into);
+    let mut archived = None;
+    if let Some(beside) = &beside {
+        if servers.rejoin.is_startable() {
+            archived = Some(servers.rejoin.keep_copy(&request).await?.folder);
+        }
+        request.into.clone_from(beside);
+    }
     let copied = servers.rejoin.base_backup(&source, &slot, &request, &progress, REBUILD_LIMIT).await;
     shared.measured(|view| view.copying = None);
-    let folder = copied?.folder.display().to_string();
+    let mut folder = copied?.folder;
+    if let (Some(beside), Some(archived)) = (beside, archived) {
+        servers.rejoin.prune_kept(&beside, 0, None).await?;
+        folder = archived;
+    }
+    let folder = folder.display().to_string();
     let words = format!("copied anew ({why}); the old directory is kept in {folder}");
     Ok(done(words, Demotion::Copied).with(KEPT_OBSERVED, folder))
 }

@@ -77,7 +77,7 @@ const KEEPS: Check = Check {
     subject: MACHINE,
     breaks: &[Act::Rejoin],
     looks_at: "the folder for what only this node has is on the volume of its data directory",
-    why: "A rejoin moves directories by renaming them, which works within one volume alone.",
+    why: "Within one volume a directory is kept by a rename, at once; on another it is copied first, which takes time and room.",
 };
 const RIVALS: Check = Check {
     name: "started_by_interrex",
@@ -253,8 +253,12 @@ fn copy_room(room: u64, facts: &Facts) -> Judgement {
 }
 
 fn keeps(same_volume: bool) -> Judgement {
-    let words = if same_volume { "on the data directory's volume" } else { "on another volume" };
-    Judgement::pass_or_fail(
+    let words = if same_volume {
+        "on the data directory's volume"
+    } else {
+        "on another volume: the old directory is archived there first, whole"
+    };
+    Judgement::pass_or_warn(
         same_volume,
         words,
         "set rejoin.keep_in to a folder on the volume of postgres.data_dir",
@@ -321,7 +325,7 @@ mod tests {
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
-        assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Warn)]);
         let rival = Rival {
             unit: "postgresql.service".to_owned(),
             does: "is enabled".to_owned(),

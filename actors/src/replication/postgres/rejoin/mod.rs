@@ -21,6 +21,8 @@ mod swap;
 
 use std::{
     ffi::OsStr,
+    fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -28,7 +30,7 @@ use std::{
 use async_trait::async_trait;
 
 use self::{places::Places, sentinel::Sentinel};
-use super::LocalPostgres;
+use super::{LocalPostgres, files};
 use crate::ports::{
     Answer, BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source,
 };
@@ -40,6 +42,13 @@ const COPY_MARK: &str = "--suffix=.interrex";
 impl RejoinPort for LocalPostgres {
     fn is_startable(&self) -> bool {
         self.must_be_startable().is_ok()
+    }
+
+    fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf> {
+        let volume = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+        let there = keep_in.ancestors().find_map(|folder| volume(folder).ok());
+        let here = self.settings.data_dir.parent().and_then(|folder| volume(folder).ok());
+        (there.is_some() && there != here).then(|| files::beside(&self.settings.data_dir, "replaced"))
     }
 
     fn rewind_source(&self, address: &str) -> Answer<Source> {
