@@ -302,6 +302,35 @@ fn a_copy_that_dies_half_way_leaves_the_old_directory_and_a_run_that_goes_on() {
     });
 }
 
+#[test]
+fn what_a_server_took_that_somebody_started_meanwhile_is_not_rewound_away() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        sandbox.set_environment(ALPHA, "INTERREX_BARRIER", Some("before:rebuild"));
+        back_and_fenced(&sandbox).await?;
+        let (_, ()) = tokio::try_join!(rejoin(&sandbox, BETA, &[]), async {
+            sandbox.wait_supervisor_ended(ALPHA).await?;
+            // what there was has been kept by now
+            sandbox.start_postgres(ALPHA).await?;
+            sandbox.psql(ALPHA, "INSERT INTO written (id) VALUES (9000000)").await?;
+            sandbox.set_environment(ALPHA, "INTERREX_BARRIER", None);
+            sandbox.start_supervisor(ALPHA).map(drop)
+        })?;
+        let made = ended(&sandbox, ALPHA).await?;
+        assert_eq!(made.end, RunEnd::NeedsOperator);
+        assert!(made.problem.as_ref().unwrap().contains("somebody started PostgreSQL"), "{made:?}");
+        sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
+        assert!(!sandbox.takes_writes(ALPHA).await);
+        let again = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(again.status.success(), "{again:?}");
+        follows(&sandbox, &writer).await?;
+        let kept = newest(&sandbox, ALPHA)?.rejoin.unwrap().kept.unwrap();
+        assert!(salvaged(&sandbox, &kept).await?.contains(&9_000_000));
+        Ok(())
+    });
+}
+
 /// A standby that follows is copied anew, and its supervisor dies on the way.
 fn standby_dies_at(barrier: &'static str) {
     run(async move {

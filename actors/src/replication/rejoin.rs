@@ -257,6 +257,23 @@ fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
     }
 }
 
+/// The log has grown since it was compared. A rewind that was cut off may have recovered the directory from its crash;
+/// but if somebody started PostgreSQL, what it was told is neither kept nor counted.
+async fn nothing_was_committed_since(servers: &Servers, run: &Run, parting: &Parting) -> Answer<()> {
+    let observed = run.step(StepId::ReportFork).observed;
+    let before = stranded(&observed).map(|stranded| stranded.committed);
+    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
+    let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
+    if before == Some(now.committed) && prepared == Some(now.prepared) {
+        return Ok(());
+    }
+    Err(PortError(format!(
+        "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it wrote \
+         was not kept; ask for the rejoin again",
+        parting.end, now.end
+    )))
+}
+
 /// Brings the directory to main's line.
 pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     // whoever started it since: what is rewritten must be at rest
@@ -276,11 +293,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
         && servers.rejoin.is_startable()
         && found.end != parting.end
     {
-        return Err(PortError(format!(
-            "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it \
-             wrote was not kept; ask for the rejoin again",
-            parting.end, found.end
-        )));
+        nothing_was_committed_since(servers, run, parting).await?;
     }
     let mut why = "it was asked for".to_owned();
     if !wants_copy(run) {
