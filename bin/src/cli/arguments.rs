@@ -1,11 +1,14 @@
 //! What can be written on the command line. The help texts teach: they are the first page an operator reads.
 
+mod acts;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use interrex_events::KINDS;
 
-use super::{due::Due, exit, moment::Moment, views, when::When};
+pub use self::acts::{Promote, Rejoin, RunCancel, Switchover};
+use super::{exit, moment::Moment, views, when::When};
 
 /// Supervises a small cluster of PostgreSQL, Redis and their dependents, such as RADIUS.
 ///
@@ -361,42 +364,6 @@ pub enum RunCommand {
     Cancel(RunCancel),
 }
 
-/// How long open transactions may be given to finish, at most.
-const DRAIN_LIMIT: std::time::Duration = std::time::Duration::from_secs(3_600);
-
-/// Arguments of `switchover`.
-#[derive(Debug, Args)]
-pub struct Switchover {
-    /// Who shall be main: a node's name or number.
-    #[arg(long, value_name = "NODE")]
-    pub to: String,
-    /// How long open transactions may take to finish before they are ended; clients are served meanwhile.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = drain)]
-    pub drain: std::time::Duration,
-    /// Why: it is kept with the run.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Begin it at this time: 2027-01-15T22:00:00Z, or +30m for so long from now; at most 30 days ahead.
-    ///
-    /// Main keeps it in its journal and begins it by itself, also after a restart; `interrex status` shows it, and
-    /// `interrex run cancel` on main ends it. If main cannot begin it within five minutes of that time, it never does:
-    /// the event `switchover_unscheduled` says why. The checks are made when it is due.
-    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
-    pub at: Option<Due>,
-    /// Only tell what it would do, how long writes would wait, what would be lost, and what would stop it.
-    ///
-    /// Main looks at everything that the switchover looks at first. Nothing is recorded or changed. Exit code 1: it
-    /// would be refused now.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the run as one JSON document when it has ended.
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -406,77 +373,6 @@ pub struct Doctor {
     /// Warnings count as failures in the exit code.
     #[arg(long)]
     pub strict: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `promote`.
-#[derive(Debug, Args)]
-pub struct Promote {
-    /// Also while main gives a sign of life, and whatever is lost by it; needs --reason.
-    #[arg(long, requires = "reason")]
-    pub force: bool,
-    /// Why: it is kept with the run.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Only tell what it would do and what would stop it, by what is looked at now. Nothing is recorded or changed. Exit
-    /// code 1: it would be refused now.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the run as one JSON document when it has ended.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `rejoin`.
-#[derive(Debug, Args)]
-pub struct Rejoin {
-    /// Which node: its name or number; its supervisor must answer [default: this node].
-    #[arg(value_name = "NODE")]
-    pub node: Option<String>,
-    /// Print a shell script that does the same by hand, for a node whose supervisor is gone: to be read, adapted and run
-    /// there. Paths are those of this node's configuration.
-    #[arg(long, conflicts_with_all = ["dry_run", "json"])]
-    pub script: bool,
-    /// Run that script there, with the system's ssh.
-    #[arg(long, value_name = "USER@HOST", conflicts_with_all = ["dry_run", "json", "script"])]
-    pub ssh: Option<String>,
-    /// Copy main's data anew, even where the node's own could be rewound, or are not of main's line at all. The old
-    /// directory is kept.
-    #[arg(long)]
-    pub copy: bool,
-    /// Why: it is kept with the run.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// Only tell what it would do and what would stop it, by what is looked at now. Nothing is recorded or changed. Exit
-    /// code 1: it would be refused now.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print the run as one JSON document when it has ended.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `run cancel`.
-#[derive(Debug, Args)]
-pub struct RunCancel {
-    /// Withdraw the offer of a switchover whose target is gone for good, and answer for it: it is not main. Needs
-    /// --reason.
-    #[arg(long, requires = "reason")]
-    pub force: bool,
-    /// Why: it is kept with the run.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
     /// Print one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -557,15 +453,6 @@ fn kinds_explained() -> String {
          interrex events --json | jq 'select(.kind == \"step_finished\") | .payload'\n\nKinds:\n{}",
         lines.join("\n")
     )
-}
-
-/// A drain is bounded: main cannot be asked for another run meanwhile.
-fn drain(text: &str) -> Result<std::time::Duration, String> {
-    let drain = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if drain > DRAIN_LIMIT {
-        return Err(format!("transactions are waited for an hour at most, not {text}"));
-    }
-    Ok(drain)
 }
 
 #[cfg(test)]
