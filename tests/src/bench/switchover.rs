@@ -10,7 +10,10 @@ use interrex_actors::{
 use interrex_events::NodeId;
 use rustix::process::Signal;
 
-use crate::figure::Figure;
+use crate::{
+    by_hand,
+    figure::{Figure, ms_between},
+};
 
 const ROWS_PER_SECOND: f64 = 200.0;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +28,7 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
     for run in 1..=runs {
         let (gap, whole) = switchover(&sandbox, &writer, places).await?;
         places = (places.1, places.0);
-        let floor = by_hand().await?;
+        let floor = stop_and_promote().await?;
         eprintln!(
             "run {run} of {runs}: {gap:.0} ms without writes, {whole:.0} ms in all; by hand {floor:.0} ms"
         );
@@ -70,29 +73,21 @@ async fn switchover(sandbox: &Sandbox, writer: &Writer, (from, to): (NodeId, Nod
 }
 
 /// CHECKPOINT, SIGINT, wait for the process, `SELECT pg_promote()` on a connection that is open already.
-async fn by_hand() -> Done<f64> {
+async fn stop_and_promote() -> Done<f64> {
     let sandbox = cluster().build().await?;
     sandbox.start_postgres(ALPHA).await?;
     sandbox.start_postgres(BETA).await?;
     sandbox.wait_streaming(ALPHA, BETA).await?;
     let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
     writer.wait_acknowledged(100, PATIENCE).await?;
-    let failed = |error: tokio_postgres::Error| SandboxError::failed("promoting by hand", error);
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(BETA)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let (client, connection) =
-        tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(failed)?;
-    tokio::task::spawn_local(connection);
+    let client = by_hand::connect(&sandbox, BETA).await?;
     sandbox.psql(ALPHA, "CHECKPOINT").await?;
     let began = SystemEnv.moment();
     let postmaster = sandbox.postmaster_pid(ALPHA);
     let postmaster = postmaster.ok_or_else(|| SandboxError::failed("stopping by hand", "nothing runs"))?;
     runtime::signal(postmaster, Signal::INT);
     runtime::wait_gone(postmaster, "postgres", PATIENCE).await;
-    client.simple_query("SELECT pg_promote()").await.map_err(failed)?;
+    by_hand::promote(&client).await?;
     let gap = longest_gap(&sandbox, &writer, began, BETA).await?;
     sandbox.teardown()?;
     Ok(gap)
@@ -103,8 +98,4 @@ async fn longest_gap(sandbox: &Sandbox, writer: &Writer, began: Moment, main: No
     let gap = writer.look(|acknowledged| acknowledged.longest_gap_after(began));
     let gap = gap.ok_or_else(|| SandboxError::failed("measuring", "no write was acknowledged"))?;
     Ok(gap.duration().as_secs_f64() * 1000.0)
-}
-
-fn ms_between(from: Moment, to: Moment) -> f64 {
-    (to.monotonic.saturating_sub(from.monotonic)).as_secs_f64() * 1000.0
 }
