@@ -7,7 +7,7 @@ use interrex_actors::{
     env::{Env, Moment, SystemEnv},
     runtime,
 };
-use interrex_events::NodeId;
+use interrex_events::{Demotion, Event, NodeId};
 use rustix::process::Signal;
 
 use crate::{
@@ -36,6 +36,8 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
         wholes.push(whole);
         floors.push(floor);
     }
+    sandbox.wait_streaming(places.0, places.1).await?;
+    nobody_was_rewound(&sandbox)?;
     let lost = sandbox.rows_lost(&writer.stop(), places.0).await?.len();
     sandbox.teardown()?;
     if lost > 0 {
@@ -46,6 +48,20 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
         Figure::of("switchover_command", "ms", &wholes),
         Figure::of("by_hand_longest_write_gap", "ms", &floors),
     ])
+}
+
+fn nobody_was_rewound(sandbox: &Sandbox) -> Done<()> {
+    for node in [ALPHA, BETA] {
+        for envelope in sandbox.events(node)? {
+            if let Event::NodeDemoted(demoted) = envelope.event
+                && demoted.by != Demotion::Unchanged
+            {
+                let words = format!("node {node} had to be changed: {:?}", demoted.by);
+                return Err(SandboxError::failed("switching over", words));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn cluster() -> Builder {
