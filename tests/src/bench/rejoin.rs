@@ -248,6 +248,8 @@ async fn fill(sandbox: &Sandbox, megabytes: u64) -> Done<()> {
         sandbox.psql(ALPHA, &sql).await?;
         beta_has_all(sandbox).await?;
     }
+    // what a rewind needs of the log lies in one file from here on: one before it would be gone on the new main
+    sandbox.psql(ALPHA, "SELECT pg_switch_wal()").await?;
     sandbox.psql(ALPHA, "CHECKPOINT").await?;
     beta_has_all(sandbox).await?;
     sandbox.psql(BETA, "CHECKPOINT").await.map(drop)
