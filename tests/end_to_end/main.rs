@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
 mod bad_input;
+mod certificate;
 mod checks;
 mod death_of_main;
 mod demo;

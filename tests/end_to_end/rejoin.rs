@@ -218,6 +218,32 @@ fn it_is_archived_on_another_volume_before_a_copy_takes_its_place() {
 }
 
 #[test]
+fn it_is_copied_anew_when_main_has_removed_the_log_that_it_would_need_after_a_rewind() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        // as if alpha had been away for so long that its slot was given up
+        sandbox.psql(BETA, "SELECT pg_drop_replication_slot('replica_1')").await?;
+        for statement in ["SELECT pg_switch_wal()", "CHECKPOINT"] {
+            sandbox.psql(BETA, statement).await?;
+        }
+        back_and_fenced(&sandbox).await?;
+        let said = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(said.status.success(), "{said:?}");
+        follows(&sandbox, &writer).await?;
+        let acknowledged = writer.stop();
+        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
+        let made = newest(&sandbox, ALPHA)?;
+        let rebuilt = made.step(StepId::Rebuild).detail;
+        assert!(rebuilt.contains("neither here nor on main any more"), "{rebuilt}");
+        assert_eq!(made.rejoin.clone().unwrap().by, Some(Demotion::Copied));
+        let kept = made.step(StepId::KeepDiverged).observed["kept"].as_str().unwrap().to_owned();
+        is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        Ok(())
+    });
+}
+
+#[test]
 fn it_comes_back_by_itself_where_that_is_configured() {
     run(async {
         let sandbox = two_nodes().build().await?;

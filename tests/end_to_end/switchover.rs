@@ -149,7 +149,7 @@ fn dies_at(node: NodeId, barrier: &'static str) {
 }
 
 /// The newest run that a node made, once it has ended.
-async fn ended(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+pub(crate) async fn ended(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
     until("its run has ended", LIMIT, || async {
         let run = newest(sandbox, node).map_err(|error| error.to_string())?;
         if run.is_running() { Err(format!("{:?}", run.steps)) } else { Ok(run) }

@@ -313,7 +313,10 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                         if found.verdict == Verdict::SameLine {
                             return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
                         }
-                        why = format!("after a rewind it is still not on main's line: {:?}", found.verdict);
+                        why = match found.verdict {
+                            Verdict::Unknown(words) => format!("a rewind is of no use: {words}"),
+                            other => format!("after a rewind it is still not on main's line: {other:?}"),
+                        };
                     }
                     Rewind::Impossible(words) => why = words,
                 }

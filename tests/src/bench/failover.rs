@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, SandboxError};
-use interrex_actors::env::{Env, Moment, SystemEnv};
+use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox};
+use interrex_actors::env::{Env, SystemEnv};
 use interrex_events::Event;
 
-use crate::figure::Figure;
+use crate::{
+    by_hand,
+    figure::{Figure, ms_between, wall_ms},
+};
 
 /// Main may be silent for so long; the figures of detection contain it.
 const THRESHOLD: Duration = Duration::from_secs(1);
@@ -81,28 +84,12 @@ async fn bare_promotion() -> Done<f64> {
     sandbox.wait_streaming(ALPHA, BETA).await?;
     let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
     writer.wait_acknowledged(500, PATIENCE).await?;
-    let failed = |error: tokio_postgres::Error| SandboxError::failed("promoting by hand", error);
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(BETA)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let (client, connection) =
-        tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(failed)?;
-    tokio::task::spawn_local(connection);
+    let client = by_hand::connect(&sandbox, BETA).await?;
     sandbox.kill_postgres(ALPHA);
     tokio::time::sleep(THRESHOLD).await;
     let asked = SystemEnv.moment();
-    client.simple_query("SELECT pg_promote()").await.map_err(failed)?;
+    by_hand::promote(&client).await?;
     let first = writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, asked, PATIENCE).await?;
     sandbox.teardown()?;
     Ok(ms_between(asked, first.at))
-}
-
-fn ms_between(from: Moment, to: Moment) -> f64 {
-    (to.monotonic.saturating_sub(from.monotonic)).as_secs_f64() * 1000.0
-}
-
-fn wall_ms(between: chrono::TimeDelta) -> f64 {
-    between.num_microseconds().map_or(f64::NAN, |microseconds| microseconds as f64 / 1000.0)
 }

@@ -1,11 +1,12 @@
 //! A figure: what was measured, how often, and how it spreads.
 
+use interrex_actors::env::Moment;
 use serde::Serialize;
 
 /// One figure.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     n: usize,
     min: f64,
@@ -21,11 +22,11 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// A figure of samples; there is at least one.
-    pub(crate) fn of(name: &'static str, unit: &'static str, samples: &[f64]) -> Self {
+    pub(crate) fn of(name: impl Into<String>, unit: &'static str, samples: &[f64]) -> Self {
         let sorted = sorted(samples);
         let (min, max) = (sorted.first().copied(), sorted.last().copied());
         Self {
-            name,
+            name: name.into(),
             unit,
             n: sorted.len(),
             min: rounded(min.unwrap_or(f64::NAN)),
@@ -51,6 +52,16 @@ impl Figure {
         self.ratio = Some(rounded(self.median / floor));
         self
     }
+}
+
+/// Milliseconds by the clock that nobody sets.
+pub(crate) fn ms_between(from: Moment, to: Moment) -> f64 {
+    (to.monotonic.saturating_sub(from.monotonic)).as_secs_f64() * 1000.0
+}
+
+/// Milliseconds between two times of events.
+pub(crate) fn wall_ms(between: chrono::TimeDelta) -> f64 {
+    between.num_microseconds().map_or(f64::NAN, |microseconds| microseconds as f64 / 1000.0)
 }
 
 fn sorted(samples: &[f64]) -> Vec<f64> {

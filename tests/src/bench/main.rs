@@ -1,8 +1,10 @@
 //! The benchmarks: whole figures with their spread, each beside a floor measured in the same run.
 
+mod by_hand;
 mod failover;
 mod figure;
 mod idle;
+mod rejoin;
 mod store;
 mod switchover;
 
@@ -25,6 +27,9 @@ struct Arguments {
     /// Events in the stream that `store` rebuilds from.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     events: u64,
+    /// Megabytes in the table of the cluster that `rejoin` brings back.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    size: u64,
     /// One JSON object a line, a figure each.
     #[arg(long)]
     json: bool,
@@ -37,6 +42,9 @@ enum Name {
     Failover,
     /// Memory and processor time of a supervisor whose cluster is well, at a probe a second.
     Idle,
+    /// `interrex rejoin` of an old main that has rows which the new one lacks, until main streams to it, beside a bare
+    /// `pg_rewind` by hand; and where the time goes.
+    Rejoin,
     /// Durable appends, relays and rebuilds of the event store, each beside the same done by hand.
     Store,
     /// The longest pause in a client's writes when main hands its role over, beside a fast stop and `pg_promote()` by hand.
@@ -49,6 +57,7 @@ fn main() -> ExitCode {
         let figures = match arguments.name {
             Name::Failover => failover::measure(arguments.runs).await?,
             Name::Idle => idle::measure(arguments.runs).await?,
+            Name::Rejoin => rejoin::measure(arguments.runs, arguments.size).await?,
             Name::Switchover => switchover::measure(arguments.runs).await?,
             Name::Store => store::measure(arguments.runs, arguments.events).await?,
         };

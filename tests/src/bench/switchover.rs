@@ -7,10 +7,13 @@ use interrex_actors::{
     env::{Env, Moment, SystemEnv},
     runtime,
 };
-use interrex_events::NodeId;
+use interrex_events::{Demotion, Event, NodeId};
 use rustix::process::Signal;
 
-use crate::figure::Figure;
+use crate::{
+    by_hand,
+    figure::{Figure, ms_between},
+};
 
 const ROWS_PER_SECOND: f64 = 200.0;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +28,7 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
     for run in 1..=runs {
         let (gap, whole) = switchover(&sandbox, &writer, places).await?;
         places = (places.1, places.0);
-        let floor = by_hand().await?;
+        let floor = stop_and_promote().await?;
         eprintln!(
             "run {run} of {runs}: {gap:.0} ms without writes, {whole:.0} ms in all; by hand {floor:.0} ms"
         );
@@ -33,6 +36,8 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
         wholes.push(whole);
         floors.push(floor);
     }
+    sandbox.wait_streaming(places.0, places.1).await?;
+    nobody_was_rewound(&sandbox)?;
     let lost = sandbox.rows_lost(&writer.stop(), places.0).await?.len();
     sandbox.teardown()?;
     if lost > 0 {
@@ -43,6 +48,20 @@ pub(crate) async fn measure(runs: u32) -> Done<Vec<Figure>> {
         Figure::of("switchover_command", "ms", &wholes),
         Figure::of("by_hand_longest_write_gap", "ms", &floors),
     ])
+}
+
+fn nobody_was_rewound(sandbox: &Sandbox) -> Done<()> {
+    for node in [ALPHA, BETA] {
+        for envelope in sandbox.events(node)? {
+            if let Event::NodeDemoted(demoted) = envelope.event
+                && demoted.by != Demotion::Unchanged
+            {
+                let words = format!("node {node} had to be changed: {:?}", demoted.by);
+                return Err(SandboxError::failed("switching over", words));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn cluster() -> Builder {
@@ -70,29 +89,21 @@ async fn switchover(sandbox: &Sandbox, writer: &Writer, (from, to): (NodeId, Nod
 }
 
 /// CHECKPOINT, SIGINT, wait for the process, `SELECT pg_promote()` on a connection that is open already.
-async fn by_hand() -> Done<f64> {
+async fn stop_and_promote() -> Done<f64> {
     let sandbox = cluster().build().await?;
     sandbox.start_postgres(ALPHA).await?;
     sandbox.start_postgres(BETA).await?;
     sandbox.wait_streaming(ALPHA, BETA).await?;
     let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
     writer.wait_acknowledged(100, PATIENCE).await?;
-    let failed = |error: tokio_postgres::Error| SandboxError::failed("promoting by hand", error);
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(BETA)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let (client, connection) =
-        tokio_postgres::connect(&config, tokio_postgres::NoTls).await.map_err(failed)?;
-    tokio::task::spawn_local(connection);
+    let client = by_hand::connect(&sandbox, BETA).await?;
     sandbox.psql(ALPHA, "CHECKPOINT").await?;
     let began = SystemEnv.moment();
     let postmaster = sandbox.postmaster_pid(ALPHA);
     let postmaster = postmaster.ok_or_else(|| SandboxError::failed("stopping by hand", "nothing runs"))?;
     runtime::signal(postmaster, Signal::INT);
     runtime::wait_gone(postmaster, "postgres", PATIENCE).await;
-    client.simple_query("SELECT pg_promote()").await.map_err(failed)?;
+    by_hand::promote(&client).await?;
     let gap = longest_gap(&sandbox, &writer, began, BETA).await?;
     sandbox.teardown()?;
     Ok(gap)
@@ -103,8 +114,4 @@ async fn longest_gap(sandbox: &Sandbox, writer: &Writer, began: Moment, main: No
     let gap = writer.look(|acknowledged| acknowledged.longest_gap_after(began));
     let gap = gap.ok_or_else(|| SandboxError::failed("measuring", "no write was acknowledged"))?;
     Ok(gap.duration().as_secs_f64() * 1000.0)
-}
-
-fn ms_between(from: Moment, to: Moment) -> f64 {
-    (to.monotonic.saturating_sub(from.monotonic)).as_secs_f64() * 1000.0
 }

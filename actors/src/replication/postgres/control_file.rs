@@ -151,8 +151,27 @@ impl LocalPostgres {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// One of a main with files of a megabyte.
+    pub(in super::super) fn some() -> ControlFile {
+        ControlFile {
+            system_id: 7,
+            state: "in production".to_owned(),
+            checkpoint: Lsn(0),
+            redo: Lsn(0),
+            timeline: TimelineId(1),
+            previous_timeline: TimelineId(1),
+            min_recovery_end: Lsn(0),
+            min_recovery_timeline: TimelineId(0),
+            wal_log_hints: true,
+            full_page_writes: true,
+            checksum_version: 0,
+            limits: LIMITS,
+            segment_size: 1 << 20,
+        }
+    }
 
     const LIMITS: StandbyLimits = StandbyLimits {
         max_connections: 100,

@@ -54,6 +54,14 @@ impl LocalPostgres {
             Ok(history) => history,
             Err(words) => return Ok(found(Verdict::Unknown(words), Lsn::default())),
         };
+        let label = std::fs::read_to_string(self.settings.data_dir.join("backup_label")).unwrap_or_default();
+        let log = self.settings.data_dir.join("pg_wal");
+        let mut needed = log_needed(&label, &control, main).into_iter();
+        if let Some(file) = needed.find(|file| !log.join(file).exists()) {
+            let words =
+                format!("its recovery needs {file} of the log, which is neither here nor on main any more");
+            return Ok(found(Verdict::Unknown(words), Lsn::default()));
+        }
         let end = self.end_of_log(&control, &history).await?;
         Ok(found(verdict(&history, timeline, end, main), end))
     }
@@ -74,6 +82,23 @@ impl LocalPostgres {
             .map_err(|error| PortError::new(&doing, error))?;
         end.ok_or_else(|| PortError::new(&doing, "no whole record begins there"))
     }
+}
+
+/// The files of the log that a rewound directory must have itself to come to main's newest checkpoint, which the rewind
+/// has brought along: main keeps no more than the log from there on. Without them a start never comes to its end.
+fn log_needed(label: &str, control: &ControlFile, main: &MainLineage) -> Vec<String> {
+    // START WAL LOCATION: 0/2302000 (file 000000010000000000000023)
+    let begin = label.lines().find_map(|line| line.strip_prefix("START WAL LOCATION: "));
+    let begin = begin.and_then(|begin| begin.split_whitespace().next()?.parse::<Lsn>().ok());
+    let number_of = |at: Lsn| at.0 / control.segment_size;
+    let name = |number: u64| {
+        // of the file that two timelines have in common, the later one's is read
+        let left = main.history.iter().find(|switch| number_of(switch.switchpoint) > number);
+        let timeline = left.map_or(main.timeline, |switch| switch.timeline);
+        let files = (1 << 32) / control.segment_size;
+        format!("{:08X}{:08X}{:08X}", timeline.0, number / files, number % files)
+    };
+    begin.map_or_else(Vec::new, |begin| (number_of(begin)..number_of(control.redo)).map(name).collect())
 }
 
 pub(super) fn own_history(data_dir: &Path, timeline: TimelineId) -> Result<Vec<Switch>, String> {
@@ -137,7 +162,7 @@ fn verdict(own: &[Switch], own_timeline: TimelineId, own_end: Lsn, main: &MainLi
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::control_file, *};
 
     fn main(timeline: u32, switches: &[(u32, u64)]) -> MainLineage {
         MainLineage {
@@ -171,6 +196,19 @@ mod tests {
     fn two_that_both_call_their_timeline_two_are_told_apart_by_where_it_began() {
         let main = main(2, &[(1, 500)]);
         assert_eq!(judge(&[(1, 400)], 2, 480, &main), Verdict::Diverged { switchpoint: Lsn(400), bytes: 80 });
+    }
+
+    #[test]
+    fn a_rewound_directory_needs_the_log_from_its_label_to_mains_checkpoint() {
+        let control = ControlFile { redo: Lsn(0x0050_1000), ..control_file::tests::some() };
+        let main = main(2, &[(1, 0x0030_0500)]);
+        let label =
+            "START WAL LOCATION: 0/202000 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/202038\n";
+        assert_eq!(
+            log_needed(label, &control, &main),
+            ["000000010000000000000002", "000000020000000000000003", "000000020000000000000004"]
+        );
+        assert!(log_needed("", &control, &main).is_empty(), "it was not rewound");
     }
 
     #[test]

@@ -25,6 +25,8 @@ use crate::{
 const CHANGES_BEGIN: &str = "need to copy";
 /// It says so when it ends well and has changed nothing.
 const NOTHING_TO_DO: &str = "no rewind required";
+/// Lets a checkpoint remove nothing of the log.
+const KEEP_ALL_LOG: &str = "wal_keep_size=1TB";
 
 /// Why a rewind that was cut off is not tried again after the machine went down.
 const REBOOTED: &str =
@@ -185,7 +187,9 @@ impl LocalPostgres {
         files::remove_file(&places.data_dir.join("postmaster.pid"))
             .map_err(|error| PortError::new(doing, error))?;
         let mut command = self.settings.run_as.command(self.settings.bin_dir.join("postgres"));
-        command.args(["--single", "-D"]).arg(&places.data_dir).arg("template1");
+        // the standby that it becomes begins at a checkpoint before its crash: the log since is needed, and main may have
+        // removed it
+        command.args(["--single", "-c", KEEP_ALL_LOG, "-D"]).arg(&places.data_dir).arg("template1");
         programs::run(command, doing, limit, |_| Ok(())).await
     }
 

@@ -1,0 +1,24 @@
+//! What a person without Interrex has at hand: one connection that is open already.
+
+use interrex::sandbox::{Done, Sandbox, SandboxError};
+use interrex_events::NodeId;
+use tokio_postgres::{Client, NoTls};
+
+/// A connection with a node's PostgreSQL, as its superuser.
+pub(crate) async fn connect(sandbox: &Sandbox, node: NodeId) -> Done<Client> {
+    let config = format!(
+        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
+        sandbox.node(node)?.postgres_port,
+        sandbox.superuser_password()
+    );
+    let connecting = tokio_postgres::connect(&config, NoTls).await;
+    let (client, connection) = connecting.map_err(|error| SandboxError::failed("connecting", error))?;
+    tokio::task::spawn_local(connection);
+    Ok(client)
+}
+
+/// `SELECT pg_promote()`: answered once the server takes writes.
+pub(crate) async fn promote(client: &Client) -> Done<()> {
+    let promoted = client.simple_query("SELECT pg_promote()").await;
+    promoted.map(drop).map_err(|error| SandboxError::failed("promoting by hand", error))
+}
