@@ -109,7 +109,7 @@ pub fn asked(
             let started = SwitchoverStarted { drain_ms: *drain_ms, request: request.clone(), ..started };
             begin(situation, RunKind::Switchover, StepId::CheckHandover, started.into())
         }
-        Operation::TakeOver(offer) => match already_taken(situation, offer.handover.run) {
+        Operation::TakeOver(offer) => match already_taken(situation, offer) {
             Some(run) => return Ok((run, Vec::new())),
             None => {
                 let started = may_take_over(situation, offer)?;
@@ -183,10 +183,15 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
     })
 }
 
-/// An offer that was heard before: its run, whatever became of it.
-fn already_taken(situation: Situation<'_>, switchover: RunId) -> Option<RunId> {
-    let heard = |run: &&Run| run.handover.as_ref().is_some_and(|handover| handover.run == switchover);
-    situation.cluster.runs.runs.values().rev().find(heard).map(|run| run.id)
+/// An offer that was heard before: its run, whatever became of it. So is one whose epoch this node opened by itself,
+/// before it heard of the offer: whoever offers must learn that the role is taken, or would ask for ever.
+fn already_taken(situation: Situation<'_>, offer: &crate::messages::HandoverOffer) -> Option<RunId> {
+    let Situation { me, cluster, .. } = situation;
+    let heard = |run: &&Run| run.handover.as_ref().is_some_and(|handover| handover.run == offer.handover.run);
+    let is_main = cluster.nodes.is_main(me) && cluster.nodes.epoch >= offer.epoch;
+    let opened = |run: &&Run| is_main && run.new_main == me && run.epoch == offer.epoch;
+    let newest_first = || cluster.runs.runs.values().rev();
+    newest_first().find(heard).or_else(|| newest_first().find(opened)).map(|run| run.id)
 }
 
 fn may_take_over(

@@ -4,6 +4,7 @@ mod promotion;
 mod rejoin;
 mod scheduling;
 mod switchover;
+mod two_nodes;
 
 use std::collections::BTreeSet;
 
@@ -31,6 +32,10 @@ struct Node {
     now: Moment,
     sequence: u64,
     stated: Vec<Event>,
+    /// Everything it stored: what a new supervisor begins from.
+    journal: Vec<Envelope>,
+    /// The id that a run begun now would get.
+    fresh_run: RunId,
 }
 
 impl Node {
@@ -60,6 +65,8 @@ impl Node {
             },
             sequence: 0,
             stated: Vec::new(),
+            journal: Vec::new(),
+            fresh_run: RUN,
         };
         node.store(
             SupervisorStarted {
@@ -109,6 +116,7 @@ impl Node {
         };
         self.belief.cluster.apply(&envelope);
         self.belief.standpoint.apply(&envelope);
+        self.journal.push(envelope);
     }
 
     fn pass(&mut self, ms: i64) {
@@ -129,7 +137,7 @@ impl Node {
             standpoint: &self.belief.standpoint,
             policy: &self.policy,
             now: self.now,
-            fresh_run: RUN,
+            fresh_run: self.fresh_run,
         }
     }
 

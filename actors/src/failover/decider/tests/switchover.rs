@@ -243,6 +243,18 @@ fn an_offer_that_is_heard_twice_is_one_takeover() {
 }
 
 #[test]
+fn an_offer_that_comes_after_a_failover_of_ones_own_is_answered_by_it() {
+    let mut node = Node::failing_over();
+    node.go_on(success);
+    assert_eq!(node.asked(&offer(2)).unwrap(), [], "the role is taken, and no run begins");
+    assert_eq!(
+        node.asked(&offer(3)).unwrap_err().code,
+        "older_epoch",
+        "nobody offers what this node is main of"
+    );
+}
+
+#[test]
 fn a_main_that_was_overtaken_while_it_stops_does_not_offer_its_role() {
     let mut node = Node::switching_over();
     node.go_on_until(StepId::ProveHandover);

@@ -1,0 +1,362 @@
+//! Who makes the steps, by the rules of the real makers. Each looks first whether it is done already.
+
+use interrex_events::*;
+use interrex_projections::{NodeStatus, Run};
+
+use super::{
+    cluster::Cluster,
+    supervisor::Process,
+    world::{Kind, lsn, other, records},
+};
+use crate::messages::{HandoverOffer, StepReport};
+
+type Made = Result<StepReport, String>;
+
+fn done() -> StepReport {
+    StepReport::new(StepOutcome::Succeeded, "done")
+}
+
+fn refused(words: &str) -> StepReport {
+    StepReport::new(StepOutcome::Refused, words)
+}
+
+fn must(condition: bool, words: &str) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(words.to_owned()) }
+}
+
+impl Cluster {
+    /// One attempt at a step: what it came to, or nothing if it still waits. When it is late it waits no longer.
+    pub(super) fn make(&mut self, node: NodeId, run: &Run, step: StepId, late: bool) -> Option<StepReport> {
+        let made = match step {
+            StepId::FenceOldMain => self.fence_old_main(node, run, late)?,
+            StepId::StopMain => self.stop_main(node, late)?,
+            StepId::HandOver => self.hand_over(run)?,
+            StepId::BecomeStandby => self.become_standby(node, run)?,
+            StepId::HandOverRedis => {
+                let both = self.world.link && self.world.of(node).redis && self.world.of(other(node)).redis;
+                return both.then(done);
+            }
+            StepId::MeasureLoss => self.measure_loss(node, run),
+            StepId::Detach => self.detach(node),
+            StepId::Promote => self.promote(node, run),
+            StepId::NotifyPeers => Ok(self.notify(node)),
+            StepId::SanitiseSettings | StepId::WriteCheckpoint | StepId::Drain => {
+                must(self.world.of(node).running, "no answer").map(|()| done())
+            }
+            StepId::OpenEpoch | StepId::PrepareRejoin => {
+                must(self.world.of(node).is_writable(), "it takes no writes").map(|()| done())
+            }
+            StepId::PromoteRedis => must(self.world.of(node).redis, "no answer").map(|()| done()),
+            StepId::CheckHandover => self.check_handover(run),
+            StepId::ProveHandover => self.prove(node),
+            StepId::CheckLineage => self.check_lineage(node),
+            StepId::ReserveSlot => self.main_answers(node).map(|()| done()),
+            StepId::KeepDiverged => Ok(self.keep_diverged(node, run)),
+            StepId::Rebuild => self.rebuild(node, run),
+            StepId::FollowRedis => self.follow_redis(node),
+            _ => Ok(done()),
+        };
+        Some(made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error)))
+    }
+
+    /// Half of a step that has two halves; of others, nothing.
+    pub(super) fn half_way(&mut self, node: NodeId, step: StepId) {
+        match step {
+            StepId::Rebuild => self.world.of_mut(node).half_rewound = true,
+            StepId::BecomeStandby => {
+                self.world.stop(node);
+                self.world.of_mut(node).kind = Kind::StandbyOf(other(node));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn undo(&mut self, node: NodeId, step: StepId) -> Result<String, String> {
+        match step {
+            StepId::Detach => self.undo_detach(node),
+            StepId::StopMain => self.undo_stop_main(node),
+            StepId::CheckLineage => {
+                let superseded = self.of(node).is_superseded();
+                let machine = self.world.of_mut(node);
+                if !superseded && machine.kind != Kind::Primary && !machine.half_rewound {
+                    machine.start();
+                }
+                Ok(String::new())
+            }
+            other => Err(format!("{other} has no undo")),
+        }
+    }
+
+    // ---- becoming main --------------------------------------------------------------------------------------
+
+    /// A second look at main, where the verdict is old or a person asks.
+    fn main_serves_again(&self, node: NodeId, run: &Run) -> bool {
+        let forced = run.request.as_ref().is_some_and(|request| request.forced);
+        let age = (self.of(node).node.now.wall - run.started_at).num_milliseconds();
+        if forced || (run.kind != RunKind::Promotion && run.resumed == 0 && age <= 2_000) {
+            return false;
+        }
+        self.world.answers_as_primary(run.old_main)
+    }
+
+    fn measure_loss(&self, node: NodeId, run: &Run) -> Made {
+        let machine = self.world.of(node);
+        must(machine.running, "PostgreSQL gives no position")?;
+        let end = run.handover.as_ref().map(|handover| handover.end);
+        if machine.kind != Kind::Primary && end.is_some_and(|end| end != machine.end()) {
+            return Ok(refused("that is not the same log"));
+        }
+        Ok(done())
+    }
+
+    fn fence_old_main(&mut self, node: NodeId, run: &Run, late: bool) -> Option<Made> {
+        let old = run.old_main;
+        if self.main_serves_again(node, run) {
+            return Some(Ok(refused("main is back")));
+        }
+        if run.handover.is_some() {
+            let gone = !self.answers(old);
+            let offers =
+                self.of(old).status() == NodeStatus::HandingOver && !self.world.of(old).is_writable();
+            return Some(Ok(if gone || offers { done() } else { refused("it offers its role no longer") }));
+        }
+        if !self.answers(old) {
+            let nothing = StepReport::new(StepOutcome::Skipped, "nothing proves that it is fenced");
+            return Some(Ok(nothing));
+        }
+        if self.of(old).process != Process::Up {
+            return Some(Err("it is still starting".to_owned()));
+        }
+        if self.of(old).status() == NodeStatus::Fenced {
+            return Some(Ok(done()));
+        }
+        let superseded = self.of(old).is_superseded();
+        if !superseded && run.epoch <= self.of(old).epoch() {
+            return Some(Ok(refused("it knows a later epoch")));
+        }
+        if !superseded && self.of(old).main() != Some(old) {
+            return Some(Err("it is not main".to_owned()));
+        }
+        let request = crate::messages::FenceRequest { by: node, epoch: run.epoch };
+        self.decide(old, &crate::failover::decider::Input::FenceRequested(request));
+        late.then(|| Err("not proved to be stopped".to_owned()))
+    }
+
+    fn detach(&mut self, node: NodeId) -> Made {
+        must(self.world.of(node).running, "no answer")?;
+        let machine = self.world.of_mut(node);
+        if machine.kind != Kind::Primary {
+            // it receives from nobody
+            machine.kind = Kind::StandbyOf(node);
+        }
+        Ok(done())
+    }
+
+    fn undo_detach(&mut self, node: NodeId) -> Result<String, String> {
+        must(self.world.of(node).running, "no answer")?;
+        self.world.of_mut(node).kind = Kind::StandbyOf(other(node));
+        Ok(String::new())
+    }
+
+    fn promote(&mut self, node: NodeId, run: &Run) -> Made {
+        must(self.world.of(node).running, "no answer")?;
+        if self.world.of(node).kind != Kind::Primary {
+            if self.main_serves_again(node, run) {
+                return Ok(refused("main is back"));
+            }
+            self.world.promote(node);
+        }
+        let machine = self.world.of(node);
+        Ok(done().with("timeline", machine.timeline).with("switchpoint", machine.switchpoint.to_string()))
+    }
+
+    fn notify(&mut self, node: NodeId) -> StepReport {
+        let peer = other(node);
+        if !self.takes_requests(peer) {
+            return StepReport::new(StepOutcome::Skipped, "not told");
+        }
+        if self.of(node).epoch() > self.of(peer).epoch() {
+            let claim = MainAnnounced { learned_by: LearnedBy::Notice, ..self.of(node).claim() };
+            self.store(peer, claim, None);
+        }
+        done()
+    }
+
+    // ---- handing over ---------------------------------------------------------------------------------------
+
+    fn check_handover(&self, run: &Run) -> Made {
+        must(self.takes_requests(run.new_main), "the target does not answer")?;
+        let busy = self.of(run.new_main).active().is_some();
+        let ready = self.world.streams(run.new_main) && !busy;
+        Ok(if ready { done() } else { refused("the target is not ready") })
+    }
+
+    fn stop_main(&mut self, node: NodeId, late: bool) -> Option<Made> {
+        if self.world.of(node).is_writable() {
+            if !self.world.streams(other(node)) {
+                return late.then(|| Err("the target receives no log".to_owned()));
+            }
+            self.world.stop(node);
+        }
+        Some(must(self.world.of(node).shut_down, "it did not stop in good order").map(|()| done()))
+    }
+
+    fn undo_stop_main(&mut self, node: NodeId) -> Result<String, String> {
+        if self.of(node).is_superseded() || self.of(node).main() != Some(node) {
+            return Ok("it stays stopped".to_owned());
+        }
+        if self.world.of(node).is_writable() {
+            return Ok("it had not stopped".to_owned());
+        }
+        let peer = other(node);
+        let later = self.answers(peer)
+            && (self.of(peer).epoch() > self.of(node).epoch() || self.says_it_takes_over(peer));
+        must(!later && !self.world.answers_as_primary(peer), "a rival")?;
+        self.world.of_mut(node).start();
+        Ok(String::new())
+    }
+
+    fn prove(&self, node: NodeId) -> Made {
+        let (own, target) = (self.world.of(node), self.world.of(other(node)));
+        must(!own.running && own.shut_down, "it did not stop in good order")?;
+        must(
+            self.world.link && target.running && target.kind != Kind::Primary,
+            "the target does not answer",
+        )?;
+        must(target.end() == own.end(), "that is not the same log")?;
+        let end = own.end().to_string();
+        Ok(done()
+            .with("system_id", "7312345678901234567")
+            .with("timeline", own.timeline)
+            .with("checkpoint", end.clone())
+            .with("end", end.clone())
+            .with("received", end)
+            .with("head", serde_json::json!(super::super::anchor(node))))
+    }
+
+    fn hand_over(&mut self, run: &Run) -> Option<Made> {
+        let Some(handover) = run.handover.clone() else { return Some(Ok(refused("nothing was proved"))) };
+        let target = run.new_main;
+        if !self.takes_requests(target) {
+            return None;
+        }
+        let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
+        let answer = self.offer(target, &offer)?;
+        Some(Ok(match answer {
+            Ok(()) => {
+                let machine = self.world.of(target);
+                done()
+                    .with("timeline", machine.timeline)
+                    .with("switchpoint", machine.switchpoint.to_string())
+                    .with("head", serde_json::json!(super::super::anchor(target)))
+            }
+            Err(reason) => refused(&reason),
+        }))
+    }
+
+    // ---- following ------------------------------------------------------------------------------------------
+
+    fn become_standby(&mut self, node: NodeId, run: &Run) -> Option<Made> {
+        let observed = run.step(StepId::HandOver).observed;
+        let switchpoint: Option<Lsn> = observed.get("switchpoint").and_then(|it| it.as_str()?.parse().ok());
+        if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
+            && switchpoint < handover.end
+        {
+            return Some(Err("it would have to be rewound".to_owned()));
+        }
+        if self.of(node).epoch() > run.epoch {
+            return Some(Err("a later epoch was opened".to_owned()));
+        }
+        if self.world.of(node).is_writable() {
+            return Some(Err("it runs as a primary".to_owned()));
+        }
+        if !self.world.of(node).running || self.of(node).is_superseded() {
+            self.world.stop(node);
+            self.world.of_mut(node).kind = Kind::StandbyOf(run.new_main);
+            let by = Demotion::Unchanged;
+            self.store(node, NodeDemoted { main: run.new_main, epoch: run.epoch, by }, Some(run.id));
+            self.world.of_mut(node).start();
+        }
+        self.world.replicate();
+        self.world.streams(node).then(|| Ok(done()))
+    }
+
+    /// Whether log arrives from a new main; nothing as long as it may still come.
+    pub(super) fn follow(&mut self, node: NodeId, main: NodeId, late: bool) -> Option<bool> {
+        let own = self.world.of(node);
+        let nodes = &self.of(node).node.belief.cluster.nodes;
+        let left = self.of(node).node.belief.standpoint.switchpoint;
+        let older = Some(own.timeline()) < nodes.timeline;
+        let ahead = older && left.is_some_and(|left| own.end() > left);
+        if !own.running || own.kind == Kind::Primary || ahead {
+            return Some(false);
+        }
+        self.world.of_mut(node).kind = Kind::StandbyOf(main);
+        self.world.replicate();
+        if self.world.streams(node) { Some(true) } else { late.then_some(false) }
+    }
+
+    // ---- coming back ----------------------------------------------------------------------------------------
+
+    fn main_answers(&self, node: NodeId) -> Result<(), String> {
+        must(self.world.answers_as_primary(other(node)), "main's PostgreSQL does not answer")
+    }
+
+    fn is_on_mains_line(&self, node: NodeId) -> bool {
+        self.world.of(other(node)).log.starts_with(&self.world.of(node).log)
+    }
+
+    fn check_lineage(&mut self, node: NodeId) -> Made {
+        self.main_answers(node)?;
+        self.world.stop(node);
+        if self.is_on_mains_line(node) {
+            return Ok(done());
+        }
+        let own = self.world.of(node);
+        Ok(done()
+            .with("timeline", own.timeline)
+            .with("switchpoint", lsn(self.world.shared()).to_string())
+            .with("end", own.end().to_string())
+            .with("rewindable", true))
+    }
+
+    fn parting(run: &Run) -> Option<(usize, Lsn)> {
+        let observed = run.step(StepId::CheckLineage).observed;
+        let position = |name: &str| observed.get(name)?.as_str()?.parse::<Lsn>().ok();
+        Some((records(position("switchpoint")?), position("end")?))
+    }
+
+    fn keep_diverged(&mut self, node: NodeId, run: &Run) -> StepReport {
+        let Some((shared, _)) = Self::parting(run) else {
+            return StepReport::new(StepOutcome::Skipped, "nothing has to be kept");
+        };
+        let machine = self.world.of_mut(node);
+        if machine.half_rewound {
+            return StepReport::new(StepOutcome::AlreadyDone, "it was kept before");
+        }
+        machine.kept.extend(machine.log[shared..].to_vec());
+        done()
+    }
+
+    fn rebuild(&mut self, node: NodeId, run: &Run) -> Made {
+        self.world.stop(node);
+        self.main_answers(node)?;
+        let main = self.world.of(other(node)).clone();
+        let whole = !self.world.of(node).half_rewound;
+        let parting = Self::parting(run);
+        if !(whole && self.is_on_mains_line(node)) {
+            let own = self.world.of(node).end();
+            must(!whole || parting.is_some_and(|(_, end)| end == own), "somebody wrote meanwhile")?;
+            let machine = self.world.of_mut(node);
+            (machine.log, machine.timeline, machine.half_rewound) = (main.log, main.timeline, false);
+        }
+        let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
+        Ok(done().with("by", serde_json::json!(by)))
+    }
+
+    fn follow_redis(&mut self, node: NodeId) -> Made {
+        must(self.world.link && self.world.of(other(node)).redis, "main's Redis does not answer")?;
+        self.world.of_mut(node).redis = true;
+        Ok(done())
+    }
+}

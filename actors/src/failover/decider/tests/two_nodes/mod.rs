@@ -1,0 +1,177 @@
+//! Both nodes of a cluster, on simulated machines: whatever goes wrong at whichever step of a run, the end is named, and
+//! at most one node takes writes.
+//!
+//! Every case has a name, such as `Switchover/takeover/promote/CrashesAfter`; `INTERREX_CASE` runs those alone whose name
+//! contains it.
+
+mod cluster;
+mod faults;
+mod invariants;
+mod makers;
+mod orders;
+mod processes;
+mod supervisor;
+mod world;
+
+use interrex_events::{Evidence, Finding, NodeId, Request, RunKind, StepId};
+use interrex_projections::{NodeStatus, Run, RunEnd};
+
+use self::{
+    cluster::Cluster,
+    faults::{Case, Fault, Scene},
+};
+use super::{MAIN, ME, switchover::switchover};
+use crate::messages::Operation;
+
+/// Rounds that a case may take, before and after everything is mended.
+const BOUND: u32 = 400;
+/// Rounds in which nothing is recorded and nothing is to be done: longer than any patience.
+const QUIET: u32 = 8;
+
+fn evidence() -> Evidence {
+    let finding = || Finding::bad("no answer");
+    Evidence {
+        supervisor: finding(),
+        postgres: finding(),
+        redis: finding(),
+        wal_receiver: finding(),
+        last_good_at: None,
+        missed_probes: 5,
+    }
+}
+
+impl Cluster {
+    /// Whether it comes to rest.
+    fn settle(&mut self) -> bool {
+        let mut quiet = 0;
+        for _ in 0..BOUND {
+            let before = self.events();
+            self.round();
+            quiet = if self.is_quiet() && self.events() == before { quiet + 1 } else { 0 };
+            if quiet == QUIET {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A takeover that failed past its point of no return ends with a person's word alone, and the offer waits for it.
+    fn waits_for_a_person(&self) -> bool {
+        let failed =
+            |run: &Run| run.kind == RunKind::Takeover && run.end == RunEnd::NeedsOperator && run.node == ME;
+        let offers = self.of(MAIN).status() == NodeStatus::HandingOver;
+        offers && self.of(ME).active().is_none() && self.of(ME).runs().any(failed)
+    }
+
+    fn rounds(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            self.round();
+        }
+    }
+
+    fn host_dies(&mut self, node: NodeId) {
+        self.kill(node);
+        self.crash(node, true);
+    }
+
+    /// Whatever the scene's run needs has happened, and it is about to begin.
+    fn begin(&mut self) {
+        self.rounds(3);
+        self.struck = false;
+        let automatic = matches!(self.case.scene, Scene::HostDies | Scene::PostgresDies | Scene::LinkDies);
+        let rejoins = self.case.scene == Scene::Rejoin;
+        if !automatic && !rejoins && self.case.scene != Scene::Switchover {
+            self.of_mut(ME).node.policy.auto_enabled = false;
+        }
+        match self.case.scene {
+            Scene::HostDies => self.host_dies(MAIN),
+            Scene::PostgresDies => self.kill(MAIN),
+            Scene::LinkDies => self.world.link = false,
+            Scene::Promotion | Scene::Forced => {
+                let forced = self.case.scene == Scene::Forced;
+                if !forced {
+                    self.host_dies(MAIN);
+                    self.rounds(2);
+                }
+                let request = Request { forced, reason: Some("alpha burns".to_owned()) };
+                self.ask(ME, &Operation::Promote { request, sight: None }).unwrap();
+            }
+            Scene::Switchover => drop(self.ask(MAIN, &switchover(ME)).unwrap()),
+            Scene::Rejoin => {
+                self.world.link = false;
+                self.rounds(30);
+                self.world.link = true;
+                self.rounds(10);
+                self.ask(MAIN, &Operation::Rejoin { copy: false, request: Request::default() }).unwrap();
+            }
+        }
+    }
+}
+
+/// What is wrong with a case; nothing if all is well.
+fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
+    let mut cluster = Cluster::new(case);
+    cluster.begin();
+    cluster.settle();
+    if !cluster.struck && case.fault != Fault::Nothing {
+        cluster.wrong.push("its step was never reached".to_owned());
+    }
+    cluster.mend();
+    let mut rests = cluster.settle();
+    if !rests && cluster.waits_for_a_person() {
+        let request = Request { forced: false, reason: Some("beta has all of the log".to_owned()) };
+        cluster.ask(ME, &Operation::Promote { request, sight: None }).unwrap();
+        rests = cluster.settle();
+    }
+    if !rests {
+        cluster.wrong.push("it hangs".to_owned());
+    }
+    cluster.check_the_end();
+    (std::mem::take(&mut cluster.wrong), cluster)
+}
+
+#[test]
+fn whatever_goes_wrong_at_whichever_step_the_end_is_named_and_one_node_at_most_takes_writes() {
+    let only = std::env::var("INTERREX_CASE").unwrap_or_default();
+    let cases = Case::all().filter(|case| case.to_string().contains(&only));
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for case in cases {
+        count += 1;
+        let (wrong, cluster) = wrong_with(case);
+        if !wrong.is_empty() {
+            if !only.is_empty() {
+                cluster.tell();
+            }
+            failed.push(format!("{case}: {}", wrong.join("; ")));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {count} cases:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn without_a_fault_every_run_completes() {
+    for scene in Scene::ALL {
+        let step = StepId::RecordStart;
+        let case = Case { scene, kind: scene.kinds()[0], step, fault: Fault::Nothing };
+        let (wrong, cluster) = wrong_with(case);
+        assert!(wrong.is_empty(), "{scene:?}: {wrong:?}");
+        for kind in scene.kinds() {
+            let mut runs = [MAIN, ME].into_iter().flat_map(|node| cluster.of(node).runs());
+            let completed = runs.any(|run| run.kind == *kind && run.end == RunEnd::Completed);
+            assert!(completed, "{scene:?}: no {kind} completed");
+        }
+    }
+}
+
+impl Cluster {
+    /// Both journals, for whoever looks at a case.
+    fn tell(&self) {
+        for node in [MAIN, ME] {
+            println!("node {node}: {:?} {}", self.world.of(node).kind, self.of(node).status());
+            for envelope in &self.of(node).node.journal {
+                println!("  {:?}", envelope.event);
+            }
+        }
+    }
+}
