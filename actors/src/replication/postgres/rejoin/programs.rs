@@ -236,8 +236,16 @@ mod tests {
     async fn a_leftover_is_found_by_the_folder_it_names() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().as_os_str();
-        let mut command = shell("while true; do sleep 0.05; done");
-        let mut child = command.arg(path).spawn().unwrap();
+        // it waits by itself: a child that it forked would be a second one for a moment
+        let mut command = shell("read line");
+        let mut child = command.arg(path).stdin(Stdio::piped()).spawn().unwrap();
+        let there = async {
+            // between the fork and the program's begin it has another name
+            while processes_with("sh", &[path]).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), there).await.unwrap();
         assert_eq!(processes_with("sh", &[path]).len(), 1);
         end_leftovers("sh", &[path]).await.unwrap();
         assert!(!child.wait().await.unwrap().success());
