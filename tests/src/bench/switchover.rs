@@ -75,6 +75,7 @@ async fn switchover(sandbox: &Sandbox, writer: &Writer, (from, to): (NodeId, Nod
     }
     sandbox.wait_streaming(from, to).await?;
     writer.wait_ack_by(sandbox.node(from)?.postgres_port, SystemEnv.moment(), PATIENCE).await?;
+    let _sessions = by_hand::sessions(sandbox, from).await?;
     let began = SystemEnv.moment();
     let mut command = tokio::process::Command::new(interrex_tests::interrex());
     let name = sandbox.node(to)?.name;
@@ -97,6 +98,7 @@ async fn stop_and_promote() -> Done<f64> {
     let writer = sandbox.start_writer(ROWS_PER_SECOND)?;
     writer.wait_acknowledged(100, PATIENCE).await?;
     let client = by_hand::connect(&sandbox, BETA).await?;
+    let _sessions = by_hand::sessions(&sandbox, ALPHA).await?;
     sandbox.psql(ALPHA, "CHECKPOINT").await?;
     let began = SystemEnv.moment();
     let postmaster = sandbox.postmaster_pid(ALPHA);

@@ -25,8 +25,9 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
     if !step.is_running() || step.attempts != ended.attempt {
         return Vec::new();
     }
-    let StepReport { outcome, detail, observed } =
-        overtaken(cluster, run).unwrap_or_else(|| ended.report.clone());
+    let StepReport { outcome, detail, observed } = overtaken(cluster, run)
+        .or_else(|| given_to_a_third(cluster, run, ended))
+        .unwrap_or_else(|| ended.report.clone());
     let mut after = run.with_outcome(ended.step, outcome);
     if let Some(step) = after.steps.get_mut(&ended.step) {
         (step.detail, step.observed, step.ended_at) =
@@ -88,6 +89,18 @@ fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
     (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
         StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
+    })
+}
+
+/// An offer that its target does not answer has no purpose any more once a third node is main of its epoch, or of a later
+/// one: neither of the two is.
+fn given_to_a_third(cluster: &Cluster, run: &Run, ended: &StepEnded) -> Option<StepReport> {
+    let nodes = &cluster.nodes;
+    let third = nodes.main.filter(|main| *main != run.old_main && *main != run.new_main)?;
+    let unanswered = ended.step == StepId::HandOver && !ended.report.outcome.is_success();
+    (unanswered && nodes.epoch >= run.epoch).then(|| {
+        let words = format!("{} opened epoch {} meanwhile", nodes.name(third), nodes.epoch);
+        StepReport::new(StepOutcome::Refused, words)
     })
 }
 

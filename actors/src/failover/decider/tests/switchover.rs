@@ -171,6 +171,19 @@ fn an_offer_is_not_withdrawn_once_another_node_is_main() {
 }
 
 #[test]
+fn an_offer_that_is_not_answered_ends_when_a_third_node_is_main() {
+    let mut node = Node::switching_over();
+    node.go_on_until(StepId::HandOver);
+    let third = NodeId(3);
+    node.store(MainAnnounced { main: third, announced_by: third, ..another_main() }.into(), None);
+    node.end(StepId::HandOver, StepOutcome::Unknown);
+    node.undo_all();
+    assert_eq!(node.run().end, RunEnd::Refused);
+    assert!(!node.stated.iter().any(|event| matches!(event, Event::HandoverWithdrawn(_))));
+    assert_eq!(node.status(), NodeStatus::Fencing, "it does not serve, and is stopped");
+}
+
+#[test]
 fn a_supervisor_that_died_in_any_step_goes_on_with_that_step_or_takes_it_back() {
     for dying in STEPS {
         let mut node = Node::switching_over();
