@@ -66,7 +66,8 @@ impl LocalPostgres {
         }
         // a server that was started meanwhile would have torn the copy
         self.must_be_stopped()?;
-        if self.manifest(places, request, KeptBy::Copy).await?.control_sha256 != manifest.control_sha256 {
+        let now = sentinel::control_sha256(&places.data_dir).map_err(|error| PortError::new(doing, error))?;
+        if now != manifest.control_sha256 {
             return Err(PortError(format!(
                 "{} was changed while it was copied: somebody started PostgreSQL",
                 places.data_dir.display()
