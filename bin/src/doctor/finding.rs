@@ -140,6 +140,19 @@ impl Judgement {
     }
 }
 
+impl Subject {
+    /// A check about it.
+    pub(super) const fn check(
+        self,
+        name: &'static str,
+        breaks: &'static [Act],
+        looks_at: &'static str,
+        why: &'static str,
+    ) -> Check {
+        Check { name, subject: self, breaks, looks_at, why }
+    }
+}
+
 /// A check's unchanging half: a row of the table in docs/OPERATIONS.md.
 #[derive(Debug)]
 pub struct Check {

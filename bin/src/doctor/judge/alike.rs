@@ -21,40 +21,33 @@ const CLOCKS_WARN_MS: u64 = 500;
 /// Clocks further apart than this are not followed by peers, and times of day mean nothing.
 const CLOCKS_FAIL_MS: u64 = 5_000;
 
-const fn check(
-    name: &'static str,
-    breaks: &'static [Act],
-    looks_at: &'static str,
-    why: &'static str,
-) -> Check {
-    Check { name, subject: Subject::Replication, breaks, looks_at, why }
-}
+const ABOUT: Subject = Subject::Replication;
 
-const SAME_CLUSTER: Check = check(
+const SAME_CLUSTER: Check = ABOUT.check(
     "same_cluster",
     ALL_ACTS,
     "the secondary's system identifier is main's",
     "Another identifier is another database: nothing of main's would be there.",
 );
-const SAME_VERSION: Check = check(
+const SAME_VERSION: Check = ABOUT.check(
     "same_version",
     ALL_ACTS,
     "both have the same major version",
     "Physical replication and pg_rewind work between equal major versions alone.",
 );
-const STANDBY_LIMITS: Check = check(
+const STANDBY_LIMITS: Check = ABOUT.check(
     "standby_limits",
     ALL_ACTS,
     "at its next start no limit of a node is below that of the node it would follow, now or after a change of main",
     "A standby whose limits are below main's refuses to start, or stops replaying.",
 );
-const COLLATIONS: Check = check(
+const COLLATIONS: Check = ABOUT.check(
     "collations",
     &[Act::Failover, Act::Switchover],
     "both sort text by the same version of their collations, which their indexes were built with",
     "Another version of the C library or ICU sorts otherwise: indexes find no longer what is there.",
 );
-const CLOCKS: Check = check(
+const CLOCKS: Check = ABOUT.check(
     "clocks",
     &[],
     "the servers' clocks are within half a second of this machine's; five seconds fail",

@@ -8,52 +8,45 @@ use crate::doctor::{
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
-const fn check(
-    name: &'static str,
-    breaks: &'static [Act],
-    looks_at: &'static str,
-    why: &'static str,
-) -> Check {
-    Check { name, subject: Subject::Supervisors, breaks, looks_at, why }
-}
+const ABOUT: Subject = Subject::Supervisors;
 
-const ANSWERS: Check = check(
+const ANSWERS: Check = ABOUT.check(
     "supervisor_answers",
     ALL_ACTS,
     "each supervisor answers, as the node that the configuration here names",
     "Without its supervisor nobody promotes, stops or follows on that node.",
 );
-const SECRET: Check = check(
+const SECRET: Check = ABOUT.check(
     "cluster_secret",
     ALL_ACTS,
     "each supervisor takes the secret that is here",
     "A node with another secret is asked for nothing and hears of no new main.",
 );
-const AGREE: Check = check(
+const AGREE: Check = ABOUT.check(
     "supervisors_agree",
     ALL_ACTS,
     "all supervisors know the same epoch and the same main, and it is the one whose PostgreSQL takes writes",
     "A node that believes in another main follows the wrong one, or fences itself.",
 );
-const NO_RUN: Check = check(
+const NO_RUN: Check = ABOUT.check(
     "no_run",
     &[Act::Switchover, Act::Rejoin],
     "no run is under way",
     "One run at a time: another one is refused until it has ended.",
 );
-const SAME_PROGRAM: Check = check(
+const SAME_PROGRAM: Check = ABOUT.check(
     "same_program",
     &[],
     "all supervisors are of the version that looks",
     "An older one may not know a message or a step of a newer one.",
 );
-const HEALTHY: Check = check(
+const HEALTHY: Check = ABOUT.check(
     "supervisor_content",
     &[Act::Switchover],
     "each supervisor finds its node healthy",
     "What it finds wrong is wrong for a run too.",
 );
-const QUORUM: Check = check(
+const QUORUM: Check = ABOUT.check(
     "quorum",
     &[],
     "somebody is asked before a node becomes main",

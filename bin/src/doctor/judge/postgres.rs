@@ -7,106 +7,99 @@ use crate::doctor::{
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
-const fn check(
-    name: &'static str,
-    breaks: &'static [Act],
-    looks_at: &'static str,
-    why: &'static str,
-) -> Check {
-    Check { name, subject: Subject::PostgreSql, breaks, looks_at, why }
-}
+const ABOUT: Subject = Subject::PostgreSql;
 
-const ANSWERS: Check = check(
+const ANSWERS: Check = ABOUT.check(
     "postgres_answers",
     ALL_ACTS,
     "each PostgreSQL lets the supervisor's user in, and tells what it is",
     "Every run measures, stops, promotes or follows through this connection.",
 );
-const SUPERUSER: Check = check(
+const SUPERUSER: Check = ABOUT.check(
     "postgres_superuser",
     ALL_ACTS,
     "that user is a superuser",
     "Promotion, ALTER SYSTEM and slots are refused to anybody else, in the middle of a run.",
 );
-const REPLICATION_ROLE: Check = check(
+const REPLICATION_ROLE: Check = ABOUT.check(
     "replication_role",
     &[Act::Switchover, Act::Rejoin],
     "the replication user may log in and replicate, and its password has not expired",
     "After a change of main the other node logs in here as that user; without it the cluster has no standby.",
 );
-const WAL_LEVEL: Check = check(
+const WAL_LEVEL: Check = ABOUT.check(
     "wal_level",
     ALL_ACTS,
     "wal_level is replica or logical",
     "With wal_level minimal nobody can follow, and to change it takes a restart.",
 );
-const HOT_STANDBY: Check = check(
+const HOT_STANDBY: Check = ABOUT.check(
     "hot_standby",
     ALL_ACTS,
     "hot_standby is on",
     "A standby that takes no connections cannot be measured or promoted by the supervisor.",
 );
-const SENDERS_ROOM: Check = check(
+const SENDERS_ROOM: Check = ABOUT.check(
     "senders_room",
     &[Act::Switchover, Act::Rejoin],
     "max_wal_senders and max_replication_slots leave room for every other node and a base backup",
     "Without a free sender or slot no standby can connect to this node when it is main.",
 );
-const REWIND_POSSIBLE: Check = check(
+const REWIND_POSSIBLE: Check = ABOUT.check(
     "rewind_possible",
     &[],
     "full_page_writes, and wal_log_hints or data checksums",
     "Without them pg_rewind refuses: a rejoin copies main's data anew, which takes as long as they are large.",
 );
-const SLOT_LIMIT: Check = check(
+const SLOT_LIMIT: Check = ABOUT.check(
     "slot_limit",
     &[],
     "max_slot_wal_keep_size is limited",
     "A standby that is away keeps the log of main from being removed: without a limit it fills main's disk.",
 );
-const SYNCHRONOUS: Check = check(
+const SYNCHRONOUS: Check = ABOUT.check(
     "synchronous_standbys",
     &[Act::Switchover],
     "synchronous_standby_names would hang nobody",
     "A main that waits for a synchronous standby that is not there acknowledges nothing, and no timeout ends the wait.",
 );
-const READ_ONLY: Check = check(
+const READ_ONLY: Check = ABOUT.check(
     "read_only_default",
     &[],
     "default_transaction_read_only is off",
     "A new main would come up read-only for its clients; a failover clears it, with an extra step.",
 );
-const ARCHIVING: Check = check(
+const ARCHIVING: Check = ABOUT.check(
     "archiving",
     &[Act::Switchover],
     "the archiver, where there is one, succeeds",
     "PostgreSQL waits for its archiver before it stops: a switchover would stall in its stop, and disks fill.",
 );
-const PREPARED: Check = check(
+const PREPARED: Check = ABOUT.check(
     "prepared_transactions",
     &[],
     "no transaction is prepared and undecided",
     "A prepared transaction survives the change of main with its locks, until somebody decides it there.",
 );
-const RESTART_AFTER_CRASH: Check = check(
+const RESTART_AFTER_CRASH: Check = ABOUT.check(
     "restart_after_crash",
     &[],
     "restart_after_crash is on",
     "With it off, one crashed session ends the server: a failover for what heals itself in a second.",
 );
-const UNLOGGED: Check = check(
+const UNLOGGED: Check = ABOUT.check(
     "unlogged_tables",
     &[],
     "no table is unlogged",
     "Unlogged tables are not replicated: on a new main they are empty.",
 );
-const TABLESPACES: Check = check(
+const TABLESPACES: Check = ABOUT.check(
     "tablespaces",
     &[],
     "no tablespace lies outside the data directory",
     "A rejoin that cannot rewind has to copy, and does not copy what lies elsewhere: that is done by hand then.",
 );
-const FILES: Check = check(
+const FILES: Check = ABOUT.check(
     "settings_files",
     &[Act::Switchover, Act::Rejoin],
     "the server would take every line of its configuration files at its next start",

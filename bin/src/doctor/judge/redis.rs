@@ -10,58 +10,51 @@ const FAILOVER_SINCE: (u32, u32) = (6, 2);
 
 const MOVES: &[Act] = &[Act::Failover, Act::Switchover];
 
-const fn check(
-    name: &'static str,
-    breaks: &'static [Act],
-    looks_at: &'static str,
-    why: &'static str,
-) -> Check {
-    Check { name, subject: Subject::Redis, breaks, looks_at, why }
-}
+const ABOUT: Subject = Subject::Redis;
 
-const ANSWERS: Check = check(
+const ANSWERS: Check = ABOUT.check(
     "redis_answers",
     MOVES,
     "each Redis lets the supervisor in with its password",
     "Its role is changed through this connection.",
 );
-const ROLE: Check = check(
+const ROLE: Check = ABOUT.check(
     "redis_role",
     MOVES,
     "main's Redis is a master, a secondary's a replica with its link up",
     "A replica without a link has old data, and a copy under way is none: what it lacks is lost by a change of main.",
 );
-const MIN_REPLICAS: Check = check(
+const MIN_REPLICAS: Check = ABOUT.check(
     "redis_min_replicas",
     MOVES,
     "min-replicas-to-write asks for no more replicas than a new master has",
     "A new master without replicas refuses every write.",
 );
-const MASTER_PASSWORD: Check = check(
+const MASTER_PASSWORD: Check = ABOUT.check(
     "redis_masterauth",
     &[Act::Switchover, Act::Rejoin],
     "each Redis has a password for the others, where they demand one",
     "An old master becomes a replica: without masterauth its new master refuses it.",
 );
-const CONFIG_FILE: Check = check(
+const CONFIG_FILE: Check = ABOUT.check(
     "redis_config_file",
     MOVES,
     "each Redis was started with a configuration file",
     "A changed role is written there; without a file it is lost by a restart, and with it what was written since.",
 );
-const PERSISTENCE: Check = check(
+const PERSISTENCE: Check = ABOUT.check(
     "redis_persistence",
     &[],
     "it saves its data, by appendonly or save",
     "A master that comes back empty empties its replicas.",
 );
-const MEMORY: Check = check(
+const MEMORY: Check = ABOUT.check(
     "redis_memory_policy",
     &[],
     "every Redis has the same maxmemory-policy",
     "A new master with another policy drops, or refuses, what the old one did not.",
 );
-const FAILOVER: Check = check(
+const FAILOVER: Check = ABOUT.check(
     "redis_failover",
     &[],
     "Redis is 6.2 or newer, and knows FAILOVER",

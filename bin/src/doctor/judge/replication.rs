@@ -16,52 +16,45 @@ const NO_PASSWORD: &str = "no password supplied";
 
 const NOBODY_USES_IT: &str = "nobody uses it";
 
-const fn check(
-    name: &'static str,
-    breaks: &'static [Act],
-    looks_at: &'static str,
-    why: &'static str,
-) -> Check {
-    Check { name, subject: Subject::Replication, breaks, looks_at, why }
-}
+const ABOUT: Subject = Subject::Replication;
 
-const ONE_MAIN: Check = check(
+const ONE_MAIN: Check = ABOUT.check(
     "one_main",
     ALL_ACTS,
     "exactly one PostgreSQL takes writes",
     "With two, each has rows that the other lacks; with none, somebody has to decide first.",
 );
-const SAME_TIMELINE: Check = check(
+const SAME_TIMELINE: Check = ABOUT.check(
     "same_timeline",
     ALL_ACTS,
     "the secondary is on main's timeline",
     "A standby of another timeline stays connected to nothing, and looks well: it needs a rejoin.",
 );
-const STREAMING: Check = check(
+const STREAMING: Check = ABOUT.check(
     "streaming",
     &[Act::Failover, Act::Switchover],
     "main sends its log to the secondary now, by main's own words, and the secondary receives it",
     "What is not sent is lost by a failover, and a switchover is refused.",
 );
-const LAG: Check = check(
+const LAG: Check = ABOUT.check(
     "lag",
     &[],
     "the secondary is less than 64 MB behind",
     "A failover loses what has not arrived; a switchover waits for it while clients wait.",
 );
-const APPLIES: Check = check(
+const APPLIES: Check = ABOUT.check(
     "applies_at_once",
     &[],
     "the secondary replays what it receives at once: not paused, not delayed, along the latest timeline",
     "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main.",
 );
-const SLOT: Check = check(
+const SLOT: Check = ABOUT.check(
     "slot",
     &[Act::Failover, Act::Switchover],
     "main has a replication slot for the secondary, with its log, in use",
     "Without a slot main removes log that the standby still needs, and the standby can never catch up.",
 );
-const REPLICATION_LOGIN: Check = check(
+const REPLICATION_LOGIN: Check = ABOUT.check(
     "replication_login",
     &[Act::Switchover, Act::Rejoin],
     "the replication user logs in from here with the passfile, for replication, to every server",
