@@ -412,6 +412,9 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
     run(async {
         let sandbox = two_nodes().postgres_only().build().await?;
         let writer = parted(&sandbox).await?;
+        let refused = rejoin(&sandbox, BETA, &[]).await?;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("rejoin alpha --script"), "{refused:?}");
         let said = by_hand(&sandbox, &[]).await?;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;

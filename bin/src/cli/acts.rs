@@ -95,7 +95,7 @@ pub(super) fn promote(
         let body = PlanBody::Promotion { force: arguments.force, reason: arguments.reason.clone() };
         return ahead::dry_run(&config, (me, &body), arguments.json, output);
     }
-    let before = newest_at(outside, me, &address);
+    let before = newest_at(outside, me, &address).unwrap_or_default();
     let mut body =
         PromoteBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
     let path = "/api/cluster/promote-to-main";
@@ -131,12 +131,20 @@ pub(super) fn rejoin(
         let (main, _) = main_of(&config, outside)?;
         return by_hand::rejoin(&config, (returning, main), arguments, output);
     }
+    let address = address_of(&config, returning);
+    let Some(before) = newest_at(outside, returning, &address) else {
+        let name =
+            nodes(&config).into_iter().find(|(id, ..)| *id == returning).map_or("it", |(_, name, _)| name);
+        let what = format!(
+            "the supervisor of {name} at {address} does not answer, and it is what makes the rejoin: start it there (interrex \
+             supervise), or do the same by hand: interrex rejoin {name} --script"
+        );
+        return Err(Failure::Other { what, source: None });
+    };
     if arguments.dry_run {
         let body = PlanBody::Rejoin { copy: arguments.copy };
         return ahead::dry_run(&config, (returning, &body), arguments.json, output);
     }
-    let address = address_of(&config, returning);
-    let before = newest_at(outside, returning, &address);
     let body = RejoinBody { copy: arguments.copy, reason: arguments.reason.clone(), asker: asker(&config) };
     let begun: Begun = post(&config, &address, "/api/cluster/rejoin", &body)?;
     watch(&config, &arguments.config, (returning, before, begun.run_id), arguments.json, outside, output)
@@ -195,9 +203,9 @@ fn newest_of(report: &NodeReport) -> NodeSeq {
 }
 
 /// The same, asked of it.
-fn newest_at(outside: &dyn Outside, node: NodeId, address: &str) -> NodeSeq {
+fn newest_at(outside: &dyn Outside, node: NodeId, address: &str) -> Option<NodeSeq> {
     let reports = outside.ask(&[Question { node, address: address.to_owned() }]);
-    reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of).unwrap_or_default()
+    reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of)
 }
 
 /// Who is main, by whoever answers with the latest epoch; and its newest event.
