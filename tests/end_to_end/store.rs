@@ -291,8 +291,9 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
         assert_eq!(restored.node_seq.0, lived.len() as u64 + 1);
         sandbox.wait_healthy(BETA).await?;
 
-        // the image once more, continued while no peer could be asked
-        sandbox.kill_supervisor(BETA);
+        // the image once more, continued while nobody could be asked: no peer, nor this node's own PostgreSQL,
+        // whose cluster_events may hold all of it by now
+        sandbox.kill_everything_of(BETA);
         sandbox.signal_supervisor(ALPHA, Signal::STOP);
         restore(&image);
         sandbox.start_supervisor(BETA)?;
