@@ -239,7 +239,7 @@ pub struct View {
     pub main_sight: Option<MainSight>,
     /// What main last saw of `cluster_events`.
     pub stream: Option<StreamFacts>,
-    /// How far this node is with copying main's data.
+    /// How far this node is with copying main's data, or its own aside.
     pub copying: Option<CopyProgress>,
 }
 

@@ -25,7 +25,7 @@ use crate::{
 pub use self::{
     handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
     main_server::MainServerPort,
-    rejoin::{BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
+    rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 
 /// Why a port could not do what it was asked; in words for a person. The world may or may not have changed.

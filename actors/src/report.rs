@@ -88,12 +88,12 @@ pub struct ActorFacts {
     pub dropped: u64,
 }
 
-/// How far a base backup is.
+/// How far a copy of a node's data is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyProgress {
     /// Bytes copied.
     pub done_bytes: u64,
-    /// Bytes in all, as main estimated them; it may grow.
+    /// Bytes in all; as main estimates them for a base backup, it may grow.
     pub total_bytes: u64,
 }
 
@@ -136,7 +136,7 @@ pub struct NodeReport {
     pub quorum: String,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
-    /// How far it is with copying main's data.
+    /// How far it is with copying main's data, or its own aside.
     #[serde(default)]
     pub copying: Option<CopyProgress>,
     /// Whether that run shall make it main; an older program does not say.

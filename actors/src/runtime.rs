@@ -8,10 +8,14 @@ use std::{
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    thread,
     time::Duration,
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::{
+    process::{Gid, Pid, PidfdFlags, Signal, Uid, kill_process, pidfd_open},
+    thread::{set_thread_gid, set_thread_groups, set_thread_uid},
+};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     process::Command,
@@ -83,6 +87,26 @@ impl RunAs {
             command.uid(uid).gid(gid);
         }
         command
+    }
+}
+
+impl RunAs {
+    /// Does something with this user's rights and no others, on a thread of its own; so do the threads it starts.
+    ///
+    /// # Errors
+    /// The work's own, or its rights cannot be given away.
+    pub fn act<T: Send>(self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let Self::User { uid, gid } = self else { return work() };
+        thread::scope(|scope| {
+            let acting = scope.spawn(|| {
+                // Linux knows these by thread
+                set_thread_groups(&[])?;
+                set_thread_gid(Gid::from_raw(gid))?;
+                set_thread_uid(Uid::from_raw(uid))?;
+                work()
+            });
+            acting.join().unwrap_or_else(|_| Err(io::Error::other("the thread died")))
+        })
     }
 }
 

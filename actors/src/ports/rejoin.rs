@@ -11,6 +11,7 @@ use interrex_events::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
+use crate::report::CopyProgress;
 
 /// What is to be kept, and where.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct KeepRequest {
     pub reason: String,
     /// The last place shared with the new main, where that is known.
     pub switchpoint: Option<Lsn>,
+    /// It is rewound next: it is recovered from its crash while the copy gets to the disk.
+    pub before_rewind: bool,
     /// When. It names the request: one that is repeated with the same time gets the answer of the first.
     pub at: DateTime<Utc>,
 }
@@ -98,15 +101,6 @@ pub enum Rewind {
     Impossible(String),
 }
 
-/// How far a base backup is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupProgress {
-    /// Bytes copied.
-    pub done: u64,
-    /// Bytes in all, as main estimated them; it may grow.
-    pub total: u64,
-}
-
 /// The way back of a stopped directory. Nothing here starts a server; every call can be repeated after it was cut off
 /// at any moment, and waits for what an earlier one left running or ends it.
 #[async_trait(?Send)]
@@ -120,12 +114,13 @@ pub trait RejoinPort {
     fn rewind_source(&self, address: &str) -> Answer<Source>;
     /// Main's server as the source of a base backup.
     fn copy_source(&self, address: &str) -> Source;
-    /// Copies the stopped directory aside, whole or not at all. A copy of the same data that is there already is
+    /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the log that nobody
+    /// lacks. A copy of the same data that is there already is
     /// the answer.
     ///
     /// # Errors
     /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
-    async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept>;
+    async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept>;
     /// Removes all but one's own and the newest kept copies, and those that are half-rewound whatever their age. The folders
     /// removed.
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>>;
@@ -149,7 +144,7 @@ pub trait RejoinPort {
         source: &Source,
         slot: &str,
         keep: &KeepRequest,
-        progress: &dyn Fn(BackupProgress),
+        progress: &dyn Fn(CopyProgress),
         limit: Duration,
     ) -> Answer<Kept>;
 }

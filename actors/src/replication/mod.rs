@@ -2,6 +2,7 @@
 
 mod actor;
 mod become_standby;
+mod copying;
 pub mod fork;
 mod handover_check;
 pub mod postgres;

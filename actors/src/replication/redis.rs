@@ -14,7 +14,10 @@ use redis::{
 };
 use rustix::process::Signal;
 
-use super::redis_files;
+use super::{
+    copying::{self, Progress},
+    redis_files,
+};
 use crate::{
     ports::{Answer, PortError, RedisPort},
     report::RedisFacts,
@@ -283,16 +286,21 @@ impl RedisPort for LocalRedis {
         let (host, port) = (host.to_owned(), port.to_owned());
         let config_file = self.settings.config_file.clone();
         let time = at.format("%Y%m%dT%H%M%SZ").to_string();
-        let work = move || {
+        let owner = self.settings.run_as;
+        let work = move |progress: &Progress| {
             let config = std::fs::read_to_string(&config_file)?;
             // first what must not fail: from here on it can only start as a replica
             redis_files::follow_from_the_start(&config_file, &host, &port)?;
             let data = redis_files::data_folder(&config);
-            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest))
+            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest, owner, progress))
         };
         let doing = "keeping what Redis has, and making it a replica";
-        let done = tokio::task::spawn_blocking(work).await.map_err(|error| PortError::new(doing, error))?;
-        done.map_err(|error: std::io::Error| PortError::new(doing, error))
+        copying::watch(0, &|_| {}, async |progress| {
+            let done = tokio::task::spawn_blocking(move || work(&progress)).await;
+            let done = done.map_err(|error| PortError::new(doing, error))?;
+            done.map_err(|error: std::io::Error| PortError::new(doing, error))
+        })
+        .await
     }
 
     async fn follow(&self, master: &str) -> Answer<String> {

@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::copying::{Plan, Progress};
+use crate::runtime::RunAs;
+
 /// A folder named in a configuration file.
 pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
     let value = config.lines().find_map(|line| line.trim().strip_prefix("dir "))?;
@@ -16,7 +19,13 @@ pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
 /// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
 /// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
 /// answer.
-pub(super) fn keep(data: &Path, time: &str, newest: usize) -> io::Result<Option<PathBuf>> {
+pub(super) fn keep(
+    data: &Path,
+    time: &str,
+    newest: usize,
+    owner: RunAs,
+    progress: &Progress,
+) -> io::Result<Option<PathBuf>> {
     let mut into = data.as_os_str().to_owned();
     into.push(".kept");
     let into = PathBuf::from(into);
@@ -24,13 +33,8 @@ pub(super) fn keep(data: &Path, time: &str, newest: usize) -> io::Result<Option<
     if place.exists() {
         return Ok(Some(place));
     }
-    let names: Vec<_> = fs::read_dir(data)?
-        .map(|entry| Ok(entry?.file_name()))
-        .collect::<io::Result<Vec<_>>>()?
-        .into_iter()
-        .filter(|name| is_data(&name.to_string_lossy()))
-        .collect();
-    if names.is_empty() {
+    let plan = Plan::of(data, is_data)?;
+    if plan.size().files == 0 {
         return Ok(None);
     }
     // for nobody but Redis: it is all of its data
@@ -39,11 +43,8 @@ pub(super) fn keep(data: &Path, time: &str, newest: usize) -> io::Result<Option<
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    private(&unfinished, data)?;
-    for name in names {
-        copy(&data.join(&name), &unfinished.join(&name))?;
-    }
-    File::open(&unfinished)?.sync_all()?;
+    owner.act(|| plan.copy(&unfinished, progress))?;
+    rustix::fs::syncfs(File::open(&unfinished)?)?;
     fs::rename(&unfinished, &place)?;
     File::open(&into)?.sync_all()?;
     prune(&into, &place, newest)?;
@@ -62,21 +63,10 @@ fn private(folder: &Path, of: &Path) -> io::Result<()> {
     }
 }
 
-fn is_data(name: &str) -> bool {
-    name.ends_with(".rdb") || name.starts_with("appendonly")
-}
-
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    if from.is_dir() {
-        fs::create_dir(to)?;
-        for entry in fs::read_dir(from)? {
-            let name = entry?.file_name();
-            copy(&from.join(&name), &to.join(&name))?;
-        }
-    } else {
-        fs::copy(from, to)?;
-    }
-    File::open(to)?.sync_all()
+/// Snapshots, append-only files, and whatever lies in the folder of those.
+fn is_data(path: &Path) -> bool {
+    let top = path.components().next().map(|name| name.as_os_str().to_string_lossy());
+    top.is_some_and(|name| name.ends_with(".rdb") || name.starts_with("appendonly"))
 }
 
 /// The one that was just made stays whatever the clock says.
@@ -138,7 +128,7 @@ mod tests {
         fs::write(data.join("redis.log"), "no data").unwrap();
         // the last one by a clock that was set back
         for time in ["2", "3", "3", "4", "1"] {
-            let place = keep(&data, time, 2).unwrap().unwrap();
+            let place = keep(&data, time, 2, RunAs::Myself, &Progress::default()).unwrap().unwrap();
             assert_eq!(
                 fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
                 "two"

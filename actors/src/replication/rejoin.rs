@@ -215,10 +215,18 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     if prepared == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
-    let kept = servers.rejoin.keep_copy(&keep_request(shared, run)).await?;
+    let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };
+    let kept = servers.rejoin.keep_copy(&request, &show_copying(shared)).await;
+    shared.measured(|view| view.copying = None);
+    let kept = kept?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
     Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
+}
+
+/// Everybody may see how far a copy is.
+fn show_copying(shared: &Shared) -> impl Fn(CopyProgress) {
+    |progress| shared.measured(|view| view.copying = Some(progress))
 }
 
 /// A rewind was cut off: whatever had to be kept was kept before it began.
@@ -253,6 +261,7 @@ fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
         into: shared.settings.rejoin.keep_in.clone(),
         reason: format!("rejoin {} behind node {} of epoch {}", run.id, run.new_main, run.epoch),
         switchpoint: Parting::of(run).map(|parting| parting.switchpoint),
+        before_rewind: false,
         at: run.started_at,
     }
 }
@@ -282,7 +291,8 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
         |words: String, by: Demotion| report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by));
     let parting = Parting::of(run);
     // found by an attempt before this one
-    let lineage = servers.main_server(run.new_main)?.lineage().await?;
+    let main = servers.main_server(run.new_main)?;
+    let lineage = main.lineage().await?;
     let compared = servers.handover.lineage_against(&lineage).await;
     let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
     if same_line && !wants_copy(run) && servers.rejoin.is_startable() {
@@ -308,7 +318,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                 match rewound? {
                     Rewind::Rewound | Rewind::NotNeeded => {
                         // pg_rewind's word alone proves nothing (facts 5)
-                        let lineage = servers.main_server(run.new_main)?.lineage().await?;
+                        let lineage = main.lineage().await?;
                         let found = servers.handover.lineage_against(&lineage).await?;
                         if found.verdict == Verdict::SameLine {
                             return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
@@ -325,10 +335,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
             None => why = "the directory is of no use".to_owned(),
         }
     }
-    let progress = |progress: crate::ports::BackupProgress| {
-        let shown = CopyProgress { done_bytes: progress.done, total_bytes: progress.total };
-        shared.measured(|view| view.copying = Some(shown));
-    };
+    let progress = show_copying(shared);
     let (source, slot) = (servers.copy_source(run.new_main)?, slot_name(shared.settings.me));
     let mut request = keep_request(shared, run);
     // a rename needs one volume: where the kept copies are on another, the directory is archived there first
@@ -336,7 +343,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
     let mut archived = None;
     if let Some(beside) = &beside {
         if servers.rejoin.is_startable() {
-            archived = Some(servers.rejoin.keep_copy(&request).await?.folder);
+            archived = Some(servers.rejoin.keep_copy(&request, &progress).await?.folder);
         }
         request.into.clone_from(beside);
     }

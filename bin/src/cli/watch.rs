@@ -108,7 +108,7 @@ fn in_words(progress: CopyProgress) -> String {
     let full = usize::try_from(done_bytes.saturating_mul(BAR) / total).unwrap_or_default();
     let bar = "#".repeat(full) + &".".repeat(usize::try_from(BAR).unwrap_or_default() - full);
     format!(
-        "copying main's data [{bar}] {} % ({} of {})",
+        "copying [{bar}] {} % ({} of {})",
         done_bytes.saturating_mul(100) / total,
         human_bytes(done_bytes),
         human_bytes(total)

@@ -16,7 +16,7 @@ use interrex_actors::{
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
-use super::{KeepRequest, LIMIT, Parted, Source, slot};
+use super::{KeepRequest, LIMIT, Parted, STRANDED, Source, slot};
 use crate::pair::on_one_thread;
 
 /// Names the file with a process's orders.
@@ -70,10 +70,11 @@ async fn follow(orders: &Orders) -> Result<String, interrex_actors::ports::PortE
         into: orders.kept.clone(),
         reason: "a test".to_owned(),
         switchpoint: None,
+        before_rewind: orders.step == Step::Keep,
         at: chrono::DateTime::from_timestamp(1, 0).unwrap(),
     };
     Ok(match orders.step {
-        Step::Keep => format!("kept in {}", alpha.keep_copy(&request).await?.folder.display()),
+        Step::Keep => format!("kept in {}", alpha.keep_copy(&request, &|_| {}).await?.folder.display()),
         Step::Rewind => match alpha.rewind(&source, LIMIT).await? {
             Rewind::Impossible(why) => format!("impossible: {why}"),
             other => format!("{other:?}"),
@@ -167,10 +168,11 @@ fn supervisors_killed_at_any_moment_bring_the_directory_back_by_a_rewind() {
     on_one_thread(async {
         let parted = Parted::make().await;
         let kept = make(&parted, Step::Keep, &mut random).await;
-        assert!(kept.starts_with("kept in"), "{kept}");
+        let kept = PathBuf::from(kept.strip_prefix("kept in ").unwrap_or_else(|| panic!("{kept}")));
         // a pg_rewind whose supervisor was killed goes on, and the next one waits for it
         assert_eq!(make(&parted, Step::Rewind, &mut random).await, "Rewound");
         parted.comes_back().await;
+        assert_eq!(parted.salvaged(&kept).await, STRANDED);
     });
 }
 

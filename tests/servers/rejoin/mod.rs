@@ -19,10 +19,11 @@ use interrex::{
 };
 use interrex_actors::{
     ports::{
-        Answer, BackupProgress, HandoverPort as _, KeepRequest, Kept, KeptBy, PostgresPort as _,
-        RejoinPort as _, Rewind, Source, StopMode, Verdict,
+        Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, PostgresPort as _, RejoinPort as _, Rewind,
+        Source, StopMode, Verdict,
     },
     replication::postgres::LocalPostgres,
+    report::CopyProgress,
     runtime,
 };
 use rustix::process::Signal;
@@ -98,6 +99,7 @@ impl Parted {
             into: self.node().folder.join("kept"),
             reason: "a test".to_owned(),
             switchpoint: None,
+            before_rewind: false,
             at: DateTime::<Utc>::from_timestamp(second, 0).unwrap(),
         }
     }
@@ -149,9 +151,9 @@ impl Parted {
     }
 
     /// How many rows that beta lacks `interrex salvage` finds in a kept copy.
-    async fn salvaged(&self, kept: &Kept) -> u64 {
+    async fn salvaged(&self, kept: &Path) -> u64 {
         let options = SalvageOptions {
-            kept: kept.folder.join("pgdata"),
+            kept: kept.join("pgdata"),
             output: self.node().folder.join("salvaged"),
             main: Some(format!("127.0.0.1:{}", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
             tables: Vec::new(),
@@ -226,24 +228,49 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
         assert!(matches!(lineage.verdict, Verdict::Diverged { .. }), "{lineage:?}");
 
         let request = parted.request(1);
-        let kept = alpha.keep_copy(&request).await.unwrap();
-        assert_eq!(fingerprint(&kept.folder.join("pgdata")), fingerprint(&parted.data_dir()));
+        let of_no_use = ["pg_wal/0000000100000000000000F0", "base/1/pgsql_tmp/pgsql_tmp1.0"];
+        let not_archived =
+            ["pg_wal/0000000100000000000000F1", "pg_wal/archive_status/0000000100000000000000F1.ready"];
+        for file in of_no_use.iter().chain(&not_archived) {
+            let file = parted.data_dir().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        }
+        let kept = alpha.keep_copy(&request, &|_| {}).await.unwrap();
+        let (whole, copied) = (fingerprint(&parted.data_dir()), fingerprint(&kept.folder.join("pgdata")));
+        let left_out: Vec<&str> = whole
+            .keys()
+            .filter(|file| !copied.contains_key(*file))
+            .filter_map(|file| file.to_str())
+            .collect();
+        assert!(whole.iter().all(|(file, size)| copied.get(file).is_none_or(|copied| copied == size)));
+        assert!(of_no_use.iter().all(|file| left_out.contains(file)), "{left_out:?}");
+        assert!(!not_archived.iter().any(|file| left_out.contains(file)), "{left_out:?}");
+        let may_be = ["pg_wal/0000000100000000", "pg_dynshmem/", "base/1/pgsql_tmp/"];
+        assert!(left_out.iter().all(|file| may_be.iter().any(|may| file.starts_with(may))), "{left_out:?}");
+        fs::remove_dir_all(parted.data_dir().join("base/1/pgsql_tmp")).unwrap();
         assert_eq!(kept.manifest.end, Some(lineage.end));
         assert_eq!((kept.manifest.kept_by, kept.manifest.state.as_str()), (KeptBy::Copy, "in production"));
-        for (path, name) in [(&request.into, "kept"), (&kept.folder, "copy")] {
+        for (path, name) in
+            [(&request.into, "kept"), (&kept.folder, "copy"), (&kept.folder.join("pgdata"), "its data")]
+        {
             let metadata = fs::metadata(path).unwrap();
             let owner = fs::metadata(parted.data_dir()).unwrap().uid();
             assert_eq!((metadata.uid(), metadata.mode() & 0o777), (owner, 0o700), "{name}");
         }
-        assert_eq!(alpha.keep_copy(&request).await.unwrap(), kept, "asked again");
-        assert_eq!(alpha.keep_copy(&parted.request(2)).await.unwrap(), kept, "the same data at another time");
+        assert_eq!(alpha.keep_copy(&request, &|_| {}).await.unwrap(), kept, "asked again");
+        assert_eq!(
+            alpha.keep_copy(&parted.request(2), &|_| {}).await.unwrap(),
+            kept,
+            "the same data at another time"
+        );
 
         assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));
-        assert_eq!(alpha.keep_copy(&request).await.unwrap(), kept, "asked late");
+        assert_eq!(alpha.keep_copy(&request, &|_| {}).await.unwrap(), kept, "asked late");
         let lineage = alpha.lineage_against(&parted.pair.beta.main_lineage().await.unwrap()).await.unwrap();
         assert_eq!(lineage.verdict, Verdict::SameLine);
         parted.comes_back().await;
-        assert_eq!(parted.salvaged(&kept).await, STRANDED);
+        assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
     });
 }
 
@@ -252,7 +279,7 @@ fn a_rewind_that_failed_half_way_cannot_be_started_and_gives_way_to_a_base_backu
     on_one_thread(async {
         let parted = Parted::make().await;
         let alpha = &parted.pair.alpha;
-        let kept = alpha.keep_copy(&parted.request(1)).await.unwrap();
+        let kept = alpha.keep_copy(&parted.request(1), &|_| {}).await.unwrap();
         let read_only = parted.data_dir().join(COPIED_BY_A_REWIND);
         fs::set_permissions(&read_only, fs::Permissions::from_mode(0o400)).unwrap();
         let why = impossible(parted.rewind().await);
@@ -261,11 +288,11 @@ fn a_rewind_that_failed_half_way_cannot_be_started_and_gives_way_to_a_base_backu
 
         let request = parted.request(2);
         let told = RefCell::new(Vec::new());
-        let progress = |progress: BackupProgress| told.borrow_mut().push(progress);
+        let progress = |progress: CopyProgress| told.borrow_mut().push(progress);
         let replaced =
             alpha.base_backup(&parted.replicator(), &slot(ALPHA), &request, &progress, LIMIT).await.unwrap();
         let last = *told.borrow().last().unwrap();
-        assert!(last.done > 1_000_000 && last.done <= last.total, "{last:?}");
+        assert!(last.done_bytes > 1_000_000 && last.done_bytes <= last.total_bytes, "{last:?}");
         assert!(replaced.manifest.half_rewound && replaced.folder.join("pgdata/PG_VERSION").exists());
         let again = parted.base_backup(alpha, &request).await.unwrap();
         assert_eq!(again, replaced, "the step is repeated, not the backup");
@@ -285,7 +312,7 @@ fn a_rewind_that_was_cut_off_is_tried_again_and_gives_way_if_pg_rewind_says_so()
         assert!(error.contains("half-rewound"), "{error}");
         parted.must_not_start("a rewind of it was begun").await;
         assert!(
-            matches!(parted.pair.alpha.keep_copy(&parted.request(1)).await, Err(error) if error.0.contains("too late"))
+            matches!(parted.pair.alpha.keep_copy(&parted.request(1), &|_| {}).await, Err(error) if error.0.contains("too late"))
         );
         // the log was copied over first, so that pg_rewind finds no way any more, and says so
         let why = impossible(parted.rewind().await);
@@ -389,7 +416,7 @@ fn a_base_backup_that_dies_half_way_leaves_the_old_directory_and_can_be_repeated
         assert_eq!(fingerprint(&kept.folder.join("pgdata")), before);
         assert!(!kept.manifest.half_rewound);
         parted.comes_back().await;
-        assert_eq!(parted.salvaged(&kept).await, STRANDED);
+        assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
     });
 }
 
@@ -469,7 +496,7 @@ fn a_running_server_is_left_alone() {
         let alpha = &parted.pair.alpha;
         let request = parted.request(1);
         let errors = [
-            alpha.keep_copy(&request).await.map(drop),
+            alpha.keep_copy(&request, &|_| {}).await.map(drop),
             alpha.rewind(&parted.superuser(), limit).await.map(drop),
             parted.base_backup(alpha, &request).await.map(drop),
         ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    BackupProgress, KeepRequest, Kept, KeptBy, Source, disk, kept_folder, own_files,
+    KeepRequest, Kept, KeptBy, Source, disk, kept_folder, own_files,
     places::Places,
     programs::{self, Ended},
     sentinel::Sentinel,
@@ -12,6 +12,7 @@ use super::{
 use crate::{
     ports::{Answer, PortError},
     replication::postgres::LocalPostgres,
+    report::CopyProgress,
 };
 
 impl LocalPostgres {
@@ -20,7 +21,7 @@ impl LocalPostgres {
         source: &Source,
         slot: &str,
         request: &KeepRequest,
-        progress: &dyn Fn(BackupProgress),
+        progress: &dyn Fn(CopyProgress),
         limit: Duration,
     ) -> Answer<Kept> {
         source.without_secrets()?;
@@ -84,7 +85,7 @@ impl LocalPostgres {
         &self,
         places: &Places,
         (source, slot): (&Source, &str),
-        progress: &dyn Fn(BackupProgress),
+        progress: &dyn Fn(CopyProgress),
         limit: Duration,
     ) -> Answer<()> {
         let what = "pg_basebackup";
@@ -99,7 +100,7 @@ impl LocalPostgres {
             if tablespaces_told > 1 {
                 return Err(tablespaces());
             }
-            disk::must_fit(told.total, free, &places.incoming)?;
+            disk::must_fit(told.total_bytes, free, &places.incoming)?;
             progress(told);
             Ok(())
         })
@@ -139,7 +140,7 @@ impl LocalPostgres {
     async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
         // nobody started it in the meantime
         self.must_be_stopped()?;
-        let manifest = self.manifest(places, request, KeptBy::Rename).await?;
+        let (manifest, _) = self.manifest(places, request, KeptBy::Rename).await?;
         let swap = Swap { at: request.at, folder: request.into.join(kept_folder::name(&manifest)) };
         let (places, begun, owner) = (places.clone(), swap.clone(), self.settings.run_as);
         self.aside("preparing the swap", move || {
@@ -172,12 +173,12 @@ fn tablespaces() -> PortError {
 }
 
 /// How far the backup is, and the number of tablespaces: `1234/56789 kB (2%), 0/1 tablespace`.
-fn progress_in(line: &str) -> Option<(BackupProgress, u32)> {
+fn progress_in(line: &str) -> Option<(CopyProgress, u32)> {
     let (amounts, rest) = line.trim().split_once(" kB (")?;
     let (done, total) = amounts.split_once('/')?;
     let kilobytes = |text: &str| Some(text.trim().parse::<u64>().ok()?.saturating_mul(1024));
     let tablespaces = rest.split_once('/')?.1.split_whitespace().next()?.parse().ok()?;
-    Some((BackupProgress { done: kilobytes(done)?, total: kilobytes(total)? }, tablespaces))
+    Some((CopyProgress { done_bytes: kilobytes(done)?, total_bytes: kilobytes(total)? }, tablespaces))
 }
 
 #[cfg(test)]
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn progress_is_read_from_what_the_program_prints() {
-        let of = |done: u64, total: u64| BackupProgress { done: done * 1024, total: total * 1024 };
+        let of = |done: u64, total: u64| CopyProgress { done_bytes: done * 1024, total_bytes: total * 1024 };
         assert_eq!(progress_in("    24/22989 kB (0%), 0/1 tablespace"), Some((of(24, 22989), 1)));
         assert_eq!(progress_in("22999/22999 kB (100%), 1/2 tablespaces"), Some((of(22999, 22999), 2)));
         assert_eq!(

@@ -1,25 +1,37 @@
 //! Copying a diverged directory aside before anything is done to it.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use interrex_events::Lsn;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    COPY_MARK, KeepRequest, Kept, KeptBy, KeptManifest, disk, kept_folder,
+    KeepRequest, Kept, KeptBy, KeptManifest, disk, kept_folder,
     places::Places,
-    programs::{self, Ended},
     sentinel::{self, Sentinel},
 };
 use crate::{
     ports::{Answer, PortError},
-    replication::postgres::{LocalPostgres, lineage::own_history},
+    replication::{
+        copying::{self, Plan},
+        postgres::{LocalPostgres, lineage::own_history, wal},
+    },
+    report::CopyProgress,
 };
 
-/// When copying a data directory is given up.
-const COPY_LIMIT: Duration = Duration::from_secs(12 * 3_600);
+/// When a recovery from the crash is left to the rewind, which has more time for it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(600);
 
 impl LocalPostgres {
-    pub(super) async fn copy_aside(&self, request: &KeepRequest) -> Answer<Kept> {
+    pub(super) async fn copy_aside(
+        &self,
+        request: &KeepRequest,
+        progress: &dyn Fn(CopyProgress),
+    ) -> Answer<Kept> {
         let places = Places::of(&self.settings.data_dir);
         self.end_leftovers(&places).await?;
         self.must_be_in_place(&places)?;
@@ -42,28 +54,31 @@ impl LocalPostgres {
                 places.data_dir.display()
             )));
         }
-        let manifest = self.manifest(&places, request, KeptBy::Copy).await?;
+        let (manifest, plan) = self.manifest(&places, request, KeptBy::Copy).await?;
         if let Some(kept) = by_copy().find(|kept| is_same_data(&kept.manifest, &manifest)) {
             return Ok(kept.clone());
         }
         self.must_have_room(&places.data_dir, &request.into, manifest.bytes).await?;
-        self.copy(&places, request, manifest).await
+        let folder = request.into.join(kept_folder::name(&manifest));
+        self.copy(&places, folder, (manifest, plan), request.before_rewind, progress).await
     }
 
-    async fn copy(&self, places: &Places, request: &KeepRequest, manifest: KeptManifest) -> Answer<Kept> {
+    async fn copy(
+        &self,
+        places: &Places,
+        folder: PathBuf,
+        (manifest, plan): (KeptManifest, Plan),
+        before_rewind: bool,
+        progress: &dyn Fn(CopyProgress),
+    ) -> Answer<Kept> {
         let doing = "copying the data directory aside";
-        let folder = request.into.join(kept_folder::name(&manifest));
         let owner = self.settings.run_as;
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
-        let mut command = owner.command("cp");
-        // links are followed: the log or a tablespace that lies elsewhere is a part of it
-        command.args(["-a", "-L", "--reflink=auto", COPY_MARK, "-T", "--"]).arg(&places.data_dir);
-        command.arg(place.join("pgdata"));
-        if let Ended::Badly(words) | Ended::CutOff(words) =
-            programs::run(command, doing, COPY_LIMIT, |_| Ok(())).await?
-        {
-            return Err(PortError(words));
-        }
+        let into = place.join("pgdata");
+        copying::watch(manifest.bytes, progress, async |progress| {
+            self.aside(doing, move || owner.act(|| plan.copy(&into, &progress))).await
+        })
+        .await?;
         // a server that was started meanwhile would have torn the copy
         self.must_be_stopped()?;
         let now = sentinel::control_sha256(&places.data_dir).map_err(|error| PortError::new(doing, error))?;
@@ -73,12 +88,17 @@ impl LocalPostgres {
                 places.data_dir.display()
             )));
         }
-        self.aside(doing, move || {
+        let settle = self.aside(doing, move || {
             disk::sync(&place.join("pgdata"))?;
             kept_folder::describe(&place, &manifest, owner)?;
             kept_folder::finish(&folder)
-        })
-        .await
+        });
+        if !before_rewind {
+            return settle.await;
+        }
+        // what comes of it, the rewind finds itself: it loses nothing, whether the copy gets to the disk or not
+        let (kept, _) = tokio::join!(settle, self.close_after_crash(places, CLOSE_LIMIT));
+        kept
     }
 
     async fn must_have_room(&self, data_dir: &Path, into: &Path, needed: u64) -> Answer<()> {
@@ -91,13 +111,13 @@ impl LocalPostgres {
         disk::must_fit(if shared { 0 } else { needed }, free, into)
     }
 
-    /// What the stopped directory is.
+    /// What the stopped directory is, and what of it is kept.
     pub(super) async fn manifest(
         &self,
         places: &Places,
         request: &KeepRequest,
         kept_by: KeptBy,
-    ) -> Answer<KeptManifest> {
+    ) -> Answer<(KeptManifest, Plan)> {
         let control = self.control_file().await?;
         let timeline = control.own_timeline();
         // a damaged log is kept too
@@ -107,17 +127,27 @@ impl LocalPostgres {
         };
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let data_dir = places.data_dir.clone();
-        let (size, control_sha256, log_sha256, half_rewound) = self
+        let begin = request.switchpoint.map_or(control.redo, |parted| parted.min(control.redo));
+        let (own_log, segment_size) = (end.map(|end| (begin, end)), control.segment_size);
+        let (plan, control_sha256, log_sha256, half_rewound) = self
             .aside("looking through the directory", move || {
+                let plan = match kept_by {
+                    KeptBy::Rename => Plan::of(&data_dir, |_| true)?,
+                    KeptBy::Copy => Plan::of(&data_dir, |path| {
+                        !is_of_no_use(path)
+                            && own_log.is_none_or(|own_log| is_needed(&data_dir, path, own_log, segment_size))
+                    })?,
+                };
                 Ok((
-                    disk::size_of(&data_dir)?,
+                    plan,
                     sentinel::control_sha256(&data_dir)?,
                     log_sha256(&data_dir)?,
                     sentinel.is_half_rewound()?,
                 ))
             })
             .await?;
-        Ok(KeptManifest {
+        let size = plan.size();
+        let manifest = KeptManifest {
             kept_at: request.at,
             kept_by,
             reason: request.reason.clone(),
@@ -131,8 +161,26 @@ impl LocalPostgres {
             bytes: size.bytes,
             control_sha256,
             log_sha256,
-        })
+        };
+        Ok((manifest, plan))
     }
+}
+
+/// What a start removes unread.
+fn is_of_no_use(path: &Path) -> bool {
+    let emptied = ["pg_dynshmem", "pg_stat_tmp"].map(Path::new);
+    path.parent().is_some_and(|folder| emptied.contains(&folder))
+        || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgsql_tmp"))
+}
+
+/// Of the log's files, those from the first to the last record that recovery or a comparison reads, and those that were never
+/// archived. What came before is main's log too; what comes after is room for log to come, as much as `max_wal_size`.
+fn is_needed(data_dir: &Path, path: &Path, (begin, end): (Lsn, Lsn), segment_size: u64) -> bool {
+    let Ok(name) = path.strip_prefix("pg_wal") else { return true };
+    let name = name.to_string_lossy();
+    let Some(number) = wal::file_number(&name, segment_size) else { return true };
+    let read = begin.0 / segment_size..=end.0 / segment_size;
+    read.contains(&number) || data_dir.join(format!("pg_wal/archive_status/{name}.ready")).exists()
 }
 
 fn is_same_data(one: &KeptManifest, other: &KeptManifest) -> bool {

@@ -20,7 +20,6 @@ mod sources;
 mod swap;
 
 use std::{
-    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -29,14 +28,10 @@ use std::{
 
 use async_trait::async_trait;
 
-use self::{places::Places, sentinel::Sentinel};
+use self::{places::Places, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
-use crate::ports::{
-    Answer, BackupProgress, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source,
-};
-
-/// Tells a `cp` of ours from one that a person started: a name for backups that are never made.
-const COPY_MARK: &str = "--suffix=.interrex";
+use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};
+use crate::report::CopyProgress;
 
 #[async_trait(?Send)]
 impl RejoinPort for LocalPostgres {
@@ -59,8 +54,8 @@ impl RejoinPort for LocalPostgres {
         self.source_of_copy(address)
     }
 
-    async fn keep_copy(&self, request: &KeepRequest) -> Answer<Kept> {
-        self.copy_aside(request).await
+    async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept> {
+        self.copy_aside(request, progress).await
     }
 
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>> {
@@ -78,7 +73,7 @@ impl RejoinPort for LocalPostgres {
         source: &Source,
         slot: &str,
         keep: &KeepRequest,
-        progress: &dyn Fn(BackupProgress),
+        progress: &dyn Fn(CopyProgress),
         limit: Duration,
     ) -> Answer<Kept> {
         self.replace_by_backup(source, slot, keep, progress, limit).await
@@ -130,12 +125,12 @@ impl LocalPostgres {
         for folder in folders {
             if is_ours {
                 programs::end_leftovers("pg_rewind", &[folder]).await?;
-                programs::end_leftovers("postgres", &[OsStr::new("--single"), folder]).await?;
             }
+            programs::end_leftovers("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder])
+                .await?;
             if let Some(pid) = programs::processes_with("pg_rewind", &[folder]).first() {
                 return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
             }
-            programs::end_leftovers("cp", &[OsStr::new(COPY_MARK), folder]).await?;
         }
         programs::end_leftovers("pg_basebackup", &[places.incoming.as_os_str()]).await
     }

@@ -1,7 +1,7 @@
 //! Bringing a stopped directory to another main's line with `pg_rewind`.
 //!
 //! ```text
-//! sentinel ─> own files saved ─> recovered from its crash ─> own files out ─> pg_rewind ─> all on the disk
+//! recovered from its crash ─> sentinel ─> own files saved ─> own files out ─> pg_rewind ─> all on the disk
 //!   ─> own files back, standby.signal ─> sentinel removed
 //! ```
 //!
@@ -25,8 +25,8 @@ use crate::{
 const CHANGES_BEGIN: &str = "need to copy";
 /// It says so when it ends well and has changed nothing.
 const NOTHING_TO_DO: &str = "no rewind required";
-/// Lets a checkpoint remove nothing of the log.
-const KEEP_ALL_LOG: &str = "wal_keep_size=1TB";
+/// Lets a checkpoint remove nothing of the log; and tells a recovery of ours from one that a person started.
+pub(super) const KEEP_ALL_LOG: &str = "wal_keep_size=1TB";
 
 /// Why a rewind that was cut off is not tried again after the machine went down.
 const REBOOTED: &str =
@@ -125,7 +125,7 @@ impl LocalPostgres {
             && !self.control_file().await?.is_clean())
     }
 
-    /// From the sentinel's first write to the moment before the first change. An answer if it cannot come to that.
+    /// Up to the moment before the first change. An answer if it cannot come to that.
     async fn prepare_rewind(
         &self,
         places: &Places,
@@ -133,8 +133,10 @@ impl LocalPostgres {
         source: &Source,
         limit: Duration,
     ) -> Answer<Option<Rewind>> {
-        if let Some(why) = self.cannot_be_closed(places).await? {
-            return Ok(Some(Rewind::Impossible(why)));
+        match self.close_after_crash(places, limit).await? {
+            Ended::Well => {}
+            Ended::Badly(words) => return Ok(Some(Rewind::Impossible(words))),
+            Ended::CutOff(words) => return Err(PortError(words)),
         }
         let doing = "preparing the rewind";
         let (data_dir, noted) = (places.data_dir.clone(), sentinel.clone());
@@ -147,11 +149,6 @@ impl LocalPostgres {
             Ok(())
         })
         .await?;
-        match self.close_after_crash(places, limit).await? {
-            Ended::Well => {}
-            Ended::Badly(words) => return Ok(Some(Rewind::Impossible(words))),
-            Ended::CutOff(words) => return Err(PortError(words)),
-        }
         let note = || {
             sentinel.note(&Phase::Rewinding(Attempt {
                 boot: sentinel::boot()?,
@@ -163,24 +160,23 @@ impl LocalPostgres {
         Ok(None)
     }
 
-    /// Why a directory that was not closed must not be closed by a recovery of its own: as a standby it may be on main's
-    /// line, and a checkpoint that only it has would part the two where `pg_rewind` does not look.
-    async fn cannot_be_closed(&self, places: &Places) -> Answer<Option<String>> {
+    /// Closes a main's directory that was not closed, as `pg_rewind` would do itself. Apart from it, because a recovery
+    /// that fails or is cut off leaves the directory whole.
+    pub(super) async fn close_after_crash(&self, places: &Places, limit: Duration) -> Answer<Ended> {
         let control = self.control_file().await?;
+        if control.is_clean() {
+            return Ok(Ended::Well);
+        }
         let was_standby = control.state == "in archive recovery"
             || ["standby.signal", "recovery.signal", "backup_label"]
                 .iter()
                 .any(|name| places.data_dir.join(name).exists());
-        Ok((was_standby && !control.is_clean()).then(|| {
-            format!("it was a standby or a base backup, and was not closed (control file: {})", control.state)
-        }))
-    }
-
-    /// Closes a main's directory that was not closed, as `pg_rewind` would do itself. Apart from it, because a recovery
-    /// that fails or is cut off leaves the directory whole.
-    async fn close_after_crash(&self, places: &Places, limit: Duration) -> Answer<Ended> {
-        if self.control_file().await?.is_clean() {
-            return Ok(Ended::Well);
+        if was_standby {
+            // it may be on main's line: a checkpoint that only it has would part the two where pg_rewind does not look
+            return Ok(Ended::Badly(format!(
+                "it was a standby or a base backup, and was not closed (control file: {})",
+                control.state
+            )));
         }
         // it takes a dead main that nobody has reaped yet for a living one, which was looked for already
         let doing = "recovering from the crash";

@@ -20,7 +20,7 @@ use crate::{
 pub(super) enum Phase {
     /// The node's own files are being saved. The directory is unchanged.
     Saving,
-    /// They are saved. The directory may have recovered from its crash since, and is whole.
+    /// They are saved. The directory is unchanged.
     Saved,
     /// `pg_rewind` is at it: the directory is a mixture.
     Rewinding(Attempt),
