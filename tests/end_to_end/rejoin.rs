@@ -183,7 +183,14 @@ fn it_is_copied_anew_when_that_is_asked_for_and_the_old_directory_is_kept() {
         let found = newest(&sandbox, ALPHA)?.rejoin.unwrap();
         assert_eq!(found.by, Some(Demotion::Copied));
         is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
-        Ok(())
+
+        // as a supervisor leaves it that is killed between the two renames
+        sandbox.kill_everything_of(ALPHA);
+        let data_dir = sandbox.node(ALPHA)?.data_dir();
+        fs::rename(&data_dir, data_dir.with_extension("incoming")).unwrap();
+        fs::write(data_dir.with_extension("incoming-complete"), "").unwrap();
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox.wait_streaming(BETA, ALPHA).await
     });
 }
 

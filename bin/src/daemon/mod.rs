@@ -17,6 +17,7 @@ use interrex_actors::{
     messages::CloseWindows,
     node::{Fatal, Shared},
     ports::{PortError, StopMode},
+    replication::postgres::put_base_backup_in_place,
 };
 use interrex_events::{
     Draft, SupervisorStopped,
@@ -67,11 +68,14 @@ pub enum DaemonError {
 /// # Errors
 /// It could not start, or could not go on.
 pub fn supervise(config: Config) -> Result<(), DaemonError> {
+    log_to_stderr();
+    if put_base_backup_in_place(&config.postgres.data_dir)? {
+        tracing::warn!("a base backup was whole and not yet in the data directory's place: it is now");
+    }
     let problems = config.problems_on_this_machine();
     if !problems.is_empty() {
         return Err(DaemonError::Machine(problems));
     }
-    log_to_stderr();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(config))
 }

@@ -13,6 +13,8 @@ mod shutdown;
 mod standby;
 mod wal;
 
+pub use self::rejoin::put_base_backup_in_place;
+
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -28,6 +28,7 @@ use std::{
 
 use async_trait::async_trait;
 
+pub use self::swap::put_base_backup_in_place;
 use self::{places::Places, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
 use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};

@@ -65,6 +65,20 @@ impl Swap {
     }
 }
 
+/// Makes the second rename where a supervisor was killed, or the machine went down, after the first: without a data directory
+/// no supervisor would start that could. Whether it had to be made. The run that began it does the rest.
+///
+/// # Errors
+/// The rename failed.
+pub fn put_base_backup_in_place(data_dir: &Path) -> io::Result<bool> {
+    let places = Places::of(data_dir);
+    let cut_off = !places.data_dir.exists() && places.complete.exists() && places.incoming.exists();
+    if cut_off {
+        rename(&places.incoming, &places.data_dir)?;
+    }
+    Ok(cut_off)
+}
+
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to).map_err(|error| {
         io::Error::new(error.kind(), format!("renaming {} to {}: {error}", from.display(), to.display()))
