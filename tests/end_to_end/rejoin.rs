@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::Output,
     time::Duration,
 };
@@ -403,15 +403,20 @@ fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_after_the_
 }
 
 /// Runs the script that is to be run by hand, as whoever runs the tests.
-async fn by_hand(sandbox: &Sandbox, more: &[&str]) -> Done<Output> {
-    let config = sandbox.node(ALPHA)?.config().display().to_string();
+/// The script for alpha, with the paths of one node's configuration.
+async fn script(sandbox: &Sandbox, of: NodeId, more: &[&str]) -> Done<PathBuf> {
+    let config = sandbox.node(of)?.config().display().to_string();
     let arguments = [&["rejoin", "alpha", "--script", "--config", &config], more].concat();
     let printed = ask(arguments.into_iter().map(str::to_owned).collect()).await?;
     assert!(printed.status.success(), "{printed:?}");
     let file = sandbox.folder().join("rejoin-alpha.sh");
     fs::write(&file, printed.stdout).unwrap();
-    let run = tokio::process::Command::new("sh").arg(&file).kill_on_drop(true).output();
-    Ok(tokio::time::timeout(LIMIT, run).await.unwrap().unwrap())
+    Ok(file)
+}
+
+async fn by_hand(script: &Path) -> Output {
+    let run = tokio::process::Command::new("sh").arg(script).kill_on_drop(true).output();
+    tokio::time::timeout(LIMIT, run).await.unwrap().unwrap()
 }
 
 #[test]
@@ -422,11 +427,11 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         let refused = rejoin(&sandbox, BETA, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("rejoin alpha --script"), "{refused:?}");
-        let said = by_hand(&sandbox, &[]).await?;
+        let said = by_hand(&script(&sandbox, ALPHA, &[]).await?).await;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;
         // a second time, and by a copy
-        let said = by_hand(&sandbox, &["--copy"]).await?;
+        let said = by_hand(&script(&sandbox, ALPHA, &["--copy"]).await?).await;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;
         // the supervisor knows nothing of that: its node was main when it died
@@ -441,6 +446,25 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         let mut kept: Vec<_> = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect();
         kept.sort();
         is_all_of_it(&salvaged(&sandbox, &kept[0].display().to_string()).await?, &lost);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_script_does_nothing_on_a_node_with_a_supervisor_nor_on_main() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        parted(&sandbox).await?;
+        let script = script(&sandbox, BETA, &[]).await?;
+        let refused = async |words: &str| {
+            let said = by_hand(&script).await;
+            let why = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(!said.status.success() && why.contains(words), "{why}");
+            assert!(sandbox.takes_writes(BETA).await);
+        };
+        refused("a supervisor runs here").await;
+        sandbox.kill_supervisor(BETA);
+        refused("beta's own, which is main").await;
         Ok(())
     });
 }

@@ -70,6 +70,7 @@ fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> R
         ("{PROGRAMS}", file(&programs)),
         ("{KEPT}", file(&config.kept_folder())),
         ("{LOG}", file(&log)),
+        ("{LOCK}", quoted(&format!("{}.lock", config.node.journal.display()))),
         ("{MAIN_HOST}", quoted(host)),
         ("{MAIN_PORT}", quoted(port)),
         ("{DATABASE}", quoted(&postgres.database)),

@@ -8,6 +8,7 @@ data_dir={DATA_DIR}
 programs={PROGRAMS}
 kept={KEPT} # the old directory ends here
 log={LOG}
+supervisor_lock={LOCK} # held by a supervisor that runs
 main_host={MAIN_HOST}
 main_port={MAIN_PORT}
 database={DATABASE}
@@ -29,6 +30,9 @@ give_up() {
 for leftover in "$data_dir.rewinding" "$data_dir.incoming"; do
   [ ! -e "$leftover" ] || give_up "$leftover: a supervisor's rejoin was cut off; start the supervisor, and: interrex rejoin"
 done
+if [ -e "$supervisor_lock" ] && ! flock -n "$supervisor_lock" true; then
+  give_up "a supervisor runs here ($supervisor_lock is held); this script is for a node without one: interrex rejoin {NAME}"
+fi
 owner=$(stat -c %U "$data_dir")
 as_owner() {
   if [ "$(id -un)" = "$owner" ]; then "$@"; else runuser -u "$owner" -- "$@"; fi
@@ -63,6 +67,12 @@ theirs=$(ask_main 'SELECT system_identifier FROM pg_control_system()')
 ours=$(control "$data_dir" 'Database system identifier')
 [ "$ours" = "$theirs" ] || [ "$copy" = yes ] ||
   give_up "$data_dir belongs to another cluster ($ours, not $theirs); copy=yes replaces it, and keeps it"
+
+# the postmaster's file, as it is here and as main itself reads its own
+mains=$(ask_main "SELECT md5(pg_read_file('postmaster.pid'))")
+if [ "$(cat "$data_dir/postmaster.pid" 2>/dev/null | md5sum | cut -d ' ' -f 1)" = "$mains" ]; then
+  give_up "$data_dir is {MAIN}'s own, which is main: this script is for {NAME}"
+fi
 
 say "PostgreSQL here stops"
 as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
