@@ -386,3 +386,46 @@ fn an_offer_to_a_target_that_is_gone_is_withdrawn_on_a_persons_word_alone() {
         main_serves_on(&sandbox, sandbox.start_writer(100.0)?).await
     });
 }
+
+#[test]
+fn an_offer_is_withdrawn_and_main_stays_stopped_where_the_target_serves() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("after:promote"));
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let (said, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &[]), async {
+            sandbox.wait_supervisor_ended(BETA).await?;
+            let lost =
+                |envelope: &interrex_events::Envelope| matches!(envelope.event, Event::PeerUnreachable(_));
+            sandbox.wait_event(ALPHA, "beta does not answer", lost).await?;
+            let config = sandbox.node(ALPHA)?.config();
+            let cancel = [
+                "run",
+                "cancel",
+                "--force",
+                "--reason",
+                "beta is gone",
+                "--config",
+                &config.to_string_lossy(),
+            ];
+            let withdrawn = interrex_with(&cancel, &[])?;
+            assert!(withdrawn.status.success(), "{withdrawn:?}");
+            Ok(())
+        })?;
+        assert_eq!(said.status.code(), Some(1));
+        assert_eq!(newest(&sandbox, ALPHA)?.end, RunEnd::Failed);
+        assert!(sandbox.takes_writes(BETA).await && !sandbox.takes_writes(ALPHA).await);
+        // its supervisor ends what it began
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_health(BETA, "main", |report| report.role == interrex_events::Role::Main).await?;
+        sandbox
+            .wait_health(ALPHA, "fenced", |report| report.status == interrex_projections::NodeStatus::Fenced)
+            .await?;
+        assert!(sandbox.takes_writes(BETA).await && !sandbox.takes_writes(ALPHA).await);
+        Ok(())
+    });
+}

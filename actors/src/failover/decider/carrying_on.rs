@@ -85,7 +85,12 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
         (RunKind::Rejoin, _) => {
             format!("{shown}; the data directory is as it was: mend what it names, then: interrex rejoin")
         }
-        (_, FailedEnd::NeedsOperator) => format!("{shown}; then look at this node's PostgreSQL"),
+        (_, FailedEnd::NeedsOperator) if run.kind.number(step) > run.kind.number(StepId::OpenEpoch) => {
+            format!("{shown}; this node is main: do by hand what is left of that step")
+        }
+        (_, FailedEnd::NeedsOperator) => {
+            format!("{shown}; mend what this node's PostgreSQL says in its log, then: interrex promote")
+        }
         (_, FailedEnd::Failed) => {
             format!("{shown}; check primary_conninfo here, and whether {old_main} was fenced")
         }
