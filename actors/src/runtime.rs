@@ -91,6 +91,16 @@ impl RunAs {
 }
 
 impl RunAs {
+    /// The owner of a folder, whoever that is; without root's rights nobody else can be acted as.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn owner_of(folder: &Path) -> io::Result<Self> {
+        let (folder, me) = (fs::metadata(folder)?, rustix::process::geteuid());
+        let is_other = me.is_root() && folder.uid() != me.as_raw();
+        Ok(if is_other { Self::User { uid: folder.uid(), gid: folder.gid() } } else { Self::Myself })
+    }
+
     /// Does something with this user's rights and no others, on a thread of its own; so do the threads it starts.
     ///
     /// # Errors

@@ -286,13 +286,12 @@ impl RedisPort for LocalRedis {
         let (host, port) = (host.to_owned(), port.to_owned());
         let config_file = self.settings.config_file.clone();
         let time = at.format("%Y%m%dT%H%M%SZ").to_string();
-        let owner = self.settings.run_as;
         let work = move |progress: &Progress| {
             let config = std::fs::read_to_string(&config_file)?;
             // first what must not fail: from here on it can only start as a replica
             redis_files::follow_from_the_start(&config_file, &host, &port)?;
             let data = redis_files::data_folder(&config);
-            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest, owner, progress))
+            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest, progress))
         };
         let doing = "keeping what Redis has, and making it a replica";
         copying::watch(0, &|_| {}, async |progress| {

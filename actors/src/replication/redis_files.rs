@@ -23,7 +23,6 @@ pub(super) fn keep(
     data: &Path,
     time: &str,
     newest: usize,
-    owner: RunAs,
     progress: &Progress,
 ) -> io::Result<Option<PathBuf>> {
     let mut into = data.as_os_str().to_owned();
@@ -43,7 +42,7 @@ pub(super) fn keep(
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    owner.act(|| plan.copy(&unfinished, progress))?;
+    RunAs::owner_of(data)?.act(|| plan.copy(&unfinished, progress))?;
     rustix::fs::syncfs(File::open(&unfinished)?)?;
     fs::rename(&unfinished, &place)?;
     File::open(&into)?.sync_all()?;
@@ -128,7 +127,7 @@ mod tests {
         fs::write(data.join("redis.log"), "no data").unwrap();
         // the last one by a clock that was set back
         for time in ["2", "3", "3", "4", "1"] {
-            let place = keep(&data, time, 2, RunAs::Myself, &Progress::default()).unwrap().unwrap();
+            let place = keep(&data, time, 2, &Progress::default()).unwrap().unwrap();
             assert_eq!(
                 fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
                 "two"
