@@ -227,6 +227,8 @@ pub trait RedisPort {
         at: DateTime<Utc>,
         newest: usize,
     ) -> Answer<Option<PathBuf>>;
+    /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
+    async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.
     async fn follow(&self, master: &str) -> Answer<String>;
 }

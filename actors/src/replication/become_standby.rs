@@ -72,14 +72,14 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             // slots that this node held as main would keep log here for ever
             servers.handover.drop_unused_slots().await?;
             rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
-            let pruned = if run.kind == RunKind::Rejoin {
-                rejoin::prune(shared, servers, run).await
-            } else {
-                String::new()
-            };
             let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
-            let words = format!("main streams to PostgreSQL here, on timeline {timeline}{pruned}");
-            return Ok(StepReport::new(StepOutcome::Succeeded, words));
+            let words = format!("main streams to PostgreSQL here, on timeline {timeline}");
+            if run.kind != RunKind::Rejoin {
+                return Ok(StepReport::new(StepOutcome::Succeeded, words));
+            }
+            let words = words + &rejoin::prune(shared, servers, run).await;
+            let report = StepReport::new(StepOutcome::Succeeded, words);
+            return Ok(rejoin::naming_kept_redis(servers, run, report).await);
         }
         tokio::time::sleep(LOOK_CALMLY).await;
     }

@@ -76,6 +76,11 @@ pub async fn connect(host: &str, port: u16, password: Option<&str>) -> Result<Mu
     client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
 }
 
+/// What the folder of a copy that was kept then is called.
+fn name_of_time(at: DateTime<Utc>) -> String {
+    at.format("%Y%m%dT%H%M%SZ").to_string()
+}
+
 /// What `INFO replication` says.
 struct Replication {
     master: bool,
@@ -285,7 +290,7 @@ impl RedisPort for LocalRedis {
         let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
         let (host, port) = (host.to_owned(), port.to_owned());
         let config_file = self.settings.config_file.clone();
-        let time = at.format("%Y%m%dT%H%M%SZ").to_string();
+        let time = name_of_time(at);
         let work = move |progress: &Progress| {
             let config = std::fs::read_to_string(&config_file)?;
             // first what must not fail: from here on it can only start as a replica
@@ -300,6 +305,12 @@ impl RedisPort for LocalRedis {
             done.map_err(|error: std::io::Error| PortError::new(doing, error))
         })
         .await
+    }
+
+    async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf> {
+        let config = std::fs::read_to_string(&self.settings.config_file).ok()?;
+        let place = redis_files::kept_copies(&redis_files::data_folder(&config)?).join(name_of_time(at));
+        place.is_dir().then_some(place)
     }
 
     async fn follow(&self, master: &str) -> Answer<String> {

@@ -16,6 +16,13 @@ pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
     Some(PathBuf::from(value.trim().trim_matches('"')))
 }
 
+/// Where copies are kept.
+pub(super) fn kept_copies(data: &Path) -> PathBuf {
+    let mut into = data.as_os_str().to_owned();
+    into.push(".kept");
+    PathBuf::from(into)
+}
+
 /// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
 /// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
 /// answer.
@@ -25,9 +32,7 @@ pub(super) fn keep(
     newest: usize,
     progress: &Progress,
 ) -> io::Result<Option<PathBuf>> {
-    let mut into = data.as_os_str().to_owned();
-    into.push(".kept");
-    let into = PathBuf::from(into);
+    let into = kept_copies(data);
     let place = into.join(time);
     if place.exists() {
         return Ok(Some(place));

@@ -25,6 +25,8 @@ pub const STRANDED_OBSERVED: &str = "stranded";
 const PREPARED_OBSERVED: &str = "prepared";
 /// Under this name the folder of what was kept is reported.
 pub const KEPT_OBSERVED: &str = "kept";
+/// Under this name the folder of what Redis had is reported.
+pub const KEPT_REDIS_OBSERVED: &str = "kept_redis";
 /// Under this name `rebuild` reports a [`Demotion`].
 pub const BY_OBSERVED: &str = "by";
 
@@ -383,18 +385,31 @@ pub(super) async fn redis_comes_back(shared: &Shared, servers: &Servers, run: &R
     redis.come_back_behind(&master, run.started_at, shared.settings.rejoin.keep_newest).await.map(drop)
 }
 
-/// Redis here copies main's; what only it had is discarded.
+/// The same report with the folder of what Redis had before this run, whichever step or attempt kept it.
+pub(super) async fn naming_kept_redis(servers: &Servers, run: &Run, mut report: StepReport) -> StepReport {
+    let Some(redis) = &servers.redis else { return report };
+    let Some(folder) = redis.kept_at(run.started_at).await else { return report };
+    let folder = folder.display().to_string();
+    report.detail.push_str(&format!("; what Redis had before is kept in {folder}"));
+    report.with(KEPT_REDIS_OBSERVED, folder)
+}
+
+/// The folder of what Redis had before a rejoin, whichever step named it.
+#[must_use]
+pub fn kept_redis(run: &Run) -> Option<String> {
+    let of = |step| Some(run.step(step).observed.get(KEPT_REDIS_OBSERVED)?.as_str()?.to_owned());
+    of(StepId::FollowRedis).or_else(|| of(StepId::BecomeStandby))
+}
+
+/// Redis here copies main's; what only it had is kept, and discarded.
 pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
         return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
-    let linked = redis.measure().await.status == RedisStatus::Linked;
-    let kept = if linked {
-        None
-    } else {
+    if redis.measure().await.status != RedisStatus::Linked {
         let newest = shared.settings.rejoin.keep_newest;
-        redis.come_back_behind(&master, run.started_at, newest).await?
-    };
+        redis.come_back_behind(&master, run.started_at, newest).await?;
+    }
     redis.start().await?;
     let words = redis.follow(&master).await?;
     // a copy takes as long as it takes; but while nothing is copied, no other run may begin
@@ -412,9 +427,8 @@ pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) 
         }
         tokio::time::sleep(LOOK).await;
     }
-    let kept = kept.map(|folder| format!("; what it had before is kept in {}", folder.display()));
-    let words = format!("Redis is a {words}, and has all of its data{}", kept.unwrap_or_default());
-    Ok(report(StepOutcome::Succeeded, words))
+    let words = format!("Redis is a {words}, and has all of its data");
+    Ok(naming_kept_redis(servers, run, report(StepOutcome::Succeeded, words)).await)
 }
 
 /// Until main itself says that it streams to this node.

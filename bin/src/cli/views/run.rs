@@ -1,5 +1,6 @@
 //! `interrex run show`: one run, for the post-mortem.
 
+use interrex_actors::replication;
 use interrex_events::{Certificate, Evidence, Finding, RunKind, StepOutcome, Verdict};
 use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
 
@@ -48,7 +49,7 @@ fn in_text(told: &ToldRun<'_>, story: &Story, style: Style) -> String {
         Some(summary(told, story)),
         known.map(|known| evidence(told, known)),
         told.run.certificate.as_ref().map(certificate),
-        told.run.rejoin.as_ref().map(rejoin),
+        told.run.rejoin.as_ref().map(|it| rejoin(told.run, it)),
         Some(outcome(told)),
         Some(steps(told.run)),
     ];
@@ -153,7 +154,7 @@ fn certificate(it: &Certificate) -> Table {
 }
 
 /// What only the returning node had, and what became of it.
-fn rejoin(it: &Rejoin) -> Table {
+fn rejoin(run: &Run, it: &Rejoin) -> Table {
     let mut table = Table::plain();
     let mut row = |label: &str, value: String| table.row([Cell::toned(Tone::Strong, label), value.into()]);
     if let Some(by) = it.by {
@@ -178,6 +179,10 @@ fn rejoin(it: &Rejoin) -> Table {
     if let Some(kept) = &it.kept {
         row("KEPT IN", kept.clone());
         row("TO READ IT", format!("interrex salvage --kept {kept}/pgdata --output stranded"));
+    }
+    if let Some(kept) = replication::rejoin::kept_redis(run) {
+        row("REDIS IN", kept.clone());
+        row("TO READ IT", format!("interrex salvage --kept-redis {kept} --output stranded-keys"));
     }
     table
 }
