@@ -19,6 +19,7 @@ mod resume;
 mod retention;
 mod return_of_the_old_main;
 mod salvage;
+mod salvage_redis;
 mod schedule;
 mod store;
 mod store_hostile;

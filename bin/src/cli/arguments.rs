@@ -143,16 +143,23 @@ pub enum Command {
     /// Failovers and switchovers: which there were, and how each went.
     #[command(subcommand)]
     Run(RunCommand),
-    /// The rows that only an old main has, as SQL and CSV to review; nothing is applied.
+    /// The rows and keys that only an old main has, as files to review; nothing is applied.
     ///
     /// After a failover, the old main may hold rows that were committed there and never reached the new main. From
     /// its kept data directory they are found by their transactions, looked up on the new main by primary key, and
-    /// written out: rows whose key is absent as INSERT statements, rows with other values with both versions. The
-    /// kept directory and the new main are only read; a scratch copy is started where nobody else can reach it, and
-    /// removed at the end. Tables without a primary key are named as left out. Redis is not looked at.
+    /// written out: rows whose key is absent as INSERT statements, rows with other values with both versions. Tables
+    /// without a primary key are named as left out.
+    ///
+    /// Of Redis every key is compared: those that the new main lacks are written out as RESTORE commands that never
+    /// overwrite, those with another value with both versions. Redis does not log when a key was written, so a key
+    /// that was deleted on the new main since looks missing.
+    ///
+    /// What is kept and the new main are only read; scratch copies are started where nobody else can reach them, and
+    /// removed at the end.
     #[command(
         after_help = "Examples:\n  interrex salvage --kept /var/lib/postgresql/15/main.kept --output stranded\n  \
                             interrex salvage --kept main.kept --output stranded --main beta:5432 --table radacct\n  \
+                            interrex salvage --kept-redis /var/lib/redis.kept/20261123T100000Z --output stranded\n  \
                             less stranded/README.txt"
     )]
     Salvage(Salvage),
@@ -395,20 +402,28 @@ pub struct Salvage {
     /// The old main's data directory, or a kept copy of it; no server may run on it.
     ///
     /// Beside it there must be room for a scratch copy, which takes none where the file system can share blocks.
+    #[arg(long, value_name = "DIR", required_unless_present = "kept_redis")]
+    pub kept: Option<PathBuf>,
+    /// The folder of the old main's Redis (its `dir`), or a kept copy of it; no server may run on it.
+    ///
+    /// It needs `redis-server` here, of the version that wrote it or a newer one.
     #[arg(long, value_name = "DIR")]
-    pub kept: PathBuf,
+    pub kept_redis: Option<PathBuf>,
     /// Folder for the files; it must be empty or not exist.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
     /// The new main's PostgreSQL [default: the only server of the configuration that takes writes].
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", requires = "kept")]
     pub main: Option<String>,
+    /// The new main's Redis [default: the only one of the configuration that is a master].
+    #[arg(long, value_name = "HOST:PORT", requires = "kept_redis")]
+    pub main_redis: Option<String>,
     /// Only this table: TABLE, SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; give it again for more [default: all].
-    #[arg(long = "table", value_name = "TABLE")]
+    #[arg(long = "table", value_name = "TABLE", requires = "kept")]
     pub tables: Vec<String>,
     /// The configuration [default: $INTERREX_CONFIG, ./interrex.toml, /etc/interrex/interrex.toml].
     ///
-    /// From it come the superuser and its password, which are the same on every node.
+    /// From it come the superuser, its password and that of Redis, which are the same on every node.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print one JSON document.

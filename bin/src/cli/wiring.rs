@@ -39,8 +39,8 @@ pub(super) fn demo(options: Demo) -> Result<Exit, Failure> {
 /// `interrex salvage`.
 pub(super) fn salvage(arguments: Salvage, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = Config::load(&source::config_path(arguments.config.as_deref())?)?;
-    let Salvage { kept, output: folder, main, tables, json, .. } = arguments;
-    let options = SalvageOptions { kept, output: folder, main, tables };
+    let Salvage { kept, kept_redis, output: folder, main, main_redis, tables, json, .. } = arguments;
+    let options = SalvageOptions { kept, kept_redis, output: folder, main, main_redis, tables };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(salvage::salvage(&options, &config, output::say))?;
     if json {

@@ -37,9 +37,9 @@ pub struct LeftOut {
     pub rows: u64,
 }
 
-/// What a salvage found.
+/// What was found of PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct PostgresSummary {
     /// The kept data directory.
     pub kept: PathBuf,
     /// The new main, `host:port`.
@@ -58,14 +58,10 @@ pub struct Summary {
     pub inserts: u64,
     /// Rows that the new main has with other values, in all tables.
     pub conflicts: u64,
-    /// The folder with the files.
-    pub output: PathBuf,
 }
 
-impl Summary {
-    /// For people.
-    #[must_use]
-    pub fn in_words(&self) -> String {
+impl PostgresSummary {
+    fn in_words(&self) -> String {
         let mut words = format!(
             "{}\n\n{} rows stranded, {} in conflict with the new main at {}; {} tables read\n",
             self.fork.in_words(),
@@ -87,24 +83,135 @@ impl Summary {
         }
         words
     }
+}
 
-    /// The page that lies beside the files.
-    pub(super) fn readme(&self) -> String {
-        format!(
-            "Rows that only the old main has, from the kept data directory {}\n\n{}\n{READ_THIS}",
-            self.kept.display(),
-            self.in_words()
-        )
+/// What was found in one database of Redis.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DatabaseSummary {
+    /// Its number.
+    pub database: u64,
+    /// Keys that were compared.
+    pub keys: u64,
+    /// Those that the new main lacks.
+    pub missing: u64,
+    /// Those that the new main has with another value.
+    pub conflicts: u64,
+    /// Those that the new main has with the same value and another time to live.
+    pub other_expiry: u64,
+    /// Where they are, in the output folder.
+    pub files: Vec<String>,
+}
+
+/// Keys that were not compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOutKeys {
+    /// Number of their database.
+    pub database: u64,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub keys: u64,
+    /// One of them.
+    pub example: Option<String>,
+}
+
+/// What was found of Redis.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RedisSummary {
+    /// The kept folder.
+    pub kept: PathBuf,
+    /// What of it was read: an append-only folder or file, or a snapshot.
+    pub source: String,
+    /// The new main's Redis, `host:port`.
+    pub main: String,
+    /// Databases with keys that were compared.
+    pub databases: Vec<DatabaseSummary>,
+    /// Keys that were not.
+    pub left_out: Vec<LeftOutKeys>,
+    /// Keys that were compared, in all databases.
+    pub keys: u64,
+    /// Keys that the new main lacks, in all databases.
+    pub missing: u64,
+    /// Keys that the new main has with another value, in all databases.
+    pub conflicts: u64,
+    /// Keys that the new main has with the same value and another time to live, in all databases.
+    pub other_expiry: u64,
+    /// Keys that were kept and whose time is over: no loss, and not compared. A Redis before version 7 does not
+    /// count those that it finds in a snapshot.
+    pub expired: u64,
+}
+
+impl RedisSummary {
+    fn in_words(&self) -> String {
+        let mut words = format!(
+            "Redis: {} keys missing, {} with another value than on the new main at {}, {} with another time to live; \
+             {} keys read from {}, {} had expired\n",
+            self.missing, self.conflicts, self.main, self.other_expiry, self.keys, self.source, self.expired,
+        );
+        for DatabaseSummary { database, keys, missing, conflicts, other_expiry, .. } in &self.databases {
+            words.push_str(&format!(
+                "  database {database}: {keys} keys, {missing} missing, {conflicts} with another value, \
+                 {other_expiry} with another time to live\n"
+            ));
+        }
+        if !self.left_out.is_empty() {
+            words.push_str("\nleft out of Redis:\n");
+        }
+        for LeftOutKeys { database, reason, keys, example } in &self.left_out {
+            let example = example.as_ref().map(|key| format!(", such as {key}")).unwrap_or_default();
+            words.push_str(&format!("  database {database}: {keys} keys{example}: {reason}\n"));
+        }
+        words
     }
 }
 
-const READ_THIS: &str = "\
-Nothing of this was applied anywhere. Files, for each table with such rows:
+/// What a salvage found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Of PostgreSQL, if its data directory was named; its fields stand beside the others.
+    #[serde(flatten)]
+    pub postgres: Option<PostgresSummary>,
+    /// Of Redis, if its folder was named.
+    pub redis: Option<RedisSummary>,
+    /// The folder with the files.
+    pub output: PathBuf,
+}
+
+impl Summary {
+    /// For people.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let postgres = self.postgres.as_ref().map(PostgresSummary::in_words);
+        let redis = self.redis.as_ref().map(RedisSummary::in_words);
+        postgres.into_iter().chain(redis).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The page that lies beside the files.
+    pub(super) fn readme(&self) -> String {
+        let postgres =
+            self.postgres.as_ref().map(|it| ("Rows", format!("data directory {}", it.kept.display())));
+        let redis = self.redis.as_ref().map(|it| ("Keys", format!("Redis folder {}", it.kept.display())));
+        let kept: String = [&postgres, &redis]
+            .into_iter()
+            .flatten()
+            .map(|(what, kept)| format!("{what} that only the old main has, from the kept {kept}\n"))
+            .collect();
+        let about_postgres = if self.postgres.is_some() { ABOUT_POSTGRES } else { "" };
+        let about_redis = if self.redis.is_some() { ABOUT_REDIS } else { "" };
+        format!("{kept}\n{}\n{NOTHING_APPLIED}{about_postgres}{about_redis}", self.in_words())
+    }
+}
+
+const NOTHING_APPLIED: &str = "\
+Nothing of this was applied anywhere. The counts above are in summary.json too, for programs.
+";
+
+const ABOUT_POSTGRES: &str = "
+PostgreSQL: files, for each table with such rows:
 
   NAME.inserts.sql    rows whose primary key the new main lacks, as INSERT statements in one transaction
   NAME.inserts.csv    the same rows, for reading; NULL is an empty field, an empty text is \"\"
   NAME.conflicts.csv  rows whose key the new main has with other values: a line `kept`, then a line `main`
-  summary.json        the counts above, for programs
 
 Before you apply inserts, know that:
 
@@ -114,5 +221,34 @@ Before you apply inserts, know that:
 - Sequences do not move by themselves; the end of each SQL file says how to move one.
 - Only what differs is listed: a row that was changed twice and looks like the new main's is no conflict.
 - The new main went on while it was read. Apply soon, or salvage again.
-- Tables without a primary key, and the schema `interrex`, are left out; Redis is not looked at.
+- Tables without a primary key, and the schema `interrex`, are left out.
+";
+
+const ABOUT_REDIS: &str = "
+Redis: files, for each database N with such keys:
+
+  redis-N.missing.txt    keys that the new main lacks, one a line, for reading
+  redis-N.missing.resp   the same keys with their whole values and times to live, as RESTORE commands
+  redis-N.conflicts.txt  keys that the new main has with another value or time to live: a line `kept`, then a line `main`
+
+To apply the missing keys of a database, on the new main:
+
+  redis-cli -h HOST -p PORT --pipe < redis-N.missing.resp
+
+A key that exists there by then is not overwritten: its line says BUSYKEY. Conflicts are never applied.
+
+Before you do, know that:
+
+- Redis has no log that tells when a key was written. Every key is compared as it is now, also those that never differed
+  when the nodes parted.
+- A key that was deleted, or has expired, on the new main since looks missing; review the list before you apply it.
+- Conflicts include every key that the new main has changed since.
+- Keys that were deleted on the old main in its last moments are still on the new main, and are not listed.
+- A key whose time is over is no loss: it is counted as expired. One that expires before you apply it is not made.
+- What the old main had not written to its files when it died is in no copy (appendfsync).
+- Where the folder holds an append-only file it is read, and a snapshot beside it is not.
+- Times to live within a second of each other count as the same; those of single fields of a hash, and the owners and
+  times of pending entries of streams, are not compared.
+- A Redis that is older than the kept one may refuse values (\"DUMP payload version or checksum are wrong\").
+- The new main went on while it was read. Apply soon, or salvage again.
 ";

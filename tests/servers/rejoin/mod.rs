@@ -153,13 +153,15 @@ impl Parted {
     /// How many rows that beta lacks `interrex salvage` finds in a kept copy.
     async fn salvaged(&self, kept: &Path) -> u64 {
         let options = SalvageOptions {
-            kept: kept.join("pgdata"),
+            kept: Some(kept.join("pgdata")),
+            kept_redis: None,
             output: self.node().folder.join("salvaged"),
             main: Some(format!("127.0.0.1:{}", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
+            main_redis: None,
             tables: Vec::new(),
         };
         let config = Config::load(&self.node().config()).unwrap();
-        salvage(&options, &config, |_| {}).await.unwrap().inserts
+        salvage(&options, &config, |_| {}).await.unwrap().postgres.unwrap().inserts
     }
 
     async fn must_not_start(&self, why: &str) {

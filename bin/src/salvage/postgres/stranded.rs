@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use interrex_actors::replication::fork::Xids;
 
 use super::{
+    super::summary::TableSummary,
     SalvageError,
     database::{Database, DatabaseError, Row, identifier, literal_or_null},
     files::TableFiles,
-    summary::TableSummary,
     tables::{Column, TableName},
 };
 

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, BufWriter, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
 use super::{
+    super::output::create,
     SalvageError,
     database::{Row, identifier, literal_or_null},
     tables::{Column, TableName},
@@ -179,11 +179,6 @@ fn tail(table: &TableName, columns: &[Column]) -> String {
 /// A name in a comment must not end it.
 fn harmless(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
-/// A new file that only its owner may read: it holds rows.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// As `COPY ... CSV` writes: NULL is nothing at all, and an empty text is quoted.

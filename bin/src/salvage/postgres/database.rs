@@ -45,7 +45,7 @@ impl From<DatabaseError> for SalvageError {
 
 /// Where a server is, and as whom it is asked.
 #[derive(Debug, Clone)]
-pub(super) struct Server {
+pub(in crate::salvage) struct Server {
     host: String,
     port: u16,
     user: String,

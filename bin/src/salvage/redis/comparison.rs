@@ -1,0 +1,268 @@
+//! The keys of one database, batch by batch: what the kept copy has, and what the new main has under the same name.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use redis::{Cmd, Value};
+
+use super::{
+    super::{DatabaseSummary, Done, LeftOutKeys},
+    files::{DatabaseFiles, Shown},
+    session::{Session, SessionError, about, bytes, words},
+    value::{Kind, readable},
+};
+
+/// Keys that one SCAN looks at.
+const SCANNED: &str = "500";
+/// Bytes of values that are compared with one question; a larger value is compared alone.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// The largest value that RESTORE takes (proto-max-bulk-len).
+const MOST_RESTORED: usize = 512 * 1024 * 1024;
+/// Times to live that differ by less are the same, in milliseconds: they are told relative to a clock.
+const SAME_TIME: u64 = 1_000;
+/// The end of what DUMP gives: the version of the form, and a checksum, which differ between versions of Redis.
+const FOOTER: usize = 10;
+/// After how many keys it is told how far the comparison is.
+const KEYS_UNTIL_TOLD: u64 = 100_000;
+const LONGEST_KEY: usize = 100;
+
+/// A key's value as one server stores it.
+struct Stored {
+    kind: String,
+    /// In milliseconds since 1970.
+    expires: Option<i64>,
+    payload: Vec<u8>,
+}
+
+/// What the new main has instead.
+enum Difference {
+    Value,
+    Expiry,
+}
+
+/// One database on both servers.
+pub(super) struct Comparison<'a> {
+    kept: &'a Session,
+    main: &'a Session,
+    files: DatabaseFiles<'a>,
+    found: DatabaseSummary,
+    /// Reasons, with how many keys and one of them.
+    left_out: BTreeMap<String, (u64, String)>,
+    /// What is listed already: a table of keys that shrinks while it is scanned shows some of them twice.
+    listed: HashSet<[u64; 2]>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Both sessions are in this database.
+    pub(super) fn new(kept: &'a Session, main: &'a Session, files: DatabaseFiles<'a>, database: u64) -> Self {
+        let found = DatabaseSummary { database, ..DatabaseSummary::default() };
+        Self { kept, main, files, found, left_out: BTreeMap::new(), listed: HashSet::new() }
+    }
+
+    /// Writes what is missing, and what differs.
+    pub(super) async fn run(mut self, tell: &dyn Fn(&str)) -> Done<(DatabaseSummary, Vec<LeftOutKeys>)> {
+        let (database, mut cursor, mut told) = (self.found.database, "0".to_owned(), 0);
+        loop {
+            let answer = self.kept.ask(words(&["SCAN", &cursor, "COUNT", SCANNED])).await?;
+            let Value::Array(parts) = answer else { break };
+            let [next, Value::Array(keys)] = parts.as_slice() else { break };
+            let keys: Vec<&[u8]> = keys.iter().filter_map(bytes).collect();
+            for some in self.portions(&keys).await? {
+                self.compare(some).await?;
+            }
+            cursor = bytes(next).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
+            if cursor.is_empty() || cursor == "0" {
+                break;
+            }
+            if self.found.keys / KEYS_UNTIL_TOLD > told {
+                told = self.found.keys / KEYS_UNTIL_TOLD;
+                tell(&format!("comparing database {database} of Redis: {} keys", self.found.keys));
+            }
+        }
+        self.found.files = self.files.finish()?;
+        let left_out = self.left_out.into_iter();
+        let left_out = left_out.map(|(reason, (keys, example))| LeftOutKeys {
+            database,
+            reason,
+            keys,
+            example: Some(example),
+        });
+        Ok((self.found, left_out.collect()))
+    }
+
+    /// As many keys together as their values are small enough for.
+    async fn portions<'k>(&self, keys: &'k [&'k [u8]]) -> Result<Vec<&'k [&'k [u8]]>, SessionError> {
+        let sizes: Vec<Cmd> = keys
+            .iter()
+            .map(|key| {
+                let mut size = redis::cmd("MEMORY");
+                size.arg("USAGE").arg(*key);
+                size
+            })
+            .collect();
+        let sizes = self.kept.ask_all(&sizes).await?;
+        let (mut portions, mut begin, mut bytes) = (Vec::new(), 0, 0_u64);
+        for (place, size) in sizes.iter().enumerate() {
+            let size = if let Value::Int(size) = size { u64::try_from(*size).unwrap_or_default() } else { 0 };
+            if place > begin && bytes.saturating_add(size) > MOST_BYTES {
+                portions.extend(keys.get(begin..place));
+                (begin, bytes) = (place, 0);
+            }
+            bytes = bytes.saturating_add(size);
+        }
+        portions.extend(keys.get(begin..).filter(|rest| !rest.is_empty()));
+        Ok(portions)
+    }
+
+    async fn compare(&mut self, keys: &[&[u8]]) -> Done<()> {
+        let kept = stored(self.kept, keys).await?;
+        let main = stored(self.main, keys).await?;
+        let mut unsure = Vec::new();
+        for ((key, kept), main) in keys.iter().zip(&kept).zip(&main) {
+            // it expired between two questions, and is counted there
+            let Some(kept) = kept else { continue };
+            self.found.keys += 1;
+            match main {
+                None => self.missing(key, kept).await?,
+                Some(main) if main.kind != kept.kind => {
+                    self.differs(key, (kept, main), Difference::Value).await?;
+                }
+                Some(main) if without_footer(&main.payload) == without_footer(&kept.payload) => {
+                    self.same_value(key, (kept, main)).await?;
+                }
+                Some(main) => match Kind::of(&kept.kind) {
+                    Some(kind) => unsure.push((*key, kind, (kept, main))),
+                    None => {
+                        let kind = &kept.kind;
+                        self.leave_out(
+                            key,
+                            format!(
+                                "values of type {kind} can only be compared byte by byte, and they differ"
+                            ),
+                        );
+                    }
+                },
+            }
+        }
+        let wanted: Vec<(&[u8], Kind)> = unsure.iter().map(|(key, kind, _)| (*key, *kind)).collect();
+        let (ours, theirs) = (settled(self.kept, &wanted).await?, settled(self.main, &wanted).await?);
+        for (((key, _, versions), ours), theirs) in unsure.into_iter().zip(ours).zip(theirs) {
+            if ours == theirs {
+                self.same_value(key, versions).await?;
+            } else {
+                self.differs(key, versions, Difference::Value).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn missing(&mut self, key: &[u8], kept: &Stored) -> Done<()> {
+        if kept.payload.len() > MOST_RESTORED {
+            self.leave_out(
+                key,
+                "the new main lacks it, and its value is larger than RESTORE takes".to_owned(),
+            );
+            return Ok(());
+        }
+        if self.is_listed(key) {
+            return Ok(());
+        }
+        let shown = shown(self.kept, key, kept).await?;
+        self.found.missing += 1;
+        self.files.missing(key, &shown, &kept.payload)
+    }
+
+    async fn same_value(&mut self, key: &[u8], (kept, main): (&Stored, &Stored)) -> Done<()> {
+        let same = match (kept.expires, main.expires) {
+            (Some(kept), Some(main)) => kept.abs_diff(main) < SAME_TIME,
+            (kept, main) => kept == main,
+        };
+        if same { Ok(()) } else { self.differs(key, (kept, main), Difference::Expiry).await }
+    }
+
+    async fn differs(&mut self, key: &[u8], (kept, main): (&Stored, &Stored), by: Difference) -> Done<()> {
+        if self.is_listed(key) {
+            return Ok(());
+        }
+        let shown = (shown(self.kept, key, kept).await?, shown(self.main, key, main).await?);
+        match by {
+            Difference::Value => self.found.conflicts += 1,
+            Difference::Expiry => self.found.other_expiry += 1,
+        }
+        self.files.conflict(key, &shown.0, &shown.1)
+    }
+
+    fn leave_out(&mut self, key: &[u8], reason: String) {
+        if !self.is_listed(key) {
+            let entry = self.left_out.entry(reason).or_insert_with(|| (0, readable(key, LONGEST_KEY)));
+            entry.0 += 1;
+        }
+    }
+
+    fn is_listed(&mut self, key: &[u8]) -> bool {
+        let fingerprint = [0_u8, 1].map(|salt| {
+            let mut hasher = DefaultHasher::new();
+            (salt, key).hash(&mut hasher);
+            hasher.finish()
+        });
+        !self.listed.insert(fingerprint)
+    }
+}
+
+/// What a server has under these names.
+async fn stored(server: &Session, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, SessionError> {
+    let mut questions = vec![words(&["TIME"])];
+    for name in ["PTTL", "TYPE", "DUMP"] {
+        questions.extend(keys.iter().map(|key| about(name, key, &[])));
+    }
+    let answers = server.demand_all(&questions).await?;
+    let (time, answers) = answers.split_first().unwrap_or((&Value::Nil, &[]));
+    let now = milliseconds(time).unwrap_or_default();
+    let (times, answers) = answers.split_at(keys.len().min(answers.len()));
+    let (kinds, payloads) = answers.split_at(keys.len().min(answers.len()));
+    let stored = |((time, kind), payload): ((&Value, &Value), &Value)| {
+        let expires = match time {
+            Value::Int(left) if *left >= 0 => Some(now.saturating_add(*left)),
+            _ => None,
+        };
+        let kind = String::from_utf8_lossy(bytes(kind)?).into_owned();
+        Some(Stored { kind, expires, payload: bytes(payload)?.to_vec() })
+    };
+    Ok(times.iter().zip(kinds).zip(payloads).map(stored).collect())
+}
+
+/// The answer to `TIME`: seconds and microseconds.
+fn milliseconds(time: &Value) -> Option<i64> {
+    let Value::Array(parts) = time else { return None };
+    let number = |part: &Value| std::str::from_utf8(bytes(part)?).ok()?.parse::<i64>().ok();
+    let (seconds, microseconds) = (number(parts.first()?)?, number(parts.get(1)?)?);
+    seconds.checked_mul(1_000)?.checked_add(microseconds / 1_000)
+}
+
+/// The values of keys, in one form for equal ones.
+async fn settled(server: &Session, keys: &[(&[u8], Kind)]) -> Result<Vec<Vec<Value>>, SessionError> {
+    let questions: Vec<Vec<Cmd>> = keys.iter().map(|(key, kind)| kind.whole(key)).collect();
+    let mut answers = server.ask_all(&questions.concat()).await?.into_iter();
+    let settled = questions.iter().zip(keys).map(|(questions, (_, kind))| {
+        let answers: Vec<Value> = answers.by_ref().take(questions.len()).collect();
+        kind.settled(&answers)
+    });
+    Ok(settled.collect())
+}
+
+async fn shown<'s>(server: &Session, key: &[u8], stored: &'s Stored) -> Result<Shown<'s>, SessionError> {
+    let value = match Kind::of(&stored.kind) {
+        Some(kind) => match server.ask_all(&kind.sample(key)).await?.as_slice() {
+            [length, some] => kind.short(length, some),
+            _ => String::new(),
+        },
+        None => format!("{} bytes", stored.payload.len()),
+    };
+    Ok(Shown { kind: &stored.kind, expires: stored.expires, value })
+}
+
+fn without_footer(payload: &[u8]) -> &[u8] {
+    payload.get(..payload.len().saturating_sub(FOOTER)).unwrap_or(payload)
+}
