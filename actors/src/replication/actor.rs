@@ -1,6 +1,6 @@
 //! The shell: it measures on every tick, and makes steps, fences and follows when told to.
 
-use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture, fut,
@@ -51,6 +51,8 @@ pub struct Servers {
     pub dependents: Rc<dyn DependentsPort>,
     /// Where every node's servers are.
     pub nodes: Vec<NodeSpec>,
+    /// Main's PostgreSQL, while this node comes back behind it: its steps share one login.
+    pub main: RefCell<Option<(NodeId, Rc<dyn MainServerPort>)>>,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
 }
@@ -64,8 +66,20 @@ impl Servers {
         Ok(self.postgres.conninfo_of(self.address_of(node)?))
     }
 
-    pub(super) fn main_server(&self, node: NodeId) -> Answer<Box<dyn MainServerPort>> {
-        Ok(self.handover.main_server(self.address_of(node)?))
+    pub(super) fn main_server(&self, node: NodeId) -> Answer<Rc<dyn MainServerPort>> {
+        let known =
+            self.main.borrow().as_ref().filter(|(main, _)| *main == node).map(|(_, server)| server.clone());
+        if let Some(server) = known {
+            return Ok(server);
+        }
+        let server: Rc<dyn MainServerPort> = self.handover.main_server(self.address_of(node)?).into();
+        *self.main.borrow_mut() = Some((node, server.clone()));
+        Ok(server)
+    }
+
+    /// Logs out.
+    pub(super) fn leave_main(&self) {
+        self.main.borrow_mut().take();
     }
 
     fn address_of(&self, node: NodeId) -> Answer<&str> {
@@ -363,7 +377,9 @@ impl Handler<LookAhead> for ReplicationActor {
                 }
                 RunKind::Promotion => vec![steps::look_at_loss(&shared, &servers, question.insists).await],
                 RunKind::Rejoin => {
-                    vec![rejoin::look(&shared, &servers, question.new_main, question.insists).await]
+                    let check = rejoin::look(&shared, &servers, question.new_main, question.insists).await;
+                    servers.leave_main();
+                    vec![check]
                 }
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),

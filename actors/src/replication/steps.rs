@@ -61,7 +61,12 @@ pub(super) async fn make(
         StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,
         other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
     };
-    made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()))
+    let report = made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()));
+    // nobody asks main after it, or not soon
+    if step == StepId::BecomeStandby || !report.outcome.is_success() {
+        servers.leave_main();
+    }
+    report
 }
 
 fn succeeded(detail: impl Into<String>) -> StepReport {

@@ -1,6 +1,7 @@
 //! From a configuration to ports, settings and actors.
 
 use std::{
+    cell::RefCell,
     path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
@@ -72,6 +73,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, run_as)),
         nodes: nodes.clone(),
+        main: RefCell::default(),
         relaying: tokio::sync::Mutex::default(),
     };
     Ok(Ports {
