@@ -402,7 +402,6 @@ fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_after_the_
     standby_dies_at("after:rebuild");
 }
 
-/// Runs the script that is to be run by hand, as whoever runs the tests.
 /// The script for alpha, with the paths of one node's configuration.
 async fn script(sandbox: &Sandbox, of: NodeId, more: &[&str]) -> Done<PathBuf> {
     let config = sandbox.node(of)?.config().display().to_string();
@@ -414,6 +413,7 @@ async fn script(sandbox: &Sandbox, of: NodeId, more: &[&str]) -> Done<PathBuf> {
     Ok(file)
 }
 
+/// Runs it, as whoever runs the tests.
 async fn by_hand(script: &Path) -> Output {
     let run = tokio::process::Command::new("sh").arg(script).kill_on_drop(true).output();
     tokio::time::timeout(LIMIT, run).await.unwrap().unwrap()

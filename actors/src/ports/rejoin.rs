@@ -114,8 +114,8 @@ pub trait RejoinPort {
     fn rewind_source(&self, address: &str) -> Answer<Source>;
     /// Main's server as the source of a base backup.
     fn copy_source(&self, address: &str) -> Source;
-    /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the log that nobody
-    /// lacks. A copy of the same data that is there already is
+    /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the room for log
+    /// to come. A copy of the same data that is there already is
     /// the answer.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ use crate::{
 
 /// How often a condition is looked at.
 const LOOK_CALMLY: Duration = Duration::from_millis(50);
+/// How long PostgreSQL waits for what Redis has to be kept; `follow_redis` takes as long as it takes.
+const REDIS_PATIENCE: Duration = Duration::from_secs(120);
 
 fn lsn(value: &serde_json::Value) -> Option<Lsn> {
     value.as_str()?.parse().ok()
@@ -52,8 +54,10 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
         let upstream = servers.conninfo_of(run.new_main)?;
         servers.handover.become_standby(&upstream, &slot_name(me)).await?;
         if run.kind == RunKind::Rejoin {
-            // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis says it
-            if let Err(error) = rejoin::redis_comes_back(shared, servers, run).await {
+            // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis goes on with it
+            let late = || Err(PortError(format!("not done within {REDIS_PATIENCE:?}")));
+            let coming = tokio::time::timeout(REDIS_PATIENCE, rejoin::redis_comes_back(shared, servers, run));
+            if let Err(error) = coming.await.unwrap_or_else(|_| late()) {
                 tracing::warn!(%error, "Redis does not come back yet");
             }
         }

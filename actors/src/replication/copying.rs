@@ -51,9 +51,9 @@ impl Plan {
     /// Something cannot be looked at.
     pub(super) fn of(from: &Path, is_wanted: impl Fn(&Path) -> bool) -> io::Result<Self> {
         let mut plan = Self { from: from.to_owned(), ..Self::default() };
-        let mut open = vec![PathBuf::new()];
+        let (mut open, mut files) = (vec![PathBuf::new()], Vec::new());
         while let Some(folder) = open.pop() {
-            for entry in fs::read_dir(from.join(&folder))? {
+            for (place, entry) in fs::read_dir(from.join(&folder))?.enumerate() {
                 let path = folder.join(entry?.file_name());
                 if !is_wanted(&path) {
                     continue;
@@ -62,12 +62,15 @@ impl Plan {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => plan.dead_links.push(path),
                     Err(error) => return Err(named(&path, &error)),
                     Ok(metadata) if metadata.is_dir() => open.push(path),
-                    Ok(metadata) if metadata.is_file() => plan.files.push((path, metadata.len())),
+                    Ok(metadata) if metadata.is_file() => files.push((place, (path, metadata.len()))),
                     Ok(_) => {}
                 }
             }
             plan.folders.push(folder);
         }
+        // threads that make files in one folder at the same time wait for each other
+        files.sort_by_key(|(place, _)| *place);
+        plan.files = files.into_iter().map(|(_, file)| file).collect();
         Ok(plan)
     }
 
@@ -115,6 +118,7 @@ impl Plan {
 }
 
 fn copy_file(from: &Path, to: &Path, buffer: &mut [u8], progress: &Progress) -> io::Result<()> {
+    progress.go_on()?;
     let mut source = File::open(from)?;
     let metadata = source.metadata()?;
     let mut new = OpenOptions::new();
@@ -130,9 +134,7 @@ fn copy_file(from: &Path, to: &Path, buffer: &mut [u8], progress: &Progress) -> 
 fn copy_bytes(source: &mut File, copy: &mut File, buffer: &mut [u8], progress: &Progress) -> io::Result<()> {
     let mut length = 0;
     loop {
-        if progress.given_up.load(Ordering::Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "given up"));
-        }
+        progress.go_on()?;
         let read = match source.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             read => read?,
@@ -161,6 +163,17 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 pub(super) struct Progress {
     done: AtomicU64,
     given_up: AtomicBool,
+}
+
+impl Progress {
+    /// # Errors
+    /// Nobody waits any more.
+    pub(super) fn go_on(&self) -> io::Result<()> {
+        if self.given_up.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "given up"));
+        }
+        Ok(())
+    }
 }
 
 /// Gives a copy up when it is dropped: its threads end soon after.

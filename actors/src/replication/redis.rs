@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection,
 };
 use rustix::process::Signal;
+use tokio::sync::Mutex;
 
 use super::{
     copying::{self, Progress},
@@ -54,6 +56,8 @@ pub struct RedisSettings {
 pub struct LocalRedis {
     settings: RedisSettings,
     connection: RefCell<Option<MultiplexedConnection>>,
+    /// Held by the one thread that works on its files.
+    files: Arc<Mutex<()>>,
 }
 
 /// A connection that does not reconnect by itself: that would hide what a health check looks for.
@@ -109,7 +113,7 @@ impl LocalRedis {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: RedisSettings) -> Self {
-        Self { settings, connection: RefCell::new(None) }
+        Self { settings, connection: RefCell::new(None), files: Arc::default() }
     }
 
     async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> Answer<T> {
@@ -299,8 +303,15 @@ impl RedisPort for LocalRedis {
             data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest, progress))
         };
         let doing = "keeping what Redis has, and making it a replica";
+        // a call that was given up may still be at it
+        let held = self.files.clone().lock_owned().await;
         copying::watch(0, &|_| {}, async |progress| {
-            let done = tokio::task::spawn_blocking(move || work(&progress)).await;
+            let held_work = move || {
+                let done = work(&progress);
+                drop(held);
+                done
+            };
+            let done = tokio::task::spawn_blocking(held_work).await;
             let done = done.map_err(|error| PortError::new(doing, error))?;
             done.map_err(|error: std::io::Error| PortError::new(doing, error))
         })

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, fchown},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,7 @@ pub(super) fn keep(
     }
     RunAs::owner_of(data)?.act(|| plan.copy(&unfinished, progress))?;
     rustix::fs::syncfs(File::open(&unfinished)?)?;
+    progress.go_on()?;
     fs::rename(&unfinished, &place)?;
     File::open(&into)?.sync_all()?;
     prune(&into, &place, newest)?;
@@ -73,13 +74,27 @@ fn is_data(path: &Path) -> bool {
     top.is_some_and(|name| name.ends_with(".rdb") || name.starts_with("appendonly"))
 }
 
-/// The one that was just made stays whatever the clock says.
+/// Whether a folder was named by [`keep`]; what a person puts beside the copies is left alone.
+fn is_time(name: &str) -> bool {
+    name.len() == 16 && name.starts_with(|digit: char| digit.is_ascii_digit()) && name.ends_with('Z')
+}
+
+/// Removes old copies, and those that were given up. The one that was just made stays whatever the clock says.
 fn prune(into: &Path, own: &Path, newest: usize) -> io::Result<()> {
-    let paths = fs::read_dir(into)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    let mut others: Vec<PathBuf> = paths.into_iter().filter(|path| path != own && path.is_dir()).collect();
+    let (mut others, mut gone) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(into)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.strip_prefix('.').is_some_and(is_time) {
+            gone.push(path);
+        } else if path != own && is_time(&name) {
+            others.push(path);
+        }
+    }
     others.sort_unstable();
     let old = others.len().saturating_sub(newest.saturating_sub(1));
-    others.into_iter().take(old).try_for_each(fs::remove_dir_all)
+    gone.extend(others.into_iter().take(old));
+    gone.into_iter().try_for_each(fs::remove_dir_all)
 }
 
 /// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
@@ -89,9 +104,14 @@ pub(super) fn follow_from_the_start(config_file: &Path, host: &str, port: &str) 
     let mut unfinished = config_file.as_os_str().to_owned();
     unfinished.push(".interrex-new");
     let unfinished = PathBuf::from(unfinished);
-    let mut file = File::create(&unfinished)?;
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // made anew, never through a link that is there
+    let mut file = File::create_new(&unfinished)?;
     file.set_permissions(before.permissions())?;
-    chown(&unfinished, Some(before.uid()), Some(before.gid()))?;
+    fchown(&file, Some(before.uid()), Some(before.gid()))?;
     file.write_all(following(&config, host, port).as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, config_file)?;
@@ -131,7 +151,8 @@ mod tests {
         fs::write(data.join("appendonlydir/appendonly.aof.1.incr.aof"), "two").unwrap();
         fs::write(data.join("redis.log"), "no data").unwrap();
         // the last one by a clock that was set back
-        for time in ["2", "3", "3", "4", "1"] {
+        for day in [2, 3, 3, 4, 1] {
+            let time = &format!("2026010{day}T000000Z");
             let place = keep(&data, time, 2, &Progress::default()).unwrap().unwrap();
             assert_eq!(
                 fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
@@ -140,12 +161,16 @@ mod tests {
             assert!(!place.join("redis.log").exists());
         }
         let kept = folder.join("data.kept");
+        for other in ["mended", ".20251231T000000Z"] {
+            fs::create_dir(kept.join(other)).unwrap();
+        }
+        prune(&kept, &kept.join("20260101T000000Z"), 2).unwrap();
         let mut names: Vec<_> =
             fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(
             (names, fs::metadata(&kept).unwrap().mode() & 0o777),
-            (vec!["1".into(), "4".into()], 0o700)
+            (vec!["20260101T000000Z".into(), "20260104T000000Z".into(), "mended".into()], 0o700)
         );
         fs::remove_dir_all(&folder).unwrap();
     }

@@ -218,17 +218,26 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
     let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };
-    let kept = servers.rejoin.keep_copy(&request, &show_copying(shared)).await;
-    shared.measured(|view| view.copying = None);
-    let kept = kept?;
+    let shown = ShownCopy(shared);
+    let kept = servers.rejoin.keep_copy(&request, &|progress| shown.show(progress)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
     Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
 }
 
-/// Everybody may see how far a copy is.
-fn show_copying(shared: &Shared) -> impl Fn(CopyProgress) {
-    |progress| shared.measured(|view| view.copying = Some(progress))
+/// Everybody may see how far a copy is, until it ends or is given up.
+struct ShownCopy<'a>(&'a Shared);
+
+impl ShownCopy<'_> {
+    fn show(&self, progress: CopyProgress) {
+        self.0.measured(|view| view.copying = Some(progress));
+    }
+}
+
+impl Drop for ShownCopy<'_> {
+    fn drop(&mut self) {
+        self.0.measured(|view| view.copying = None);
+    }
 }
 
 /// A rewind was cut off: whatever had to be kept was kept before it began.
@@ -337,7 +346,8 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
             None => why = "the directory is of no use".to_owned(),
         }
     }
-    let progress = show_copying(shared);
+    let shown = ShownCopy(shared);
+    let progress = |progress| shown.show(progress);
     let (source, slot) = (servers.copy_source(run.new_main)?, slot_name(shared.settings.me));
     let mut request = keep_request(shared, run);
     // a rename needs one volume: where the kept copies are on another, the directory is archived there first
@@ -350,7 +360,6 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
         request.into.clone_from(beside);
     }
     let copied = servers.rejoin.base_backup(&source, &slot, &request, &progress, REBUILD_LIMIT).await;
-    shared.measured(|view| view.copying = None);
     let mut folder = copied?.folder;
     if let (Some(beside), Some(archived)) = (beside, archived) {
         servers.rejoin.prune_kept(&beside, 0, None).await?;

@@ -83,7 +83,7 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
             "{shown}; mend what it names, then: interrex rejoin, or by a copy of {new_main}'s data: interrex rejoin --copy"
         ),
         (RunKind::Rejoin, _) => {
-            format!("{shown}; the data directory is as it was: mend what it names, then: interrex rejoin")
+            format!("{shown}; the data directory has all it had: mend what it names, then: interrex rejoin")
         }
         (_, FailedEnd::NeedsOperator) if run.kind.number(step) > run.kind.number(StepId::OpenEpoch) => {
             format!("{shown}; this node is main: do by hand what is left of that step")

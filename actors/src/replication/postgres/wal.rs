@@ -188,6 +188,17 @@ fn file_name(timeline: TimelineId, number: u64, segment_size: u64) -> String {
     format!("{:08X}{:08X}{:08X}", timeline.0, number / in_one, number % in_one)
 }
 
+/// Of which place in the log a file's first page says that it is; 0 in one that was never written.
+///
+/// # Errors
+/// It cannot be read, or is shorter than that.
+pub(super) fn own_place(file: &Path) -> io::Result<u64> {
+    // xlogdefs: magic and flags 2 bytes each, timeline 4, then the page's address
+    let mut head = [0; 16];
+    File::open(file)?.read_exact_at(&mut head, 0)?;
+    Ok(u64_at(&head, 8))
+}
+
 /// Which file of the log it is, by its name and on whatever timeline; nothing for other names.
 pub(super) fn file_number(name: &str, segment_size: u64) -> Option<u64> {
     let is_of_log = name.len() == 24 && name.bytes().all(|digit| digit.is_ascii_hexdigit());

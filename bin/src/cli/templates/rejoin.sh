@@ -30,6 +30,10 @@ give_up() {
 for leftover in "$data_dir.rewinding" "$data_dir.incoming"; do
   [ ! -e "$leftover" ] || give_up "$leftover: a supervisor's rejoin was cut off; start the supervisor, and: interrex rejoin"
 done
+for file in "$(dirname "$supervisor_lock")" "$supervisor_lock"; do
+  [ ! -e "$file" ] || [ -r "$file" ] || give_up "$file cannot be looked at: run this as root"
+done
+command -v flock >/dev/null || give_up "flock is missing (package util-linux)"
 if [ -e "$supervisor_lock" ] && ! flock -n "$supervisor_lock" true; then
   give_up "a supervisor runs here ($supervisor_lock is held); this script is for a node without one: interrex rejoin {NAME}"
 fi

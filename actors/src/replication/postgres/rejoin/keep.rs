@@ -127,15 +127,14 @@ impl LocalPostgres {
         };
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let data_dir = places.data_dir.clone();
-        let begin = request.switchpoint.map_or(control.redo, |parted| parted.min(control.redo));
-        let (own_log, segment_size) = (end.map(|end| (begin, end)), control.segment_size);
+        let segment_size = control.segment_size;
         let (plan, control_sha256, log_sha256, half_rewound) = self
             .aside("looking through the directory", move || {
                 let plan = match kept_by {
                     KeptBy::Rename => Plan::of(&data_dir, |_| true)?,
                     KeptBy::Copy => Plan::of(&data_dir, |path| {
                         !is_of_no_use(path)
-                            && own_log.is_none_or(|own_log| is_needed(&data_dir, path, own_log, segment_size))
+                            && !end.is_some_and(|end| is_room_for_log(&data_dir, path, end, segment_size))
                     })?,
                 };
                 Ok((
@@ -173,14 +172,13 @@ fn is_of_no_use(path: &Path) -> bool {
         || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgsql_tmp"))
 }
 
-/// Of the log's files, those from the first to the last record that recovery or a comparison reads, and those that were never
-/// archived. What came before is main's log too; what comes after is room for log to come, as much as `max_wal_size`.
-fn is_needed(data_dir: &Path, path: &Path, (begin, end): (Lsn, Lsn), segment_size: u64) -> bool {
-    let Ok(name) = path.strip_prefix("pg_wal") else { return true };
-    let name = name.to_string_lossy();
-    let Some(number) = wal::file_number(&name, segment_size) else { return true };
-    let read = begin.0 / segment_size..=end.0 / segment_size;
-    read.contains(&number) || data_dir.join(format!("pg_wal/archive_status/{name}.ready")).exists()
+/// Whether it is a file of the log after its end that holds none yet: up to `max_wal_size` of them are kept for log to come, new
+/// or with an older file's content. One that begins with the record of its own place holds log, whatever ends before it.
+fn is_room_for_log(data_dir: &Path, path: &Path, end: Lsn, segment_size: u64) -> bool {
+    let Ok(name) = path.strip_prefix("pg_wal") else { return false };
+    let Some(number) = wal::file_number(&name.to_string_lossy(), segment_size) else { return false };
+    number > end.0 / segment_size
+        && wal::own_place(&data_dir.join(path)).is_ok_and(|place| place != number * segment_size)
 }
 
 fn is_same_data(one: &KeptManifest, other: &KeptManifest) -> bool {

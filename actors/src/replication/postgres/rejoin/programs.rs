@@ -1,4 +1,4 @@
-//! `pg_rewind`, `pg_basebackup` and `cp` as children that end with the call that started them, and those that a
+//! `pg_rewind` and `pg_basebackup` as children that end with the call that started them, and those that a
 //! killed supervisor left behind.
 
 use std::{
