@@ -317,10 +317,25 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
         fs::create_dir(&empty).unwrap();
         // a crash cut the last command off: what stands before it counts
         let mut cut = File::options().append(true).open(append_only(Path::new(&kept))).unwrap();
+        // and a database that the new main does not have
+        cut.write_all(b"*2\r\n$6\r\nSELECT\r\n$2\r\n20\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n")
+            .unwrap();
         cut.write_all(b"*3\r\n$3\r\nSET\r\n$1").unwrap();
         let end = end_of(salvage(&sandbox, &["--kept-redis", &kept])).await;
         let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
         assert!(end.status.success() && words.contains("0 keys missing, 0 with another value"), "{words}");
+        assert!(words.contains("database 20: 1 keys: the new main has no such database"), "{words}");
+        fs::remove_dir_all(output(&sandbox)).unwrap();
+
+        // a value that nobody wants to fetch
+        let large = place("large");
+        copy(&own, Path::new(&large));
+        let mut longer = File::options().append(true).open(append_only(Path::new(&large))).unwrap();
+        longer.write_all(b"*4\r\n$8\r\nSETRANGE\r\n$4\r\nhuge\r\n$9\r\n536870911\r\n$1\r\nx\r\n").unwrap();
+        let end = end_of(salvage(&sandbox, &["--kept-redis", &large])).await;
+        let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
+        let left_out = "1 keys, such as \"huge\": its value takes more than 512 MiB";
+        assert!(words.contains("0 keys missing") && words.contains(left_out), "{words}");
         fs::remove_dir_all(output(&sandbox)).unwrap();
 
         // without an append-only file, the snapshot

@@ -10,8 +10,9 @@
 //!
 //! Of PostgreSQL the log tells what is new, row by row. Redis has no such log: every key is compared.
 //!
-//! **Invariants:** what is kept is only read; the new main is only read; however it ends, the scratch servers are
-//! stopped and their copies removed; the output folder is whole or not there.
+//! **Invariants:** what is kept is only read; the new main is only read; when it ends, by an error or a signal too, the
+//! scratch servers are stopped and their copies removed; the output folder is whole or not there. Only SIGKILL of the
+//! salvage itself, or a machine that stops, leaves them behind, in folders named `interrex-salvage-*`.
 
 mod output;
 mod postgres;

@@ -1,15 +1,28 @@
-//! A scratch copy of something kept, and what runs on it. However a salvage ends, nothing of it is left.
+//! A scratch copy of something kept, and what runs on it. Unless the salvage itself is killed, nothing of it is left.
+//!
+//! ```text
+//! beside what is kept:  interrex-salvage-A/          ours
+//!                                         data/      the servers' user's
+//! temporary folders:    interrex-salvage-B/          ours: the log, settings
+//!                                         s/         the servers' user's: its socket
+//! ```
+//!
+//! **Invariant:** we, who may be root, make no file where the servers' user could have planted a link.
 
 use std::{
-    fs, io,
-    os::unix::fs::{PermissionsExt as _, chown},
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use interrex_actors::runtime::{self, RunAs};
-use rustix::process::Signal;
+use rustix::{
+    fs::{Gid, Mode, OFlags, Uid},
+    process::Signal,
+};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -21,32 +34,36 @@ const COPY_LIMIT: Duration = Duration::from_secs(12 * 3_600);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How often a starting server is tried.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
+/// Name of the copy.
+const DATA: &str = "data";
+/// Name of the socket's folder.
+const SOCKETS: &str = "s";
 
 /// The copy, its server and their folders. [`Scratch::end`] removes all of it.
 pub(super) struct Scratch {
     run_as: RunAs,
     /// Beside the kept copy, so that a file system which can share blocks does so.
-    folder: TempDir,
-    /// Among the machine's temporary folders: the path of a socket must be short.
-    sockets: TempDir,
+    copy: TempDir,
+    /// Among the machine's temporary folders: the path of a socket must be short, and the folder beside the kept copy
+    /// may be the servers' user's own, who could put another one in its place.
+    temporary: TempDir,
     /// What runs at the moment: the copying, later the server.
     child: Option<Child>,
 }
 
 impl Scratch {
-    /// Empty folders that only the server's user, and root, may enter.
+    /// Empty folders: in each one that only the servers' user, and root, may enter.
     pub(super) fn beside(kept: &Path, run_as: RunAs) -> Done<Self> {
         let parent = kept.parent().unwrap_or(Path::new("/"));
         let mut named = tempfile::Builder::new();
         named.prefix("interrex-salvage-").permissions(fs::Permissions::from_mode(0o700));
         let doing = format!("making a folder for the scratch copy in {}", parent.display());
-        let folder = named.tempdir_in(parent).map_err(failed(&doing))?;
-        let sockets = named.tempdir().map_err(failed("making a folder for its socket"))?;
-        let scratch = Self { run_as, folder, sockets, child: None };
-        for path in [scratch.folder(), scratch.sockets()] {
-            scratch.hand_over(path)?;
-        }
-        Ok(scratch)
+        let copy = named.tempdir_in(parent).map_err(failed(&doing))?;
+        hand_over(run_as, copy.path(), DATA).map_err(failed(&doing))?;
+        let doing = "making a folder for its socket";
+        let temporary = named.tempdir().map_err(failed(doing))?;
+        hand_over(run_as, temporary.path(), SOCKETS).map_err(failed(doing))?;
+        Ok(Self { run_as, copy, temporary, child: None })
     }
 
     /// Whom its server runs as.
@@ -54,28 +71,23 @@ impl Scratch {
         self.run_as
     }
 
-    /// Where settings and a log may lie.
-    pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
     /// Where the server's socket lies.
-    pub(super) fn sockets(&self) -> &Path {
-        self.sockets.path()
+    pub(super) fn sockets(&self) -> PathBuf {
+        self.temporary.path().join(SOCKETS)
     }
 
     /// The copy.
     pub(super) fn data_dir(&self) -> PathBuf {
-        self.folder().join("data")
+        self.copy.path().join(DATA)
     }
 
-    fn hand_over(&self, path: &Path) -> Done<()> {
-        match self.run_as {
-            RunAs::User { uid, gid } => {
-                chown(path, Some(uid), Some(gid)).map_err(failed("handing a folder over"))
-            }
-            RunAs::Myself => Ok(()),
-        }
+    /// Makes a file of settings that the server may read, whatever the umask; so may others: no secret belongs there.
+    pub(super) fn write_settings(&self, name: &str, settings: &str) -> io::Result<PathBuf> {
+        let path = self.temporary.path().join(name);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.write_all(settings.as_bytes())?;
+        Ok(path)
     }
 
     /// Copies the whole of what is kept, links followed.
@@ -87,11 +99,8 @@ impl Scratch {
 
     /// Copies one file or folder of what is kept, links followed.
     pub(super) async fn copy_only(&mut self, kept: &Path, name: &str) -> Done<()> {
-        let data_dir = self.data_dir();
-        fs::create_dir(&data_dir).map_err(failed("making the scratch copy's folder"))?;
-        self.hand_over(&data_dir)?;
         let mut command = self.copying();
-        command.arg("-t").arg(data_dir).arg("--").arg(kept.join(name));
+        command.arg("-t").arg(self.data_dir()).arg("--").arg(kept.join(name));
         self.run_copy(command, &format!("copying {name} of {}", kept.display())).await
     }
 
@@ -126,15 +135,21 @@ impl Scratch {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// An empty file for the words of what is started next.
+    /// An empty file for the words of what is started next, which may be about what was kept: only for us to read.
     pub(super) fn log_file(&self, doing: &str) -> Done<fs::File> {
-        fs::File::create(self.folder().join("log")).map_err(failed(doing))
+        let mut empty = fs::OpenOptions::new();
+        empty.write(true).create(true).truncate(true).mode(0o600);
+        empty.open(self.log_path()).map_err(failed(doing))
     }
 
     /// What was said into it.
     pub(super) fn log(&self) -> String {
-        let log = fs::read(self.folder().join("log")).unwrap_or_default();
+        let log = fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.temporary.path().join("log")
     }
 
     /// Ends what runs and removes everything.
@@ -152,9 +167,27 @@ impl Scratch {
                     .map_err(failed(doing))?;
             }
         }
-        self.sockets.close().map_err(failed("removing the socket's folder"))?;
-        self.folder.close().map_err(failed("removing the scratch copy"))
+        self.temporary.close().map_err(failed("removing the socket's folder"))?;
+        self.copy.close().map_err(failed("removing the scratch copy"))
     }
+}
+
+/// Makes a folder in one of ours, for the servers' user, who may pass through ours and no more.
+///
+/// By descriptors, without following a link: the folder around ours may be that user's own.
+fn hand_over(run_as: RunAs, ours: &Path, name: &str) -> io::Result<()> {
+    let as_folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let ours = rustix::fs::open(ours, as_folder, Mode::empty())?;
+    if rustix::fs::fstat(&ours)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other("somebody put another folder in its place"));
+    }
+    rustix::fs::mkdirat(&ours, name, Mode::RWXU)?;
+    if let RunAs::User { uid, gid } = run_as {
+        let theirs = rustix::fs::openat(&ours, name, as_folder, Mode::empty())?;
+        rustix::fs::fchown(&theirs, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        rustix::fs::fchmod(&ours, Mode::RWXU | Mode::XGRP | Mode::XOTH)?;
+    }
+    Ok(())
 }
 
 /// An error of the system with what was being done.
@@ -164,14 +197,64 @@ pub(super) fn failed(doing: &str) -> impl Fn(io::Error) -> SalvageError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
+
+    fn mode_and_owner(path: &Path) -> (u32, u32) {
+        let about = fs::symlink_metadata(path).unwrap();
+        (about.permissions().mode() & 0o777, about.uid())
+    }
+
+    fn beside_something(run_as: RunAs) -> (TempDir, Scratch) {
+        let place = tempfile::tempdir().unwrap();
+        let scratch = Scratch::beside(&place.path().join("kept"), run_as).unwrap();
+        (place, scratch)
+    }
 
     #[test]
     fn nobody_else_may_enter_what_is_copied() {
-        let place = tempfile::tempdir().unwrap();
-        let scratch = Scratch::beside(&place.path().join("kept"), RunAs::Myself).unwrap();
-        for folder in [scratch.folder(), scratch.sockets()] {
-            assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+        let (_place, scratch) = beside_something(RunAs::Myself);
+        let me = rustix::process::geteuid().as_raw();
+        let (copy, temporary) = (scratch.copy.path(), scratch.temporary.path());
+        for folder in [copy, temporary, &scratch.data_dir(), &scratch.sockets()] {
+            assert_eq!(mode_and_owner(folder), (0o700, me));
         }
+    }
+
+    #[test]
+    fn the_servers_user_owns_the_copy_and_the_sockets_and_nothing_around_them() {
+        let me = rustix::process::geteuid();
+        if !me.is_root() {
+            return; // nobody else can hand anything over
+        }
+        let (_place, scratch) = beside_something(RunAs::User { uid: 65_534, gid: 65_534 });
+        for theirs in [scratch.data_dir(), scratch.sockets()] {
+            assert_eq!(mode_and_owner(&theirs), (0o700, 65_534));
+        }
+        for ours in [scratch.copy.path(), scratch.temporary.path()] {
+            assert_eq!(mode_and_owner(ours), (0o711, 0));
+        }
+    }
+
+    #[test]
+    fn settings_are_for_the_server_to_read_and_are_made_once() {
+        let (_place, scratch) = beside_something(RunAs::Myself);
+        let me = rustix::process::geteuid().as_raw();
+        let settings = scratch.write_settings("some.conf", "port 0\n").unwrap();
+        assert_eq!(mode_and_owner(&settings), (0o644, me));
+        assert!(scratch.write_settings("some.conf", "").is_err());
+        scratch.log_file("testing").unwrap();
+        assert_eq!(mode_and_owner(&scratch.log_path()), (0o600, me));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_is_not_followed() {
+        let place = tempfile::tempdir().unwrap();
+        let link = place.path().join("link");
+        fs::create_dir(place.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &link).unwrap();
+        assert!(hand_over(RunAs::Myself, &link, DATA).is_err());
+        assert!(!place.path().join("elsewhere").join(DATA).exists());
     }
 }

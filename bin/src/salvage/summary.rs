@@ -90,7 +90,8 @@ impl PostgresSummary {
 pub struct DatabaseSummary {
     /// Its number.
     pub database: u64,
-    /// Keys that were compared.
+    /// Keys that were looked at, also those that were then left out. One that is shown twice by a table of keys that
+    /// shrinks meanwhile counts twice.
     pub keys: u64,
     /// Those that the new main lacks.
     pub missing: u64,
@@ -128,7 +129,7 @@ pub struct RedisSummary {
     pub databases: Vec<DatabaseSummary>,
     /// Keys that were not.
     pub left_out: Vec<LeftOutKeys>,
-    /// Keys that were compared, in all databases.
+    /// Keys that were looked at, in all databases: as [`DatabaseSummary::keys`].
     pub keys: u64,
     /// Keys that the new main lacks, in all databases.
     pub missing: u64,
@@ -145,7 +146,7 @@ impl RedisSummary {
     fn in_words(&self) -> String {
         let mut words = format!(
             "Redis: {} keys missing, {} with another value than on the new main at {}, {} with another time to live; \
-             {} keys read from {}, {} had expired\n",
+             {} keys looked at in {}, {} had expired\n",
             self.missing, self.conflicts, self.main, self.other_expiry, self.keys, self.source, self.expired,
         );
         for DatabaseSummary { database, keys, missing, conflicts, other_expiry, .. } in &self.databases {
@@ -249,6 +250,8 @@ Before you do, know that:
 - Where the folder holds an append-only file it is read, and a snapshot beside it is not.
 - Times to live within a second of each other count as the same; those of single fields of a hash, and the owners and
   times of pending entries of streams, are not compared.
+- A key whose value takes more than 512 MiB of memory, on the old main or the new one, is not compared: it is counted
+  above as left out.
 - A Redis that is older than the kept one may refuse values (\"DUMP payload version or checksum are wrong\").
 - The new main went on while it was read. Apply soon, or salvage again.
 ";

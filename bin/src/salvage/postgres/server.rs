@@ -30,14 +30,9 @@ impl ScratchServer<'_> {
     pub(super) async fn copy(&mut self, kept: &Path) -> Done<()> {
         self.scratch.copy(kept).await?;
         let data_dir = self.scratch.data_dir();
-        for name in NOT_OF_THE_COPY {
-            remove(&data_dir.join(name))?;
-        }
-        // a slot would keep the log of the copy, and a logical one could be read from
-        for slot in fs::read_dir(data_dir.join("pg_replslot")).into_iter().flatten().flatten() {
-            remove(&slot.path())?;
-        }
-        Ok(())
+        // with its user's rights: whatever that user makes of the copy, only its own files can go
+        let stripped = self.scratch.run_as().act(|| strip(&data_dir));
+        stripped.map_err(failed("removing what the scratch copy shall not have"))
     }
 
     /// Starts a server on the copy, and waits until it has recovered and answers.
@@ -51,7 +46,7 @@ impl ScratchServer<'_> {
         // a Ctrl-C is for us: we stop it ourselves
         command.stdout(Stdio::null()).stderr(log).process_group(0);
         self.scratch.spawn(command, doing)?;
-        let server = Server::on_socket(self.scratch.sockets(), user);
+        let server = Server::on_socket(&self.scratch.sockets(), user);
         let answering = async {
             loop {
                 let Err(error) = server.connect("postgres").await else { return Ok(()) };
@@ -73,7 +68,9 @@ impl ScratchServer<'_> {
 
     /// Settings of its own, whatever the kept copy says: no network, no archive, no replication, no workers.
     fn write_settings(&self, prepared_transactions: u32) -> io::Result<PathBuf> {
-        let file = |name: &str| self.scratch.folder().join(name);
+        // only who may enter the folder of the socket gets as far as this
+        let hba = self.scratch.write_settings("hba.conf", "local all all trust\n")?;
+        let ident = self.scratch.write_settings("ident.conf", "")?;
         let has_tablespaces = fs::read_dir(self.scratch.data_dir().join("pg_tblspc"))?.next().is_some();
         // tablespaces are folders of the copy, no links
         let tablespaces = if has_tablespaces { "allow_in_place_tablespaces = on\n" } else { "" };
@@ -98,15 +95,11 @@ impl ScratchServer<'_> {
              lc_messages = 'C'\n\
              {tablespaces}",
             port = Server::SOCKET_PORT,
-            sockets = quoted(self.scratch.sockets()),
-            hba = quoted(&file("hba.conf")),
-            ident = quoted(&file("ident.conf")),
+            sockets = quoted(&self.scratch.sockets()),
+            hba = quoted(&hba),
+            ident = quoted(&ident),
         );
-        // only who may enter the folder of the socket gets as far as this
-        fs::write(file("hba.conf"), "local all all trust\n")?;
-        fs::write(file("ident.conf"), "")?;
-        fs::write(file("postgresql.conf"), settings)?;
-        Ok(file("postgresql.conf"))
+        self.scratch.write_settings("postgresql.conf", &settings)
     }
 
     fn last_words(&self) -> String {
@@ -125,11 +118,22 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "''"))
 }
 
-fn remove(path: &Path) -> Done<()> {
+fn strip(data_dir: &Path) -> io::Result<()> {
+    for name in NOT_OF_THE_COPY {
+        remove(&data_dir.join(name))?;
+    }
+    // a slot would keep the log of the copy, and a logical one could be read from
+    for slot in fs::read_dir(data_dir.join("pg_replslot")).into_iter().flatten().flatten() {
+        remove(&slot.path())?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed(&format!("removing {}", path.display()))(error))
+            Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         }
         _ => Ok(()),
     }

@@ -16,8 +16,11 @@ use super::{
 
 /// Keys that one SCAN looks at.
 const SCANNED: &str = "500";
-/// Bytes of values that are compared with one question; a larger value is compared alone.
+/// Bytes of values, on the side that has more, that are compared with one question; a larger value is compared alone.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of memory that a value may take on either side; a larger one is not fetched.
+const MOST_FETCHED: u64 = 512 * 1024 * 1024;
+const TOO_LARGE: &str = "its value takes more than 512 MiB on one of the two servers, and was not read";
 /// The largest value that RESTORE takes (proto-max-bulk-len).
 const MOST_RESTORED: usize = 512 * 1024 * 1024;
 /// Times to live that differ by less are the same, in milliseconds: they are told relative to a clock.
@@ -66,16 +69,15 @@ impl<'a> Comparison<'a> {
         let (database, mut cursor, mut told) = (self.found.database, "0".to_owned(), 0);
         loop {
             let answer = self.kept.ask(words(&["SCAN", &cursor, "COUNT", SCANNED])).await?;
-            let Value::Array(parts) = answer else { break };
-            let [next, Value::Array(keys)] = parts.as_slice() else { break };
-            let keys: Vec<&[u8]> = keys.iter().filter_map(bytes).collect();
-            for some in self.portions(&keys).await? {
-                self.compare(some).await?;
+            let (next, keys) = scanned(&answer).ok_or_else(|| self.kept.strange_answer_to("SCAN"))?;
+            let sized = self.without_the_largest(&keys).await?;
+            for some in portions(&sized) {
+                self.compare(&some).await?;
             }
-            cursor = bytes(next).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
-            if cursor.is_empty() || cursor == "0" {
+            if next == "0" {
                 break;
             }
+            cursor = next;
             if self.found.keys / KEYS_UNTIL_TOLD > told {
                 told = self.found.keys / KEYS_UNTIL_TOLD;
                 tell(&format!("comparing database {database} of Redis: {} keys", self.found.keys));
@@ -92,28 +94,20 @@ impl<'a> Comparison<'a> {
         Ok((self.found, left_out.collect()))
     }
 
-    /// As many keys together as their values are small enough for.
-    async fn portions<'k>(&self, keys: &'k [&'k [u8]]) -> Result<Vec<&'k [&'k [u8]]>, SessionError> {
-        let sizes: Vec<Cmd> = keys
-            .iter()
-            .map(|key| {
-                let mut size = redis::cmd("MEMORY");
-                size.arg("USAGE").arg(*key);
-                size
-            })
-            .collect();
-        let sizes = self.kept.ask_all(&sizes).await?;
-        let (mut portions, mut begin, mut bytes) = (Vec::new(), 0, 0_u64);
-        for (place, size) in sizes.iter().enumerate() {
-            let size = if let Value::Int(size) = size { u64::try_from(*size).unwrap_or_default() } else { 0 };
-            if place > begin && bytes.saturating_add(size) > MOST_BYTES {
-                portions.extend(keys.get(begin..place));
-                (begin, bytes) = (place, 0);
-            }
-            bytes = bytes.saturating_add(size);
+    /// The keys whose values can be fetched, with how large these are on the side that has more. The others are left out.
+    async fn without_the_largest<'k>(
+        &mut self,
+        keys: &[&'k [u8]],
+    ) -> Result<Vec<(&'k [u8], u64)>, SessionError> {
+        let (kept, main) = (sizes(self.kept, keys).await?, sizes(self.main, keys).await?);
+        let sizes = kept.into_iter().zip(main).map(|(kept, main)| kept.max(main));
+        let (largest, others): (Vec<_>, _) =
+            keys.iter().copied().zip(sizes).partition(|(_, size)| *size > MOST_FETCHED);
+        for (key, _) in largest {
+            self.found.keys += 1;
+            self.leave_out(key, TOO_LARGE.to_owned());
         }
-        portions.extend(keys.get(begin..).filter(|rest| !rest.is_empty()));
-        Ok(portions)
+        Ok(others)
     }
 
     async fn compare(&mut self, keys: &[&[u8]]) -> Done<()> {
@@ -211,6 +205,46 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// The answer to `SCAN`: where it goes on, and keys.
+fn scanned(answer: &Value) -> Option<(String, Vec<&[u8]>)> {
+    let Value::Array(parts) = answer else { return None };
+    let [next, Value::Array(keys)] = parts.as_slice() else { return None };
+    let next = String::from_utf8(bytes(next)?.to_vec()).ok().filter(|next| !next.is_empty())?;
+    Some((next, keys.iter().map(bytes).collect::<Option<_>>()?))
+}
+
+/// Bytes of memory that values take on a server, estimated where they have many items; none where there is no such key.
+async fn sizes(server: &Session, keys: &[&[u8]]) -> Result<Vec<u64>, SessionError> {
+    let question = |key: &&[u8]| {
+        let mut size = redis::cmd("MEMORY");
+        size.arg("USAGE").arg(*key);
+        size
+    };
+    let answers = server.demand_all(&keys.iter().map(question).collect::<Vec<_>>()).await?;
+    let size = |answer: &Value| match answer {
+        Value::Int(size) => u64::try_from(*size).ok(),
+        Value::Nil => Some(0),
+        _ => None,
+    };
+    let sizes: Option<Vec<u64>> = answers.iter().map(size).collect();
+    sizes.ok_or_else(|| server.strange_answer_to("MEMORY USAGE"))
+}
+
+/// As many keys together as their values are small enough for.
+fn portions<'k>(sized: &[(&'k [u8], u64)]) -> Vec<Vec<&'k [u8]>> {
+    let (mut portions, mut portion, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
+    for (key, size) in sized {
+        bytes = bytes.saturating_add(*size);
+        if bytes > MOST_BYTES && !portion.is_empty() {
+            portions.push(std::mem::take(&mut portion));
+            bytes = *size;
+        }
+        portion.push(*key);
+    }
+    portions.extend(Some(portion).filter(|rest| !rest.is_empty()));
+    portions
+}
+
 /// What a server has under these names.
 async fn stored(server: &Session, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, SessionError> {
     let mut questions = vec![words(&["TIME"])];
@@ -265,4 +299,37 @@ async fn shown<'s>(server: &Session, key: &[u8], stored: &'s Stored) -> Result<S
 
 fn without_footer(payload: &[u8]) -> &[u8] {
     payload.get(..payload.len().saturating_sub(FOOTER)).unwrap_or(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn large_values_are_compared_alone_and_small_ones_together() {
+        let sized: [(&[u8], u64); 5] =
+            [(b"a", 1), (b"b", MOST_BYTES - 1), (b"c", 1), (b"large", 2 * MOST_BYTES), (b"d", 1)];
+        let expected: [&[&[u8]]; 4] = [&[b"a", b"b"], &[b"c"], &[b"large"], &[b"d"]];
+        assert_eq!(portions(&sized), expected);
+        assert!(portions(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_scan_goes_on_or_ends_only_where_its_answer_says_so() {
+        let answer = Value::Array(vec![text("17"), Value::Array(vec![text("key")])]);
+        assert_eq!(scanned(&answer), Some(("17".to_owned(), vec![&b"key"[..]])));
+        let strange = [
+            Value::Nil,
+            Value::Array(vec![text("0")]),
+            Value::Array(vec![text(""), Value::Array(vec![])]),
+            Value::Array(vec![text("0"), Value::Array(vec![Value::Nil])]),
+        ];
+        for answer in strange {
+            assert_eq!(scanned(&answer), None, "{answer:?}");
+        }
+    }
 }

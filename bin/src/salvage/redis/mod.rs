@@ -1,6 +1,7 @@
 //! Redis' part: every key of the kept folder, compared with the new main's Redis.
 //!
 //! What expires meanwhile does so on the scratch server too, and is counted there: its time is over on both sides.
+//! The scratch server loads everything that was kept into memory.
 
 mod comparison;
 mod files;
@@ -132,10 +133,13 @@ pub(super) async fn compare(
     for (database, keys) in kept.info("keyspace").await?.databases() {
         tell(&format!("comparing database {database} of Redis"));
         kept.select(database).await?;
-        if let Err(error) = main_session.select(database).await {
-            let reason = format!("the new main has no such database ({error})");
-            summary.left_out.push(LeftOutKeys { database, reason, keys, example: None });
-            continue;
+        match main_session.select(database).await {
+            Err(error) if error.is_about_too_few_databases() => {
+                let reason = format!("the new main has no such database ({error})");
+                summary.left_out.push(LeftOutKeys { database, reason, keys, example: None });
+                continue;
+            }
+            selected => selected?,
         }
         let files = DatabaseFiles::new(output, database);
         let (found, left_out) = Comparison::new(&kept, &main_session, files, database).run(tell).await?;

@@ -1,6 +1,10 @@
 //! Redis on the scratch copy: nobody else can reach it, and it writes nothing of its own.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     super::{
@@ -50,8 +54,7 @@ pub(super) async fn start(
         let words = format!("{doing}: the path of a socket there is too long: set TMPDIR to a shorter one");
         return Err(SalvageError::Failed(words));
     }
-    let settings = scratch.folder().join("redis.conf");
-    write_settings(scratch, &socket, source, &settings).map_err(failed(&doing))?;
+    let settings = write_settings(scratch, &socket, source).map_err(failed(&doing))?;
     let log = scratch.log_file(&doing)?;
     let mut command = scratch.run_as().command(program);
     command.arg(settings);
@@ -92,12 +95,12 @@ async fn persistence(server: &Server) -> Result<Info, SessionError> {
     server.connect().await?.info("persistence").await
 }
 
-fn write_settings(scratch: &Scratch, socket: &Path, source: &Source, file: &Path) -> io::Result<()> {
+fn write_settings(scratch: &Scratch, socket: &Path, source: &Source) -> io::Result<PathBuf> {
     let (data_dir, socket) = (scratch.data_dir().display().to_string(), socket.display().to_string());
     let places = [("dir", data_dir.as_str()), ("unixsocket", socket.as_str())];
     let all = SETTINGS.into_iter().chain(places).chain(source.settings());
     let lines: String = all.map(|(name, value)| format!("{name} {}\n", quoted(value))).collect();
-    fs::write(file, lines)
+    scratch.write_settings("redis.conf", &lines)
 }
 
 fn quoted(value: &str) -> String {

@@ -22,6 +22,13 @@ pub(super) struct SessionError {
     words: String,
 }
 
+impl SessionError {
+    /// Whether it refuses a database because it has fewer: the words of `SELECT` since Redis 3.2.
+    pub(super) fn is_about_too_few_databases(&self) -> bool {
+        self.words.contains("DB index is out of range")
+    }
+}
+
 impl From<SessionError> for SalvageError {
     fn from(error: SessionError) -> Self {
         Self::Failed(error.to_string())
@@ -122,6 +129,11 @@ impl Session {
         }
     }
 
+    /// An answer that no Redis gives to a command.
+    pub(super) fn strange_answer_to(&self, command: &str) -> SessionError {
+        SessionError { place: self.place.clone(), words: format!("a strange answer to {command}") }
+    }
+
     /// Goes to another database.
     pub(super) async fn select(&self, database: u64) -> Result<(), SessionError> {
         self.ask(words(&["SELECT", &database.to_string()])).await.map(drop)
@@ -200,5 +212,18 @@ mod tests {
         );
         assert_eq!(info.databases(), [(0, 3), (12, 1)]);
         assert_eq!(Info("loading:0\r\n".to_owned()).field("loading"), Some("0"));
+    }
+
+    #[test]
+    fn a_database_is_lacking_only_where_the_server_says_so() {
+        let is_lacking = |words: &str| {
+            SessionError { place: String::new(), words: words.to_owned() }.is_about_too_few_databases()
+        };
+        assert!(is_lacking("An error was signalled by the server - ResponseError: DB index is out of range"));
+        for words in
+            ["broken pipe", "LOADING Redis is loading the dataset in memory", "NOPERM no permissions"]
+        {
+            assert!(!is_lacking(words), "{words}");
+        }
     }
 }
