@@ -406,7 +406,7 @@ pub struct Salvage {
     pub kept: Option<PathBuf>,
     /// The folder of the old main's Redis (its `dir`), or a kept copy of it; no server may run on it.
     ///
-    /// It needs `redis-server` here, of the version that wrote it or a newer one.
+    /// It needs `redis-server` here, of the version that wrote it or a newer one, and memory for all of the kept data.
     #[arg(long, value_name = "DIR")]
     pub kept_redis: Option<PathBuf>,
     /// Folder for the files; it must be empty or not exist.
