@@ -219,14 +219,8 @@ pub trait RedisPort {
     /// Whether it is receiving all of its master's data.
     async fn is_copying(&self) -> bool;
     /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
-    /// and makes its next start one as a replica of `host:port`: it serves no client before that. The folder, if there
-    /// was anything.
-    async fn come_back_behind(
-        &self,
-        master: &str,
-        at: DateTime<Utc>,
-        newest: usize,
-    ) -> Answer<Option<PathBuf>>;
+    /// and makes its next start one as a replica of `host:port`: it serves no client before that.
+    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()>;
     /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
     async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.

@@ -88,9 +88,7 @@ impl RunAs {
         }
         command
     }
-}
 
-impl RunAs {
     /// The owner of a folder, whoever that is; without root's rights nobody else can be acted as.
     ///
     /// # Errors

@@ -97,7 +97,11 @@ impl Plan {
             let mut buffer = vec![0; CHUNK];
             while let Some((path, _)) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let copied = copy_file(&self.from.join(path), &into.join(path), &mut buffer, progress);
-                copied.map_err(|error| named(path, &error))?;
+                copied.map_err(|error| {
+                    // of no use to anybody: the other threads stop too
+                    next.store(self.files.len(), Ordering::Relaxed);
+                    named(path, &error)
+                })?;
             }
             Ok(())
         };

@@ -284,12 +284,7 @@ impl RedisPort for LocalRedis {
         info.is_ok_and(|info| info.lines().any(|line| line.trim() == "master_sync_in_progress:1"))
     }
 
-    async fn come_back_behind(
-        &self,
-        master: &str,
-        at: DateTime<Utc>,
-        newest: usize,
-    ) -> Answer<Option<PathBuf>> {
+    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()> {
         self.stop().await?;
         let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
         let (host, port) = (host.to_owned(), port.to_owned());
@@ -300,7 +295,7 @@ impl RedisPort for LocalRedis {
             // first what must not fail: from here on it can only start as a replica
             redis_files::follow_from_the_start(&config_file, &host, &port)?;
             let data = redis_files::data_folder(&config);
-            data.map_or(Ok(None), |data| redis_files::keep(&data, &time, newest, progress))
+            data.map_or(Ok(()), |data| redis_files::keep(&data, &time, newest, progress).map(drop))
         };
         let doing = "keeping what Redis has, and making it a replica";
         // a call that was given up may still be at it

@@ -391,7 +391,7 @@ pub(super) async fn prune(shared: &Shared, servers: &Servers, run: &Run) -> Stri
 /// Before anything may start here again: what Redis has is kept, and it starts as a replica.
 pub(super) async fn redis_comes_back(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else { return Ok(()) };
-    redis.come_back_behind(&master, run.started_at, shared.settings.rejoin.keep_newest).await.map(drop)
+    redis.come_back_behind(&master, run.started_at, shared.settings.rejoin.keep_newest).await
 }
 
 /// The same report with the folder of what Redis had before this run, whichever step or attempt kept it.
@@ -416,8 +416,7 @@ pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) 
         return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
     if redis.measure().await.status != RedisStatus::Linked {
-        let newest = shared.settings.rejoin.keep_newest;
-        redis.come_back_behind(&master, run.started_at, newest).await?;
+        redis_comes_back(shared, servers, run).await?;
     }
     redis.start().await?;
     let words = redis.follow(&master).await?;
