@@ -42,7 +42,7 @@ fn copy(transaction: &Transaction<'_>) -> Result<(Vec<Head>, Vec<Head>), Unreada
     transaction.execute_batch(SET_ASIDE)?;
     transaction.execute_batch(EVENTS)?;
     transaction.execute_batch(seal::TABLES)?;
-    let mut insertion = transaction.prepare(&row::insertion())?;
+    let mut insertion = transaction.prepare(&row::INSERTION)?;
     let before = walk(transaction, Version::One, "cluster_events_version_1", |record| {
         row::insert(&mut insertion, record)
     })?;

@@ -3,6 +3,8 @@
 //! Version 1 of the tables kept ids and times as texts, version 2 keeps them as bytes and milliseconds: a value
 //! says itself which it is, so one reader reads both.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use rusqlite::{
     Row, Statement, params,
@@ -95,10 +97,10 @@ pub(super) fn unreadable(row: &Row<'_>, error: &rusqlite::Error) -> Broken {
 }
 
 /// The statement that [`insert`] wants.
-pub(super) fn insertion() -> String {
+pub(super) static INSERTION: LazyLock<String> = LazyLock::new(|| {
     let values = vec!["?"; COLUMNS.split(", ").count()].join(", ");
     format!("INSERT INTO cluster_events ({COLUMNS}) VALUES ({values})")
-}
+});
 
 /// Stores a record as a row.
 pub(super) fn insert(statement: &mut Statement<'_>, record: &RecordRef<'_>) -> rusqlite::Result<()> {

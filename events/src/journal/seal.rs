@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 
 use rusqlite::{
-    Connection, Row, Transaction, params,
+    Connection, Row, params,
     types::{FromSqlError, Type},
 };
 
@@ -109,12 +109,12 @@ impl Segment {
         Ok((found == 0).then(|| format!("event {} is not here, or is another one", self.last())))
     }
 
-    /// Notes the segment, and drops its events where they are here.
-    pub(super) fn store(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    /// Notes the segment, and drops its events where they are here: inside a transaction, both or none.
+    pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let carried = serde_json::to_string(&self.end.carried)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let (node, first, last) = (self.node().0, self.first.0.cast_signed(), self.last().0.cast_signed());
-        transaction.execute(
+        connection.execute(
             "INSERT INTO sealed_segments (node_id, first_seq, last_seq, last_hash, last_hlc, file, file_hash, carried) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             params![
@@ -128,7 +128,7 @@ impl Segment {
                 carried,
             ],
         )?;
-        transaction.execute(
+        connection.execute(
             "DELETE FROM cluster_events WHERE node_id = ? AND node_seq BETWEEN ? AND ?",
             (node, first, last),
         )?;
