@@ -296,14 +296,15 @@ async fn nothing_was_committed_since(servers: &Servers, run: &Run, parting: &Par
 
 /// Brings the directory to main's line.
 pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let main = servers.main_server(run.new_main)?;
     // whoever started it since: what is rewritten must be at rest
-    servers.postgres.stop(StopMode::Fast).await?;
+    let (stopped, lineage) = tokio::join!(servers.postgres.stop(StopMode::Fast), main.lineage());
+    stopped?;
+    let lineage = lineage?;
     let done =
         |words: String, by: Demotion| report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by));
     let parting = Parting::of(run);
     // found by an attempt before this one
-    let main = servers.main_server(run.new_main)?;
-    let lineage = main.lineage().await?;
     let compared = servers.handover.lineage_against(&lineage).await;
     let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
     if same_line && !wants_copy(run) && servers.rejoin.is_startable() {

@@ -60,7 +60,8 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
     StepRule {
         step: StepId::KeepDiverged,
         maker: Replication,
-        after: &[StepId::ReserveSlot, StepId::ReportFork],
+        // beside a CHECKPOINT on main, which may take minutes
+        after: &[StepId::ReportFork],
         effect: "copy the directory aside where it is to be rewound and holds what main lacks",
         success: "the copy is whole and on disk, with its manifest",
         limit_ms: COPY_LIMIT_MS,
@@ -71,7 +72,7 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
     StepRule {
         step: StepId::Rebuild,
         maker: Replication,
-        after: &[StepId::KeepDiverged],
+        after: &[StepId::ReserveSlot, StepId::KeepDiverged],
         effect: "pg_rewind where it can, else pg_basebackup into a new directory that then takes the place of the old one, \
                  which is kept",
         success: "the directory is on main's line, and can only start as a standby",
