@@ -221,6 +221,9 @@ pub trait RedisPort {
     /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
     /// and makes its next start one as a replica of `host:port`: it serves no client before that.
     async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()>;
+    /// Makes the copy that [`RedisPort::come_back_behind`] did not get to make. An error: it must not be started, for it
+    /// would take over main's data instead of what only it has.
+    async fn keep_what_is_owed(&self) -> Answer<()>;
     /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
     async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.

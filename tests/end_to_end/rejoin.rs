@@ -12,6 +12,7 @@ use std::{
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
 use interrex_actors::{
     env::{Env as _, SystemEnv},
+    report::NodeReport,
     runtime::RunAs,
 };
 use interrex_events::{Demotion, Event, NodeId, PostgresStatus, RedisStatus, RunKind, StepId};
@@ -166,6 +167,42 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let again = rejoin(&sandbox, ALPHA, &[]).await?;
         assert!(String::from_utf8_lossy(&again.stderr).contains("streams from beta already"), "{again:?}");
         Ok(())
+    });
+}
+
+#[test]
+fn what_redis_has_is_kept_before_it_follows_however_late_that_is_possible() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        let writer = parted(&sandbox).await?;
+        back_and_fenced(&sandbox).await?;
+        let data = sandbox.node(ALPHA)?.redis_dir();
+        let mode = |mode| fs::Permissions::from_mode(mode);
+        // Redis itself does not need it, and its owner may not read it
+        let unreadable = data.join("older.rdb");
+        fs::write(&unreadable, "what only alpha has").unwrap();
+        fs::set_permissions(&unreadable, mode(0o000)).unwrap();
+        let _ = rejoin(&sandbox, ALPHA, &[]).await?;
+        let made = ended(&sandbox, ALPHA).await?;
+        assert_eq!(made.end, RunEnd::CompletedDegraded);
+        let why = &made.step(StepId::FollowRedis).detail;
+        assert!(why.contains("older.rdb"), "{why}");
+        let restarted = async |redis: RedisStatus| {
+            assert!(sandbox.kill_supervisor(ALPHA));
+            sandbox.start_supervisor(ALPHA)?;
+            let is = |report: &NodeReport| report.redis.status == redis;
+            sandbox.wait_health(ALPHA, &format!("Redis {redis:?}"), is).await.map(drop)
+        };
+        restarted(RedisStatus::Stopped).await?;
+
+        fs::set_permissions(&unreadable, mode(0o644)).unwrap();
+        restarted(RedisStatus::Linked).await?;
+        let kept = data.with_extension("kept");
+        let kept = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        let [kept] = &kept[..] else { panic!("{kept:?}") };
+        assert_eq!(fs::read_to_string(kept.join("older.rdb")).unwrap(), "what only alpha has");
+        assert!(kept.join("appendonlydir").is_dir());
+        follows(&sandbox, &writer).await
     });
 }
 

@@ -108,13 +108,29 @@ impl Servers {
         if self.postgres.start().await? {
             started.push("PostgreSQL".to_owned());
         }
-        if let Some(redis) = &self.redis
-            && redis.start().await?
-        {
+        if self.start_redis().await? {
             started.push("Redis".to_owned());
         }
         started.extend(self.dependents.start().await?);
         Ok(started)
+    }
+
+    /// Starts Redis, if there is one and it does not run; not as a replica, while what only it has is not kept.
+    /// Whether it had to be started.
+    ///
+    /// # Errors
+    /// It did not start.
+    pub async fn start_redis(&self) -> Answer<bool> {
+        let Some(redis) = &self.redis else { return Ok(false) };
+        if let Err(error) = redis.keep_what_is_owed().await {
+            tracing::error!(
+                %error,
+                "Redis stays stopped: as a replica it would take over main's data, and what only it has is not kept yet; mend \
+                 that, then repeat the rejoin or restart this supervisor"
+            );
+            return Ok(false);
+        }
+        redis.start().await
     }
 
     /// Stops every server, all at once, and proves it.

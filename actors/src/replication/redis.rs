@@ -170,6 +170,27 @@ impl LocalRedis {
         }
     }
 
+    /// Work on the files of a stopped Redis, one at a time; whoever waits no longer gives it up.
+    async fn on_its_files(
+        &self,
+        doing: &str,
+        work: impl FnOnce(&Progress) -> std::io::Result<()> + Send + 'static,
+    ) -> Answer<()> {
+        // a call that was given up may still be at it
+        let held = self.files.clone().lock_owned().await;
+        copying::watch(0, &|_| {}, async |progress| {
+            let held_work = move || {
+                let done = work(&progress);
+                drop(held);
+                done
+            };
+            let done = tokio::task::spawn_blocking(held_work).await;
+            let done = done.map_err(|error| PortError::new(doing, error))?;
+            done.map_err(|error| PortError::new(doing, error))
+        })
+        .await
+    }
+
     /// Writes the role into the configuration file, and proves that a restart would keep it.
     async fn make_durable(&self, master: bool) -> Answer<()> {
         self.command::<String>(&["CONFIG", "REWRITE"]).await?;
@@ -290,25 +311,29 @@ impl RedisPort for LocalRedis {
         let (host, port) = (host.to_owned(), port.to_owned());
         let config_file = self.settings.config_file.clone();
         let time = name_of_time(at);
-        let work = move |progress: &Progress| {
+        self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
             let config = std::fs::read_to_string(&config_file)?;
-            // first what must not fail: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, &host, &port)?;
             let data = redis_files::data_folder(&config);
+            let owed = data.as_deref().map_or(Ok(()), |data| redis_files::owe(data, &time));
+            // whatever became of that: from here on it can only start as a replica
+            redis_files::follow_from_the_start(&config_file, &host, &port)?;
+            owed?;
             data.map_or(Ok(()), |data| redis_files::keep(&data, &time, newest, progress).map(drop))
-        };
-        let doing = "keeping what Redis has, and making it a replica";
-        // a call that was given up may still be at it
-        let held = self.files.clone().lock_owned().await;
-        copying::watch(0, &|_| {}, async |progress| {
-            let held_work = move || {
-                let done = work(&progress);
-                drop(held);
-                done
-            };
-            let done = tokio::task::spawn_blocking(held_work).await;
-            let done = done.map_err(|error| PortError::new(doing, error))?;
-            done.map_err(|error: std::io::Error| PortError::new(doing, error))
+        })
+        .await
+    }
+
+    async fn keep_what_is_owed(&self) -> Answer<()> {
+        let config_file = self.settings.config_file.clone();
+        if self.process().is_some() {
+            return Ok(());
+        }
+        self.on_its_files("keeping what Redis has, before it becomes a replica", move |progress| {
+            let config = std::fs::read_to_string(&config_file)?;
+            match redis_files::data_folder(&config) {
+                Some(data) if names_a_master(&config) => redis_files::keep_what_is_owed(&data, progress),
+                _ => Ok(()),
+            }
         })
         .await
     }

@@ -23,6 +23,44 @@ pub(super) fn kept_copies(data: &Path) -> PathBuf {
     PathBuf::from(into)
 }
 
+/// Names the copy that must be made before Redis may start as a replica.
+const OWED: &str = ".owed";
+
+/// Notes durably that a copy of this time is to be made, until [`keep`] has made it.
+pub(super) fn owe(data: &Path, time: &str) -> io::Result<()> {
+    let into = kept_copies(data);
+    if into.join(time).exists() {
+        return Ok(());
+    }
+    private(&into, data)?;
+    let mut note = File::create(into.join(OWED))?;
+    note.write_all(time.as_bytes())?;
+    note.sync_all()?;
+    File::open(&into)?.sync_all()
+}
+
+/// Makes the copy that is owed, if one is. None of those made before is removed.
+pub(super) fn keep_what_is_owed(data: &Path, progress: &Progress) -> io::Result<()> {
+    let note = kept_copies(data).join(OWED);
+    let time = match fs::read_to_string(&note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        time => time?,
+    };
+    // whoever lost power while it was written had not gone on to the copy, nor to anything that needs one
+    if !is_time(&time) {
+        return fs::remove_file(&note);
+    }
+    keep(data, &time, usize::MAX, progress).map(drop)
+}
+
+/// No copy is owed any more.
+fn is_kept(into: &Path) -> io::Result<()> {
+    match fs::remove_file(into.join(OWED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
 /// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
 /// answer.
@@ -35,10 +73,12 @@ pub(super) fn keep(
     let into = kept_copies(data);
     let place = into.join(time);
     if place.exists() {
+        is_kept(&into)?;
         return Ok(Some(place));
     }
     let plan = Plan::of(data, is_data)?;
     if plan.size().files == 0 {
+        is_kept(&into)?;
         return Ok(None);
     }
     // for nobody but Redis: it is all of its data
@@ -52,6 +92,7 @@ pub(super) fn keep(
     progress.go_on()?;
     fs::rename(&unfinished, &place)?;
     File::open(&into)?.sync_all()?;
+    is_kept(&into)?;
     prune(&into, &place, newest)?;
     Ok(Some(place))
 }

@@ -227,9 +227,7 @@ async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
     if !servers.postgres.is_standby_directory() {
         servers.postgres.stop(StopMode::Fast).await?;
     }
-    if let Some(redis) = &servers.redis {
-        redis.start().await?;
-    }
+    servers.start_redis().await?;
     servers.dependents.start().await?;
     Ok(())
 }
