@@ -261,16 +261,35 @@ fn it_is_archived_on_another_volume_before_a_copy_takes_its_place() {
     });
 }
 
+/// As if alpha had been away for so long that its slot was given up.
+async fn main_removes_log(sandbox: &Sandbox) -> Done<()> {
+    let slot = "SELECT pg_drop_replication_slot('replica_1')";
+    for statement in [slot, "SELECT pg_switch_wal()", "CHECKPOINT"] {
+        sandbox.psql(BETA, statement).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_copy_that_took_the_place_before_a_supervisor_died_is_told_as_one() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let writer = parted(&sandbox).await?;
+        main_removes_log(&sandbox).await?;
+        let made = rejoin_in_which_alpha_dies(&sandbox, "after:rebuild").await?;
+        assert_eq!(made.rejoin.clone().unwrap().by, Some(Demotion::Copied));
+        let kept = made.step(StepId::Rebuild).observed["kept"].as_str().unwrap().to_owned();
+        assert!(Path::new(&kept).join("pgdata/PG_VERSION").is_file(), "{kept}");
+        follows(&sandbox, &writer).await
+    });
+}
+
 #[test]
 fn it_is_copied_anew_when_main_has_removed_the_log_that_it_would_need_after_a_rewind() {
     run(async {
         let sandbox = two_nodes().postgres_only().build().await?;
         let writer = parted(&sandbox).await?;
-        // as if alpha had been away for so long that its slot was given up
-        sandbox.psql(BETA, "SELECT pg_drop_replication_slot('replica_1')").await?;
-        for statement in ["SELECT pg_switch_wal()", "CHECKPOINT"] {
-            sandbox.psql(BETA, statement).await?;
-        }
+        main_removes_log(&sandbox).await?;
         back_and_fenced(&sandbox).await?;
         let said = rejoin(&sandbox, ALPHA, &[]).await?;
         assert!(said.status.success(), "{said:?}");
@@ -507,24 +526,26 @@ fn the_script_does_nothing_on_a_node_with_a_supervisor_nor_on_main() {
 }
 
 /// Alpha's supervisor dies at a step, and its successor brings the rejoin to its end.
+async fn rejoin_in_which_alpha_dies(sandbox: &Sandbox, barrier: &str) -> Done<Run> {
+    sandbox.set_environment(ALPHA, "INTERREX_BARRIER", Some(barrier));
+    back_and_fenced(sandbox).await?;
+    let (_, ()) = tokio::try_join!(rejoin(sandbox, BETA, &[]), async {
+        let end = sandbox.wait_supervisor_ended(ALPHA).await?;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&end);
+        assert_eq!(signal, Some(9), "it ended by itself: {end}");
+        sandbox.set_environment(ALPHA, "INTERREX_BARRIER", None);
+        sandbox.start_supervisor(ALPHA).map(drop)
+    })?;
+    let made = ended(sandbox, ALPHA).await?;
+    assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
+    Ok(made)
+}
+
 fn dies_at(barrier: &'static str) {
     run(async move {
         let sandbox = two_nodes().build().await?;
         let writer = parted(&sandbox).await?;
-        sandbox.set_environment(ALPHA, "INTERREX_BARRIER", Some(barrier));
-        back_and_fenced(&sandbox).await?;
-        let (_, ()) = tokio::try_join!(rejoin(&sandbox, BETA, &[]), async {
-            let end = sandbox.wait_supervisor_ended(ALPHA).await?;
-            assert_eq!(
-                std::os::unix::process::ExitStatusExt::signal(&end),
-                Some(9),
-                "it ended by itself: {end}"
-            );
-            sandbox.set_environment(ALPHA, "INTERREX_BARRIER", None);
-            sandbox.start_supervisor(ALPHA).map(drop)
-        })?;
-        let made = ended(&sandbox, ALPHA).await?;
-        assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
+        let made = rejoin_in_which_alpha_dies(&sandbox, barrier).await?;
         let served =
             sandbox.events(ALPHA)?.into_iter().skip_while(|it| !matches!(it.event, Event::RejoinStarted(_)));
         let serves = |event: &Event| match event {

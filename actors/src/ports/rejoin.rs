@@ -133,6 +133,11 @@ pub trait RejoinPort {
     /// What failed may pass, as a lost connection does. Either nothing has changed, or the directory is half-rewound and
     /// cannot be started until this is repeated or [`base_backup`](Self::base_backup) replaces it.
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind>;
+    /// Whether a [`base_backup`](Self::base_backup) with this request has put the old directory aside already.
+    ///
+    /// # Errors
+    /// The folder of kept copies cannot be read.
+    async fn is_replaced(&self, keep: &KeepRequest) -> Answer<bool>;
     /// Replaces the stopped directory by a base backup of main that follows it through a slot main has, and keeps
     /// the old one by a rename into the request's folder, which must be on the same volume. Continues where an earlier
     /// call with the same request was cut off.

@@ -300,16 +300,17 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
     // whoever started it since: what is rewritten must be at rest
     let (stopped, lineage) = tokio::join!(servers.postgres.stop(StopMode::Fast), main.lineage());
     stopped?;
+    if is_replaced(shared, servers, run).await? {
+        return copy_anew(shared, servers, run, "by an attempt before this one").await;
+    }
     let lineage = lineage?;
-    let done =
-        |words: String, by: Demotion| report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by));
     let parting = Parting::of(run);
     // found by an attempt before this one
     let compared = servers.handover.lineage_against(&lineage).await;
     let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
     if same_line && !wants_copy(run) && servers.rejoin.is_startable() {
         let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
-        return Ok(done("the directory is on main's line".to_owned(), by));
+        return Ok(rebuilt("the directory is on main's line".to_owned(), by));
     }
     if let (Some(parting), Ok(found)) = (&parting, &compared)
         && servers.rejoin.is_startable()
@@ -333,7 +334,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                         let lineage = main.lineage().await?;
                         let found = servers.handover.lineage_against(&lineage).await?;
                         if found.verdict == Verdict::SameLine {
-                            return Ok(done("rewound to main's line".to_owned(), Demotion::Rewound));
+                            return Ok(rebuilt("rewound to main's line".to_owned(), Demotion::Rewound));
                         }
                         why = match found.verdict {
                             Verdict::Unknown(words) => format!("a rewind is of no use: {words}"),
@@ -347,28 +348,48 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
             None => why = "the directory is of no use".to_owned(),
         }
     }
+    copy_anew(shared, servers, run, &why).await
+}
+
+fn rebuilt(words: String, by: Demotion) -> StepReport {
+    report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by))
+}
+
+/// Where the old directory goes that a copy of main's replaces, and the folder of kept copies if it is on another volume:
+/// a rename needs one.
+fn replacement(shared: &Shared, servers: &Servers, run: &Run) -> (KeepRequest, Option<KeepRequest>) {
+    let request = keep_request(shared, run);
+    match servers.rejoin.must_make_room_beside(&request.into) {
+        Some(beside) => (KeepRequest { into: beside, ..request.clone() }, Some(request)),
+        None => (request, None),
+    }
+}
+
+/// Whether this run has replaced the directory already, and its supervisor died before it could say so.
+async fn is_replaced(shared: &Shared, servers: &Servers, run: &Run) -> Answer<bool> {
+    let (request, _) = replacement(shared, servers, run);
+    servers.rejoin.is_replaced(&request).await
+}
+
+/// Replaces the directory by a copy of main's, and keeps it.
+async fn copy_anew(shared: &Shared, servers: &Servers, run: &Run, why: &str) -> Answer<StepReport> {
     let shown = ShownCopy(shared);
     let progress = |progress| shown.show(progress);
     let (source, slot) = (servers.copy_source(run.new_main)?, slot_name(shared.settings.me));
-    let mut request = keep_request(shared, run);
-    // a rename needs one volume: where the kept copies are on another, the directory is archived there first
-    let beside = servers.rejoin.must_make_room_beside(&request.into);
+    let (request, archive) = replacement(shared, servers, run);
     let mut archived = None;
-    if let Some(beside) = &beside {
-        if servers.rejoin.is_startable() {
-            archived = Some(servers.rejoin.keep_copy(&request, &progress).await?.folder);
-        }
-        request.into.clone_from(beside);
+    if let Some(archive) = archive.filter(|_| servers.rejoin.is_startable()) {
+        archived = Some(servers.rejoin.keep_copy(&archive, &progress).await?.folder);
     }
     let copied = servers.rejoin.base_backup(&source, &slot, &request, &progress, REBUILD_LIMIT).await;
     let mut folder = copied?.folder;
-    if let (Some(beside), Some(archived)) = (beside, archived) {
-        servers.rejoin.prune_kept(&beside, 0, None).await?;
+    if let Some(archived) = archived {
+        servers.rejoin.prune_kept(&request.into, 0, None).await?;
         folder = archived;
     }
     let folder = folder.display().to_string();
     let words = format!("copied anew ({why}); the old directory is kept in {folder}");
-    Ok(done(words, Demotion::Copied).with(KEPT_OBSERVED, folder))
+    Ok(rebuilt(words, Demotion::Copied).with(KEPT_OBSERVED, folder))
 }
 
 /// How the directory came to main's line, as `rebuild` observed.

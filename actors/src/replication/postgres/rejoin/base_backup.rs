@@ -54,7 +54,14 @@ impl LocalPostgres {
             let kept = self.swap(places, swap).await?;
             return Ok(is_this.then_some(kept));
         }
-        let all = kept_folder::all(&request.into).map_err(told)?;
+        self.put_aside(request)
+    }
+
+    /// The old directory, where a call with this request has come to its end.
+    pub(super) fn put_aside(&self, request: &KeepRequest) -> Answer<Option<Kept>> {
+        let all = kept_folder::all(&request.into);
+        let all =
+            all.map_err(|error| PortError::new("looking for the directory that was replaced", error))?;
         let by_this =
             |kept: &Kept| kept.manifest.kept_by == KeptBy::Rename && kept.manifest.kept_at == request.at;
         Ok(all.into_iter().find(by_this))

@@ -69,6 +69,10 @@ impl RejoinPort for LocalPostgres {
         self.rewind_to(source, limit).await
     }
 
+    async fn is_replaced(&self, keep: &KeepRequest) -> Answer<bool> {
+        self.put_aside(keep).map(|kept| kept.is_some())
+    }
+
     async fn base_backup(
         &self,
         source: &Source,
