@@ -179,6 +179,8 @@ pub enum Accepted {
     Scheduled(DateTime<Utc>),
     /// What was scheduled for then never begins.
     Unscheduled(DateTime<Utc>),
+    /// This node, which was fenced for that run of another node, serves again.
+    FenceLifted(RunId),
 }
 
 /// To the ReplicationActor: look at everything that a run of this kind looks at first. Nothing is changed.
@@ -362,7 +364,24 @@ pub struct FenceRequest {
     pub by: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
+    /// Its run.
+    pub run: RunId,
 }
+
+/// To the FailoverActor: the run for which this node was fenced has ended, and promoted nobody.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct LiftRequest {
+    /// Who made the run.
+    pub by: NodeId,
+    /// The run.
+    pub run: RunId,
+}
+
+/// From the FailoverActor to the ReplicationActor: start every server of this node, which is main as before.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ServeAgain;
 
 /// From the FailoverActor to the ReplicationActor: stop every server of this node, and prove it.
 #[derive(Debug, Clone, Message)]

@@ -24,9 +24,9 @@ use crate::{
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
-        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LookAhead,
-        MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, SettingsHeard, StepEnded,
-        UndoEnded, UndoStep,
+        Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LiftRequest,
+        LookAhead, MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, ServeAgain,
+        SettingsHeard, StepEnded, UndoEnded, UndoStep,
     },
     report::{
         ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
@@ -164,6 +164,8 @@ pub struct Lines {
     /// To the FailoverActor.
     pub fence_request: Line<FenceRequest>,
     /// To the FailoverActor.
+    pub lift_request: Line<LiftRequest>,
+    /// To the FailoverActor.
     pub fence_ended: Line<FenceEnded>,
     /// To the FailoverActor, from people and peers.
     pub operate: Line<Operate>,
@@ -175,6 +177,8 @@ pub struct Lines {
     pub look_ahead: Line<LookAhead>,
     /// To the ReplicationActor.
     pub fence: Line<Fence>,
+    /// To the ReplicationActor.
+    pub serve_again: Line<ServeAgain>,
     /// To the ReplicationActor.
     pub follow: Line<Follow>,
     /// To the NotifierActor.
@@ -203,12 +207,14 @@ impl Default for Lines {
             step_ended: Line::new(to(FAILOVER)),
             undo_ended: Line::new(to(FAILOVER)),
             fence_request: Line::new(to(FAILOVER)),
+            lift_request: Line::new(to(FAILOVER)),
             fence_ended: Line::new(to(FAILOVER)),
             operate: Line::new(to(FAILOVER)),
             replication_step: Line::new(to(REPLICATION)),
             undo_step: Line::new(to(REPLICATION)),
             look_ahead: Line::new(to(REPLICATION)),
             fence: Line::new(to(REPLICATION)),
+            serve_again: Line::new(to(REPLICATION)),
             follow: Line::new(to(REPLICATION)),
             notifier_step: Line::new(to(NOTIFIER)),
             dropped,

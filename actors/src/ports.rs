@@ -13,7 +13,7 @@ use interrex_events::{
     Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
     TimelineId, cluster_events::Position,
 };
-use interrex_projections::postgres::Rebuilt;
+use interrex_projections::{Run, postgres::Rebuilt};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -328,5 +328,7 @@ pub trait PeersPort {
     /// Offers a peer the role of main, and waits until it has taken it or says that it will not.
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.
-    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced>;
+    async fn fence(&self, peer: NodeId, run: &Run) -> Result<String, NotFenced>;
+    /// Tells a peer that the run for which it was fenced has ended and promoted nobody: it serves again, as main.
+    async fn lift_fence(&self, peer: NodeId, run: &Run) -> Result<String, String>;
 }

@@ -57,6 +57,7 @@ impl Standpoint {
             to_follow: carried.to_follow,
             switchpoint: carried.switchpoint,
             fence_proof: carried.fence_proof.clone(),
+            fenced_for: carried.fence_proof.as_ref().and_then(|proof| proof.run),
         }
     }
 }

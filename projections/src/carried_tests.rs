@@ -117,6 +117,7 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
             redis: String::new(),
             dependents: String::new(),
             next: String::new(),
+            run: Some(RunId(uuid::Uuid::from_u128(7))),
         }),
         ..Carried::default()
     };

@@ -234,6 +234,9 @@ impl Projection for ClusterNodes {
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
             Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
+            Event::FenceLifted(_) if self.is_main(me) && self.is_superseded(me) => {
+                self.set_status(me, NodeStatus::Online, at);
+            }
             Event::HandoverOffered(_) if !self.is_superseded(me) => {
                 self.set_status(me, NodeStatus::HandingOver, at);
             }
@@ -280,6 +283,7 @@ impl Projection for ClusterNodes {
             | Event::NoticeRefused(_)
             | Event::StartedUnconfirmed(_)
             | Event::FencingFailed(_)
+            | Event::FenceLifted(_)
             | Event::FollowFinished(_)
             | Event::SettingsChanged(_)
             | Event::SettingsAdopted(_)

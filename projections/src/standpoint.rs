@@ -1,7 +1,9 @@
 //! What one node has seen itself and still has to do, from its own events alone: what others recorded is
 //! evidence for people, and never a reason to act (ADR 7).
 
-use interrex_events::{Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, WithheldRule};
+use interrex_events::{
+    Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, RunId, WithheldRule,
+};
 
 use crate::{FOLDED_BY_NOBODY, Projection};
 
@@ -19,6 +21,8 @@ pub struct Standpoint {
     pub switchpoint: Option<Lsn>,
     /// What proved last that this node was fenced.
     pub fence_proof: Option<NodeFenced>,
+    /// The run of another node that asked last for the fence.
+    pub fenced_for: Option<RunId>,
 }
 
 /// A verdict that stands.
@@ -50,7 +54,9 @@ impl Projection for Standpoint {
             // the run that made the directory a standby also sees to it that it streams, from that main
             Event::NodeDemoted(demoted) if self.to_follow == Some(demoted.main) => self.to_follow = None,
             Event::EpochOpened(opened) => (self.to_follow, self.switchpoint) = (None, opened.switchpoint),
+            Event::FencingStarted(fencing) => self.fenced_for = fencing.run,
             Event::NodeFenced(proof) => self.fence_proof = Some(proof.clone()),
+            Event::FenceLifted(_) => (self.fence_proof, self.fenced_for) = (None, None),
             _ => {}
         }
         match &envelope.event {

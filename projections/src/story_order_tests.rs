@@ -132,7 +132,7 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
                 .into())
         }),
         (node(), epoch()).prop_map(move |(superseded_by, epoch)| {
-            one(FencingStarted { superseded_by, epoch, own_epoch: Epoch(1) }.into())
+            one(FencingStarted { superseded_by, epoch, own_epoch: Epoch(1), run: None }.into())
         }),
         (settings.clone(), any::<u128>()).prop_map(move |(settings, request)| {
             one(SettingsChanged { settings, before, request: Uuid::from_u128(request) }.into())
@@ -151,7 +151,7 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
         }),
         epoch().prop_map(move |epoch| {
             let [postgres, redis, dependents, next] = ["stopped", "", "", ""].map(str::to_owned);
-            one(NodeFenced { epoch, postgres, redis, dependents, next }.into())
+            one(NodeFenced { epoch, postgres, redis, dependents, next, run: None }.into())
         }),
         (node(), any::<bool>()).prop_map(move |(main, streaming)| {
             one(FollowFinished { main, streaming, detail: String::new() }.into())

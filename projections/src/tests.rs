@@ -146,7 +146,8 @@ fn an_older_epoch_never_moves_the_role_back() {
 
 #[test]
 fn being_fenced_outlives_the_supervisor() {
-    let fencing = FencingStarted { superseded_by: NodeId(2), epoch: Epoch(2), own_epoch: Epoch(1) };
+    let fencing =
+        FencingStarted { superseded_by: NodeId(2), epoch: Epoch(2), own_epoch: Epoch(1), run: None };
     let stream = Stream::of(1)
         .then(started(Role::Main))
         .then(announced(2, 2))

@@ -281,6 +281,15 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 fenced.epoch, fenced.postgres, fenced.redis, fenced.dependents, fenced.next
             ),
         ),
+        Event::FenceLifted(lifted) => {
+            let words = match &lifted.reason {
+                Some(reason) => {
+                    format!("the fence is lifted, for a person says that nobody took over: {reason}")
+                }
+                None => format!("the fence is lifted: {} took over nothing", name(lifted.by)),
+            };
+            (Level::Notice, words)
+        }
         Event::FencingFailed(failed) => {
             (Level::Alarm, format!("fencing failed, trying again: {}", failed.error))
         }

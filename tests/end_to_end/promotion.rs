@@ -3,9 +3,12 @@
 use std::{process::Output, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
-use interrex_actors::env::{Env as _, SystemEnv};
-use interrex_events::{Event, RunKind};
-use interrex_projections::RunEnd;
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    report::NodeReport,
+};
+use interrex_events::{Event, NodeId, RunKind, StepId, StepOutcome};
+use interrex_projections::{NodeStatus, RunEnd, StepState, Undo};
 use interrex_tests::run;
 
 use crate::{bad_input::interrex_with, two_nodes};
@@ -104,6 +107,77 @@ fn while_main_answers_a_promotion_is_refused_with_the_evidence_and_forced_it_fen
             Vec::<i64>::new(),
             "it stopped in good order"
         );
+        Ok(())
+    });
+}
+
+/// What `interrex run cancel --force` on a node comes to.
+async fn answer_for_the_other(sandbox: &Sandbox, node: NodeId) -> Done<Output> {
+    let config = sandbox.node(node)?.config();
+    let asked = move || {
+        let config = config.to_string_lossy();
+        let words = ["run", "cancel", "--config", &config, "--force", "--reason", "beta burns"];
+        interrex_with(&words, &[])
+    };
+    tokio::task::spawn_blocking(asked).await.unwrap()
+}
+
+fn is_lifted(envelope: &interrex_events::Envelope) -> bool {
+    matches!(envelope.event, Event::FenceLifted(_))
+}
+
+#[test]
+fn a_main_that_was_fenced_for_a_promotion_that_then_failed_serves_again() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        no_automatic_failover(&sandbox).await?;
+        // ALTER SYSTEM writes this file first: beta can change no setting
+        let in_the_way = sandbox.node(BETA)?.data_dir().join("postgresql.auto.conf.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let said = promote(&sandbox, &["--force", "--reason", "its disk is dying"]).await?;
+        assert!(!said.status.success(), "{said:?}");
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let made = sandbox.cluster(BETA)?.runs.newest().unwrap().clone();
+        assert_eq!(made.step(StepId::FenceOldMain).state, StepState::Ended(StepOutcome::Succeeded));
+        assert_eq!(made.step(StepId::FenceOldMain).undo, Undo::Done, "{made:?}");
+        sandbox.wait_event(ALPHA, "its fence is lifted", is_lifted).await?;
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
+        sandbox.doctor_clean().await
+    });
+}
+
+#[test]
+fn a_main_that_was_fenced_by_a_node_that_is_gone_serves_again_when_a_person_says_so() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        no_automatic_failover(&sandbox).await?;
+        sandbox.kill_supervisor(BETA);
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("before:detach"));
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_healthy(BETA).await?;
+        let _ = promote(&sandbox, &["--force", "--reason", "its disk is dying"]).await?;
+        sandbox.wait_supervisor_ended(BETA).await?;
+        let fenced = |report: &NodeReport| report.status == NodeStatus::Fenced;
+        sandbox.wait_health(ALPHA, "fenced", fenced).await?;
+
+        let said = answer_for_the_other(&sandbox, ALPHA).await?;
+        assert!(said.status.success(), "{said:?}");
+        sandbox.wait_healthy(ALPHA).await?;
+        assert!(sandbox.takes_writes(ALPHA).await);
+        let again = answer_for_the_other(&sandbox, ALPHA).await?;
+        assert!(String::from_utf8_lossy(&again.stderr).contains("no run is under way"), "{again:?}");
+
+        // a run that is resumed asks main before it takes over
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+        sandbox.start_supervisor(BETA)?;
+        let made = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(made.end, RunEnd::Refused, "{made:?}");
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
         Ok(())
     });
 }

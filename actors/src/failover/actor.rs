@@ -14,8 +14,8 @@ use super::{
 use crate::{
     journal::{Belief, Taken},
     messages::{
-        Accepted, Append, Declined, Fence, FenceEnded, FenceRequest, Follow, Operate, Persisted, RunStep,
-        StepEnded, StepReport, UndoEnded, UndoStep,
+        Accepted, Append, Declined, Fence, FenceEnded, FenceRequest, Follow, LiftRequest, Operate, Persisted,
+        RunStep, ServeAgain, StepEnded, StepReport, UndoEnded, UndoStep,
     },
     node::{Fatal, Shared},
     replication::{FENCE_LIMIT, FOLLOW_LIMIT},
@@ -76,6 +76,7 @@ impl FailoverActor {
         lines.step_ended.bind(address.clone().recipient());
         lines.undo_ended.bind(address.clone().recipient());
         lines.fence_request.bind(address.clone().recipient());
+        lines.lift_request.bind(address.clone().recipient());
         lines.fence_ended.bind(address.clone().recipient());
         lines.operate.bind(address.clone().recipient());
     }
@@ -168,6 +169,7 @@ impl FailoverActor {
                 self.orders.give(Order::Fence, Maker::Replication, now, FENCE_LIMIT + pause);
                 lines.fence.tell(Fence { epoch, pause });
             }
+            Effect::ServeAgain => lines.serve_again.tell(ServeAgain),
             Effect::Follow(main) => {
                 self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_LIMIT);
                 lines.follow.tell(Follow { main });
@@ -287,10 +289,21 @@ impl Handler<FenceRequest> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, request: FenceRequest, context: &mut Self::Context) {
-        // the only input that comes from outside: one that waits already says the same
+        // from outside: one that waits already says the same
         let waits = self.waiting.iter().any(|input| matches!(input, Input::FenceRequested(_)));
         if !waits {
             self.take(Input::FenceRequested(request), context);
+        }
+    }
+}
+
+impl Handler<LiftRequest> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, request: LiftRequest, context: &mut Self::Context) {
+        let waits = self.waiting.iter().any(|input| matches!(input, Input::LiftRequested(_)));
+        if !waits {
+            self.take(Input::LiftRequested(request), context);
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use interrex_events::{PostgresStatus, RunKind};
+use interrex_events::{PostgresStatus, RunKind, StepId};
 use interrex_projections::Run;
 
 use crate::{node::Shared, ports::PeersPort};
@@ -16,11 +16,16 @@ const FRESH: Duration = Duration::from_secs(2);
 /// What main says, if the verdict is old and main serves again.
 pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
-    // what a person ordered against the evidence is not held up by it
+    let fresh = run.resumed == 0 && age <= FRESH;
     let forced = run.request.as_ref().is_some_and(|request| request.forced);
-    // and what one ordered without, goes by what main says at this very moment
-    let asked_for = run.kind == RunKind::Promotion;
-    if forced || (!asked_for && run.resumed == 0 && age <= FRESH) {
+    let looks = if forced {
+        // what a person ordered against the evidence is not held up by it; but another one may have lifted the fence since
+        run.step(StepId::FenceOldMain).succeeded() && !fresh
+    } else {
+        // what a person ordered without, goes by what main says at this very moment
+        run.kind == RunKind::Promotion || !fresh
+    };
+    if !looks {
         return None;
     }
     let limit = shared.settings.probe_timeout;

@@ -102,7 +102,7 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
     if run.handover.is_some() {
         return offered(shared, peers, run).await;
     }
-    match peers.fence(run.old_main, run.new_main, run.epoch).await {
+    match peers.fence(run.old_main, run).await {
         Ok(proof) => {
             StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
                 .with("fenced", true)

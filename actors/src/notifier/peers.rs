@@ -4,7 +4,8 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duratio
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec};
+use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -78,6 +79,19 @@ pub struct FenceBody {
     pub by: NodeId,
     /// The epoch it won.
     pub epoch: Epoch,
+    /// Its run.
+    pub run: RunId,
+}
+
+/// Body of `POST /api/cluster/lift-fence`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LiftFenceBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// Who asks.
+    pub by: NodeId,
+    /// Its run, which had asked for the fence.
+    pub run: RunId,
 }
 
 /// Body of `POST /api/cluster/take-over`.
@@ -399,8 +413,16 @@ impl PeersPort for RemotePeers {
         answer.map_err(|refusal| refusal.message)
     }
 
-    async fn fence(&self, peer: NodeId, by: NodeId, epoch: Epoch) -> Result<String, NotFenced> {
-        let body = FenceBody { cluster_id: self.cluster_id, by, epoch };
+    async fn lift_fence(&self, peer: NodeId, run: &Run) -> Result<String, String> {
+        let body = LiftFenceBody { cluster_id: self.cluster_id, by: run.node, run: run.id };
+        let answer =
+            self.post::<serde_json::Value>(peer, "/api/cluster/lift-fence", &body, FENCE_LIMIT).await;
+        let answer = answer.map_err(|refusal| refusal.message)?;
+        Ok(answer.get("words").and_then(|words| words.as_str()).unwrap_or("done").to_owned())
+    }
+
+    async fn fence(&self, peer: NodeId, run: &Run) -> Result<String, NotFenced> {
+        let body = FenceBody { cluster_id: self.cluster_id, by: run.node, epoch: run.epoch, run: run.id };
         let answer =
             self.post::<serde_json::Value>(peer, "/api/cluster/fence", &json!(body), FENCE_LIMIT).await;
         let answer = answer.map_err(|refusal| match refusal.code.as_deref() {

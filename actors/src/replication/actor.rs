@@ -10,12 +10,14 @@ use interrex_events::{
     RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{handover_check, rejoin, relay::relay, steps, switchover};
+use super::{handover_check, rejoin, relay::relay, serving, steps, switchover};
 use crate::{
     barrier,
     failover::plan::Check,
     journal::retention,
-    messages::{Fence, FenceEnded, FenceProof, Follow, LookAhead, Measured, RunStep, UndoEnded, UndoStep},
+    messages::{
+        Fence, FenceEnded, FenceProof, Follow, LookAhead, Measured, RunStep, ServeAgain, UndoEnded, UndoStep,
+    },
     node::Shared,
     ports::{
         Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
@@ -196,6 +198,7 @@ impl ReplicationActor {
         lines.undo_step.bind(address.clone().recipient());
         lines.look_ahead.bind(address.clone().recipient());
         lines.fence.bind(address.clone().recipient());
+        lines.serve_again.bind(address.clone().recipient());
         lines.follow.bind(address.clone().recipient());
     }
 
@@ -365,6 +368,7 @@ impl Handler<UndoStep> for ReplicationActor {
         let work = async move {
             let undo = async {
                 match order.step {
+                    StepId::FenceOldMain => serving::undo_fence(&*peers, &order.run).await,
                     StepId::Detach => steps::undo_detach(&servers, &order.run).await,
                     StepId::CheckLineage => rejoin::undo_check(&shared, &servers).await,
                     StepId::StopMain => switchover::undo_stop_main(&shared, &servers, &*peers).await,
@@ -422,6 +426,16 @@ impl Handler<Fence> for ReplicationActor {
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
         };
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.fencing = false));
+    }
+}
+
+impl Handler<ServeAgain> for ReplicationActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ServeAgain, context: &mut Self::Context) {
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        let work = async move { serving::serve_again(&shared, &servers, &*peers).await };
+        context.spawn(work.into_actor(self));
     }
 }
 

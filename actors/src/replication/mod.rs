@@ -12,6 +12,7 @@ mod redis_files;
 pub mod rejoin;
 mod relay;
 mod safe;
+mod serving;
 mod steps;
 pub mod stream;
 mod switchover;

@@ -41,6 +41,8 @@ struct Cancelled {
     run_id: Option<RunId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unscheduled: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence_lifted: Option<RunId>,
 }
 
 impl Cancelled {
@@ -51,7 +53,10 @@ impl Cancelled {
         let schedule = self.unscheduled.map(|due| {
             format!("The switchover that was scheduled for {} is cancelled.", when::date_and_time_utc(due))
         });
-        run.or(schedule).unwrap_or_default()
+        let fence = self.fence_lifted.map(|_| {
+            "This node is fenced no more, and starts its servers as main: interrex status shows when it serves.".to_owned()
+        });
+        run.or(schedule).or(fence).unwrap_or_default()
     }
 }
 

@@ -96,6 +96,9 @@ impl Projection for Story {
                 let fence = Fence { epoch: fenced.epoch, since, complete: true, error: None, next };
                 self.fences.insert(node, fence);
             }
+            Event::FenceLifted(_) => {
+                self.fences.remove(&node);
+            }
             event => self.note_run(envelope.run_id, event),
         }
     }

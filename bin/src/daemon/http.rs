@@ -13,11 +13,13 @@ use axum::{
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     failover::dry_run,
-    messages::{Accepted, Claim, Declined, FenceRequest, MainSight, Operate, Operation, SettingsHeard},
+    messages::{
+        Accepted, Claim, Declined, FenceRequest, LiftRequest, MainSight, Operate, Operation, SettingsHeard,
+    },
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, PlanBody, PromoteBody, RejoinBody,
-        SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
+        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody, PromoteBody,
+        RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -35,6 +37,8 @@ use tokio::net::TcpListener;
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node may take to fence itself before the peer that asked is told so.
 const FENCE_LIMIT: Duration = Duration::from_secs(8);
+/// How long a node may take to record that its fence is lifted.
+const LIFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a node may take to take a role over before whoever offers it asks again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
@@ -65,6 +69,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/journal", post(journal))
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
+        .route("/api/cluster/lift-fence", post(lift_fence))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/schedule", post(schedule))
@@ -251,14 +256,46 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
     if !is_main && !superseded {
         return refuse(StatusCode::CONFLICT, "not_main", "this node is not main: there is nothing to fence");
     }
-    api.shared.lines.fence_request.tell(FenceRequest { by: request.by, epoch: request.epoch });
-    let is_fenced =
-        |view: &View| view.cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced);
+    let FenceBody { by, epoch, run, .. } = request;
+    api.shared.lines.fence_request.tell(FenceRequest { by, epoch, run });
+    // for this run: another one's fence may be taken back
+    let is_fenced = |view: &View| {
+        let fenced = view.cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced);
+        fenced && (!view.cluster.nodes.is_main(me) || view.standpoint.fenced_for == Some(run))
+    };
     if !api.shared.wait_until(FENCE_LIMIT, is_fenced).await {
         let message = format!("asked to stop, and not proved to be stopped within {FENCE_LIMIT:?}");
         return refuse(StatusCode::GATEWAY_TIMEOUT, "not_fenced", message);
     }
     answer(StatusCode::OK, api.shared.look(|view| view.standpoint.fence_proof.clone()))
+}
+
+/// The run for which this node was fenced has ended and promoted nobody: it serves again. Answers when that is recorded.
+async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let request: LiftFenceBody =
+        match api.admit(&headers, &body, |request: &LiftFenceBody| request.cluster_id) {
+            Ok(request) => request,
+            Err(refusal) => return *refusal,
+        };
+    if !api.shared.lines.lift_request.is_bound() {
+        return still_starting();
+    }
+    let me = api.shared.settings.me;
+    let LiftFenceBody { by, run, .. } = request;
+    let at_rest =
+        |view: &View| view.cluster.nodes.get(me).is_none_or(|row| row.status != NodeStatus::Fencing);
+    // a stop that is under way is waited for: it would go on behind the answer
+    api.shared.wait_until(FENCE_LIMIT, at_rest).await;
+    let is_lifted = |view: &View| !view.cluster.nodes.is_superseded(me);
+    if api.shared.look(is_lifted) {
+        return answer(StatusCode::OK, json!({ "words": "the old main is not fenced" }));
+    }
+    api.shared.lines.lift_request.tell(LiftRequest { by, run });
+    if !api.shared.wait_until(LIFT_LIMIT, is_lifted).await {
+        let message = "this node stays fenced: another run asked for it, or another node is main";
+        return refuse(StatusCode::CONFLICT, "stays_fenced", message);
+    }
+    answer(StatusCode::OK, json!({ "words": "the old main's fence is lifted: it starts its servers" }))
 }
 
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
@@ -274,7 +311,8 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
         Err(Unanswered::Declined(_)) => return answer(StatusCode::OK, OfferAnswer::Pending),
         // it may be heard or not: whoever asks comes again
-        Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_)) | Err(Unanswered::Nobody) => {
+        Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
+        | Err(Unanswered::Nobody) => {
             return still_starting();
         }
     };
@@ -330,6 +368,7 @@ fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
         Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
         Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
         Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
+        Ok(Accepted::FenceLifted(run)) => answer(StatusCode::ACCEPTED, json!({ "fence_lifted": run })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
         Err(Unanswered::Nobody) => still_starting(),
     }

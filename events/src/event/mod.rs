@@ -246,6 +246,8 @@ event_kinds! {
     "node_fenced" version 1 by FailoverActor => NodeFenced,
     /// Fencing did not succeed yet; it is tried again.
     "fencing_failed" version 1 by FailoverActor => FencingFailed,
+    /// Nobody was promoted in place of this node, and nobody will be: it is main as before, and serves again.
+    "fence_lifted" version 1 by FailoverActor => FenceLifted,
     /// This node's standbys follow the announced main.
     "follow_finished" version 1 by ReplicationActor => FollowFinished,
     /// Somebody changed the cluster's settings through `cluster_config`.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::shown_in_words;
-use crate::{Epoch, Lsn, NodeId, TimelineId};
+use crate::{Epoch, Lsn, NodeId, RunId, TimelineId};
 
 /// What a node is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -98,6 +98,9 @@ pub struct FencingStarted {
     pub epoch: Epoch,
     /// The epoch in which this node was main.
     pub own_epoch: Epoch,
+    /// The run that asked for it: as long as nobody was promoted, it can take that back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 /// Payload of `node_fenced`.
@@ -113,6 +116,20 @@ pub struct NodeFenced {
     pub dependents: String,
     /// What the operator does next.
     pub next: String,
+    /// The run that asked for it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+}
+
+/// Payload of `fence_lifted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceLifted {
+    /// The run that had asked for the fence, and ended before it promoted anybody.
+    pub run: RunId,
+    /// Who says so: the node that made the run, or this one for a person.
+    pub by: NodeId,
+    /// That person's reason.
+    pub reason: Option<String>,
 }
 
 /// Payload of `fencing_failed`.

@@ -20,6 +20,8 @@ pub enum Effect {
         /// Whether an attempt at it failed just now.
         again: bool,
     },
+    /// Start every server of this node, which is main as before.
+    ServeAgain,
     /// Let this node's standbys follow another main.
     Follow(NodeId),
     /// The same, some time later: it did not succeed just now.
@@ -51,6 +53,7 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::StepUndoStarted(undo), Some(run)) => vec![Effect::UndoStep(run, undo.step)],
         (Event::FencingStarted(fencing), _) => vec![Effect::Fence { epoch: fencing.epoch, again: false }],
         (Event::FencingFailed(failed), _) => vec![Effect::Fence { epoch: failed.epoch, again: true }],
+        (Event::FenceLifted(_), _) if !cluster.nodes.is_superseded(me) => vec![Effect::ServeAgain],
         // its run takes it from there
         (Event::MainAnnounced(_), _) if cluster.nodes.is_handing_over(me) => Vec::new(),
         (Event::MainAnnounced(announced), _) if announced.main != me => {

@@ -1,23 +1,61 @@
 //! A node that was superseded stops serving, and proves it.
 
-use interrex_events::{Draft, FencingFailed, FencingStarted, NodeFenced};
+use interrex_events::{Draft, FenceLifted, FencingFailed, FencingStarted, NodeFenced, RunId};
 use interrex_projections::NodeStatus;
 
 use super::Situation;
-use crate::messages::{FenceEnded, FenceRequest};
+use crate::messages::{Declined, FenceEnded, FenceRequest, LiftRequest};
 
 pub(super) fn fence_requested(situation: Situation<'_>, request: &FenceRequest) -> Vec<Draft> {
-    let Situation { me, cluster, .. } = situation;
+    let Situation { me, cluster, standpoint, .. } = situation;
     let nodes = &cluster.nodes;
-    if request.epoch <= nodes.epoch || nodes.is_superseded(me) || !nodes.is_main(me) {
+    let known = nodes.is_superseded(me) && standpoint.fenced_for == Some(request.run);
+    if request.epoch <= nodes.epoch || known || !nodes.is_main(me) {
         return Vec::new();
     }
-    let event = FencingStarted { superseded_by: request.by, epoch: request.epoch, own_epoch: nodes.epoch };
+    let event = FencingStarted {
+        superseded_by: request.by,
+        epoch: request.epoch,
+        own_epoch: nodes.epoch,
+        // a later one takes the place of an earlier one, which can no more take it back
+        run: Some(request.run),
+    };
     vec![Draft::new(nodes.epoch, event)]
 }
 
+/// Only the last run that asked for the fence can take it back, and only as long as no other main is known.
+pub(super) fn lift_requested(situation: Situation<'_>, request: &LiftRequest) -> Vec<Draft> {
+    let fact = FenceLifted { run: request.run, by: request.by, reason: None };
+    if can_be_lifted(situation) == Some(request.run) {
+        vec![Draft::new(situation.cluster.nodes.epoch, fact)]
+    } else {
+        Vec::new()
+    }
+}
+
+/// The same by a person's word, where the node that asked for the fence cannot say any more that it took over nothing.
+pub(super) fn lift_by_hand(
+    situation: Situation<'_>,
+    run: RunId,
+    reason: Option<&str>,
+) -> Result<Draft, Declined> {
+    let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
+        let message = "who answers for another node needs a reason, which is kept for ever: --reason TEXT";
+        return Err(Declined::new("reason_needed", message.to_owned()));
+    };
+    let fact = FenceLifted { run, by: situation.me, reason: Some(reason.to_owned()) };
+    Ok(Draft::new(situation.cluster.nodes.epoch, fact))
+}
+
+/// The run for which this node is fenced, where it is still main as far as anybody told it.
+pub(super) fn can_be_lifted(situation: Situation<'_>) -> Option<RunId> {
+    let Situation { me, cluster, standpoint, .. } = situation;
+    let fenced = cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced);
+    standpoint.fenced_for.filter(|_| fenced && cluster.nodes.is_main(me))
+}
+
 pub(super) fn fence_ended(situation: Situation<'_>, ended: &FenceEnded) -> Vec<Draft> {
-    let Situation { me, cluster, .. } = situation;
+    let Situation { me, cluster, standpoint, .. } = situation;
     let status = cluster.nodes.get(me).map(|row| row.status);
     match &ended.result {
         Ok(_) if status == Some(NodeStatus::Fenced) => Vec::new(),
@@ -30,6 +68,7 @@ pub(super) fn fence_ended(situation: Situation<'_>, ended: &FenceEnded) -> Vec<D
                 next: "keep this data directory: it may hold rows that the new main lacks; `interrex rejoin` keeps them, and \
                        brings this node back as a secondary of the new main"
                     .to_owned(),
+                run: standpoint.fenced_for.filter(|_| cluster.nodes.is_main(me)),
             };
             vec![Draft::new(cluster.nodes.epoch, event)]
         }

@@ -27,7 +27,7 @@ pub use self::{
 use super::policy::FailoverPolicy;
 use crate::{
     env::Moment,
-    messages::{FenceEnded, FenceRequest, StepEnded, UndoEnded},
+    messages::{FenceEnded, FenceRequest, LiftRequest, StepEnded, UndoEnded},
 };
 
 /// What a decision is made from, beside the input.
@@ -62,6 +62,8 @@ pub enum Input {
     FenceRequested(FenceRequest),
     /// Fencing ended.
     FenceEnded(FenceEnded),
+    /// The peer that asked for it takes that back.
+    LiftRequested(LiftRequest),
 }
 
 /// The facts that follow.
@@ -77,5 +79,6 @@ pub fn decide(situation: Situation<'_>, input: &Input) -> Vec<Draft> {
         Input::UndoEnded(ended) => outcomes::undo_ended(situation, ended),
         Input::FenceRequested(request) => fencing::fence_requested(situation, request),
         Input::FenceEnded(ended) => fencing::fence_ended(situation, ended),
+        Input::LiftRequested(request) => fencing::lift_requested(situation, request),
     }
 }

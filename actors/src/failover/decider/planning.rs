@@ -103,9 +103,6 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
     if has_refused(run, failed) && !stuck {
         return vec![Move::Refuse(failed)];
     }
-    // a fenced old main stays fenced: nobody here can start its servers again
-    let fenced = run.handover.is_none()
-        && run.step(StepId::FenceOldMain).state == StepState::Ended(StepOutcome::Succeeded);
-    let end = if stuck || fenced { FailedEnd::Failed } else { FailedEnd::RolledBack };
+    let end = if stuck { FailedEnd::Failed } else { FailedEnd::RolledBack };
     vec![Move::GiveUp(failed, end)]
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use interrex_events::{Cause, Draft, Event, SwitchoverScheduled, SwitchoverUnscheduled, Unscheduling};
 use interrex_projections::{Scheduled, human_ms};
 
-use super::{Situation, starting::asked};
+use super::{Situation, fencing, starting::asked};
 use crate::messages::{Accepted, Declined, Operate, Operation};
 
 /// How late it may still begin, as after a restart. Later, nobody expects it any more.
@@ -17,6 +17,12 @@ pub fn answer(situation: Situation<'_>, request: &Operate) -> Result<(Accepted, 
     let Operate { operation, due, asker } = request;
     let scheduled = situation.cluster.runs.scheduled(situation.me);
     let is_idle = situation.cluster.runs.active(situation.me).is_none();
+    if let (Operation::Cancel { reason, force: true }, Some(run)) =
+        (operation, fencing::can_be_lifted(situation).filter(|_| is_idle))
+    {
+        let fact = fencing::lift_by_hand(situation, run, reason.as_deref())?;
+        return Ok((Accepted::FenceLifted(run), vec![Draft { actor: asker.clone(), ..fact }]));
+    }
     match (operation, due, scheduled) {
         (_, Some(due), _) => schedule(situation, operation, *due, asker),
         (Operation::Cancel { reason, .. }, None, Some(scheduled)) if is_idle => {

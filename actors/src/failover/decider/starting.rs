@@ -10,6 +10,7 @@ use interrex_projections::{NodeStatus, Run, Standing};
 use super::{
     Situation,
     carrying_on::{carry_on, in_run, started_step},
+    fencing,
     outcomes::still_main,
     returning::{rejoin, return_by_itself},
 };
@@ -243,6 +244,11 @@ fn may_promote(
     let Situation { me, cluster, policy, now, .. } = situation;
     nothing_runs(situation)?;
     let nodes = &cluster.nodes;
+    if fencing::can_be_lifted(situation).is_some() {
+        let message = "this node is main, and fenced for a run of another node. If that one did not become main and never \
+                       will, let this one serve again: interrex run cancel --force --reason TEXT";
+        return Err(Declined::new("fenced_main", message.to_owned()));
+    }
     if nodes.is_superseded(me) || nodes.is_handing_over(me) {
         let message = "this node was main, and another one takes its place or has: its data may be an older line. It is \
                        no standby that could be promoted";

@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     failover::steps::{Need, rule},
     journal::Belief,
-    messages::StepReport,
+    messages::{FenceProof, Operate, Operation, StepReport},
 };
 
 const ME: NodeId = NodeId(2);
@@ -228,8 +228,9 @@ impl Node {
     }
 
     fn undo_all(&mut self) {
-        let asked = self.run().steps.iter().find(|(_, step)| step.undo == Undo::Running).map(|(id, _)| *id);
-        if let Some(step) = asked {
+        let asked =
+            |run: &Run| run.steps.iter().find(|(_, step)| step.undo == Undo::Running).map(|(id, _)| *id);
+        while let Some(step) = asked(self.run()) {
             let detail = "taken back".to_owned();
             self.when(&Input::UndoEnded(UndoEnded { run: RUN, step, undone: true, detail }));
         }
@@ -316,8 +317,6 @@ fn whatever_step_fails_the_run_ends_in_a_named_state_with_one_main_at_most() {
                 (_, Need::BestEffort) => RunEnd::CompletedDegraded,
                 (step, _) if bad == StepOutcome::Refused && step <= StepId::Promote => RunEnd::Refused,
                 (step, _) if step >= StepId::Promote => RunEnd::NeedsOperator,
-                // the old main was asked to stop, and nobody here can start it again
-                (step, _) if step > StepId::FenceOldMain => RunEnd::Failed,
                 _ => RunEnd::RolledBack,
             };
             assert_eq!(node.run().end, expected, "{failing} {bad}");
@@ -462,13 +461,52 @@ fn a_new_supervisor_does_not_act_on_the_verdict_of_the_old_one() {
 fn a_main_fences_itself_for_a_later_epoch_only() {
     let mut node = Node::failing_over();
     node.go_on(success);
-    let request = |epoch| Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(epoch) });
+    let request = |epoch| Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(epoch), run: RUN });
     assert!(node.when(&request(2)).is_empty(), "its own epoch fences nobody");
     let facts = node.when(&request(3));
     assert!(matches!(&facts[..], [Event::FencingStarted(_)]));
     let effect = effects(ME, &node.belief, None, &facts[0]);
     assert_eq!(effect, [Effect::Fence { epoch: Epoch(3), again: false }]);
     assert!(node.when(&request(4)).is_empty(), "fencing is under way already");
+}
+
+#[test]
+fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nobody_once_another_is_main() {
+    let mut node = Node::failing_over();
+    node.go_on(success);
+    let other = RunId(Uuid::from_u128(2));
+    let fence = |node: &mut Node, run| {
+        node.when(&Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(3), run }));
+        let proof =
+            || FenceProof { postgres: "stopped".into(), redis: String::new(), dependents: String::new() };
+        node.when(&Input::FenceEnded(FenceEnded { epoch: Epoch(3), result: Ok(proof()) }));
+    };
+    let lift = |node: &mut Node, run| node.when(&Input::LiftRequested(LiftRequest { by: MAIN, run }));
+    fence(&mut node, other);
+    fence(&mut node, RUN);
+    assert!(lift(&mut node, other).is_empty(), "a later run took the place of that one");
+    let facts = lift(&mut node, RUN);
+    assert_eq!(effects(ME, &node.belief, None, &facts[0]), [Effect::ServeAgain]);
+    assert!(!node.belief.cluster.nodes.is_superseded(ME) && node.belief.cluster.nodes.is_main(ME));
+
+    fence(&mut node, other);
+    let by_hand = |node: &Node, reason: Option<&str>| {
+        let cancel = Operation::Cancel { reason: reason.map(str::to_owned), force: true };
+        let asker = Cause::Person { name: "jo".into(), source: "here".into() };
+        answer(node.situation(), &Operate { operation: cancel, due: None, asker })
+    };
+    assert_eq!(by_hand(&node, None).unwrap_err().code, "reason_needed");
+    assert!(matches!(by_hand(&node, Some("beta burned")).unwrap().1[0].event, Event::FenceLifted(_)));
+    let announced = MainAnnounced {
+        main: MAIN,
+        epoch: Epoch(3),
+        timeline: None,
+        switchpoint: None,
+        announced_by: MAIN,
+        learned_by: LearnedBy::Heartbeat,
+    };
+    node.store(announced.into(), None);
+    assert!(lift(&mut node, other).is_empty() && by_hand(&node, Some("beta burned")).is_err());
 }
 
 #[test]
@@ -535,13 +573,17 @@ fn a_main_that_is_back_refuses_the_promotion_and_the_standby_follows_it_again() 
 fn a_server_of_a_fenced_node_that_somebody_starts_is_stopped_again() {
     let mut node = Node::failing_over();
     node.go_on(success);
-    node.store(FencingStarted { superseded_by: MAIN, epoch: Epoch(3), own_epoch: Epoch(2) }.into(), None);
+    node.store(
+        FencingStarted { superseded_by: MAIN, epoch: Epoch(3), own_epoch: Epoch(2), run: None }.into(),
+        None,
+    );
     let proof = NodeFenced {
         epoch: Epoch(3),
         postgres: String::new(),
         redis: String::new(),
         dependents: String::new(),
         next: String::new(),
+        run: None,
     };
     node.store(proof.into(), None);
     let started = Event::from(PostgresChanged {

@@ -55,7 +55,7 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         limit_ms: 10_000,
         attempts: 2,
         need: Required,
-        undo: None,
+        undo: Some("let the old main serve again"),
     },
     StepRule {
         step: StepId::Detach,

@@ -98,8 +98,9 @@ pub struct Rejoin {
 /// Arguments of `run cancel`.
 #[derive(Debug, Args)]
 pub struct RunCancel {
-    /// Withdraw the offer of a switchover whose target is gone for good, and answer for it: it is not main. Needs
-    /// --reason.
+    /// Answer for another node that cannot: it is not main. On a main that offers its role, withdraws the offer of a
+    /// switchover whose target is gone for good; on a main that is fenced, lets it serve again after a failover that
+    /// promoted nobody. Needs --reason.
     #[arg(long, requires = "reason")]
     pub force: bool,
     /// Why: it is kept with the run.

@@ -306,7 +306,7 @@ impl Author {
             learned_by: LearnedBy::StartupCheck,
         };
         self.tell(900_000, None, announced);
-        let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1) };
+        let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
         self.tell(900_001, None, fencing);
         let fenced = NodeFenced {
             epoch: Epoch(2),
@@ -314,6 +314,7 @@ impl Author {
             redis: "stopped now".to_owned(),
             dependents: "stopped now".to_owned(),
             next: "bring it back as a secondary: interrex rejoin".to_owned(),
+            run: None,
         };
         self.tell(900_200, None, fenced);
     }

@@ -76,7 +76,7 @@ fn what_is_no_standby_is_not_promoted() {
     assert_eq!(code(&mut stopped), "not_promotable");
 
     let mut fenced = Node::secondary();
-    let event = FencingStarted { superseded_by: MAIN, epoch: Epoch(2), own_epoch: Epoch(1) };
+    let event = FencingStarted { superseded_by: MAIN, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
     fenced.store(event.into(), None);
     assert_eq!(code(&mut fenced), "not_promotable");
     assert_eq!(code(&mut Node::failing_over()), "run_active");

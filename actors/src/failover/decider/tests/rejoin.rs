@@ -48,6 +48,7 @@ impl Node {
             redis: String::new(),
             dependents: String::new(),
             next: String::new(),
+            run: None,
         };
         self.store(proof.into(), None);
     }
@@ -195,7 +196,7 @@ fn what_cannot_come_back_is_declined_with_its_reason() {
     );
     assert_eq!(code(Node::returning()), "run_active");
     let mut stopping = Node::fenced();
-    let event = FencingStarted { superseded_by: ME, epoch: Epoch(2), own_epoch: Epoch(1) };
+    let event = FencingStarted { superseded_by: ME, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
     stopping.store(event.into(), None);
     assert_eq!(code(stopping), "fencing");
 }

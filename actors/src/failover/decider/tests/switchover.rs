@@ -233,7 +233,7 @@ fn a_main_that_is_fenced_on_the_way_neither_offers_its_role_nor_starts_again() {
     for at in [StepId::StopMain, StepId::ProveHandover, StepId::HandOver] {
         let mut node = Node::switching_over();
         node.go_on_until(at);
-        node.when(&Input::FenceRequested(FenceRequest { by: ME, epoch: Epoch(2) }));
+        node.when(&Input::FenceRequested(FenceRequest { by: ME, epoch: Epoch(2), run: RUN }));
         assert_eq!(node.status(), NodeStatus::Fencing, "{at}");
         node.go_on(
             |step, _| if step == StepId::HandOver { StepOutcome::Refused } else { StepOutcome::Succeeded },

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     failover::decider::*,
-    messages::{HandoverOffer, Operation},
+    messages::{Accepted, HandoverOffer, Operate, Operation},
 };
 
 /// Rounds after which a silent main is lost, and after which one that hears nobody starts alone.
@@ -124,10 +124,14 @@ impl Cluster {
 
     /// What somebody asks for: the run, or why not.
     pub(super) fn ask(&mut self, node: NodeId, operation: &Operation) -> Result<RunId, String> {
-        let asked = asked(self.of(node).node.situation(), operation, &Cause::System);
-        let (run, drafts) = asked.map_err(|declined| declined.code.to_owned())?;
+        let request = Operate { operation: operation.clone(), due: None, asker: Cause::System };
+        let answered = answer(self.of(node).node.situation(), &request);
+        let (accepted, drafts) = answered.map_err(|declined| declined.code.to_owned())?;
         self.state(node, drafts);
-        Ok(run)
+        match accepted {
+            Accepted::Run(run) | Accepted::FenceLifted(run) => Ok(run),
+            Accepted::Scheduled(_) | Accepted::Unscheduled(_) => Err("it is for a time".to_owned()),
+        }
     }
 
     /// What a peer says to an offer, or nothing if it has not decided yet.

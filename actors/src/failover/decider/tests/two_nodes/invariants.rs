@@ -96,15 +96,18 @@ impl Cluster {
                 run.steps.iter().filter(|(_, step)| matches!(step.undo, Undo::Failed | Undo::Running))
             })
             .map(|(id, _)| *id)
+            // a person has seen to that one
+            .filter(|step| *step != StepId::FenceOldMain)
             .collect();
         self.holds(stuck.is_empty() || killed, || format!("{node} could not take back {stuck:?}"));
         let superseded = self.of(node).is_superseded();
         let machine = self.world.of(node);
         let (running, kind) = (machine.running, machine.kind);
         self.holds(!superseded || !running, || format!("{node} is fenced, and its PostgreSQL runs"));
+        let is_main = self.of(node).main() == Some(node);
+        let rival = self.world.of(other(node)).is_writable();
+        self.holds(!superseded || !is_main || rival, || format!("{node} is main, and left fenced"));
         if superseded || needs_person {
-            let is_main = self.of(node).main() == Some(node);
-            self.holds(needs_person || !is_main, || format!("{node} is main, and left fenced"));
             return;
         }
         self.holds(running, || format!("{node} is left stopped, as {kind:?}"));

@@ -1,7 +1,7 @@
 //! Who makes the steps, by the rules of the real makers. Each looks first whether it is done already.
 
 use interrex_events::*;
-use interrex_projections::{NodeStatus, Run};
+use interrex_projections::{NodeStatus, Run, StepState};
 
 use super::{
     cluster::Cluster,
@@ -71,8 +71,15 @@ impl Cluster {
         }
     }
 
-    pub(super) fn undo(&mut self, node: NodeId, step: StepId) -> Result<String, String> {
-        match step {
+    pub(super) fn undo(
+        &mut self,
+        node: NodeId,
+        run: Option<&Run>,
+        step: StepId,
+        late: bool,
+    ) -> Option<Result<String, String>> {
+        Some(match step {
+            StepId::FenceOldMain => return self.undo_fence(run?, late),
             StepId::Detach => self.undo_detach(node),
             StepId::StopMain => self.undo_stop_main(node),
             StepId::CheckLineage => {
@@ -84,7 +91,26 @@ impl Cluster {
                 Ok(String::new())
             }
             other => Err(format!("{other} has no undo")),
+        })
+    }
+
+    fn undo_fence(&mut self, run: &Run, late: bool) -> Option<Result<String, String>> {
+        let old = run.old_main;
+        if run.handover.is_some() {
+            return Some(Ok(String::new()));
         }
+        if !self.takes_requests(old) {
+            let state = run.step(StepId::FenceOldMain).state;
+            let was_not = matches!(state, StepState::Ended(StepOutcome::Skipped | StepOutcome::Refused));
+            let ended = must(was_not, "the old main may be fenced").map(|()| String::new());
+            return (was_not || late).then_some(ended);
+        }
+        if self.of(old).status() == NodeStatus::Fencing && !late {
+            return None;
+        }
+        let request = crate::messages::LiftRequest { by: run.node, run: run.id };
+        self.decide(old, &crate::failover::decider::Input::LiftRequested(request));
+        Some(must(!self.of(old).is_superseded(), "it stays fenced").map(|()| String::new()))
     }
 
     // ---- becoming main --------------------------------------------------------------------------------------
@@ -93,7 +119,10 @@ impl Cluster {
     fn main_serves_again(&self, node: NodeId, run: &Run) -> bool {
         let forced = run.request.as_ref().is_some_and(|request| request.forced);
         let age = (self.of(node).node.now.wall - run.started_at).num_milliseconds();
-        if forced || (run.kind != RunKind::Promotion && run.resumed == 0 && age <= 2_000) {
+        let fresh = run.resumed == 0 && age <= 2_000;
+        let fenced = run.step(StepId::FenceOldMain).succeeded();
+        let looks = if forced { fenced && !fresh } else { run.kind == RunKind::Promotion || !fresh };
+        if !looks {
             return false;
         }
         self.world.answers_as_primary(run.old_main)
@@ -127,7 +156,9 @@ impl Cluster {
         if self.of(old).process != Process::Up {
             return Some(Err("it is still starting".to_owned()));
         }
-        if self.of(old).status() == NodeStatus::Fenced {
+        let own = self.of(old);
+        let for_this = own.main() != Some(old) || own.node.belief.standpoint.fenced_for == Some(run.id);
+        if own.status() == NodeStatus::Fenced && for_this {
             return Some(Ok(done()));
         }
         let superseded = self.of(old).is_superseded();
@@ -137,7 +168,7 @@ impl Cluster {
         if !superseded && self.of(old).main() != Some(old) {
             return Some(Err("it is not main".to_owned()));
         }
-        let request = crate::messages::FenceRequest { by: node, epoch: run.epoch };
+        let request = crate::messages::FenceRequest { by: node, epoch: run.epoch, run: run.id };
         self.decide(old, &crate::failover::decider::Input::FenceRequested(request));
         late.then(|| Err("not proved to be stopped".to_owned()))
     }
@@ -201,7 +232,7 @@ impl Cluster {
         Some(must(self.world.of(node).shut_down, "it did not stop in good order").map(|()| done()))
     }
 
-    fn undo_stop_main(&mut self, node: NodeId) -> Result<String, String> {
+    pub(super) fn undo_stop_main(&mut self, node: NodeId) -> Result<String, String> {
         if self.of(node).is_superseded() || self.of(node).main() != Some(node) {
             return Ok("it stays stopped".to_owned());
         }

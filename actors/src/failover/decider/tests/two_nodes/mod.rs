@@ -19,6 +19,7 @@ use interrex_projections::{NodeStatus, Run, RunEnd};
 use self::{
     cluster::Cluster,
     faults::{Case, Fault, Scene},
+    world::other,
 };
 use super::{MAIN, ME, switchover::switchover};
 use crate::messages::Operation;
@@ -61,6 +62,15 @@ impl Cluster {
             |run: &Run| run.kind == RunKind::Takeover && run.end == RunEnd::NeedsOperator && run.node == ME;
         let offers = self.of(MAIN).status() == NodeStatus::HandingOver;
         offers && self.of(ME).active().is_none() && self.of(ME).runs().any(failed)
+    }
+
+    /// A main that is fenced for a run whose node cannot say any more that it has ended.
+    fn fenced_for_nothing(&self) -> Option<NodeId> {
+        let fenced = |node: &NodeId| {
+            let own = self.of(*node);
+            own.status() == NodeStatus::Fenced && own.main() == Some(*node)
+        };
+        [MAIN, ME].into_iter().find(|node| fenced(node) && !self.world.of(other(*node)).is_writable())
     }
 
     fn rounds(&mut self, rounds: u32) {
@@ -121,6 +131,11 @@ fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
     if !rests && cluster.waits_for_a_person() {
         let request = Request { forced: false, reason: Some("beta has all of the log".to_owned()) };
         cluster.ask(ME, &Operation::Promote { request, sight: None }).unwrap();
+        rests = cluster.settle();
+    }
+    if let Some(main) = cluster.fenced_for_nothing() {
+        let reason = Some("beta took over nothing".to_owned());
+        cluster.ask(main, &Operation::Cancel { reason, force: true }).unwrap();
         rests = cluster.settle();
     }
     if !rests {

@@ -34,7 +34,9 @@ impl Cluster {
                     self.decide(node, &Input::Looked);
                     continue;
                 }
-                Effect::Fence { .. } | Effect::Follow(_) | Effect::FollowLater(_) => None,
+                Effect::Fence { .. } | Effect::ServeAgain | Effect::Follow(_) | Effect::FollowLater(_) => {
+                    None
+                }
             };
             let waits = |order: &Order| order.effect == effect;
             let pause = if matches!(effect, Effect::FollowLater(_)) { AGAIN } else { 0 };
@@ -53,7 +55,10 @@ impl Cluster {
         match order.effect.clone() {
             Effect::RunStep(run, step, attempt) => self.work_on_step(node, order, run, step, attempt),
             Effect::UndoStep(run, step) => {
-                let result = self.undo(node, step);
+                let Some(result) = self.undo(node, order.run.as_deref(), step, order.waited >= LIMIT) else {
+                    order.waited += 1;
+                    return self.of_mut(node).orders.push_back(order);
+                };
                 let undone = result.is_ok();
                 let detail = result.unwrap_or_else(|error| error);
                 self.decide(node, &Input::UndoEnded(UndoEnded { run, step, undone, detail }));
@@ -63,6 +68,13 @@ impl Cluster {
                 let proof =
                     FenceProof { postgres: String::new(), redis: String::new(), dependents: String::new() };
                 self.decide(node, &Input::FenceEnded(FenceEnded { epoch, result: Ok(proof) }));
+            }
+            Effect::ServeAgain => {
+                let gave_up = order.waited >= LIMIT * AGAIN;
+                if self.undo_stop_main(node).is_err() && !gave_up {
+                    order.waited += 1;
+                    self.of_mut(node).orders.push_back(order);
+                }
             }
             Effect::Follow(main) => {
                 let Some(streaming) = self.follow(node, main, order.waited >= LIMIT) else {

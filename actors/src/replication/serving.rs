@@ -1,0 +1,74 @@
+//! An old main that was fenced for nothing serves again.
+
+use std::time::Duration;
+
+use interrex_events::{StepId, StepOutcome};
+use interrex_projections::{Run, StepState};
+
+use super::{Servers, switchover};
+use crate::{
+    node::Shared,
+    ports::{Answer, PeersPort, PortError},
+};
+
+/// How often a start is tried.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How often the old main is asked, and for how long: less than the undo may take, so that its words are told.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_LIMIT: Duration = Duration::from_secs(9);
+/// When it is left to a person: the node is shown as a main that does not serve.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The old main is told that nobody was promoted. One that could not be asked for the fence need not answer now.
+pub(super) async fn undo_fence(peers: &dyn PeersPort, run: &Run) -> Answer<String> {
+    if run.handover.is_some() {
+        return Ok("the old main had offered its role, and takes the offer back by itself".to_owned());
+    }
+    let may_be_fenced = !matches!(
+        run.step(StepId::FenceOldMain).state,
+        StepState::Ended(StepOutcome::Skipped | StepOutcome::Refused)
+    );
+    let mut last = "no answer".to_owned();
+    let asking = async {
+        loop {
+            match peers.lift_fence(run.old_main, run).await {
+                Ok(words) => return Ok(words),
+                Err(words) if may_be_fenced => last = words,
+                Err(words) => {
+                    return Ok(format!("the old main was not fenced, and does not answer: {words}"));
+                }
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    let asked = tokio::time::timeout(ASK_LIMIT, asking).await;
+    asked.unwrap_or_else(|_| {
+        Err(PortError(format!(
+            "the old main may be fenced, and cannot be told that nobody took over ({last}); when it answers again, \
+             there: interrex run cancel --force --reason TEXT"
+        )))
+    })
+}
+
+/// Starts every server of this node, unless it is main no more or another one is about to be.
+pub(super) async fn serve_again(shared: &Shared, servers: &Servers, peers: &dyn PeersPort) {
+    let trying = async {
+        while let Err(error) = start(shared, servers, peers).await {
+            tracing::warn!(%error, "this node is main again, and does not serve yet");
+            tokio::time::sleep(AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(LIMIT, trying).await.is_err() {
+        tracing::error!("this node is main again, and does not serve: mend that, and restart its supervisor");
+    }
+}
+
+async fn start(shared: &Shared, servers: &Servers, peers: &dyn PeersPort) -> Answer<()> {
+    let me = shared.settings.me;
+    if shared.look(|view| view.cluster.nodes.is_superseded(me) || !view.cluster.nodes.is_main(me)) {
+        return Ok(());
+    }
+    switchover::undo_stop_main(shared, servers, peers).await?;
+    servers.start_redis().await?;
+    servers.dependents.start().await.map(drop)
+}
