@@ -418,9 +418,8 @@ impl Handler<Fence> for ReplicationActor {
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let work = async move {
             tokio::time::sleep(order.pause).await;
-            // at once: what a superseded main would still flush to nobody is of no use, and a fast stop waits
-            let stop = servers.stop(StopMode::Immediate);
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
+            let stop = serving::fence(&shared, &servers);
             let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
             let result = stopped.map_err(|error| error.to_string());
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });

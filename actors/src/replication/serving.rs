@@ -1,14 +1,15 @@
-//! An old main that was fenced for nothing serves again.
+//! A main that is fenced, and one that was fenced for nothing and serves again.
 
 use std::time::Duration;
 
-use interrex_events::{StepId, StepOutcome};
+use interrex_events::{PostgresStatus, StepId, StepOutcome};
 use interrex_projections::{Run, StepState};
 
 use super::{Servers, switchover};
 use crate::{
+    messages::FenceProof,
     node::Shared,
-    ports::{Answer, PeersPort, PortError},
+    ports::{Answer, PeersPort, PortError, StopMode},
 };
 
 /// How often a start is tried.
@@ -18,6 +19,23 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const ASK_LIMIT: Duration = Duration::from_secs(9);
 /// When it is left to a person: the node is shown as a main that does not serve.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a main that serves may take to give its standbys the rest of its log.
+const REST_OF_THE_LOG: Duration = Duration::from_secs(3);
+
+/// Stops every server. One that still serves, for a person who promotes another, stops in good order if it can: the node
+/// that takes over receives until then, and what was acknowledged last is not lost. What a main that is superseded already
+/// would flush to nobody is of no use.
+pub(super) async fn fence(shared: &Shared, servers: &Servers) -> Answer<FenceProof> {
+    let main = shared.look(|view| {
+        view.cluster.nodes.is_main(shared.settings.me) && view.postgres.status == PostgresStatus::Primary
+    });
+    if main {
+        // whatever comes of it, what is left is stopped at once
+        let _ = tokio::time::timeout(REST_OF_THE_LOG, servers.postgres.stop(StopMode::Fast)).await;
+    }
+    servers.stop(StopMode::Immediate).await
+}
 
 /// The old main is told that nobody was promoted. One that could not be asked for the fence need not answer now.
 pub(super) async fn undo_fence(peers: &dyn PeersPort, run: &Run) -> Answer<String> {
