@@ -110,6 +110,8 @@ pub struct MainSight {
     pub evidence: Evidence,
     /// What it last said of its log.
     pub last_report: Option<LastReport>,
+    /// Whether it says itself that it has stopped, and offers its role.
+    pub offers: bool,
 }
 
 impl MainSight {

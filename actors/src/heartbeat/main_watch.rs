@@ -3,13 +3,14 @@
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Event, Evidence, FailoverWithheld, Finding, LastReport, Lsn, MainRecovered, MainSeen, MainSuspected,
-    NodeId, PostgresStatus, WithheldRule,
+    NodeId, NodeStatus, PostgresStatus, WithheldRule,
 };
 
 use super::decider::Situation;
 use crate::{
     env::Moment,
     messages::{MainSight, ProbeEnded},
+    report::NodeReport,
 };
 
 /// Probes without a good sign before main is suspected: one lost packet is nothing.
@@ -32,6 +33,8 @@ pub(super) struct MainWatch {
     pub(super) withheld: Vec<WithheldRule>,
     pub(super) evidence: Evidence,
     pub(super) report: Option<Report>,
+    /// Whether it says that it has stopped, and offers its role.
+    offers: bool,
 }
 
 /// Main's last report of its own log.
@@ -68,6 +71,7 @@ impl MainWatch {
                 missed_probes: 0,
             },
             report: None,
+            offers: false,
         }
     }
 
@@ -83,6 +87,10 @@ impl MainWatch {
         let answered = postgres.is_good() || supervisor.is_good();
         let only_postgres = postgres.is_good() && probe.supervisor.is_err();
         let switching = probe.supervisor.as_ref().is_ok_and(|report| report.hands_over());
+        let says_so = |report: &NodeReport| {
+            report.status == NodeStatus::HandingOver && report.postgres.status != PostgresStatus::Primary
+        };
+        self.offers = probe.supervisor.as_ref().is_ok_and(|report| says_so(report));
         let only_supervisor = supervisor.is_good() && !postgres.is_good() && !switching;
         self.evidence = Evidence {
             supervisor,
@@ -164,6 +172,7 @@ impl MainWatch {
             silent_since: self.silent_since,
             evidence: self.evidence.clone(),
             last_report: self.last_report(),
+            offers: self.offers,
         }
     }
 

@@ -5,7 +5,7 @@ use interrex_events::{
     NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
     SwitchoverStarted, Trigger, WithheldRule,
 };
-use interrex_projections::{NodeStatus, Run, Standing};
+use interrex_projections::{NodeStatus, Run, RunEnd, Standing};
 
 use super::{
     Situation,
@@ -277,7 +277,9 @@ fn may_promote(
     }
     let name = nodes.name(main);
     let sight = sight.filter(|sight| sight.main == main);
-    if let Some(sight) = sight.filter(|sight| sight.answers() && !request.forced) {
+    let offered = waits_for_a_person(situation, main);
+    let alive = |sight: &&MainSight| sight.answers() && !(offered && sight.offers);
+    if let Some(sight) = sight.filter(alive).filter(|_| !request.forced) {
         let Evidence { supervisor, postgres, wal_receiver, .. } = &sight.evidence;
         let message = format!(
             "main {name} is alive: its supervisor {}; its PostgreSQL {}; its log: {}. To move the role without loss: \
@@ -316,6 +318,15 @@ fn may_promote(
     })
 }
 
+/// Whether this node took an offer of main's and failed past the point of no return: nobody but a person goes on with it.
+fn waits_for_a_person(situation: Situation<'_>, main: NodeId) -> bool {
+    let Situation { me, cluster, .. } = situation;
+    let own = cluster.runs.runs.values().rev().find(|run| run.node == me);
+    own.is_some_and(|run| {
+        run.kind == RunKind::Takeover && run.old_main == main && run.end == RunEnd::NeedsOperator
+    })
+}
+
 fn is_standby(postgres: Option<PostgresStatus>) -> bool {
     matches!(postgres, Some(PostgresStatus::Streaming | PostgresStatus::Detached))
 }
@@ -338,8 +349,9 @@ fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, 
     let target = cluster.nodes.get(run.new_main);
     if target.is_none_or(|target| target.status == NodeStatus::Online) {
         let message = format!(
-            "the supervisor of {} answers, and decides by itself whether it takes over: wait for it",
-            cluster.nodes.name(run.new_main)
+            "the supervisor of {name} answers, and decides by itself whether it takes over: wait for it. If its run needs an \
+             operator (interrex run list, there), mend what it names and say there: interrex promote",
+            name = cluster.nodes.name(run.new_main)
         );
         return Err(Declined::new("target_answers", message));
     }

@@ -26,6 +26,7 @@ impl Node {
                 missed_probes: 3,
             },
             last_report: None,
+            offers: false,
         }
     }
 }

@@ -22,7 +22,7 @@ use self::{
     world::other,
 };
 use super::{MAIN, ME, switchover::switchover};
-use crate::messages::Operation;
+use crate::messages::{MainSight, Operation};
 
 /// Rounds that a case may take, before and after everything is mended.
 const BOUND: u32 = 400;
@@ -130,7 +130,12 @@ fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
     let mut rests = cluster.settle();
     if !rests && cluster.waits_for_a_person() {
         let request = Request { forced: false, reason: Some("beta has all of the log".to_owned()) };
-        cluster.ask(ME, &Operation::Promote { request, sight: None }).unwrap();
+        // the old main's supervisor is alive, and says that it waits
+        let mut evidence = evidence();
+        evidence.supervisor = Finding::good("answers, and hands its role over");
+        let silent_since = cluster.of(ME).node.now;
+        let sight = MainSight { main: MAIN, silent_since, evidence, last_report: None, offers: true };
+        cluster.ask(ME, &Operation::Promote { request, sight: Some(sight) }).unwrap();
         rests = cluster.settle();
     }
     if let Some(main) = cluster.fenced_for_nothing() {
