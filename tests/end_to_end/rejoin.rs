@@ -475,6 +475,13 @@ async fn by_hand(script: &Path) -> Output {
     tokio::time::timeout(LIMIT, run).await.unwrap().unwrap()
 }
 
+/// As if it had been made with `initdb -X`, or moved to a volume of its own since: a link leads there.
+fn move_log(data_dir: &Path) {
+    fs::rename(data_dir.join("pg_wal"), data_dir.with_extension("log")).unwrap();
+    let from_there = Path::new("..").join(data_dir.with_extension("log").file_name().unwrap());
+    std::os::unix::fs::symlink(from_there, data_dir.join("pg_wal")).unwrap();
+}
+
 #[test]
 fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
     run(async {
@@ -483,9 +490,12 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         let refused = rejoin(&sandbox, BETA, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("rejoin alpha --script"), "{refused:?}");
+        let data_dir = sandbox.node(ALPHA)?.data_dir();
+        move_log(&data_dir);
         let said = by_hand(&script(&sandbox, ALPHA, &[]).await?).await;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;
+        assert!(!data_dir.join("pg_wal").is_symlink(), "the log is its own");
         // a second time, and by a copy
         let said = by_hand(&script(&sandbox, ALPHA, &["--copy"]).await?).await;
         assert!(said.status.success(), "{said:?}");
@@ -498,10 +508,40 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         follows(&sandbox, &writer).await?;
         let acknowledged = writer.stop();
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
-        let kept = sandbox.node(ALPHA)?.data_dir().with_extension("kept");
-        let mut kept: Vec<_> = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut kept: Vec<_> = fs::read_dir(data_dir.with_extension("kept"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         kept.sort();
         is_all_of_it(&salvaged(&sandbox, &kept[0].display().to_string()).await?, &lost);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_script_changes_nothing_of_a_directory_that_it_cannot_keep_whole() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        parted(&sandbox).await?;
+        let data_dir = sandbox.node(ALPHA)?.data_dir();
+        let control = || fs::read(data_dir.join("global/pg_control")).unwrap();
+        let (script, before) = (script(&sandbox, ALPHA, &[]).await?, control());
+        let refused = async |words: &str| {
+            let said = by_hand(&script).await;
+            let why = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(!said.status.success() && why.contains(words), "{why}");
+            let made = ["by-script", "kept"].map(|name| data_dir.with_extension(name).exists());
+            assert_eq!((made, control() == before), ([false, false], true), "{why}");
+        };
+        let volume = data_dir.with_extension("volume");
+        fs::create_dir(&volume).unwrap();
+        let tablespace = data_dir.join("pg_tblspc/16384");
+        std::os::unix::fs::symlink(&volume, &tablespace).unwrap();
+        refused("--tablespace-mapping").await;
+        fs::remove_file(tablespace).unwrap();
+        move_log(&data_dir);
+        fs::rename(data_dir.with_extension("log"), volume.join("log")).unwrap();
+        refused("pg_wal").await;
         Ok(())
     });
 }

@@ -152,7 +152,8 @@ fn assert_nothing_left(sandbox: &Sandbox) {
     let beside = sandbox.node(ALPHA).unwrap().data_dir().parent().unwrap().to_owned();
     for folder in [temporary(sandbox), beside.clone(), sandbox.folder().to_owned()] {
         let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        let left: Vec<_> = names.filter(|name| name.to_string_lossy().contains("interrex-salvage")).collect();
+        let is_ours = |name: &str| name.starts_with("interrex-salvage-") || name.starts_with("interrex-log-");
+        let left: Vec<_> = names.filter(|name| is_ours(&name.to_string_lossy())).collect();
         assert!(left.is_empty(), "{left:?}");
     }
     let scratch = beside.join("interrex-salvage-").display().to_string();

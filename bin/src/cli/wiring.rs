@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::LocalSet;
+
 use super::{
     arguments::{Demo, Salvage},
     exit::Exit,
@@ -42,7 +44,7 @@ pub(super) fn salvage(arguments: Salvage, output: &mut Output<'_>) -> Result<Exi
     let Salvage { kept, kept_redis, output: folder, main, main_redis, tables, json, .. } = arguments;
     let options = SalvageOptions { kept, kept_redis, output: folder, main, main_redis, tables };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let summary = runtime.block_on(salvage::salvage(&options, &config, output::say))?;
+    let summary = LocalSet::new().block_on(&runtime, salvage::salvage(&options, &config, output::say))?;
     if json {
         output.json(&summary)?;
     } else {

@@ -96,7 +96,18 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
     if !bin_dir.join("pg_ctl").is_file() {
         return Err(format!("postgres.bin_dir: there is no pg_ctl in {}", bin_dir.display()));
     }
-    Ok(PostgresSettings {
+    Ok(postgres_settings(config, bin_dir, run_as, password))
+}
+
+/// The local server as configured, with programs and a user that were found.
+pub(crate) fn postgres_settings(
+    config: &Config,
+    bin_dir: PathBuf,
+    run_as: RunAs,
+    password: Option<String>,
+) -> PostgresSettings {
+    let postgres = &config.postgres;
+    PostgresSettings {
         data_dir: postgres.data_dir.clone(),
         bin_dir,
         log_file: postgres.log_file.clone().unwrap_or_else(|| config.beside_journal("postgres.log")),
@@ -111,7 +122,7 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
         node: config.node.id,
         measure_limit: config.failover.probe_timeout,
         upstream_file: config.beside_journal("upstream"),
-    })
+    }
 }
 
 fn stream(config: &Config, password: Option<String>) -> LocalStream {

@@ -8,7 +8,7 @@ mod assemble;
 mod http;
 mod startup;
 
-pub(crate) use self::assemble::find_programs;
+pub(crate) use self::assemble::{find_programs, postgres_settings};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -12,7 +12,8 @@
 //!
 //! **Invariants:** what is kept is only read; the new main is only read; when it ends, by an error or a signal too, the
 //! scratch servers are stopped and their copies removed; the output folder is whole or not there. Only SIGKILL of the
-//! salvage itself, or a machine that stops, leaves them behind, in folders named `interrex-salvage-*`.
+//! salvage itself, or a machine that stops, leaves them behind, in folders named `interrex-salvage-*` and
+//! `interrex-log-*`.
 
 mod output;
 mod postgres;
@@ -64,7 +65,7 @@ pub struct SalvageOptions {
     pub tables: Vec<String>,
 }
 
-/// Salvages. `tell` is told what is being done.
+/// Salvages. `tell` is told what is being done. It runs within a `LocalSet`.
 ///
 /// # Errors
 /// Nothing was written, and nothing of the scratch servers is left, unless the message says so.

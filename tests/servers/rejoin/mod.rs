@@ -1,5 +1,6 @@
 //! An old main's directory comes back behind the new main, whatever is cut off on the way.
 
+mod forks;
 mod killed;
 
 use std::{

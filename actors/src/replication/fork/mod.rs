@@ -1,12 +1,15 @@
 //! What only an old main has: its log after the point where the new main went another way.
 //!
 //! ```text
-//! pg_waldump -> record (one line) -> count (transactions, relations, bytes) -> ForkReport and the committed ids
+//! log (of several timelines: in a row) -> pg_waldump -> record (one line) -> count (transactions, relations, bytes)
+//!   -> ForkReport and the committed ids
 //! ```
 //!
-//! It only reads, and needs no running server. Redis has no such log: what it lost is not told here.
+//! It only reads, and needs no running server; links in a temporary folder are all that it makes, and only where the
+//! log lies on several timelines. Redis has no such log: what it lost is not told here.
 
 mod count;
+mod line;
 mod record;
 mod xids;
 
@@ -15,15 +18,17 @@ use std::{path::Path, process::Stdio, time::Duration};
 use chrono::{DateTime, Utc};
 use interrex_events::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::ChildStderr,
 };
 
 pub use self::xids::Xids;
-use self::{count::Count, record::LogRecord};
+use self::{count::Count, line::in_a_row, record::LogRecord};
 use crate::{
     ports::{Answer, PortError},
+    replication::postgres::lineage::own_history,
     runtime::RunAs,
 };
 
@@ -64,9 +69,9 @@ impl RelationChanges {
 /// What only an old main has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForkReport {
-    /// The timeline whose log was read.
+    /// The timeline up to which the log was read; it may have begun on an earlier one.
     pub timeline: TimelineId,
-    /// Where the new main left it.
+    /// The last place that both share.
     pub switchpoint: Lsn,
     /// End of the last record, without the padding after it.
     pub end: Lsn,
@@ -168,7 +173,7 @@ pub struct Fork {
     pub committed: Xids,
 }
 
-/// Reads what a stopped server's log holds after the switchpoint.
+/// Reads what a stopped server's log holds after the switchpoint, up to the end of its newest timeline, the one named.
 ///
 /// `programs` is the folder of `pg_waldump`; `limit` bounds the whole reading.
 ///
@@ -192,10 +197,17 @@ async fn read_all(
     (timeline, switchpoint): (TimelineId, Lsn),
 ) -> Answer<Fork> {
     let failed = |error: std::io::Error| PortError::new("pg_waldump", error);
+    let doing = "putting the files of the log in a row";
+    let history = own_history(data_dir, timeline).map_err(|words| PortError::new(doing, words))?;
+    let log = data_dir.join("pg_wal");
+    let changed_since = history.iter().any(|switch| switch.switchpoint > switchpoint);
+    let row = changed_since.then(|| in_a_row(&log, timeline, &history)).transpose();
+    let row = row.map_err(|error| PortError::new(doing, error))?;
+    let log = row.as_ref().map_or(log.as_path(), TempDir::path);
     let mut command = run_as.command(programs.join("pg_waldump"));
     command
         .arg("--path")
-        .arg(data_dir.join("pg_wal"))
+        .arg(log)
         .args(["--timeline", &timeline.0.to_string(), "--start", &switchpoint.to_string()])
         // the words and the zone of the times are parsed
         .envs([("LC_ALL", "C"), ("TZ", "UTC")])
@@ -213,7 +225,7 @@ async fn read_all(
     // it fails at the end of every log, too; only with no record read may that be another failure
     let words = &fork.report.end_of_log;
     let no_file = words.contains("could not find file");
-    let is_lost = no_file && !was_never_written(words, &data_dir.join("pg_wal"));
+    let is_lost = no_file && !was_never_written(words, log);
     let nothing_follows = no_file || words.contains("could not find a valid record after");
     let has_ended = fork.report.records > 0 || nothing_follows;
     if status.success() || (status.code() == Some(1) && has_ended && !is_lost) {

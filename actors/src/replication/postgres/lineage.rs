@@ -101,7 +101,10 @@ fn log_needed(label: &str, control: &ControlFile, main: &MainLineage) -> Vec<Str
     begin.map_or_else(Vec::new, |begin| (number_of(begin)..number_of(control.redo)).map(name).collect())
 }
 
-pub(super) fn own_history(data_dir: &Path, timeline: TimelineId) -> Result<Vec<Switch>, String> {
+pub(in crate::replication) fn own_history(
+    data_dir: &Path,
+    timeline: TimelineId,
+) -> Result<Vec<Switch>, String> {
     if timeline.0 <= 1 {
         return Ok(Vec::new());
     }
@@ -196,6 +199,15 @@ mod tests {
     fn two_that_both_call_their_timeline_two_are_told_apart_by_where_it_began() {
         let main = main(2, &[(1, 500)]);
         assert_eq!(judge(&[(1, 400)], 2, 480, &main), Verdict::Diverged { switchpoint: Lsn(400), bytes: 80 });
+    }
+
+    #[test]
+    fn what_left_a_timeline_later_than_main_parted_from_it_where_main_left() {
+        let parted = Verdict::Diverged { switchpoint: Lsn(300), bytes: 400 };
+        assert_eq!(judge(&[(1, 500)], 2, 700, &main(3, &[(1, 300)])), parted);
+        assert_eq!(judge(&[(1, 500), (2, 600)], 3, 700, &main(2, &[(1, 300)])), parted);
+        // main has a timeline of that number too, which is another
+        assert_eq!(judge(&[(1, 500)], 2, 700, &main(3, &[(1, 300), (2, 650)])), parted);
     }
 
     #[test]

@@ -6,12 +6,12 @@
 pub mod control_file;
 mod files;
 mod handover;
-mod lineage;
+pub(super) mod lineage;
 mod main_server;
 mod rejoin;
 mod shutdown;
 mod standby;
-mod wal;
+pub(super) mod wal;
 
 pub use self::rejoin::put_base_backup_in_place;
 

@@ -183,7 +183,7 @@ struct PageHeader {
 }
 
 /// The name of a file of the log.
-fn file_name(timeline: TimelineId, number: u64, segment_size: u64) -> String {
+pub(in crate::replication) fn file_name(timeline: TimelineId, number: u64, segment_size: u64) -> String {
     let in_one = 0x1_0000_0000 / segment_size;
     format!("{:08X}{:08X}{:08X}", timeline.0, number / in_one, number % in_one)
 }
@@ -200,7 +200,7 @@ pub(super) fn own_place(file: &Path) -> io::Result<u64> {
 }
 
 /// Which file of the log it is, by its name and on whatever timeline; nothing for other names.
-pub(super) fn file_number(name: &str, segment_size: u64) -> Option<u64> {
+pub(in crate::replication) fn file_number(name: &str, segment_size: u64) -> Option<u64> {
     let is_of_log = name.len() == 24 && name.bytes().all(|digit| digit.is_ascii_hexdigit());
     let part = |from: usize| u64::from_str_radix(name.get(from..from + 8)?, 16).ok();
     is_of_log.then(|| Some(part(8)? * (0x1_0000_0000 / segment_size) + part(16)?))?

@@ -78,6 +78,17 @@ if [ "$(cat "$data_dir/postmaster.pid" 2>/dev/null | md5sum | cut -d ' ' -f 1)" 
   give_up "$data_dir is {MAIN}'s own, which is main: this script is for {NAME}"
 fi
 
+# whatever would stop it is found before anything is changed
+if [ -n "$(ls -A "$data_dir/pg_tblspc")" ] || [ "$(ask_main 'SELECT count(*) FROM pg_tablespace')" != 2 ]; then
+  give_up "the cluster has tablespaces outside the data directory, which no rename replaces: make the base backup by" \
+    "hand, with pg_basebackup --tablespace-mapping"
+fi
+# a server that runs here removes files meanwhile
+dead_links=$(find -L "$data_dir" -maxdepth 2 -type l 2>/dev/null || true)
+[ -z "$dead_links" ] || [ "$copy" = yes ] ||
+  give_up "links that lead to nothing: mount what they lead to, or remove them:" "$dead_links"
+[ ! -L "$data_dir/pg_wal" ] || say "pg_wal lies elsewhere; the new directory will have it in itself"
+
 say "PostgreSQL here stops"
 as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
 if as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1; then give_up "PostgreSQL here does not stop"; fi
@@ -94,7 +105,8 @@ folder "$new"
 say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
 rewound=no
 if [ "$copy" != yes ] && [ -f "$data_dir/postgresql.conf" ]; then
-  as_owner cp -a --reflink=auto "$data_dir/." "$new/"
+  # what a link leads to is copied too: a log that two directories share would be rewound for both
+  as_owner cp -aL --reflink=auto "$data_dir/." "$new/"
   if as_owner "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
     rewound=yes
   else
@@ -107,7 +119,10 @@ fi
 
 # {NAME}'s own settings, without those that a standby must not bring along
 for file in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf conf.d server.crt server.key; do
-  [ ! -e "$data_dir/$file" ] || as_owner cp -a "$data_dir/$file" "$new/"
+  if [ -e "$data_dir/$file" ]; then
+    as_owner rm -rf "${new:?}/$file"
+    as_owner cp -a "$data_dir/$file" "$new/"
+  fi
 done
 settings='primary_conninfo|primary_slot_name|promote_trigger_file|recovery_target[a-z_]*|synchronous_standby_names|default_transaction_read_only'
 as_owner touch "$new/postgresql.auto.conf"
@@ -120,6 +135,12 @@ sync
 place=$kept/$(date -u +%Y%m%dT%H%M%SZ)-$ours-by-hand
 say "the old directory is kept in $place/pgdata"
 folder "$kept" "$place"
+if [ -L "$data_dir/pg_wal" ] && [ -d "$data_dir/pg_wal" ]; then
+  log_folder=$(readlink -f "$data_dir/pg_wal")
+  say "its log is kept where it is, in $log_folder"
+  # a relative link would lead to nothing from there
+  as_owner ln -sfn "$log_folder" "$data_dir/pg_wal"
+fi
 mv "$data_dir" "$place/pgdata"
 mv "$new" "$data_dir"
 

@@ -2,6 +2,7 @@
 
 mod database;
 mod files;
+mod parting;
 mod server;
 mod stranded;
 mod tables;
@@ -13,14 +14,17 @@ use std::{
 };
 
 use interrex_actors::{
-    replication::fork::{self, Fork, RelationChanges},
+    replication::{
+        fork::{self, Fork, RelationChanges},
+        postgres::{LocalPostgres, PostgresSettings},
+    },
     runtime::{self, RunAs},
 };
-use interrex_events::{Lsn, TimelineId};
 
 use self::{
     database::{Database, Server},
     files::{FileNames, TableFiles},
+    parting::Parting,
     server::ScratchServer,
     stranded::Comparison,
     tables::TableName,
@@ -29,12 +33,13 @@ use super::{
     Done, LeftOut, PostgresSummary, SalvageError, SalvageOptions, host_and_port,
     scratch::{Scratch, failed},
 };
-use crate::config::{Config, read_secret};
+use crate::{
+    config::{Config, read_secret},
+    daemon::postgres_settings,
+};
 
 /// When reading the old main's log is given up.
 const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
-/// When a small program is given up.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(30);
 /// Interrex's own tables: the events are in the journals, and reach the new main from there.
 const OWN_SCHEMA: &str = "interrex";
 /// Databases with connections, but for templates.
@@ -119,14 +124,16 @@ impl<'a> Work<'a> {
     ) -> Done<PostgresSummary> {
         let Kept { folder, programs, scratch } = kept;
         let run_as = scratch.run_as();
+        let settings = postgres_settings(self.config, programs.clone(), run_as, self.password()?);
+        let stopped = LocalPostgres::new(PostgresSettings { data_dir: folder.clone(), ..settings });
+        let parting = Parting::find(&stopped, &main.place()).await?;
         let mut server = ScratchServer { scratch, programs };
         (self.tell)(&format!("copying {}", folder.display()));
         server.copy(folder).await?;
         (self.tell)("starting a server on the copy that nobody else can reach");
-        let prepared = prepared_transactions(folder, (programs, run_as)).await?;
-        let scratch = server.start(&self.config.postgres.user, prepared).await?;
-        let (system_identifier, parted) = parting(&scratch, main).await?;
-        (self.tell)(&format!("reading the old main's log after {}", parted.1));
+        let scratch = server.start(&self.config.postgres.user, parting.prepared_transactions).await?;
+        (self.tell)(&format!("reading the old main's log after {}", parting.switchpoint));
+        let parted = (parting.timeline, parting.switchpoint);
         let read = fork::read((programs, run_as), folder, parted, LOG_LIMIT).await;
         let mut fork = read.map_err(|error| SalvageError::Failed(error.to_string()))?;
         let databases = self.databases(&scratch, &mut fork).await?;
@@ -134,7 +141,7 @@ impl<'a> Work<'a> {
         let mut summary = PostgresSummary {
             kept: folder.clone(),
             main: main.place(),
-            system_identifier,
+            system_identifier: parting.system_id.to_string(),
             fork: fork.report.clone(),
             tables_read: 0,
             tables: Vec::new(),
@@ -157,10 +164,7 @@ impl<'a> Work<'a> {
     /// The new main: the one that was named, or the only one of the configuration that takes writes.
     pub(super) async fn main(&self) -> Done<Server> {
         let postgres = &self.config.postgres;
-        let password = match &postgres.password_file {
-            Some(file) => Some(read_secret(file, "postgres.password_file", 1).map_err(SalvageError::Failed)?),
-            None => None,
-        };
+        let password = self.password()?;
         let server =
             |place: &str| Some(Server::main(host_and_port(place)?, &postgres.user, password.clone()));
         if let Some(place) = &self.options.main {
@@ -188,6 +192,11 @@ impl<'a> Work<'a> {
                 other.place()
             ))),
         }
+    }
+
+    fn password(&self) -> Done<Option<String>> {
+        let Some(file) = &self.config.postgres.password_file else { return Ok(None) };
+        read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }
 
     /// The tables to compare, database by database; and the names of the relations in the fork report.
@@ -259,59 +268,6 @@ impl<'a> Work<'a> {
     }
 }
 
-/// As many prepared transactions as the kept server allowed: recovery may find them.
-async fn prepared_transactions(kept: &Path, (programs, run_as): (&Path, RunAs)) -> Done<u32> {
-    let mut command = run_as.command(programs.join("pg_controldata"));
-    command.arg("-D").arg(kept).env("LC_ALL", "C");
-    let text = runtime::run(command, "pg_controldata", PROGRAM_LIMIT).await;
-    let text = text.map_err(|error| SalvageError::Failed(error.to_string()))?;
-    let setting = text.lines().find_map(|line| line.strip_prefix("max_prepared_xacts setting:"));
-    Ok(setting.and_then(|number| number.trim().parse().ok()).unwrap_or_default())
-}
-
-/// Both servers' system identifier, and where their ways parted: the kept one's timeline, and its end on the other.
-async fn parting(kept: &Server, main: &Server) -> Done<(String, (TimelineId, Lsn))> {
-    const SYSTEM: &str = "SELECT system_identifier FROM pg_control_system()";
-    const TIMELINE: &str = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)";
-    let (kept, main) = (kept.connect("postgres").await?, main.connect("postgres").await?);
-    if main.value("SELECT pg_is_in_recovery()").await? != "f" {
-        return Err(SalvageError::Usage(
-            "the server named as new main is a standby: it takes no writes".to_owned(),
-        ));
-    }
-    let (ours, theirs) = (kept.value(SYSTEM).await?, main.value(SYSTEM).await?);
-    if ours != theirs {
-        return Err(SalvageError::Usage(format!(
-            "the kept copy belongs to another system ({ours}) than the new main ({theirs}): they were never one"
-        )));
-    }
-    let number = |text: &str| {
-        u32::from_str_radix(text, 16).map_err(|_| SalvageError::Failed(format!("`{text}` is no timeline")))
-    };
-    let newest = main.value(TIMELINE).await?;
-    let timeline = number(&kept.value(TIMELINE).await?)?;
-    if number(&newest)? == timeline {
-        return Err(SalvageError::Usage(format!(
-            "the kept copy and the new main are both on timeline {timeline}: their ways did not part"
-        )));
-    }
-    let history = main.value(&format!("SELECT pg_read_file('pg_wal/{newest}.history')")).await?;
-    let switchpoint = end_of_timeline(&history, timeline).ok_or_else(|| {
-        SalvageError::Usage(format!(
-            "the new main's history does not know timeline {timeline} of the kept copy: it does not descend from it"
-        ))
-    })?;
-    Ok((ours, (TimelineId(timeline), switchpoint)))
-}
-
-/// Where a timeline ends, by a history file: lines of number, position and reason.
-fn end_of_timeline(history: &str, timeline: u32) -> Option<Lsn> {
-    history.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()?.parse() == Ok(timeline)).then(|| words.next()?.parse().ok())?
-    })
-}
-
 async fn name_relations(session: &Database, (database, number): (&str, &str), fork: &mut Fork) -> Done<()> {
     let Ok(number) = number.parse::<u32>() else { return Ok(()) };
     let is_here = |relation: &RelationChanges| relation.database == number;
@@ -341,18 +297,4 @@ async fn name_relations(session: &Database, (database, number): (&str, &str), fo
         name.or_else(|| relation.name.clone())
     });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_history_file_tells_where_each_timeline_ended() {
-        let history =
-            "# a comment\n1\t0/3000060\tno recovery target specified\n\n2\t0/50000A0\tno recovery target\n";
-        assert_eq!(end_of_timeline(history, 1), Some(Lsn(0x0300_0060)));
-        assert_eq!(end_of_timeline(history, 2), Some(Lsn(0x0500_00A0)));
-        assert_eq!(end_of_timeline(history, 3), None);
-    }
 }
