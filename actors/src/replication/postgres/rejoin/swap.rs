@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -54,6 +55,7 @@ impl Swap {
     pub(super) fn finish(&self, places: &Places, sentinel: &Sentinel) -> io::Result<Kept> {
         if places.incoming.exists() {
             if places.data_dir.exists() {
+                find_log_from_anywhere(&places.data_dir)?;
                 rename(&places.data_dir, &kept_folder::unfinished(&self.folder).join("pgdata"))?;
             }
             rename(&places.incoming, &places.data_dir)?;
@@ -77,6 +79,20 @@ pub fn put_base_backup_in_place(data_dir: &Path) -> io::Result<bool> {
         rename(&places.incoming, &places.data_dir)?;
     }
     Ok(cut_off)
+}
+
+/// A link to a log folder that lies elsewhere gets its whole path: a relative one leads to nothing from another place.
+fn find_log_from_anywhere(data_dir: &Path) -> io::Result<()> {
+    let link = data_dir.join("pg_wal");
+    let Ok(target) = fs::read_link(&link) else { return Ok(()) };
+    let Ok(log) = link.canonicalize() else { return Ok(()) };
+    if target.is_relative() {
+        let fresh = data_dir.join("pg_wal.interrex-new");
+        files::remove_file(&fresh)?;
+        symlink(log, &fresh)?;
+        rename(&fresh, &link)?;
+    }
+    Ok(())
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
@@ -112,4 +128,26 @@ pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()>
         )),
         _ => error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_lies_elsewhere_is_found_from_where_the_directory_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("data");
+        fs::create_dir(&data_dir).unwrap();
+        fs::create_dir(folder.path().join("log")).unwrap();
+        fs::write(folder.path().join("log/segment"), "").unwrap();
+        symlink("../log", data_dir.join("pg_wal")).unwrap();
+        for _ in 0..2 {
+            find_log_from_anywhere(&data_dir).unwrap();
+        }
+        let kept = folder.path().join("far/away/pgdata");
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::rename(&data_dir, &kept).unwrap();
+        assert!(kept.join("pg_wal/segment").is_file());
+    }
 }
