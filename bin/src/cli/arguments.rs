@@ -89,7 +89,9 @@ pub enum Command {
     /// reads the file can check that nothing in it was changed, left out or cut off. Every command that takes
     /// `--journal` reads such a file too. A damaged journal is not exported.
     #[command(after_help = "Examples:\n  interrex export --output incident.jsonl.zst --since 24h\n  \
-                            interrex status --journal incident.jsonl.zst\n  \
+                            interrex timeline --journal incident.jsonl.zst\n  \
+                            interrex export --output alpha.jsonl.zst    # all of it\n  \
+                            interrex status --at 03:12:00 --journal alpha.jsonl.zst\n  \
                             interrex export | gzip | ssh archive 'cat > alpha.jsonl.gz'")]
     Export(Export),
     /// An export back into a journal, checked on the way.

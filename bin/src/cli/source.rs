@@ -7,7 +7,7 @@ use std::{
 };
 
 use interrex_events::{
-    Bases, NodeId, Record,
+    Bases, Head, NodeId, Record,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
 use interrex_projections::Projection;
@@ -88,13 +88,19 @@ impl Source {
         moments: impl IntoIterator<Item = &'a Moment>,
     ) -> Result<Self, Failure> {
         let source = Self::open_in_silence(reading, moments)?;
-        if !source.bases.is_empty() {
-            let sealed =
-                source.bases.values().map(|base| format!("{}/{}", base.head.node_id, base.head.node_seq));
-            let sealed: Vec<String> = sealed.collect();
+        let places = |heads: &mut dyn Iterator<Item = Head>| {
+            heads.map(|head| format!("{}/{}", head.node_id, head.node_seq)).collect::<Vec<_>>().join(" and ")
+        };
+        let sealed = places(&mut source.bases.values().map(|base| base.head));
+        let cut = places(&mut source.store.cut_at().into_iter());
+        if !sealed.is_empty() {
             output::say(&format!(
-                "The story begins after {}: what came before is sealed; --cluster-events has it all, interrex journal verify names the files",
-                sealed.join(" and ")
+                "The story begins after {sealed}: what came before is sealed; --cluster-events has it all, interrex journal verify names the files"
+            ));
+        }
+        if !cut.is_empty() {
+            output::say(&format!(
+                "The export begins after {cut}: what was so already by then, and never said again, is not known here; an export without --since, --until and --run has it all"
             ));
         }
         Ok(source)

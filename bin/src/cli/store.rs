@@ -103,6 +103,16 @@ impl Store {
         }
     }
 
+    /// Where an export begins that has not all of its nodes' events.
+    pub(super) fn cut_at(&self) -> Vec<Head> {
+        match self {
+            Self::Export { header, .. } => {
+                header.begins.iter().filter(|head| head.node_seq > NodeSeq(0)).copied().collect()
+            }
+            Self::Journal(_) | Self::ClusterEvents(_) => Vec::new(),
+        }
+    }
+
     /// Whether events were left out between two of the same node.
     pub(super) fn has_gaps(&self) -> bool {
         matches!(self, Self::Export { header, .. } if header.part.has_gaps())

@@ -166,6 +166,12 @@ fn what_a_journal_lacks_is_added_and_nothing_else() {
     let stage = Stage::failed_over();
     stage.answer("export --journal @beta.db --output @morning.jsonl --until 08:05:00");
     stage.answer("export --journal @beta.db --output @rest.jsonl.gz --since 08:05:00");
+    let cut_at = |name: &str| crate::cli::store::Store::open(&stage.path(name)).unwrap().cut_at();
+    assert_eq!(
+        (cut_at("morning.jsonl").len(), cut_at("rest.jsonl.gz").len()),
+        (0, 1),
+        "who reads it is told"
+    );
     let gap = stage.fail("import @rest.jsonl.gz --journal @new.db");
     assert_eq!(gap.exit(), Exit::JournalUnusable);
     assert!(gap.to_string().starts_with("events 1 to 9 of node 2 are missing: they are neither in"), "{gap}");
