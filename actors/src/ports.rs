@@ -74,6 +74,15 @@ pub struct Promotion {
     pub switchpoint: Lsn,
 }
 
+/// A setting of a database or a role by which its clients cannot write.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ReadOnlySetting {
+    /// The statement that takes it back; names the database or role.
+    pub undone_by: String,
+    /// Whether it is for clients of every role, and not for one role.
+    pub every_role: bool,
+}
+
 /// How a running server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
@@ -105,7 +114,10 @@ pub trait PostgresPort {
     fn conninfo_of(&self, server: &str) -> String;
     /// How far it is with what it received.
     async fn replay_state(&self) -> Answer<ReplayState>;
-    /// Clears settings that a base backup carried over from the old main. What was cleared.
+    /// Settings that hinder a main and that cannot be cleared while the server runs, in words.
+    async fn hindrances(&self) -> Answer<Vec<String>>;
+    /// Clears settings of the server that a base backup carried over from the old main. What was cleared. An error at once
+    /// where there are [`hindrances`](Self::hindrances).
     async fn sanitise(&self) -> Answer<Vec<String>>;
     /// Asks for promotion, and asks again until recovery has ended; then proves it.
     async fn promote(&self) -> Answer<Promotion>;
@@ -113,6 +125,8 @@ pub trait PostgresPort {
     async fn promotion(&self) -> Answer<Option<Promotion>>;
     /// Commits a row of the epoch: the write that proves a primary.
     async fn prove_write(&self, epoch: Epoch) -> Answer<()>;
+    /// Settings of databases and roles by which clients cannot write. They are the operator's, and are left alone.
+    async fn read_only_settings(&self) -> Answer<Vec<ReadOnlySetting>>;
     /// A physical replication slot for a node, reserved from now on. Whether it had to be made.
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool>;
     /// Sees to it that a slot whose node never comes back cannot fill the disk. The limit in force.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, GAMMA, Sandbox, until};
+use interrex::{
+    doctor::Verdict,
+    sandbox::{ALPHA, Acknowledged, BETA, Done, GAMMA, Sandbox, until},
+};
 use interrex_actors::env::{Env, SystemEnv};
 use interrex_events::{Event, NodeId, PostgresStatus, StepId, StepOutcome};
 use interrex_projections::RunEnd;
@@ -45,6 +48,47 @@ fn sigkill_of_everything_on_main_moves_postgresql_redis_and_radius() {
         let health = sandbox.wait_healthy(BETA).await?;
         assert_eq!((health.main, health.dependents.len()), (Some(BETA), 1));
         Ok(())
+    });
+}
+
+#[test]
+fn a_database_and_roles_that_are_read_only_hold_up_no_failover_and_are_named() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let settings = "CREATE ROLE reporting; ALTER ROLE reporting SET default_transaction_read_only = on;
+                        ALTER ROLE interrex SET default_transaction_read_only = on;
+                        ALTER DATABASE postgres SET default_transaction_read_only = on";
+        session(&sandbox, ALPHA).await?.batch_execute(settings).await.unwrap();
+        until("they are on the standby", Duration::from_secs(10), || async {
+            let count = "SELECT count(*) FROM pg_db_role_setting WHERE 'default_transaction_read_only=on' = ANY (setconfig)";
+            match sandbox.psql_value(BETA, count).await {
+                Ok(count) if count == "3" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        sandbox.kill_everything_of(ALPHA);
+        let run = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(run.end, RunEnd::Completed, "{:?}", run.problem);
+        let said = &run.step(StepId::Promote).detail;
+        for statement in
+            ["ALTER DATABASE postgres RESET default_transaction_read_only", "ALTER ROLE reporting RESET"]
+        {
+            assert!(said.contains(statement), "{said}");
+        }
+        assert_eq!(
+            sandbox.psql_value(BETA, "SHOW default_transaction_read_only").await?,
+            "on",
+            "it is not Interrex's"
+        );
+        let examined = sandbox.doctor(BETA).await?;
+        let found = examined.checks.iter().find(|found| found.check == "read_only_default").unwrap();
+        assert!(found.verdict == Verdict::Warn && found.measured.contains("leaves as it is"), "{found:?}");
+        sandbox.wait_healthy(BETA).await.map(drop)
     });
 }
 

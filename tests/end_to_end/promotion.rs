@@ -6,12 +6,13 @@ use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
 use interrex_actors::{
     env::{Env as _, SystemEnv},
     report::NodeReport,
+    runtime::RunAs,
 };
 use interrex_events::{Event, NodeId, RunKind, StepId, StepOutcome};
 use interrex_projections::{NodeStatus, RunEnd, StepState, Undo};
 use interrex_tests::run;
 
-use crate::{bad_input::interrex_with, two_nodes};
+use crate::{bad_input::interrex_with, switchover::switch, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -178,6 +179,42 @@ fn a_main_that_was_fenced_by_a_node_that_is_gone_serves_again_when_a_person_says
         assert_eq!(made.end, RunEnd::Refused, "{made:?}");
         sandbox.wait_streaming(ALPHA, BETA).await?;
         assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
+        Ok(())
+    });
+}
+
+/// Starts beta's PostgreSQL anew, as a person would, with a fence on its command line.
+async fn read_only_by_command_line(sandbox: &Sandbox) -> Done<()> {
+    let node = sandbox.node(BETA)?;
+    let run_as = RunAs::resolve(None, &node.data_dir()).unwrap();
+    let mut by_hand = run_as.command(sandbox.postgres_programs().join("pg_ctl"));
+    by_hand.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log());
+    by_hand.args(["-w", "-s", "-m", "fast", "-o", "-c default_transaction_read_only=on", "restart"]);
+    assert!(by_hand.status().await.unwrap().success());
+    sandbox.wait_streaming(ALPHA, BETA).await?;
+    sandbox.wait_healthy(BETA).await.map(drop)
+}
+
+#[test]
+fn what_nothing_can_clear_refuses_every_change_of_main_at_once_and_nobody_is_fenced_for_it() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        no_automatic_failover(&sandbox).await?;
+        read_only_by_command_line(&sandbox).await?;
+        let reason = "default_transaction_read_only is `on` on the command line";
+
+        let forced = promote(&sandbox, &["--force", "--reason", "its disk is dying"]).await?;
+        assert_eq!(forced.status.code(), Some(1));
+        let refused = sandbox.cluster(BETA)?.runs.newest().unwrap().clone();
+        assert_eq!(refused.end, RunEnd::Refused, "{:?}", refused.problem);
+        assert!(refused.problem.unwrap().contains(reason));
+        let offered = switch(&sandbox, ALPHA, "beta", &["--dry-run"]).await?;
+        assert!(String::from_utf8_lossy(&offered.stdout).contains(reason), "{offered:?}");
+        assert!(sandbox.takes_writes(ALPHA).await);
+        sandbox.wait_healthy(ALPHA).await?;
+
+        let examined = sandbox.doctor(BETA).await?;
+        assert_eq!((examined.wrong(), examined.exit), (vec![("read_only_default", Some(BETA))], Some(8)));
         Ok(())
     });
 }

@@ -274,6 +274,39 @@ fn a_target_whose_supervisor_is_dead_is_refused_before_anything_is_stopped() {
 }
 
 #[test]
+fn a_main_that_could_not_follow_is_told_which_limit_to_raise_before_anything_is_stopped() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        let file = sandbox.node(BETA)?.folder.join("postgresql.node.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}max_connections = 200\n")).unwrap();
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let has = sandbox.psql_value(ALPHA, "SHOW max_connections").await?;
+        let planned = switch(&sandbox, ALPHA, "beta", &["--dry-run"]).await?;
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        assert_eq!((planned.status.code(), said.status.code()), (Some(1), Some(1)), "{planned:?}");
+        let refused = newest(&sandbox, ALPHA)?;
+        assert_eq!((refused.end, refused.step(StepId::StopMain).attempts), (RunEnd::Refused, 0));
+        let problem = refused.problem.unwrap();
+        let raise = "ALTER SYSTEM SET max_connections = 200";
+        let both = format!("max_connections is {has} here from the next start on, and 200 on beta");
+        assert!(problem.contains(&both) && problem.contains(raise), "{problem}");
+        sound(&sandbox, ALPHA, writer).await?;
+
+        // what it says is enough
+        sandbox.psql(ALPHA, raise).await?;
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        sound(&sandbox, BETA, sandbox.start_writer(100.0)?).await
+    });
+}
+
+#[test]
 fn a_target_that_receives_no_more_makes_main_serve_again() {
     run(async {
         let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).patience(2 * LIMIT).build().await?;

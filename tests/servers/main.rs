@@ -5,4 +5,5 @@
 mod handover;
 mod pair;
 mod rejoin;
+mod settings;
 mod start;

@@ -7,7 +7,7 @@ use interrex_events::{Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, MainServerPort};
-use crate::replication::fork::ForkReport;
+use crate::replication::{fork::ForkReport, postgres::standby_limits::StandbyLimits};
 
 /// What proves that a server was closed, and where its log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,8 @@ pub trait HandoverPort {
     async fn drop_unused_slots(&self) -> Answer<()>;
     /// The transactions that clients have open: the process of each, and when it began.
     async fn open_transactions(&self) -> Answer<Vec<(i32, String)>>;
+    /// The limits that it would start with as the standby of another main.
+    async fn limits_at_next_start(&self) -> Answer<StandbyLimits>;
     /// The proof alone, of a server that is stopped already.
     async fn shutdown_proof(&self) -> Answer<ShutdownProof>;
     /// How far this standby's log reaches.

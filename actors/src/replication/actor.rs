@@ -74,9 +74,14 @@ impl Servers {
         if let Some(server) = known {
             return Ok(server);
         }
-        let server: Rc<dyn MainServerPort> = self.handover.main_server(self.address_of(node)?).into();
+        let server: Rc<dyn MainServerPort> = self.server_of(node)?.into();
         *self.main.borrow_mut() = Some((node, server.clone()));
         Ok(server)
+    }
+
+    /// Another node's PostgreSQL, with a login of its own.
+    pub(super) fn server_of(&self, node: NodeId) -> Answer<Box<dyn MainServerPort>> {
+        Ok(self.handover.main_server(self.address_of(node)?))
     }
 
     /// Logs out.
@@ -395,7 +400,10 @@ impl Handler<LookAhead> for ReplicationActor {
                 RunKind::Switchover => {
                     handover_check::look(&shared, &servers, &*peers, question.new_main).await
                 }
-                RunKind::Promotion => vec![steps::look_at_loss(&shared, &servers, question.insists).await],
+                RunKind::Promotion => {
+                    let loss = steps::look_at_loss(&shared, &servers, question.insists).await;
+                    vec![loss, steps::look_at_settings(&servers).await]
+                }
                 RunKind::Rejoin => {
                     let check = rejoin::look(&shared, &servers, question.new_main, question.insists).await;
                     servers.leave_main();

@@ -7,7 +7,12 @@ use interrex_events::{NodeId, PostgresStatus, RedisStatus};
 use interrex_projections::human_bytes;
 
 use super::Servers;
-use crate::{failover::plan::Check, node::Shared, ports::PeersPort, report::NodeReport};
+use crate::{
+    failover::plan::Check,
+    node::Shared,
+    ports::{PeersPort, PortError},
+    report::NodeReport,
+};
 
 /// How far the target may be behind when a switchover begins: this much it gets within a second or two.
 pub(super) const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
@@ -41,8 +46,13 @@ pub(super) async fn look(
         )),
     }
     if is_primary {
-        let (behind, open) = tokio::join!(behind(servers, target, &name), open_transactions(servers));
-        checks.extend([behind, open]);
+        let (behind, settings, limits, open) = tokio::join!(
+            behind(servers, target, &name),
+            settings(servers, target, &name),
+            limits(servers, target, &name),
+            open_transactions(servers)
+        );
+        checks.extend([behind, settings, limits, open]);
     }
     checks
 }
@@ -94,6 +104,50 @@ async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {
         Ok(Some(bytes)) => Check::good(subject, format!("{name} is {} behind", human_bytes(bytes)))
             .with("behind_bytes", bytes),
     }
+}
+
+/// The target would be given up half-way.
+async fn settings(servers: &Servers, target: NodeId, name: &str) -> Check {
+    let subject = "settings of the target";
+    match in_time(async { servers.server_of(target)?.hindrances().await }).await {
+        Err(error) => Check::unknown(subject, format!("the settings of {name} are not known: {error}")),
+        Ok(found) if found.is_empty() => {
+            Check::good(subject, format!("no setting of {name} hinders it as main"))
+        }
+        Ok(found) => Check::bad(subject, format!("{name}: {}", found.join("; "))),
+    }
+}
+
+/// Main would hand over, and then not start as a standby of the target.
+async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
+    let subject = "limits here";
+    let both = async {
+        let theirs = servers.server_of(target)?.limits().await?;
+        Ok::<_, PortError>(servers.handover.limits_at_next_start().await?.smaller_than(theirs))
+    };
+    let low = match in_time(both).await {
+        Err(error) => {
+            let words = format!("whether PostgreSQL here could follow {name} is not known: {error}");
+            return Check::unknown(subject, words);
+        }
+        Ok(low) if low.is_empty() => {
+            return Check::good(
+                subject,
+                format!("PostgreSQL here could follow {name}: no limit is below its own"),
+            );
+        }
+        Ok(low) => low,
+    };
+    let found = low.iter().map(|limit| {
+        format!("{} is {} here from the next start on, and {} on {name}", limit.name, limit.has, limit.needs)
+    });
+    let fixes = low.iter().map(|limit| format!("ALTER SYSTEM SET {} = {};", limit.name, limit.needs));
+    let detail = format!(
+        "PostgreSQL here could not follow {name}: {}. Raise it here: {} No restart is needed before: the switchover is one",
+        found.collect::<Vec<_>>().join("; "),
+        fixes.collect::<Vec<_>>().join(" ")
+    );
+    Check::bad(subject, detail)
 }
 
 /// They stop nothing: they are given time to finish, and are ended then.

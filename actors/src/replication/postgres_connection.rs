@@ -42,9 +42,10 @@ pub(crate) async fn connect(
         .application_name("interrex")
         .connect_timeout(CONNECT_LIMIT)
         .tcp_user_timeout(Duration::from_secs(10))
+        // a database or a role may be read-only by its own setting: the supervisor writes all the same
         .options(
-            "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=30s \
-             -c synchronous_commit=local",
+            "-c default_transaction_read_only=off -c statement_timeout=30s -c lock_timeout=10s \
+             -c idle_in_transaction_session_timeout=30s -c synchronous_commit=local",
         );
     if let Some(password) = password {
         config.password(password);

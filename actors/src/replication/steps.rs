@@ -81,6 +81,11 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
         let detail = "PostgreSQL accepts writes already: the loss was decided by the promotion";
         return Ok(StepReport::new(StepOutcome::AlreadyDone, detail));
     }
+    // said now, before the old main is fenced for a run that cannot succeed
+    let hindrances = servers.postgres.hindrances().await?;
+    if !hindrances.is_empty() {
+        return Ok(StepReport::new(StepOutcome::Refused, hindrances.join("; ")));
+    }
     let own_lsn =
         measure.lsn.ok_or_else(|| PortError(format!("PostgreSQL gives no position: {}", measure.detail)))?;
     if let Some(handover) = &run.handover {
@@ -121,6 +126,16 @@ pub(super) async fn look_at_loss(shared: &Shared, servers: &Servers, accepted: b
     match loss.bytes {
         Some(bytes) => check.with("loss_bytes", bytes),
         None => check,
+    }
+}
+
+/// Whether a setting would hinder this node as main for good.
+pub(super) async fn look_at_settings(servers: &Servers) -> Check {
+    let subject = "settings";
+    match servers.postgres.hindrances().await {
+        Err(error) => Check::unknown(subject, error.to_string()),
+        Ok(found) if found.is_empty() => Check::good(subject, "no setting here hinders a main for good"),
+        Ok(found) => Check::bad(subject, found.join("; ")),
     }
 }
 
@@ -223,7 +238,7 @@ async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run:
         promotion.timeline, promotion.switchpoint
     );
     let report = match servers.postgres.prove_write(run.epoch).await {
-        Ok(()) => succeeded(format!("{is_primary}, a write committed")),
+        Ok(()) => succeeded(format!("{is_primary}, a write committed{}", still_read_only(servers).await)),
         // the epoch is open all the same: from here on this is the only main there may be
         Err(error) => {
             StepReport::new(StepOutcome::Failed, format!("{is_primary}, but it takes no write: {error}"))
@@ -231,6 +246,26 @@ async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run:
     };
     // names as the decider reads them
     Ok(report.with("timeline", promotion.timeline.0).with("switchpoint", promotion.switchpoint.to_string()))
+}
+
+/// Whose clients cannot write all the same, in words. It may be meant so, and replicates: nothing of it is changed.
+async fn still_read_only(servers: &Servers) -> String {
+    let found = match servers.postgres.read_only_settings().await {
+        Ok(found) => found,
+        Err(error) => return format!("; whether databases are read-only is not known: {error}"),
+    };
+    let (everyone, one_role): (Vec<_>, Vec<_>) = found.into_iter().partition(|setting| setting.every_role);
+    let mut words = String::new();
+    for (who, settings) in [("clients cannot write", everyone), ("single roles cannot write", one_role)] {
+        if !settings.is_empty() {
+            let statements: Vec<String> = settings.into_iter().map(|setting| setting.undone_by).collect();
+            words += &format!(
+                "; WARNING: {who} by settings that were left alone; unless that is meant so: {};",
+                statements.join("; ")
+            );
+        }
+    }
+    words.trim_end_matches(';').to_owned()
 }
 
 // ---- after the point of no return --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use interrex_actors::replication::postgres::standby_limits::StandbyLimits;
 use interrex_events::NodeId;
 
 use super::{
@@ -39,14 +40,13 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         ("wal_keep_size", "0"),
         ("wal_segment_size", "16777216"),
         ("synchronous_standby_names", ""),
-        ("default_transaction_read_only", "off"),
         ("archive_mode", "off"),
         ("restart_after_crash", "on"),
         ("max_wal_size", "1024"),
         ("recovery_min_apply_delay", "0"),
         ("recovery_target_timeline", "latest"),
     ];
-    let limits = judge::STANDBY_MUST_MATCH.map(|name| (name.to_owned(), "10".to_owned()));
+    let limits = StandbyLimits::NAMES.map(|name| (name.to_owned(), "10".to_owned()));
     ServerFacts {
         version: 150_020,
         system_id: "7".to_owned(),
@@ -56,6 +56,9 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         at_next_start: limits.into(),
         file_errors: Vec::new(),
+        started_with: Some("/usr/lib/postgresql/15/bin/postgres \"-D\" \"/data\"\n".to_owned()),
+        read_only_in_files: None,
+        read_only_settings: Vec::new(),
         slots: if in_recovery {
             Vec::new()
         } else {

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use interrex_actors::report::NodeReport;
+use interrex_actors::{
+    ports::ReadOnlySetting, replication::postgres::inherited::on_command_line, report::NodeReport,
+};
 use interrex_events::{ClusterId, NodeId};
 use serde::Deserialize;
 
@@ -107,6 +109,13 @@ pub struct ServerFacts {
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
     pub file_errors: Vec<String>,
+    /// The command line that it was started with, as `postmaster.opts` has it.
+    pub started_with: Option<String>,
+    /// `default_transaction_read_only`, where a configuration file has it.
+    pub read_only_in_files: Option<String>,
+    /// Databases and roles that are read-only by a setting of their own.
+    #[serde(default)]
+    pub read_only_settings: Vec<ReadOnlySetting>,
     /// Replication slots.
     #[serde(default)]
     pub slots: Vec<Slot>,
@@ -148,6 +157,12 @@ impl ServerFacts {
     #[must_use]
     pub fn setting(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// What the command line gives a setting; nothing else overrides it.
+    #[must_use]
+    pub fn on_command_line(&self, name: &str) -> Option<&str> {
+        on_command_line(self.started_with.as_deref()?, name)
     }
 
     /// A setting that is a number.

@@ -38,7 +38,8 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         step: StepId::MeasureLoss,
         maker: Replication,
         after: &[StepId::WinEpoch],
-        effect: "compare the end of the local log with main's last reported one; policy may refuse",
+        effect: "compare the end of the local log with main's last reported one; policy may refuse, and a setting that cannot be \
+                 cleared",
         success: "both positions are known, or main never reported one",
         limit_ms: 5_000,
         attempts: 2,
@@ -72,8 +73,9 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         step: StepId::SanitiseSettings,
         maker: Replication,
         after: &[StepId::Detach],
-        effect: "clear synchronous_standby_names and default_transaction_read_only where they were inherited",
-        success: "the server reports the cleared values",
+        effect: "clear synchronous_standby_names and default_transaction_read_only in the server's files; values of databases and \
+                 roles are left alone",
+        success: "the server has read its files again; a value on its command line fails the step at once",
         limit_ms: 5_000,
         attempts: 2,
         need: Required,

@@ -26,7 +26,8 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Replication,
         after: &[StepId::RecordStart],
         effect: "ask PostgreSQL here and the target whether the target could take over now",
-        success: "the target streams from here, holds nearly all of the log, and its supervisor takes part",
+        success: "the target streams from here, holds nearly all of the log, its supervisor takes part, and PostgreSQL here could \
+                  follow it",
         limit_ms: 10_000,
         attempts: 1,
         need: Required,

@@ -38,43 +38,10 @@ pub struct ControlFile {
     pub full_page_writes: bool,
     /// Version of the data checksums; zero without.
     pub checksum_version: u32,
-    /// What a standby must not have less of than its main.
-    pub limits: StandbyLimits,
+    /// How many prepared transactions it allowed.
+    pub max_prepared_transactions: u32,
     /// Bytes of one file of the log.
     pub segment_size: u64,
-}
-
-/// Settings that a standby refuses to start with when its main has larger ones (facts 17).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StandbyLimits {
-    /// `max_connections`.
-    pub max_connections: u32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: u32,
-    /// `max_wal_senders`.
-    pub max_wal_senders: u32,
-    /// `max_prepared_transactions`.
-    pub max_prepared_transactions: u32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_transaction: u32,
-}
-
-impl StandbyLimits {
-    /// The settings that are smaller here than on a main, in words.
-    #[must_use]
-    pub fn smaller_than(self, main: Self) -> Vec<String> {
-        [
-            ("max_connections", self.max_connections, main.max_connections),
-            ("max_worker_processes", self.max_worker_processes, main.max_worker_processes),
-            ("max_wal_senders", self.max_wal_senders, main.max_wal_senders),
-            ("max_prepared_transactions", self.max_prepared_transactions, main.max_prepared_transactions),
-            ("max_locks_per_transaction", self.max_locks_per_transaction, main.max_locks_per_transaction),
-        ]
-        .into_iter()
-        .filter(|(_, own, wanted)| own < wanted)
-        .map(|(name, own, wanted)| format!("{name} is {own} here and {wanted} on main"))
-        .collect()
-    }
 }
 
 impl ControlFile {
@@ -100,13 +67,7 @@ impl ControlFile {
             wal_log_hints: lines.is_on("wal_log_hints setting")?,
             full_page_writes: lines.is_on("Latest checkpoint's full_page_writes")?,
             checksum_version: lines.get("Data page checksum version")?,
-            limits: StandbyLimits {
-                max_connections: lines.get("max_connections setting")?,
-                max_worker_processes: lines.get("max_worker_processes setting")?,
-                max_wal_senders: lines.get("max_wal_senders setting")?,
-                max_prepared_transactions: lines.get("max_prepared_xacts setting")?,
-                max_locks_per_transaction: lines.get("max_locks_per_xact setting")?,
-            },
+            max_prepared_transactions: lines.get("max_prepared_xacts setting")?,
             segment_size: lines.get("Bytes per WAL segment")?,
         })
     }
@@ -168,18 +129,10 @@ pub(super) mod tests {
             wal_log_hints: true,
             full_page_writes: true,
             checksum_version: 0,
-            limits: LIMITS,
+            max_prepared_transactions: 0,
             segment_size: 1 << 20,
         }
     }
-
-    const LIMITS: StandbyLimits = StandbyLimits {
-        max_connections: 100,
-        max_worker_processes: 8,
-        max_wal_senders: 10,
-        max_prepared_transactions: 0,
-        max_locks_per_transaction: 64,
-    };
 
     #[test]
     fn a_damaged_control_file_is_no_answer() {
@@ -187,12 +140,5 @@ pub(super) mod tests {
         assert!(error.contains("damaged"), "{error}");
         let error = ControlFile::parse("Database system identifier: 7").unwrap_err();
         assert_eq!(error, "pg_controldata printed no line `Database cluster state`");
-    }
-
-    #[test]
-    fn a_standby_must_not_have_less_than_its_main() {
-        let small = StandbyLimits { max_connections: 50, ..LIMITS };
-        assert_eq!(small.smaller_than(LIMITS), ["max_connections is 50 here and 100 on main"]);
-        assert!(LIMITS.smaller_than(small).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use interrex_events::{Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, parsed};
+use super::{LocalPostgres, parsed, standby_limits::StandbyLimits};
 use crate::{
     ports::{
         Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
@@ -39,6 +39,10 @@ impl HandoverPort for LocalPostgres {
                    WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
         let rows = self.rows(sql).await?;
         Ok(rows.iter().filter_map(|row| Some((parsed(row, "pid")?, row.get("began")?.to_owned()))).collect())
+    }
+
+    async fn limits_at_next_start(&self) -> Answer<StandbyLimits> {
+        self.limits_at_its_next_start().await
     }
 
     async fn shutdown_proof(&self) -> Answer<ShutdownProof> {

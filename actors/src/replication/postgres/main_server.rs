@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use interrex_events::NodeId;
 
-use super::{LocalPostgres, slot_name};
+use super::{LocalPostgres, slot_name, standby_limits::StandbyLimits};
 use crate::ports::{Answer, MainLineage, MainServerPort, PortError, PostgresPort as _};
 
 /// The server of another node.
@@ -36,6 +36,14 @@ impl MainServerPort for MainServer {
         let made = self.0.ensure_slot(node).await?;
         self.0.checkpoint().await?;
         Ok(made)
+    }
+
+    async fn limits(&self) -> Answer<StandbyLimits> {
+        self.0.limits_now().await
+    }
+
+    async fn hindrances(&self) -> Answer<Vec<String>> {
+        self.0.hindrances().await
     }
 
     async fn streams_to(&self, node: NodeId) -> Answer<bool> {

@@ -6,11 +6,13 @@
 pub mod control_file;
 mod files;
 mod handover;
+pub mod inherited;
 pub(super) mod lineage;
 mod main_server;
 mod rejoin;
 mod shutdown;
 mod standby;
+pub mod standby_limits;
 pub(super) mod wal;
 
 pub use self::rejoin::put_base_backup_in_place;
@@ -25,7 +27,9 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::postgres_connection::{MEASURE, connect, facts, parsed};
 use crate::{
-    ports::{Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReplayState, StopMode},
+    ports::{
+        Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState, StopMode,
+    },
     report::PostgresFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
@@ -42,17 +46,12 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(3);
 /// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
 const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
+/// When a reload of the configuration files is given up.
+const RELOAD_LIMIT: Duration = Duration::from_secs(2);
 /// What a replication slot may hold back where the operator set no limit.
 const SLOT_LIMIT: &str = "10GB";
 /// The retry interval of the log receiver, against the same stall.
 const RETRIEVE_RETRY: &str = "100ms";
-
-/// Settings that a base backup carries over from the old main and that would hinder a new one. The connection
-/// must not set them itself.
-const INHERITED: &str = "\
-SELECT name, setting FROM pg_settings
-WHERE (name = 'synchronous_standby_names' AND setting <> '')
-   OR (name = 'default_transaction_read_only' AND setting <> 'off')";
 
 /// How to reach and handle the local server.
 #[derive(Debug, Clone)]
@@ -355,23 +354,16 @@ impl PostgresPort for LocalPostgres {
         })
     }
 
+    async fn hindrances(&self) -> Answer<Vec<String>> {
+        self.hindered_by_command_line().await
+    }
+
     async fn sanitise(&self) -> Answer<Vec<String>> {
-        let inherited = self.rows(INHERITED).await?;
-        let mut cleared = Vec::new();
-        for row in &inherited {
-            let (name, setting) =
-                (row.get("name").unwrap_or_default(), row.get("setting").unwrap_or_default());
-            let value = if name == "synchronous_standby_names" { "''" } else { "off" };
-            self.rows(&format!("ALTER SYSTEM SET {name} = {value}")).await?;
-            cleared.push(format!("{name} (was `{setting}`)"));
-        }
-        if !cleared.is_empty() {
-            self.rows("SELECT pg_reload_conf()").await?;
-            while !self.rows(INHERITED).await?.is_empty() {
-                tokio::time::sleep(LOOK).await;
-            }
-        }
-        Ok(cleared)
+        self.clear_inherited().await
+    }
+
+    async fn read_only_settings(&self) -> Answer<Vec<ReadOnlySetting>> {
+        self.find_read_only().await
     }
 
     async fn promote(&self) -> Answer<Promotion> {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    replication::postgres::inherited::{READ_ONLY_BY_SETTING, STARTED_WITH},
+};
 use interrex_events::cluster_events;
 use serde::de::DeserializeOwned;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -40,7 +43,7 @@ SELECT json_build_object(
  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
    'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
    'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
-   'synchronous_standby_names', 'default_transaction_read_only', 'archive_mode', 'restart_after_crash',
+   'synchronous_standby_names', 'archive_mode', 'restart_after_crash',
    'recovery_min_apply_delay', 'recovery_target_timeline')),
  'at_next_start', (SELECT json_object_agg(name, coalesce(
      (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
@@ -48,6 +51,10 @@ SELECT json_build_object(
      'max_prepared_transactions', 'max_wal_senders', 'max_worker_processes')),
  'file_errors', coalesce((SELECT json_agg(concat_ws(':', sourcefile, sourceline, ' ' || name, ' ' || error))
    FROM pg_file_settings WHERE error <> 'setting could not be applied'), '[]'),
+ 'started_with', ({STARTED_WITH}),
+ 'read_only_in_files', (SELECT setting FROM pg_file_settings
+   WHERE lower(name) = 'default_transaction_read_only' AND error IS NULL ORDER BY seqno DESC LIMIT 1),
+ 'read_only_settings', coalesce((SELECT json_agg(found) FROM ({READ_ONLY_BY_SETTING}) AS found), '[]'),
  'slots', coalesce((SELECT json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status))
    FROM pg_replication_slots), '[]'),
  'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'state', state,
@@ -177,7 +184,11 @@ fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance 
 pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFacts> {
     let session = Session::open(login, address, &login.database).await?;
     let user = format!("'{}'", login.replication_user.replace('\'', "''"));
-    let mut server: ServerFacts = session.ask(&STATE.replace("{REPLICATION_USER}", &user)).await?;
+    let state = STATE
+        .replace("{REPLICATION_USER}", &user)
+        .replace("{STARTED_WITH}", STARTED_WITH)
+        .replace("{READ_ONLY_BY_SETTING}", READ_ONLY_BY_SETTING);
+    let mut server: ServerFacts = session.ask(&state).await?;
     server.clock = session.clock().await;
     if server.major() >= 15 {
         server.collations = session.ask::<BTreeMap<String, Collation>>(COLLATIONS).await?;

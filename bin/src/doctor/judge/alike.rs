@@ -1,20 +1,12 @@
 //! What nodes must have in common so that each can follow the other.
 
+use interrex_actors::replication::postgres::standby_limits::{StandbyLimits, TooSmall};
 use interrex_events::NodeId;
 
 use crate::doctor::{
     facts::{Collation, Facts, ServerFacts},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
-
-/// A standby with less than main of any of these does not start, or pauses its replay (facts 17).
-pub(in crate::doctor) const STANDBY_MUST_MATCH: [&str; 5] = [
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_wal_senders",
-    "max_worker_processes",
-];
 
 /// Clocks further apart than this make the story hard to read.
 const CLOCKS_WARN_MS: u64 = 500;
@@ -112,31 +104,35 @@ fn standby_limits(
     (name, server): (&str, &ServerFacts),
     (other_name, other): (&str, &ServerFacts),
 ) -> Judgement {
-    let mut low = Vec::new();
-    let mut fixes = Vec::new();
-    for limit in STANDBY_MUST_MATCH {
-        let text = |server: &ServerFacts| server.at_next_start.get(limit).cloned().unwrap_or_default();
-        let (ours, theirs) = (text(server), text(other));
-        let (Ok(has), Ok(needs)) = (ours.parse::<u64>(), theirs.parse::<u64>()) else {
+    let limits = |(name, server): (&str, &ServerFacts)| {
+        let setting = |limit: &str| server.at_next_start.get(limit).map(String::as_str);
+        StandbyLimits::read(setting).map_err(|limit| {
             // PostgreSQL reports such a line as one that waits for a restart
-            return Judgement::fail(
-                format!("{limit} is `{ours}` on {name} and `{theirs}` on {other_name}: both must be numbers"),
+            let value = setting(limit).unwrap_or_default();
+            Judgement::fail(
+                format!("{limit} is `{value}` on {name}, which is no number"),
                 format!("correct the line of {limit} in the configuration file"),
-            );
-        };
-        if has < needs {
-            low.push(format!("{limit} is {has}, on {other_name} {needs}"));
-            fixes.push(format!("ALTER SYSTEM SET {limit} = {needs};  -- on {name}, and restart it"));
-        }
-    }
+            )
+        })
+    };
+    let (own, others) = match (limits((name, server)), limits((other_name, other))) {
+        (Ok(own), Ok(others)) => (own, others),
+        (Err(wrong), _) | (_, Err(wrong)) => return wrong,
+    };
+    let low = own.smaller_than(others);
+    let told = |words: &dyn Fn(&TooSmall) -> String| low.iter().map(words).collect::<Vec<_>>();
     Judgement::pass_or_fail(
         low.is_empty(),
         if low.is_empty() {
-            format!("{} limits are at least those of {other_name}", STANDBY_MUST_MATCH.len())
+            format!("{} limits are at least those of {other_name}", StandbyLimits::NAMES.len())
         } else {
-            low.join("; ")
+            told(&|limit| format!("{} is {}, on {other_name} {}", limit.name, limit.has, limit.needs))
+                .join("; ")
         },
-        fixes.join("  "),
+        told(&|limit| {
+            format!("ALTER SYSTEM SET {} = {};  -- on {name}, and restart it", limit.name, limit.needs)
+        })
+        .join("  "),
     )
 }
 

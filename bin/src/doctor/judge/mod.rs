@@ -7,8 +7,6 @@ pub(super) mod postgres;
 pub(super) mod redis;
 pub(super) mod replication;
 
-#[cfg(test)]
-pub(super) use self::alike::STANDBY_MUST_MATCH;
 use super::{
     facts::Facts,
     finding::{Check, Finding, Subject},

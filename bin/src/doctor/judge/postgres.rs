@@ -1,5 +1,6 @@
 //! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
 
+use interrex_actors::replication::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
 use interrex_events::NodeId;
 
 use crate::doctor::{
@@ -59,15 +60,16 @@ const SLOT_LIMIT: Check = ABOUT.check(
 );
 const SYNCHRONOUS: Check = ABOUT.check(
     "synchronous_standbys",
-    &[Act::Switchover],
+    &[Act::Failover, Act::Switchover],
     "synchronous_standby_names would hang nobody",
     "A main that waits for a synchronous standby that is not there acknowledges nothing, and no timeout ends the wait.",
 );
 const READ_ONLY: Check = ABOUT.check(
     "read_only_default",
-    &[],
-    "default_transaction_read_only is off",
-    "A new main would come up read-only for its clients; a failover clears it, with an extra step.",
+    &[Act::Failover, Act::Switchover],
+    "default_transaction_read_only is off, for the server and for the clients of every database",
+    "Clients of a new main could not write. A change of main clears it in the server's files, and leaves databases and roles as \
+     they are; with it on the server's command line, it is refused.",
 );
 const ARCHIVING: Check = ABOUT.check(
     "archiving",
@@ -280,6 +282,9 @@ fn synchronous(server: &ServerFacts) -> Judgement {
     if names.is_empty() {
         return Judgement::pass("synchronous_standby_names is empty");
     }
+    if server.on_command_line("synchronous_standby_names").is_some() {
+        return on_the_command_line("synchronous_standby_names", names);
+    }
     let fix = set("synchronous_standby_names", "''", false);
     let waits_for = |state: &str| matches!(state, "sync" | "quorum");
     let someone = server.standbys.iter().any(|standby| waits_for(&standby.sync_state));
@@ -289,13 +294,41 @@ fn synchronous(server: &ServerFacts) -> Judgement {
     Judgement::warn(format!("synchronous_standby_names is `{names}`: a promotion clears it"), fix)
 }
 
-fn read_only(server: &ServerFacts) -> Judgement {
-    let value = server.setting("default_transaction_read_only");
-    Judgement::pass_or_warn(
-        value == "off",
-        format!("default_transaction_read_only {value}"),
-        set("default_transaction_read_only", "off", false),
+/// What stands there is above every configuration file.
+fn on_the_command_line(name: &str, value: &str) -> Judgement {
+    Judgement::fail(
+        format!("{name} is `{value}` on the server's command line, where a change of main cannot clear it"),
+        format!(
+            "start PostgreSQL without {name} on its command line (pg_ctl -o, the service or the container)"
+        ),
     )
+}
+
+fn read_only(server: &ServerFacts) -> Judgement {
+    let on_command_line = server.on_command_line(READ_ONLY_DEFAULT);
+    if let Some(value) = on_command_line.filter(|value| is_on(value)) {
+        return on_the_command_line(READ_ONLY_DEFAULT, value);
+    }
+    // with `off` on the command line, the files do not count
+    let in_files = server.read_only_in_files.as_deref().filter(|_| on_command_line.is_none());
+    if in_files.is_some_and(is_on) {
+        let words = format!("{READ_ONLY_DEFAULT} is on in the configuration files: a promotion clears it");
+        return Judgement::warn(words, set(READ_ONLY_DEFAULT, "off", false));
+    }
+    let (every_role, one_role): (Vec<_>, Vec<_>) =
+        server.read_only_settings.iter().partition(|setting| setting.every_role);
+    if !every_role.is_empty() {
+        let statements: Vec<String> =
+            every_role.iter().map(|setting| format!("{};", setting.undone_by)).collect();
+        return Judgement::warn(
+            "clients are read-only by a setting of their database, which a change of main leaves as it is",
+            format!("{}  -- on main, unless it is meant so", statements.join(" ")),
+        );
+    }
+    Judgement::pass(match one_role.len() {
+        0 => format!("{READ_ONLY_DEFAULT} off"),
+        roles => format!("{READ_ONLY_DEFAULT} off, but for {roles} roles, by settings of their own"),
+    })
 }
 
 fn archiving(server: &ServerFacts) -> Judgement {
@@ -355,6 +388,8 @@ fn files(server: &ServerFacts) -> Judgement {
 
 #[cfg(test)]
 mod tests {
+    use interrex_actors::ports::ReadOnlySetting;
+
     use super::*;
     use crate::doctor::{
         Verdict,
@@ -376,11 +411,28 @@ mod tests {
         assert_eq!(setting(ALPHA, "max_wal_senders", "0"), [("senders_room", Verdict::Fail)]);
         assert_eq!(setting(ALPHA, "max_wal_senders", "2"), [("senders_room", Verdict::Warn)]);
         assert_eq!(setting(ALPHA, "max_slot_wal_keep_size", "-1"), [("slot_limit", Verdict::Warn)]);
-        assert_eq!(
-            setting(BETA, "default_transaction_read_only", "on"),
-            [("read_only_default", Verdict::Warn)]
-        );
         assert_eq!(setting(ALPHA, "restart_after_crash", "off"), [("restart_after_crash", Verdict::Warn)]);
+    }
+
+    #[test]
+    fn read_only_fails_where_nothing_clears_it_warns_where_something_does_and_roles_may_be_so() {
+        let beta = |change_it: fn(&mut ServerFacts)| wrong(|facts| change(facts, BETA, change_it));
+        let [fails, warns] = [Verdict::Fail, Verdict::Warn].map(|verdict| [("read_only_default", verdict)]);
+        let on_command_line = |server: &mut ServerFacts| {
+            server.started_with = Some("postgres \"-c\" \"default_transaction_read_only=on\"".to_owned());
+        };
+        assert_eq!(beta(on_command_line), fails);
+        assert_eq!(beta(|server| server.read_only_in_files = Some("true".to_owned())), warns);
+        let set_for = |every_role| {
+            let mut server = server(true);
+            let undone_by = "ALTER DATABASE shop RESET default_transaction_read_only".to_owned();
+            server.read_only_settings.push(ReadOnlySetting { undone_by, every_role });
+            read_only(&server)
+        };
+        let database = set_for(true);
+        assert_eq!(database.verdict, Verdict::Warn);
+        assert!(database.fix.is_some_and(|fix| fix.starts_with("ALTER DATABASE shop RESET")));
+        assert_eq!(set_for(false).verdict, Verdict::Pass);
     }
 
     #[test]

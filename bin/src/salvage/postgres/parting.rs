@@ -28,12 +28,12 @@ impl Parting {
         let lineage = kept.main_server(main).lineage().await;
         let main = lineage.map_err(|error| SalvageError::Failed(format!("the new main, {main}: {error}")))?;
         let kept_lineage = kept.lineage_against(&main).await.map_err(failed)?;
-        let limits = kept.control_file().await.map_err(failed)?.limits;
+        let control = kept.control_file().await.map_err(failed)?;
         Ok(Self {
             system_id: main.system_id,
             timeline: kept_lineage.timeline,
             switchpoint: switchpoint(&kept_lineage, &main).map_err(SalvageError::Usage)?,
-            prepared_transactions: limits.max_prepared_transactions,
+            prepared_transactions: control.max_prepared_transactions,
         })
     }
 }
