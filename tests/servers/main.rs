@@ -1,4 +1,4 @@
-//! The adapter of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
+//! The adapters of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
@@ -6,3 +6,4 @@ mod handover;
 mod pair;
 mod rejoin;
 mod start;
+mod stream;
