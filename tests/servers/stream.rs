@@ -1,11 +1,11 @@
 //! `cluster_events` and the fold of it, on a real main and its standby.
 
-use std::sync::Arc;
+use std::{process::Stdio, sync::Arc};
 
 use interrex::sandbox::{ALPHA, BETA, until};
 use interrex_actors::{
     env::SystemEnv,
-    ports::{PostgresPort as _, StreamPort as _},
+    ports::{PostgresPort as _, StopMode, StreamPort as _},
     replication::stream::{LocalStream, StreamSettings},
 };
 use interrex_events::{
@@ -287,5 +287,58 @@ fn cluster_events_takes_each_event_once_and_nothing_that_does_not_continue_it() 
         assert_eq!(append(&mut main, 2, &events).await.unwrap(), 13);
         let whole = interrex_events::cluster_events::verify(&main).await.unwrap();
         assert_eq!((whole.events, whole.broken, whole.positions), (13, None, None));
+    });
+}
+
+#[test]
+fn only_a_standby_holds_events_safely_and_no_subscriber() {
+    on_one_thread(async {
+        let pair = Pair::start_with("wal_level = logical").await;
+        let (stream, recorded) = (stream_of(&pair, ALPHA), Recorded::of(ALPHA));
+        stream.look().await.unwrap();
+        stream.relay(Epoch(1), &recorded.more(1, 3).await).await.unwrap();
+        assert_eq!(stream.holds_safely(recorded.journal.head()).await, Ok(()));
+
+        pair.beta.stop(StopMode::Fast).await.unwrap();
+        let slot = "SELECT pg_create_logical_replication_slot('subscriber', 'test_decoding')";
+        pair.sandbox.psql(ALPHA, slot).await.unwrap();
+        let server = pair.sandbox.node(ALPHA).unwrap().postgres_port.to_string();
+        let mut subscriber =
+            std::process::Command::new(pair.sandbox.postgres_programs().join("pg_recvlogical"))
+                .args([
+                    "--start",
+                    "--slot=subscriber",
+                    "--file=-",
+                    "--status-interval=1",
+                    "--fsync-interval=1",
+                ])
+                .args(["--host=127.0.0.1", "--username=interrex", "--dbname=postgres", "--port", &server])
+                .env("PGPASSWORD", pair.sandbox.superuser_password())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+        stream.relay(Epoch(1), &recorded.more(1, 1).await).await.unwrap();
+        let flushed = "SELECT pg_current_wal_flush_lsn()";
+        let end = pair.sandbox.psql_value(ALPHA, flushed).await.unwrap();
+        let told = format!(
+            "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND flush_lsn >= '{end}'"
+        );
+        let subscribed = until("the subscriber has flushed all of it", LIMIT, async || {
+            match pair.sandbox.psql_value(ALPHA, &told).await {
+                Ok(count) if count == "1" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let held = stream.holds_safely(recorded.journal.head()).await;
+        subscriber.kill().unwrap();
+        subscriber.wait().unwrap();
+        subscribed.unwrap();
+        let words = held.unwrap_err().to_string();
+        assert!(words.contains("no standby has flushed"), "{words}");
+
+        pair.beta.start().await.unwrap();
+        pair.streams(ALPHA, BETA).await;
+        assert_eq!(stream.holds_safely(recorded.journal.head()).await, Ok(()));
     });
 }
