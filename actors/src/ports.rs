@@ -213,6 +213,10 @@ pub trait StreamPort {
     async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>>;
     /// Appends events of one node, each once, as the main of an epoch.
     async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed>;
+    /// Folds what a standby has replayed since the last time, so that a promotion has little left to fold; how many events
+    /// those were. Changes nothing in the database, and makes way for a relay; given up half-way, the next one goes on
+    /// from there. Nothing happens where there are no such tables, or tables of another version.
+    async fn follow(&self) -> Answer<u64>;
     /// Whether it holds an event, with all before it, and a standby has that on its disk. Why not, if not.
     async fn holds_safely(&self, event: Head) -> Answer<()>;
 }

@@ -1,4 +1,4 @@
-//! The adapter of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
+//! The adapters of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
@@ -7,3 +7,4 @@ mod pair;
 mod rejoin;
 mod settings;
 mod start;
+mod stream;

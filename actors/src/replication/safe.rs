@@ -15,10 +15,13 @@ const LOOK: Duration = Duration::from_millis(100);
 /// On main, a standby must say that it has flushed all that main has logged by the time the event was seen. A
 /// standby replays only what it has flushed: what it shows is on main's disk and on its own.
 ///
-/// A base backup that is being taken is no standby yet, and may be thrown away.
+/// A base backup that is being taken is no standby yet, and may be thrown away. Who subscribes to changes of rows keeps
+/// no log: such a sender is connected to a database, as logical decoding demands, and a standby's to none.
 const FLUSHED: &str = "\
-SELECT EXISTS (SELECT 1 FROM pg_stat_replication
-               WHERE state = 'streaming' AND application_name <> 'pg_basebackup' AND flush_lsn >= $1::text::pg_lsn)";
+SELECT EXISTS (SELECT 1 FROM pg_stat_replication JOIN pg_stat_activity AS sender USING (pid)
+               WHERE sender.datid IS NULL AND pg_stat_replication.state = 'streaming'
+                 AND pg_stat_replication.application_name NOT IN ('pg_basebackup', 'pg_receivewal')
+                 AND flush_lsn >= $1::text::pg_lsn)";
 
 /// Whether the event is there, and with it every one before it, and on a second disk.
 ///

@@ -1,4 +1,5 @@
-//! The real `cluster_events`: one owned connection to the local PostgreSQL, and the projections kept beside it.
+//! The real `cluster_events`: one owned connection to the local PostgreSQL, and what was folded of the stream there,
+//! which outlives the connection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +9,7 @@ use interrex_events::{
     cluster_events::{self, Relay, StoreError},
 };
 use interrex_projections::postgres::{self, Projector};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_postgres::Client;
 
 use super::{postgres_connection::connect, safe};
@@ -19,6 +20,8 @@ use crate::{
 
 /// When one statement is given up: rebuilding a projection of many years takes minutes.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(600);
+/// The same for one page that a standby is asked for: it is read by its index.
+const PAGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How to reach the local server.
 #[derive(Debug, Clone)]
@@ -45,10 +48,18 @@ const MENDED_AGAIN_MS: u64 = 10_000;
 /// one that is still there must be known as such.
 const REQUESTS_LIMIT: i64 = 32;
 
-/// A connection, and what was folded of the stream behind it.
+/// What is kept from call to call.
+#[derive(Default)]
+struct Kept {
+    /// Proved against the stream before it is used: whatever becomes of a connection, it need not be forgotten.
+    projector: Projector,
+    /// Nothing after an error: the next call connects anew and asks what is there.
+    open: Option<Open>,
+}
+
+/// A connection to a main.
 struct Open {
     client: Client,
-    projector: Projector,
     /// Projections that could not be rebuilt, and when that was found.
     refused: Option<(Moment, Vec<String>)>,
     /// When projections were rebuilt last.
@@ -59,15 +70,16 @@ struct Open {
 pub struct LocalStream {
     settings: StreamSettings,
     env: Arc<dyn Env>,
-    /// Nothing after an error: the next call connects anew and asks what is there.
-    open: Mutex<Option<Open>>,
+    kept: Mutex<Kept>,
+    /// A main wants to relay: whoever only follows makes way.
+    relays: Notify,
 }
 
 impl LocalStream {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: StreamSettings, env: Arc<dyn Env>) -> Self {
-        Self { settings, env, open: Mutex::new(None) }
+        Self { settings, env, kept: Mutex::default(), relays: Notify::new() }
     }
 
     /// A connection that changes nothing: a standby takes it, too.
@@ -87,7 +99,36 @@ impl LocalStream {
         cluster_events::migrate(&mut client)
             .await
             .map_err(|error| failed("bringing the schema interrex up to date", error))?;
-        Ok(Open { client, projector: Projector::default(), refused: None, mended: None })
+        Ok(Open { client, refused: None, mended: None })
+    }
+
+    /// What is kept, with a connection to a main. Put back only by whoever comes to a good end with it.
+    async fn as_main(&self) -> Answer<(MutexGuard<'_, Kept>, Open)> {
+        self.relays.notify_waiters();
+        let mut kept = self.kept.lock().await;
+        let open = match kept.open.take().filter(|open| !open.client.is_closed()) {
+            Some(open) => open,
+            None => self.connect().await?,
+        };
+        Ok((kept, open))
+    }
+
+    /// Page by page, so that it can be given up at any of them; what was folded until then is kept.
+    async fn follow_standby(&self) -> Answer<u64> {
+        let client = self.look_in().await?;
+        let only_reads = format!(
+            "SET default_transaction_read_only = on; SET statement_timeout = {}",
+            PAGE_LIMIT.as_millis()
+        );
+        client
+            .batch_execute(&only_reads)
+            .await
+            .map_err(|error| failed("preparing a connection", error.into()))?;
+        let mut kept = self.kept.lock().await;
+        let before = kept.projector.events_read();
+        let followed = kept.projector.follow(&client).await;
+        followed.map_err(|error| failed("reading cluster_events", error))?;
+        Ok(kept.projector.events_read() - before)
     }
 }
 
@@ -98,14 +139,10 @@ fn failed(doing: &str, error: StoreError) -> PortError {
 #[async_trait(?Send)]
 impl StreamPort for LocalStream {
     async fn look(&self) -> Answer<StreamState> {
-        let mut slot = self.open.lock().await;
-        let mut open = match slot.take().filter(|open| !open.client.is_closed()) {
-            Some(open) => open,
-            None => self.connect().await?,
-        };
-        let state =
-            look(&mut open, &*self.env).await.map_err(|error| failed("reading cluster_events", error))?;
-        *slot = Some(open);
+        let (mut kept, mut open) = self.as_main().await?;
+        let state = look(&mut open, &mut kept.projector, &*self.env).await;
+        let state = state.map_err(|error| failed("reading cluster_events", error))?;
+        kept.open = Some(open);
         Ok(state)
     }
 
@@ -117,20 +154,25 @@ impl StreamPort for LocalStream {
     }
 
     async fn relay(&self, epoch: Epoch, records: &[Record]) -> Result<Relayed, NotRelayed> {
-        let mut slot = self.open.lock().await;
-        let mut open = match slot.take().filter(|open| !open.client.is_closed()) {
-            Some(open) => open,
-            None => self.connect().await?,
-        };
-        let relayed = relay(&mut open, epoch, records).await.map_err(|error| match error {
+        let (mut kept, mut open) = self.as_main().await?;
+        let relayed = relay(&mut open.client, &mut kept.projector, epoch, records).await;
+        let relayed = relayed.map_err(|error| match error {
             StoreError::JournalForked { node_id, node_seq, here, there } => {
                 let found_at = "cluster_events".to_owned();
                 NotRelayed::Forked(JournalForked { node: node_id, node_seq, here, there, found_at })
             }
             error => NotRelayed::Failed(failed("appending to cluster_events", error)),
         })?;
-        *slot = Some(open);
+        kept.open = Some(open);
         Ok(relayed)
+    }
+
+    async fn follow(&self) -> Answer<u64> {
+        let relays = self.relays.notified();
+        tokio::select! {
+            () = relays => Ok(0),
+            followed = self.follow_standby() => followed,
+        }
     }
 
     async fn holds_safely(&self, event: Head) -> Answer<()> {
@@ -138,7 +180,7 @@ impl StreamPort for LocalStream {
     }
 }
 
-async fn look(open: &mut Open, env: &dyn Env) -> Result<StreamState, StoreError> {
+async fn look(open: &mut Open, projector: &mut Projector, env: &dyn Env) -> Result<StreamState, StoreError> {
     let began = env.moment();
     let refused_long_ago =
         open.refused.as_ref().is_none_or(|(refused_at, _)| began.ms_since(*refused_at) >= MEND_AGAIN_MS);
@@ -146,7 +188,7 @@ async fn look(open: &mut Open, env: &dyn Env) -> Result<StreamState, StoreError>
         refused_long_ago && open.mended.is_none_or(|mended| began.ms_since(mended) >= MENDED_AGAIN_MS);
     let mut rebuilt = Vec::new();
     if is_due {
-        let mended = open.projector.mend(&mut open.client).await?;
+        let mended = projector.mend(&mut open.client).await?;
         rebuilt = mended.rebuilt;
         if !rebuilt.is_empty() {
             open.mended = Some(env.moment());
@@ -185,11 +227,16 @@ async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {
     Ok(rows.iter().map(request).collect())
 }
 
-async fn relay(open: &mut Open, epoch: Epoch, records: &[Record]) -> Result<Relayed, StoreError> {
-    let mut relay = Relay::begin(&mut open.client, epoch).await?;
+async fn relay(
+    client: &mut Client,
+    projector: &mut Projector,
+    epoch: Epoch,
+    records: &[Record],
+) -> Result<Relayed, StoreError> {
+    let mut relay = Relay::begin(client, epoch).await?;
     let appended = relay.append(records).await?;
-    let paused = open.projector.project(&mut relay, &appended).await?;
+    let paused = projector.project(&mut relay, &appended).await?;
     let head = relay.commit().await?;
-    open.projector.committed(head);
+    projector.committed(head);
     Ok(Relayed { position: head.position, paused })
 }

@@ -20,7 +20,7 @@ const LOCK: i64 = 0x4952_5258;
 pub async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     let known = STEPS.len() as i32;
     // changing it wants locks that a reader on a former standby may hold: not where there is nothing to change
-    if version(client).await? == known {
+    if is_current(client).await? {
         return Ok(());
     }
     let transaction = client.transaction().await?;
@@ -34,6 +34,14 @@ pub async fn migrate(client: &mut Client) -> Result<(), StoreError> {
     }
     transaction.execute("UPDATE interrex.schema_version SET version = $1", &[&known]).await?;
     Ok(transaction.commit().await?)
+}
+
+/// Whether the schema is there, and of this program's version. Changes nothing.
+///
+/// # Errors
+/// PostgreSQL failed.
+pub async fn is_current(client: &Client) -> Result<bool, StoreError> {
+    Ok(version(client).await? == STEPS.len() as i32)
 }
 
 /// The version that is there; 0 is none.

@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     append::{Appended, Relay, heads, stream_head},
-    migrations::migrate,
+    migrations::{is_current, migrate},
     read::{
-        Cursor, Found, StreamVerification, at, find, for_each_in_story_order, journal_page, page, verify,
+        Cursor, Found, StreamVerification, at, find, for_each_in_story_order, journal_page, page, story_page,
+        verify,
     },
 };
 use crate::{ChainHash, Epoch, NodeId, NodeSeq};

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt as _;
 use tokio_postgres::{GenericClient, Row, types::ToSql};
 
 use super::{Position, StoreError, hash_from, node_column};
-use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Record, RunId};
+use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Place, Record, RunId};
 
 const COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, schema_version, run_id, \
     correlation_id, causation_id, actor::text, payload::text, prev_hash, hash, learned_in, position_epoch, pos";
@@ -74,6 +74,27 @@ impl Cursor {
 pub async fn page(client: &impl GenericClient, after: u64, limit: u32) -> Result<Vec<Found>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM interrex.cluster_events WHERE pos > $1 ORDER BY pos LIMIT $2");
     let rows = client.query(&sql, &[&after.cast_signed(), &i64::from(limit)]).await?;
+    rows.iter().map(found).collect()
+}
+
+/// Events up to a `pos` that the story tells after a place, or from its beginning; at most `limit`, in story order. Each
+/// page is a question of its own: on a standby, none of them keeps main's log from being replayed for long.
+///
+/// # Errors
+/// As [`for_each_in_story_order`].
+pub async fn story_page(
+    client: &impl GenericClient,
+    after: Option<Place>,
+    up_to: u64,
+    limit: u32,
+) -> Result<Vec<Found>, StoreError> {
+    let (hlc, node, seq) = after.unwrap_or((Hlc(i64::MIN), NodeId(0), NodeSeq(0)));
+    let sql = format!(
+        "SELECT {COLUMNS} FROM interrex.cluster_events WHERE (hlc, node_id, node_seq) > ($1, $2, $3) AND pos <= $4 \
+         ORDER BY hlc, node_id, node_seq LIMIT $5"
+    );
+    let (seq, up_to) = (seq.0.cast_signed(), up_to.cast_signed());
+    let rows = client.query(&sql, &[&hlc.0, &node_column(node), &seq, &up_to, &i64::from(limit)]).await?;
     rows.iter().map(found).collect()
 }
 

@@ -9,12 +9,12 @@
 //! A projection whose table cannot take in an event is paused there, and says so; the others go on.
 
 mod checkpoint;
+mod folded;
 mod rebuild;
 mod tables;
 
 use std::{
     collections::BTreeSet,
-    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -24,6 +24,7 @@ use interrex_events::{
 };
 use tokio_postgres::{Client, Transaction};
 
+use self::folded::Folded;
 pub use self::{
     checkpoint::{Checkpoint, paused},
     rebuild::Rebuilt,
@@ -31,7 +32,7 @@ pub use self::{
 };
 use crate::{Cluster, Entry, InStoryOrder, Taken};
 
-/// Events that one page of a rebuild holds in memory.
+/// Events that one page of a rebuild or a fold holds in memory.
 const PAGE: usize = 2_000;
 
 /// What events changed: what has to be written.
@@ -48,12 +49,14 @@ impl Changes {
     }
 }
 
-/// Keeps the projections. What it folded is remembered between relays, as long as nobody else appends.
+/// Keeps the projections. What it folded is remembered, for as long as it fits the stream: from relay to relay, over a
+/// broken connection, and from the years as a standby into the reign as main.
 #[derive(Debug, Default)]
 pub struct Projector {
-    folded: Option<(StreamHead, InStoryOrder<Cluster>)>,
+    folded: Folded,
     /// Folded in a transaction that has not ended.
     pending: Option<InStoryOrder<Cluster>>,
+    read: u64,
 }
 
 impl Projector {
@@ -76,13 +79,12 @@ impl Projector {
         settle_requests(relay.transaction(), appended).await?;
         if standing.is_empty() {
             // all of them wait for a rebuild: a fold of the whole stream for each page would be for nothing
-            (self.folded, self.pending) = (None, None);
+            self.pending = None;
             return Ok(Vec::new());
         }
-        let mut story = match self.folded.take() {
-            Some((head, story)) if head == before => story,
-            _ => fold(relay.transaction().client(), before.position.pos).await?,
-        };
+        folded::bring_to(&mut self.folded, before, relay.transaction().client(), &mut self.read).await?;
+        // a copy: if this transaction comes to nothing, what was folded before it still fits
+        let mut story = self.folded.story().clone();
         let mut changes = Changes::default();
         let events = appended.iter().map(|(_, record)| record.open());
         let taken = catch_unwind(AssertUnwindSafe(|| {
@@ -119,7 +121,30 @@ impl Projector {
 
     /// The transaction of the last [`Projector::project`] was committed.
     pub fn committed(&mut self, head: StreamHead) {
-        self.folded = self.pending.take().map(|story| (head, story));
+        if let Some(story) = self.pending.take() {
+            self.folded = Folded::whole(head, story);
+        }
+    }
+
+    /// Continues the fold with what a stream holds, on main or on a standby, and changes nothing there: a later
+    /// [`Projector::project`] has only the rest to fold. Nothing happens where there is no stream, or one of another
+    /// version of the schema. Given up half-way, it is continued by the next.
+    ///
+    /// # Errors
+    /// PostgreSQL failed; what was folded before that is kept.
+    pub async fn follow(&mut self, client: &Client) -> Result<(), StoreError> {
+        if !cluster_events::is_current(client).await? {
+            return Ok(());
+        }
+        let head = cluster_events::stream_head(client).await?;
+        folded::bring_to(&mut self.folded, head, client, &mut self.read).await
+    }
+
+    /// How many events were read back from the stream so far to be folded: not those that were appended, and not
+    /// those that a rebuild read.
+    #[must_use]
+    pub fn events_read(&self) -> u64 {
+        self.read
     }
 
     /// Rebuilds every projection whose checkpoint does not match the stream, or that somebody asked for. One that
@@ -142,7 +167,7 @@ impl Projector {
         while let Some(round) = rounds.pop() {
             match rebuild::rebuild(client, &round).await {
                 Ok((rebuilt, head, story)) => {
-                    self.folded = Some((head, story));
+                    self.folded = Folded::whole(head, story);
                     mended.rebuilt.extend(rebuilt);
                 }
                 Err(StoreError::Postgres(error)) if error.as_db_error().is_some() && !client.is_closed() => {
@@ -186,22 +211,6 @@ async fn settle_requests(
         transaction.execute(sql, &[&answered]).await?;
     }
     Ok(())
-}
-
-/// The fold of the stream up to a position, without writing anything.
-async fn fold(client: &Client, up_to: u64) -> Result<InStoryOrder<Cluster>, StoreError> {
-    let mut story = InStoryOrder::default();
-    let mut page = Vec::with_capacity(PAGE);
-    cluster_events::for_each_in_story_order(client, Some(up_to), |found| {
-        page.push(found.record.open());
-        if page.len() == PAGE {
-            story.take(page.drain(..), |_, _| {});
-        }
-        ControlFlow::Continue(())
-    })
-    .await?;
-    story.take(page, |_, _| {});
-    Ok(story)
 }
 
 fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
