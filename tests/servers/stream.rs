@@ -171,20 +171,27 @@ fn a_promoted_standby_folds_only_what_came_since_it_followed() {
         assert_eq!(Projector::default().mend(&mut standby).await.unwrap().rebuilt.len(), 3);
         assert_eq!(shown(&standby).await, continued, "a rebuild from zero says the same");
 
-        // a transaction that comes to nothing, and another connection
+        // another connection
         let mut standby = client(&pair, BETA, "postgres").await;
+        let next = beta.more(2, 4).await;
+        relay(&mut standby, &mut warm, 2, &next).await;
+        assert_eq!(warm.events_read(), 4_515);
+        // a transaction that comes to nothing
         let next = beta.more(2, 4).await;
         let mut given_up = Relay::begin(&mut standby, Epoch(2)).await.unwrap();
         let appended = given_up.append(&next).await.unwrap();
         warm.project(&mut given_up, &appended).await.unwrap();
         drop(given_up);
         relay(&mut standby, &mut warm, 2, &next).await;
-        assert_eq!(warm.events_read(), 4_515);
+        let continued = shown(&standby).await;
+        standby.batch_execute("UPDATE interrex.projection_checkpoints SET state = 'rebuild'").await.unwrap();
+        Projector::default().mend(&mut standby).await.unwrap();
+        assert_eq!(shown(&standby).await, continued, "what was not committed is not folded");
 
         // the old main went on alone: what it folded is of no use where beta is main
         relay(&mut main, &mut of_alpha, 1, &alpha.more(1, 2).await).await;
         of_alpha.follow(&standby).await.unwrap();
-        assert_eq!(of_alpha.events_read(), 4_520, "all of beta's stream");
+        assert_eq!(of_alpha.events_read(), 4_524, "all of beta's stream");
     });
 }
 

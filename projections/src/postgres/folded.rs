@@ -42,8 +42,8 @@ impl Folded {
     }
 
     /// The fold, ready for what comes next.
-    pub(super) fn story(&self) -> &InStoryOrder<Cluster> {
-        &self.story
+    pub(super) fn into_story(self) -> InStoryOrder<Cluster> {
+        self.story
     }
 
     fn begin(up_to: StreamHead) -> Self {

@@ -50,7 +50,8 @@ impl Changes {
 }
 
 /// Keeps the projections. What it folded is remembered, for as long as it fits the stream: from relay to relay, over a
-/// broken connection, and from the years as a standby into the reign as main.
+/// broken connection, and from the years as a standby into the reign as main. A transaction that comes to nothing takes it
+/// along.
 #[derive(Debug, Default)]
 pub struct Projector {
     folded: Folded,
@@ -83,8 +84,8 @@ impl Projector {
             return Ok(Vec::new());
         }
         folded::bring_to(&mut self.folded, before, relay.transaction().client(), &mut self.read).await?;
-        // a copy: if this transaction comes to nothing, what was folded before it still fits
-        let mut story = self.folded.story().clone();
+        // taken, not copied, for it holds the runs of years: if this transaction comes to nothing, it is folded anew
+        let mut story = std::mem::take(&mut self.folded).into_story();
         let mut changes = Changes::default();
         let events = appended.iter().map(|(_, record)| record.open());
         let taken = catch_unwind(AssertUnwindSafe(|| {
