@@ -176,12 +176,38 @@ async fn rebuilds(sandbox: &Sandbox, runs: u32, events: u64) -> Done<Vec<Figure>
         rebuilt.push(events as f64 / seconds_since(began));
         eprintln!("rebuild from PostgreSQL {run} of {runs}");
     }
+    let (cold, warm) = first_relays(&mut client, runs, events).await?;
     let (pages, nodes) = (timeline_pages(&client).await?, nodes_queries(&client).await?);
     Ok(vec![
         Figure::of("rebuild_from_postgresql", "event/s", &rebuilt),
+        Figure::of("first_relay_unfolded", "ms", &cold),
+        Figure::of("first_relay_followed", "ms", &warm),
         Figure::of("timeline_page", "ms", &pages).with_tail(&pages),
         Figure::of("cluster_nodes_query", "ms", &nodes).with_tail(&nodes),
     ])
+}
+
+/// Milliseconds for the first relay of a new main: of one that never saw the stream, and of one that followed it as a
+/// standby until shortly before.
+async fn first_relays(client: &mut Client, runs: u32, events: u64) -> Done<(Vec<f64>, Vec<f64>)> {
+    let stream = Stream::begin().skip(usize::try_from(events).unwrap_or(usize::MAX));
+    let mut stream = stream.filter(|record| record.node_id == NodeId(1));
+    let mut page = || stream.by_ref().take(PAGE).collect::<Vec<_>>();
+    let (mut cold, mut warm) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        let (mut unfolded, mut followed) = (Projector::default(), Projector::default());
+        let [first, between, last] = std::array::from_fn(|_| page());
+        let began = SystemEnv.moment().monotonic;
+        relay(client, &first, Some(&mut unfolded)).await?;
+        cold.push(seconds_since(began) * 1_000.0);
+        followed.follow(client).await.map_err(failed("following the stream"))?;
+        relay(client, &between, Some(&mut unfolded)).await?;
+        let began = SystemEnv.moment().monotonic;
+        relay(client, &last, Some(&mut followed)).await?;
+        warm.push(seconds_since(began) * 1_000.0);
+        eprintln!("first relay {run} of {runs}");
+    }
+    Ok((cold, warm))
 }
 
 async fn fill(client: &mut Client, events: u64) -> Done<()> {
