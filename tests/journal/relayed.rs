@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use crate::{Acknowledged, assert_sound, seed, writer};
 
-const CRASHES: usize = 60;
+/// Each start of the writer reads all that there is: few events for many kills.
+const CRASHES: usize = 500;
 
 #[test]
 fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
@@ -25,7 +26,7 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         let mut acknowledged = Acknowledged::new();
         for _ in 0..CRASHES {
             let mut writer = writer::Writer::start(writing()?)?;
-            writer.hear(rng.usize(1..300)).await?;
+            writer.hear(rng.usize(1..200)).await?;
             acknowledged.extend(writer.kill().await?.stored);
         }
         let sent = sandbox.psql_value(ALPHA, "SELECT count(*) FROM interrex.cluster_events").await?;
