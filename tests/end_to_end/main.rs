@@ -15,6 +15,7 @@ mod dry_run;
 mod panic;
 mod promotion;
 mod rejoin;
+mod rejoin_by_hand;
 mod resume;
 mod retention;
 mod return_of_the_old_main;

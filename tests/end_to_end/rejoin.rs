@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::Output,
     time::Duration,
 };
@@ -21,10 +21,10 @@ use interrex_tests::run;
 
 use crate::{bad_input::interrex_with, two_nodes};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Asks a program, beside what the test does.
-async fn ask(arguments: Vec<String>) -> Done<Output> {
+pub(crate) async fn ask(arguments: Vec<String>) -> Done<Output> {
     let asked = move || {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         interrex_with(&arguments, &[])
@@ -33,14 +33,14 @@ async fn ask(arguments: Vec<String>) -> Done<Output> {
 }
 
 /// Runs `interrex rejoin` for alpha, on a node, to its end.
-async fn rejoin(sandbox: &Sandbox, on: NodeId, more: &[&str]) -> Done<Output> {
+pub(crate) async fn rejoin(sandbox: &Sandbox, on: NodeId, more: &[&str]) -> Done<Output> {
     let config = sandbox.node(on)?.config().display().to_string();
     let arguments = [&["rejoin", "alpha", "--config", &config], more].concat();
     ask(arguments.into_iter().map(str::to_owned).collect()).await
 }
 
 /// The newest run that a node made.
-fn newest(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
+pub(crate) fn newest(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
     let runs = sandbox.cluster(node)?.runs;
     let newest = runs.runs.into_values().rev().find(|run| run.node == node);
     newest.ok_or_else(|| SandboxError::failed("looking for its newest run", "there is none"))
@@ -57,7 +57,7 @@ async fn ended(sandbox: &Sandbox, node: NodeId) -> Done<Run> {
 }
 
 /// Main died with rows that its standby had not received, and the standby is main. Nobody runs on alpha.
-async fn parted(sandbox: &Sandbox) -> Done<Writer> {
+pub(crate) async fn parted(sandbox: &Sandbox) -> Done<Writer> {
     sandbox.start().await?;
     for node in [ALPHA, BETA] {
         sandbox.wait_healthy(node).await?;
@@ -80,13 +80,13 @@ async fn parted(sandbox: &Sandbox) -> Done<Writer> {
     Ok(writer)
 }
 
-async fn back_and_fenced(sandbox: &Sandbox) -> Done<()> {
+pub(crate) async fn back_and_fenced(sandbox: &Sandbox) -> Done<()> {
     sandbox.start_supervisor(ALPHA)?;
     sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await.map(drop)
 }
 
 /// Alpha follows beta with all it has, and beta serves.
-async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
+pub(crate) async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
     sandbox.wait_streaming(BETA, ALPHA).await?;
     for node in [ALPHA, BETA] {
         sandbox.wait_healthy(node).await?;
@@ -105,7 +105,7 @@ async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
 }
 
 /// The ids of rows that were saved from what is kept.
-async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64>> {
+pub(crate) async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64>> {
     let (config, output) = (sandbox.node(ALPHA)?.config(), sandbox.folder().join("stranded"));
     let arguments = [
         "salvage",
@@ -130,7 +130,7 @@ async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64>> {
 
 /// What was saved is what clients were told and lost; and at most the one that was committed when nobody could be told
 /// any more.
-fn is_all_of_it(saved: &BTreeSet<i64>, lost: &BTreeSet<i64>) {
+pub(crate) fn is_all_of_it(saved: &BTreeSet<i64>, lost: &BTreeSet<i64>) {
     let untold: Vec<i64> = saved.difference(lost).copied().collect();
     assert!(!lost.is_empty() && lost.is_subset(saved), "{lost:?} of {saved:?}");
     assert!(untold.len() <= 1 && untold.iter().all(|id| Some(id) > lost.last()), "{untold:?} of {saved:?}");
@@ -456,113 +456,6 @@ fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_before_the
 #[test]
 fn a_standby_that_is_copied_anew_goes_on_although_its_supervisor_died_after_the_copy() {
     standby_dies_at("after:rebuild");
-}
-
-/// The script for alpha, with the paths of one node's configuration.
-async fn script(sandbox: &Sandbox, of: NodeId, more: &[&str]) -> Done<PathBuf> {
-    let config = sandbox.node(of)?.config().display().to_string();
-    let arguments = [&["rejoin", "alpha", "--script", "--config", &config], more].concat();
-    let printed = ask(arguments.into_iter().map(str::to_owned).collect()).await?;
-    assert!(printed.status.success(), "{printed:?}");
-    let file = sandbox.folder().join("rejoin-alpha.sh");
-    fs::write(&file, printed.stdout).unwrap();
-    Ok(file)
-}
-
-/// Runs it, as whoever runs the tests.
-async fn by_hand(script: &Path) -> Output {
-    let run = tokio::process::Command::new("sh").arg(script).kill_on_drop(true).output();
-    tokio::time::timeout(LIMIT, run).await.unwrap().unwrap()
-}
-
-/// As if it had been made with `initdb -X`, or moved to a volume of its own since: a link leads there.
-fn move_log(data_dir: &Path) {
-    fs::rename(data_dir.join("pg_wal"), data_dir.with_extension("log")).unwrap();
-    let from_there = Path::new("..").join(data_dir.with_extension("log").file_name().unwrap());
-    std::os::unix::fs::symlink(from_there, data_dir.join("pg_wal")).unwrap();
-}
-
-#[test]
-fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
-    run(async {
-        let sandbox = two_nodes().postgres_only().build().await?;
-        let writer = parted(&sandbox).await?;
-        let refused = rejoin(&sandbox, BETA, &[]).await?;
-        assert_eq!(refused.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("rejoin alpha --script"), "{refused:?}");
-        let data_dir = sandbox.node(ALPHA)?.data_dir();
-        move_log(&data_dir);
-        let said = by_hand(&script(&sandbox, ALPHA, &[]).await?).await;
-        assert!(said.status.success(), "{said:?}");
-        sandbox.wait_streaming(BETA, ALPHA).await?;
-        assert!(!data_dir.join("pg_wal").is_symlink(), "the log is its own");
-        // a second time, and by a copy
-        let said = by_hand(&script(&sandbox, ALPHA, &["--copy"]).await?).await;
-        assert!(said.status.success(), "{said:?}");
-        sandbox.wait_streaming(BETA, ALPHA).await?;
-        // the supervisor knows nothing of that: its node was main when it died
-        back_and_fenced(&sandbox).await?;
-        let said = rejoin(&sandbox, ALPHA, &[]).await?;
-        assert!(said.status.success(), "{said:?}");
-        assert_eq!(newest(&sandbox, ALPHA)?.rejoin.unwrap().by, Some(Demotion::Unchanged));
-        follows(&sandbox, &writer).await?;
-        let acknowledged = writer.stop();
-        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
-        let mut kept: Vec<_> = fs::read_dir(data_dir.with_extension("kept"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        kept.sort();
-        is_all_of_it(&salvaged(&sandbox, &kept[0].display().to_string()).await?, &lost);
-        Ok(())
-    });
-}
-
-#[test]
-fn the_script_changes_nothing_of_a_directory_that_it_cannot_keep_whole() {
-    run(async {
-        let sandbox = two_nodes().postgres_only().build().await?;
-        parted(&sandbox).await?;
-        let data_dir = sandbox.node(ALPHA)?.data_dir();
-        let control = || fs::read(data_dir.join("global/pg_control")).unwrap();
-        let (script, before) = (script(&sandbox, ALPHA, &[]).await?, control());
-        let refused = async |words: &str| {
-            let said = by_hand(&script).await;
-            let why = String::from_utf8_lossy(&said.stderr).into_owned();
-            assert!(!said.status.success() && why.contains(words), "{why}");
-            let made = ["by-script", "kept"].map(|name| data_dir.with_extension(name).exists());
-            assert_eq!((made, control() == before), ([false, false], true), "{why}");
-        };
-        let volume = data_dir.with_extension("volume");
-        fs::create_dir(&volume).unwrap();
-        let tablespace = data_dir.join("pg_tblspc/16384");
-        std::os::unix::fs::symlink(&volume, &tablespace).unwrap();
-        refused("--tablespace-mapping").await;
-        fs::remove_file(tablespace).unwrap();
-        move_log(&data_dir);
-        fs::rename(data_dir.with_extension("log"), volume.join("log")).unwrap();
-        refused("pg_wal").await;
-        Ok(())
-    });
-}
-
-#[test]
-fn the_script_does_nothing_on_a_node_with_a_supervisor_nor_on_main() {
-    run(async {
-        let sandbox = two_nodes().postgres_only().build().await?;
-        parted(&sandbox).await?;
-        let script = script(&sandbox, BETA, &[]).await?;
-        let refused = async |words: &str| {
-            let said = by_hand(&script).await;
-            let why = String::from_utf8_lossy(&said.stderr).into_owned();
-            assert!(!said.status.success() && why.contains(words), "{why}");
-            assert!(sandbox.takes_writes(BETA).await);
-        };
-        refused("a supervisor runs here").await;
-        sandbox.kill_supervisor(BETA);
-        refused("beta's own, which is main").await;
-        Ok(())
-    });
 }
 
 /// Alpha's supervisor dies at a step, and its successor brings the rejoin to its end.

@@ -12,14 +12,14 @@ use crate::{
     ports::{Answer, PeersPort, PortError, StopMode},
 };
 
-/// How often a start is tried.
-const AGAIN: Duration = Duration::from_secs(2);
-/// How often the old main is asked, and for how long: less than the undo may take, so that its words are told.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-const ASK_LIMIT: Duration = Duration::from_secs(9);
-/// When it is left to a person: the node is shown as a main that does not serve.
-const LIMIT: Duration = Duration::from_secs(120);
-
+/// Pause before an old main is told once more.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+/// When that is given up: before the undo's own limit, so that the last words are told.
+const TELL_LIMIT: Duration = Duration::from_secs(9);
+/// Pause before a start is tried once more.
+const START_AGAIN: Duration = Duration::from_secs(2);
+/// When starting is left to a person: the node is shown as a main that does not serve.
+const START_LIMIT: Duration = Duration::from_secs(120);
 /// How long a main that serves may take to give its standbys the rest of its log.
 const REST_OF_THE_LOG: Duration = Duration::from_secs(3);
 
@@ -56,10 +56,10 @@ pub(super) async fn undo_fence(peers: &dyn PeersPort, run: &Run) -> Answer<Strin
                     return Ok(format!("the old main was not fenced, and does not answer: {words}"));
                 }
             }
-            tokio::time::sleep(ASK_AGAIN).await;
+            tokio::time::sleep(TELL_AGAIN).await;
         }
     };
-    let asked = tokio::time::timeout(ASK_LIMIT, asking).await;
+    let asked = tokio::time::timeout(TELL_LIMIT, asking).await;
     asked.unwrap_or_else(|_| {
         Err(PortError(format!(
             "the old main may be fenced, and cannot be told that nobody took over ({last}); when it answers again, \
@@ -73,10 +73,10 @@ pub(super) async fn serve_again(shared: &Shared, servers: &Servers, peers: &dyn 
     let trying = async {
         while let Err(error) = start(shared, servers, peers).await {
             tracing::warn!(%error, "this node is main again, and does not serve yet");
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(START_AGAIN).await;
         }
     };
-    if tokio::time::timeout(LIMIT, trying).await.is_err() {
+    if tokio::time::timeout(START_LIMIT, trying).await.is_err() {
         tracing::error!("this node is main again, and does not serve: mend that, and restart its supervisor");
     }
 }

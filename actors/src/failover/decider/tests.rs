@@ -470,6 +470,18 @@ fn a_main_fences_itself_for_a_later_epoch_only() {
     assert!(node.when(&request(4)).is_empty(), "fencing is under way already");
 }
 
+/// Another node is main, of a later epoch.
+fn main_announced() -> Event {
+    Event::from(MainAnnounced {
+        main: MAIN,
+        epoch: Epoch(3),
+        timeline: None,
+        switchpoint: None,
+        announced_by: MAIN,
+        learned_by: LearnedBy::Heartbeat,
+    })
+}
+
 #[test]
 fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nobody_once_another_is_main() {
     let mut node = Node::failing_over();
@@ -497,15 +509,7 @@ fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nob
     };
     assert_eq!(by_hand(&node, None).unwrap_err().code, "reason_needed");
     assert!(matches!(by_hand(&node, Some("beta burned")).unwrap().1[0].event, Event::FenceLifted(_)));
-    let announced = MainAnnounced {
-        main: MAIN,
-        epoch: Epoch(3),
-        timeline: None,
-        switchpoint: None,
-        announced_by: MAIN,
-        learned_by: LearnedBy::Heartbeat,
-    };
-    node.store(announced.into(), None);
+    node.store(main_announced(), None);
     assert!(lift(&mut node, other).is_empty() && by_hand(&node, Some("beta burned")).is_err());
 }
 
@@ -513,14 +517,7 @@ fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nob
 fn a_superseded_main_is_fenced_by_the_announcement_itself_and_again_after_a_restart() {
     let mut node = Node::failing_over();
     node.go_on(success);
-    let announced = Event::from(MainAnnounced {
-        main: MAIN,
-        epoch: Epoch(3),
-        timeline: None,
-        switchpoint: None,
-        announced_by: MAIN,
-        learned_by: LearnedBy::Heartbeat,
-    });
+    let announced = main_announced();
     node.store(announced.clone(), None);
     let fence = [Effect::Fence { epoch: Epoch(3), again: false }];
     assert_eq!(effects(ME, &node.belief, None, &announced), fence);
