@@ -47,6 +47,16 @@ pub(super) fn lift_by_hand(
     Ok(Draft::new(situation.cluster.nodes.epoch, fact))
 }
 
+/// Nothing that a person asks for helps a main that is fenced, but the one word that lets it serve again.
+pub(super) fn not_fenced_as_main(situation: Situation<'_>) -> Result<(), Declined> {
+    if can_be_lifted(situation).is_none() {
+        return Ok(());
+    }
+    let message = "this node is main, and fenced for a run of another node. If that one did not become main and never will, let \
+                   this one serve again: interrex run cancel --force --reason TEXT";
+    Err(Declined::new("fenced_main", message.to_owned()))
+}
+
 /// The run for which this node is fenced, where it is still main as far as anybody told it.
 pub(super) fn can_be_lifted(situation: Situation<'_>) -> Option<RunId> {
     let Situation { me, cluster, standpoint, .. } = situation;

@@ -5,6 +5,7 @@ use interrex_projections::{Cluster, NodeStatus};
 
 use super::{
     Situation,
+    fencing::not_fenced_as_main,
     starting::{begin, nothing_runs},
 };
 use crate::messages::Declined;
@@ -24,6 +25,7 @@ pub(super) fn rejoin(
     nothing_runs(situation)?;
     let nodes = &cluster.nodes;
     let Some(main) = nodes.main.filter(|main| *main != me) else {
+        not_fenced_as_main(situation)?;
         let message = "this node is main: it has nobody to come back behind";
         return Err(Declined::new("is_main", message.to_owned()));
     };

@@ -244,11 +244,7 @@ fn may_promote(
     let Situation { me, cluster, policy, now, .. } = situation;
     nothing_runs(situation)?;
     let nodes = &cluster.nodes;
-    if fencing::can_be_lifted(situation).is_some() {
-        let message = "this node is main, and fenced for a run of another node. If that one did not become main and never \
-                       will, let this one serve again: interrex run cancel --force --reason TEXT";
-        return Err(Declined::new("fenced_main", message.to_owned()));
-    }
+    fencing::not_fenced_as_main(situation)?;
     if nodes.is_superseded(me) || nodes.is_handing_over(me) {
         let message = "this node was main, and another one takes its place or has: its data may be an older line. It is \
                        no standby that could be promoted";
@@ -375,6 +371,7 @@ fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, 
 fn cancel(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Vec<Draft>), Declined> {
     let Situation { me, cluster, .. } = situation;
     let Some(run) = cluster.runs.active(me) else {
+        fencing::not_fenced_as_main(situation)?;
         return Err(Declined::new("no_run", "no run is under way on this node".to_owned()));
     };
     if run.is_past_no_return() {

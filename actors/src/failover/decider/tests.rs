@@ -507,6 +507,16 @@ fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nob
         let asker = Cause::Person { name: "jo".into(), source: "here".into() };
         answer(node.situation(), &Operate { operation: cancel, due: None, asker })
     };
+    let what_does_not_help = [
+        Operation::Cancel { reason: None, force: false },
+        Operation::Rejoin { copy: false, request: Request::default() },
+        Operation::Promote { request: Request::default(), sight: None },
+    ];
+    for operation in what_does_not_help {
+        let declined = asked(node.situation(), &operation, &Cause::System).unwrap_err();
+        assert_eq!(declined.code, "fenced_main");
+        assert!(declined.message.contains("interrex run cancel --force"), "{declined}");
+    }
     assert_eq!(by_hand(&node, None).unwrap_err().code, "reason_needed");
     assert!(matches!(by_hand(&node, Some("beta burned")).unwrap().1[0].event, Event::FenceLifted(_)));
     node.store(main_announced(), None);
