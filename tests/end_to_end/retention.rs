@@ -56,8 +56,23 @@ async fn change_settings(sandbox: &Sandbox, times: u32) -> Done<()> {
         sandbox.psql(ALPHA, &change).await?;
     }
     sandbox.psql(ALPHA, "UPDATE cluster_config SET auto_failover_threshold_seconds = 1.5").await?;
+    // the last value is also the first one: that it is in force tells nothing until all are answered
+    until("main answers every change", LIMIT, || async {
+        let waiting = "SELECT count(*) FROM interrex.settings_requests";
+        match sandbox.psql_value(ALPHA, waiting).await {
+            Ok(none) if none == "0" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let answered = sandbox.cluster(ALPHA)?.settings.stamp;
     for node in [ALPHA, BETA] {
         if sandbox.supervisor_pid(node).is_some() {
+            let learned = || async {
+                let stamp = sandbox.cluster(node).map_err(|error| error.to_string())?.settings.stamp;
+                if stamp == answered { Ok(()) } else { Err(format!("{stamp:?}, not {answered:?}")) }
+            };
+            until("every node has main's answers", LIMIT, learned).await?;
             sandbox.wait_health(node, "a threshold of 1.5 s", |report| report.threshold_ms == 1_500).await?;
         }
     }
