@@ -151,6 +151,21 @@ impl<P: Projection + Clone + Default> InStoryOrder<P> {
         Taken::Folded
     }
 
+    /// Takes events out again that came to nothing. Whether it could: not those that are settled. What follows may then be
+    /// [`Taken::TooEarly`] sooner than otherwise.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn take_back(&mut self, places: &[Place]) -> bool {
+        if !places.iter().all(|place| self.recent.contains_key(place)) {
+            return false;
+        }
+        self.recent.retain(|place, _| !places.contains(place));
+        self.folded = self.settled.clone();
+        for event in self.recent.values() {
+            self.folded.apply(event);
+        }
+        true
+    }
+
     fn is_known(&self, event: &Envelope) -> bool {
         self.settled_heads.get(&event.node_id).is_some_and(|head| event.node_seq <= *head)
             || self.recent.contains_key(&event.place())

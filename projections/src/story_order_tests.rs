@@ -250,6 +250,29 @@ proptest! {
     }
 }
 
+#[cfg(feature = "postgres")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// What is taken out again was never there, in whatever order it comes and comes again.
+    #[test]
+    fn events_that_came_to_nothing_leave_no_trace((events, order) in arrivals(), batch in 1usize..5) {
+        let mut story = InStoryOrder::<Cluster>::default();
+        let mut stored = BTreeMap::new();
+        for places in order.chunks(batch) {
+            let arrived = places.iter().map(|place| (events[*place].place(), events[*place].clone()));
+            let new: BTreeMap<_, _> = arrived.filter(|(place, _)| !stored.contains_key(place)).collect();
+            let (before, _) = from_zero(&stored.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(story.take(new.values().cloned(), |_, _| {}), Taken::Folded);
+            prop_assert!(story.take_back(&new.keys().copied().collect::<Vec<_>>()));
+            prop_assert_eq!(story.folded(), &before);
+            prop_assert_eq!(story.take(new.values().cloned(), |_, _| {}), Taken::Folded);
+            stored.extend(new);
+            let (after, _) = from_zero(&stored.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(story.folded(), &after);
+        }
+    }
+}
+
 #[test]
 fn what_is_settled_is_kept_as_state_and_not_as_events() {
     let mut story = InStoryOrder::<Cluster>::keeping(2);

@@ -183,6 +183,7 @@ fn a_promoted_standby_folds_only_what_came_since_it_followed() {
         warm.project(&mut given_up, &appended).await.unwrap();
         drop(given_up);
         relay(&mut standby, &mut warm, 2, &next).await;
+        assert_eq!(warm.events_read(), 4_515, "nothing is folded anew for it");
         let continued = shown(&standby).await;
         standby.batch_execute("UPDATE interrex.projection_checkpoints SET state = 'rebuild'").await.unwrap();
         Projector::default().mend(&mut standby).await.unwrap();

@@ -58,7 +58,7 @@ pub(super) async fn bring_to(
     client: &Client,
     read: &mut u64,
 ) -> Result<(), StoreError> {
-    if !fits(folded, head, client).await? {
+    if !fits(folded.up_to, head, client).await? {
         *folded = Folded::begin(head);
     }
     while let Some(page) = next_page(folded, head, client).await? {
@@ -72,9 +72,8 @@ pub(super) async fn bring_to(
     Ok(())
 }
 
-/// Whether the fold is one of this stream: the event where it ends is still there. The same proves a checkpoint.
-async fn fits(folded: &Folded, head: StreamHead, client: &Client) -> Result<bool, StoreError> {
-    let end = folded.up_to;
+/// Whether a fold is one of this stream: the event where it ends is still there. The same proves a checkpoint.
+pub(super) async fn fits(end: StreamHead, head: StreamHead, client: &Client) -> Result<bool, StoreError> {
     if end == head {
         return Ok(true);
     }

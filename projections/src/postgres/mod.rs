@@ -19,7 +19,7 @@ use std::{
 };
 
 use interrex_events::{
-    Envelope, Event, ProjectionPaused, RunId,
+    Envelope, Event, Place, ProjectionPaused, RunId,
     cluster_events::{self, Position, Relay, StoreError, StreamHead},
 };
 use tokio_postgres::{Client, Transaction};
@@ -50,14 +50,23 @@ impl Changes {
 }
 
 /// Keeps the projections. What it folded is remembered, for as long as it fits the stream: from relay to relay, over a
-/// broken connection, and from the years as a standby into the reign as main. A transaction that comes to nothing takes it
-/// along.
+/// broken connection, and from the years as a standby into the reign as main. What a transaction appended that came to
+/// nothing is taken out of it again.
 #[derive(Debug, Default)]
 pub struct Projector {
     folded: Folded,
-    /// Folded in a transaction that has not ended.
-    pending: Option<InStoryOrder<Cluster>>,
+    /// Folded in a transaction that has not ended, or of which nobody knows how.
+    pending: Option<Pending>,
     read: u64,
+}
+
+/// What a transaction appended, folded.
+#[derive(Debug)]
+struct Pending {
+    before: StreamHead,
+    head: StreamHead,
+    appended: Vec<Place>,
+    story: InStoryOrder<Cluster>,
 }
 
 impl Projector {
@@ -80,11 +89,10 @@ impl Projector {
         settle_requests(relay.transaction(), appended).await?;
         if standing.is_empty() {
             // all of them wait for a rebuild: a fold of the whole stream for each page would be for nothing
-            self.pending = None;
             return Ok(Vec::new());
         }
-        folded::bring_to(&mut self.folded, before, relay.transaction().client(), &mut self.read).await?;
-        // taken, not copied, for it holds the runs of years: if this transaction comes to nothing, it is folded anew
+        self.bring_to(before, relay.transaction().client()).await?;
+        // taken, not copied, for it holds the runs of years
         let mut story = std::mem::take(&mut self.folded).into_story();
         let mut changes = Changes::default();
         let events = appended.iter().map(|(_, record)| record.open());
@@ -92,6 +100,18 @@ impl Projector {
             story.take(events, |cluster, envelope| changes.note(cluster, envelope))
         }));
         let head = relay.head();
+        let places = appended.iter().map(|(_, record)| record.place()).collect();
+        // before anything is written: whoever gives this up may go on from what was folded
+        let story = match taken {
+            Ok(Taken::Folded) => {
+                &self.pending.insert(Pending { before, head, appended: places, story }).story
+            }
+            Ok(Taken::TooEarly) => {
+                self.folded = Folded::whole(before, story);
+                return Ok(Vec::new());
+            }
+            Err(_) => &InStoryOrder::default(),
+        };
         let mut paused = Vec::new();
         for (table, checkpoint) in standing {
             let problem = match &taken {
@@ -116,15 +136,29 @@ impl Projector {
                 }
             }
         }
-        self.pending = matches!(taken, Ok(Taken::Folded)).then_some(story);
         Ok(paused)
     }
 
     /// The transaction of the last [`Projector::project`] was committed.
     pub fn committed(&mut self, head: StreamHead) {
-        if let Some(story) = self.pending.take() {
-            self.folded = Folded::whole(head, story);
+        if let Some(pending) = self.pending.take() {
+            self.folded = Folded::whole(head, pending.story);
         }
+    }
+
+    /// Brings the fold to a head, from where the last transaction left it, however that ended.
+    async fn bring_to(&mut self, head: StreamHead, client: &Client) -> Result<(), StoreError> {
+        if let Some(pending) = &self.pending {
+            let committed = folded::fits(pending.head, head, client).await?;
+            if let Some(mut pending) = self.pending.take() {
+                if committed {
+                    self.folded = Folded::whole(pending.head, pending.story);
+                } else if pending.story.take_back(&pending.appended) {
+                    self.folded = Folded::whole(pending.before, pending.story);
+                }
+            }
+        }
+        folded::bring_to(&mut self.folded, head, client, &mut self.read).await
     }
 
     /// Continues the fold with what a stream holds, on main or on a standby, and changes nothing there: a later
@@ -138,7 +172,7 @@ impl Projector {
             return Ok(());
         }
         let head = cluster_events::stream_head(client).await?;
-        folded::bring_to(&mut self.folded, head, client, &mut self.read).await
+        self.bring_to(head, client).await
     }
 
     /// How many events were read back from the stream so far to be folded: not those that were appended, and not
