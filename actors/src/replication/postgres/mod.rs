@@ -90,6 +90,8 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
+    /// As it was last read.
+    control: RefCell<Option<control_file::Read>>,
     /// Held while another thread works on the data directory's files, also for a call that was given up.
     files: Arc<Mutex<()>>,
 }
@@ -104,7 +106,7 @@ impl LocalPostgres {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self { settings, client: RefCell::new(None), files: Arc::default() }
+        Self { settings, client: RefCell::default(), control: RefCell::default(), files: Arc::default() }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {
@@ -185,10 +187,7 @@ impl LocalPostgres {
 
     /// What the control file says; only words for a person, so that a damaged one stops nothing.
     async fn cluster_state(&self) -> String {
-        let text = runtime::run(self.program("pg_controldata"), "pg_controldata", KILL_PATIENCE).await;
-        let text = text.unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix("Database cluster state:"));
-        value.map_or("unreadable", str::trim).to_owned()
+        self.control_file().await.map_or_else(|_| "unreadable".to_owned(), |control| control.state)
     }
 
     /// The server's log as a file that it can write: under a supervisor that is root the folder may be root's.

@@ -20,6 +20,7 @@ mod sources;
 mod swap;
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -29,7 +30,7 @@ use std::{
 use async_trait::async_trait;
 
 pub use self::swap::put_base_backup_in_place;
-use self::{places::Places, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
+use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
 use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};
 use crate::report::CopyProgress;
@@ -125,18 +126,24 @@ impl LocalPostgres {
         self.wait_for_files().await;
         let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
         // a program was given the path as it was configured, or as it really is
-        let mut folders = vec![self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
-        folders.dedup();
-        for folder in folders {
-            if is_ours {
-                programs::end_leftovers("pg_rewind", &[folder]).await?;
-            }
-            programs::end_leftovers("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder])
-                .await?;
-            if let Some(pid) = programs::processes_with("pg_rewind", &[folder]).first() {
+        let folders = [self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
+        for process in Process::of(&["pg_rewind", "postgres", "pg_basebackup"]) {
+            let works_on = |folder: &&OsStr| process.is("pg_rewind", &[folder]);
+            let recovers = |folder: &&OsStr| {
+                process.is("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder])
+            };
+            let is_rewind = folders.iter().any(works_on);
+            if is_rewind && !is_ours {
+                let pid = process.pid();
                 return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
             }
+            if is_rewind
+                || folders.iter().any(recovers)
+                || process.is("pg_basebackup", &[places.incoming.as_os_str()])
+            {
+                process.end().await?;
+            }
         }
-        programs::end_leftovers("pg_basebackup", &[places.incoming.as_os_str()]).await
+        Ok(())
     }
 }

@@ -132,29 +132,54 @@ impl Drop for Group {
     }
 }
 
-/// Ends the living processes of a program that have all of these words among their arguments.
-pub(super) async fn end_leftovers(program: &str, arguments: &[&OsStr]) -> Answer<()> {
-    for pid in processes_with(program, arguments) {
-        runtime::signal(pid, Signal::KILL);
-        if !wait_gone(pid, program, KILL_PATIENCE).await {
-            return Err(PortError(format!("{program}, process {pid}, lives on after SIGKILL")));
-        }
-    }
-    Ok(())
+/// A living process.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: i32,
+    program: &'static str,
+    arguments: Vec<Vec<u8>>,
 }
 
-/// The living processes of a program that have all of these words among their arguments.
-pub(super) fn processes_with(program: &str, wanted: &[&OsStr]) -> Vec<i32> {
-    let has_all = |pid: &i32| {
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let arguments: Vec<&[u8]> = arguments.split(|byte| *byte == 0).collect();
-        wanted.iter().all(|word| arguments.contains(&word.as_encoded_bytes()))
-    };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| is_alive(*pid, program) && has_all(pid))
-        .collect()
+impl Process {
+    /// The living processes of some programs: one look at all processes.
+    pub(super) fn of(programs: &[&'static str]) -> Vec<Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let process = |pid| {
+            let program = programs.iter().find(|program| is_alive(pid, program))?;
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            Some(Self {
+                pid,
+                program,
+                arguments: arguments.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
+            })
+        };
+        pids.filter_map(process).collect()
+    }
+
+    /// Whether it is this program with all of these words among its arguments.
+    pub(super) fn is(&self, program: &str, words: &[&OsStr]) -> bool {
+        let has = |word: &&OsStr| self.arguments.iter().any(|argument| argument == word.as_encoded_bytes());
+        self.program == program && words.iter().all(has)
+    }
+
+    /// Ends it.
+    pub(super) async fn end(&self) -> Answer<()> {
+        runtime::signal(self.pid, Signal::KILL);
+        if wait_gone(self.pid, self.program, KILL_PATIENCE).await {
+            return Ok(());
+        }
+        Err(PortError(format!("{}, process {}, lives on after SIGKILL", self.program, self.pid)))
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn wait_gone(&self, limit: Duration) -> bool {
+        wait_gone(self.pid, self.program, limit).await
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
 }
 
 impl Source {
@@ -207,6 +232,12 @@ mod tests {
         run(shell(script), "it", limit, |_| Ok(())).await.unwrap()
     }
 
+    fn shells_with(folder: &Path) -> Vec<Process> {
+        let mut shells = Process::of(&["sh"]);
+        shells.retain(|shell| shell.is("sh", &[folder.as_os_str()]));
+        shells
+    }
+
     #[tokio::test]
     async fn a_lost_connection_may_pass_and_a_bad_file_does_not() {
         let limit = Duration::from_secs(10);
@@ -227,27 +258,27 @@ mod tests {
         let script = format!("sh -c 'while true; do sleep 0.05; done' {} & wait", folder.path().display());
         let late = ended(&script, Duration::from_millis(300)).await;
         assert!(matches!(late, Ended::CutOff(ref words) if words.contains("did not end within")), "{late:?}");
-        for pid in processes_with("sh", &[folder.path().as_os_str()]) {
-            assert!(wait_gone(pid, "sh", Duration::from_secs(10)).await);
+        for process in shells_with(folder.path()) {
+            assert!(process.wait_gone(Duration::from_secs(10)).await);
         }
     }
 
     #[tokio::test]
     async fn a_leftover_is_found_by_the_folder_it_names() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().as_os_str();
         // it waits by itself: a child that it forked would be a second one for a moment
         let mut command = shell("read line");
-        let mut child = command.arg(path).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg(folder.path()).stdin(Stdio::piped()).spawn().unwrap();
         let there = async {
             // between the fork and the program's begin it has another name
-            while processes_with("sh", &[path]).is_empty() {
+            while shells_with(folder.path()).is_empty() {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(10), there).await.unwrap();
-        assert_eq!(processes_with("sh", &[path]).len(), 1);
-        end_leftovers("sh", &[path]).await.unwrap();
+        let found = shells_with(folder.path());
+        assert_eq!(found.len(), 1);
+        found[0].end().await.unwrap();
         assert!(!child.wait().await.unwrap().success());
     }
 

@@ -12,13 +12,12 @@ use std::time::Duration;
 use super::{
     Source, disk, own_files,
     places::Places,
-    programs::{self, Ended},
+    programs::{self, Ended, Process},
     sentinel::{self, Attempt, Phase, Sentinel},
 };
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Rewind},
     replication::postgres::{LocalPostgres, files},
-    runtime::wait_gone,
 };
 
 /// `pg_rewind` says it with `--progress` right before its first change.
@@ -209,8 +208,10 @@ impl LocalPostgres {
     async fn wait_for_orphan(&self, sentinel: &Sentinel, source: &Source, limit: Duration) {
         let Ok(Some(Phase::Rewinding(attempt))) = sentinel.phase() else { return };
         if attempt.conninfo == source.conninfo {
-            for pid in programs::processes_with("pg_rewind", &[self.settings.data_dir.as_os_str()]) {
-                wait_gone(pid, "pg_rewind", limit).await;
+            for process in Process::of(&["pg_rewind"]) {
+                if process.is("pg_rewind", &[self.settings.data_dir.as_os_str()]) {
+                    process.wait_gone(limit).await;
+                }
             }
         }
     }
