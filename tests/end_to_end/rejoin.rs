@@ -18,6 +18,7 @@ use interrex_actors::{
 use interrex_events::{Demotion, Event, NodeId, PostgresStatus, RedisStatus, RunKind, StepId};
 use interrex_projections::{NodeStatus, Run, RunEnd};
 use interrex_tests::run;
+use serde_json::{Value, json};
 
 use crate::{bad_input::interrex_with, two_nodes};
 
@@ -107,6 +108,9 @@ pub(crate) async fn follows(sandbox: &Sandbox, writer: &Writer) -> Done<()> {
 /// The ids of rows that were saved from what is kept.
 pub(crate) async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64>> {
     let (config, output) = (sandbox.node(ALPHA)?.config(), sandbox.folder().join("stranded"));
+    if output.exists() {
+        fs::remove_dir_all(&output).unwrap();
+    }
     let arguments = [
         "salvage",
         "--kept",
@@ -126,6 +130,12 @@ pub(crate) async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64
     let csv = csv.into_iter().find(|path| path.to_string_lossy().ends_with(".inserts.csv"));
     let text = fs::read_to_string(csv.unwrap()).unwrap();
     Ok(text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect())
+}
+
+/// What the last salvage says of the kept files.
+fn checked(sandbox: &Sandbox) -> Value {
+    let summary = fs::read(sandbox.folder().join("stranded/summary.json")).unwrap();
+    serde_json::from_slice::<Value>(&summary).unwrap()["checked"].take()
 }
 
 /// What was saved is what clients were told and lost; and at most the one that was committed when nobody could be told
@@ -257,6 +267,14 @@ fn it_is_archived_on_another_volume_before_a_copy_takes_its_place() {
         is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
         let beside = sandbox.node(ALPHA)?.data_dir().with_extension("replaced");
         assert_eq!(fs::read_dir(beside).unwrap().count(), 0, "it is kept once");
+
+        // years later
+        let sound = checked(&sandbox);
+        assert!(sound["sound"].as_u64() > Some(900) && sound["damaged"] == json!([]), "{sound}");
+        let rotten = Path::new(&kept).join("pgdata/pg_ident.conf");
+        fs::write(&rotten, "").unwrap();
+        is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        assert_eq!(checked(&sandbox)["damaged"], json!([rotten]));
         Ok(())
     });
 }

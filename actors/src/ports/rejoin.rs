@@ -67,6 +67,10 @@ pub struct KeptManifest {
     pub control_sha256: String,
     /// SHA-256 of the names and sizes of the log's files.
     pub log_sha256: String,
+    /// SHA-256 of the `SHA256SUMS` beside the manifest, which has that of every file. Nothing of a directory that is kept
+    /// itself, or whose blocks the copy shares.
+    #[serde(default)]
+    pub checksums_sha256: Option<String>,
 }
 
 /// A kept copy.

@@ -17,6 +17,9 @@ use std::{
     time::Duration,
 };
 
+use sha2::{Digest as _, Sha256};
+
+use super::checksums::Checksums;
 use crate::{ports::Answer, report::CopyProgress};
 
 /// Files that are copied at a time, at most: making one is work for a processor, and those are needed for more.
@@ -79,11 +82,11 @@ impl Plan {
         Size { files: self.files.len() as u64, bytes: self.files.iter().map(|(_, bytes)| bytes).sum() }
     }
 
-    /// Copies all of it into a folder that is made anew; the disk need not have it yet.
+    /// Copies all of it into a folder that is made anew; the disk need not have it yet. The checksums of what was read.
     ///
     /// # Errors
     /// Something cannot be read or written, or the copy was given up; what is there then is not whole.
-    pub(super) fn copy(&self, into: &Path, progress: &Progress) -> io::Result<()> {
+    pub(super) fn copy(&self, into: &Path, progress: &Progress) -> io::Result<Checksums> {
         for folder in &self.folders {
             let mode = fs::metadata(self.from.join(folder))?.permissions().mode() & 0o7777;
             let made = DirBuilder::new().mode(mode).create(into.join(folder));
@@ -94,49 +97,59 @@ impl Plan {
         }
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut buffer = vec![0; CHUNK];
+            let (mut buffer, mut sums) = (vec![0; CHUNK], Vec::new());
             while let Some((path, _)) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let copied = copy_file(&self.from.join(path), &into.join(path), &mut buffer, progress);
-                copied.map_err(|error| {
+                let sum = copied.map_err(|error| {
                     // of no use to anybody: the other threads stop too
                     next.store(self.files.len(), Ordering::Relaxed);
                     named(path, &error)
                 })?;
+                sums.extend(sum.map(|sum| (path.clone(), sum)));
             }
-            Ok(())
+            Ok(sums)
         };
         thread::scope(|scope| {
             let at_a_time =
                 thread::available_parallelism().map_or(1, |processors| processors.get().min(AT_A_TIME));
             let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
             // all are waited for, whichever failed first
-            let ended: Vec<io::Result<()>> = workers
+            let ended: Vec<io::Result<Vec<_>>> = workers
                 .into_iter()
                 .map(|worker| {
                     worker.join().unwrap_or_else(|_| Err(io::Error::other("a copying thread died")))
                 })
                 .collect();
-            ended.into_iter().collect()
+            let sums: io::Result<Vec<Vec<_>>> = ended.into_iter().collect();
+            Ok(sums?.into_iter().flatten().collect())
         })
     }
 }
 
-fn copy_file(from: &Path, to: &Path, buffer: &mut [u8], progress: &Progress) -> io::Result<()> {
+/// Copies a file. Its checksum, unless the two share their blocks.
+fn copy_file(from: &Path, to: &Path, buffer: &mut [u8], progress: &Progress) -> io::Result<Option<String>> {
     progress.go_on()?;
     let mut source = File::open(from)?;
     let metadata = source.metadata()?;
     let mut new = OpenOptions::new();
     let mut copy = new.write(true).create_new(true).mode(metadata.permissions().mode()).open(to)?;
-    if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
+    let sum = if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
         progress.done.fetch_add(metadata.len(), Ordering::Relaxed);
+        None
     } else {
-        copy_bytes(&mut source, &mut copy, buffer, progress)?;
-    }
-    copy.set_modified(metadata.modified()?)
+        Some(copy_bytes(&mut source, &mut copy, buffer, progress)?)
+    };
+    copy.set_modified(metadata.modified()?)?;
+    Ok(sum)
 }
 
-fn copy_bytes(source: &mut File, copy: &mut File, buffer: &mut [u8], progress: &Progress) -> io::Result<()> {
-    let mut length = 0;
+fn copy_bytes(
+    source: &mut File,
+    copy: &mut File,
+    buffer: &mut [u8],
+    progress: &Progress,
+) -> io::Result<String> {
+    let (mut length, mut hash) = (0, Sha256::new());
     loop {
         progress.go_on()?;
         let read = match source.read(buffer) {
@@ -146,8 +159,10 @@ fn copy_bytes(source: &mut File, copy: &mut File, buffer: &mut [u8], progress: &
         let bytes = &buffer[..read];
         if bytes.is_empty() {
             // zeros at the end were only passed over
-            return copy.set_len(length);
+            copy.set_len(length)?;
+            return Ok(hex::encode(hash.finalize()));
         }
+        hash.update(bytes);
         if bytes.iter().all(|byte| *byte == 0) {
             copy.seek(SeekFrom::Current(i64::try_from(read).map_err(io::Error::other)?))?;
         } else {
@@ -215,6 +230,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::replication::checksums::{self, CHECKSUMS, Checked};
 
     fn write(path: &Path, bytes: &[u8]) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -238,9 +254,15 @@ mod tests {
         let plan = Plan::of(&from, |path| !path.ends_with("pgsql_tmp")).unwrap();
         assert_eq!(plan.size(), Size { files: 3, bytes: segment.len() as u64 + 14 });
         let progress = Progress::default();
-        plan.copy(&into, &progress).unwrap();
+        let sums = plan.copy(&into, &progress).unwrap();
 
         assert_eq!(progress.done.load(Ordering::Relaxed), plan.size().bytes);
+        let lines = sums.lines(Path::new("into"));
+        // none where the file system shares blocks
+        fs::write(folder.path().join(CHECKSUMS), lines.clone().unwrap_or_default()).unwrap();
+        let sound = lines.map_or(0, |_| plan.size().files);
+        let damaged = Vec::new();
+        assert_eq!(checksums::check(folder.path()).unwrap(), Some(Checked { sound, damaged }));
         assert_eq!(fs::read(into.join("base/1/16384")).unwrap(), segment);
         assert_eq!(fs::read(into.join("pg_wal/log")).unwrap(), b"through a link");
         assert_eq!(fs::read_link(into.join("dead")).unwrap(), Path::new("nowhere"));
@@ -267,7 +289,7 @@ mod tests {
                 while !progress.given_up.load(Ordering::Relaxed) {
                     thread::yield_now();
                 }
-                ended.send(plan.copy(&into, &progress).map_err(|error| error.to_string()))
+                ended.send(plan.copy(&into, &progress).map(drop).map_err(|error| error.to_string()))
             });
             std::future::pending::<Answer<()>>().await
         });

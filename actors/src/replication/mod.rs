@@ -2,6 +2,7 @@
 
 mod actor;
 mod become_standby;
+pub mod checksums;
 mod copying;
 pub mod fork;
 mod handover_check;

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::copying::{Plan, Progress};
+use super::{
+    checksums::CHECKSUMS,
+    copying::{Plan, Progress},
+};
 use crate::runtime::RunAs;
 
 /// A folder named in a configuration file.
@@ -87,7 +90,10 @@ pub(super) fn keep(
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished)?;
     }
-    RunAs::owner_of(data)?.act(|| plan.copy(&unfinished, progress))?;
+    RunAs::owner_of(data)?.act(|| {
+        let sums = plan.copy(&unfinished, progress)?;
+        sums.lines(Path::new("")).map_or(Ok(()), |lines| fs::write(unfinished.join(CHECKSUMS), lines))
+    })?;
     rustix::fs::syncfs(File::open(&unfinished)?)?;
     progress.go_on()?;
     fs::rename(&unfinished, &place)?;

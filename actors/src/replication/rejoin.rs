@@ -25,6 +25,8 @@ pub const STRANDED_OBSERVED: &str = "stranded";
 const PREPARED_OBSERVED: &str = "prepared";
 /// Under this name the folder of what was kept is reported.
 pub const KEPT_OBSERVED: &str = "kept";
+/// Under this name the SHA-256 of what was kept is reported: that of the list of its files' own.
+const CHECKSUMS_OBSERVED: &str = "checksums_sha256";
 /// Under this name the folder of what Redis had is reported.
 pub const KEPT_REDIS_OBSERVED: &str = "kept_redis";
 /// Under this name `rebuild` reports a [`Demotion`].
@@ -222,7 +224,11 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     let kept = servers.rejoin.keep_copy(&request, &|progress| shown.show(progress)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
-    Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
+    let report = report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder);
+    Ok(match kept.manifest.checksums_sha256 {
+        Some(sum) => report.with(CHECKSUMS_OBSERVED, sum),
+        None => report,
+    })
 }
 
 /// Everybody may see how far a copy is, until it ends or is given up.

@@ -21,12 +21,13 @@ mod redis;
 mod scratch;
 mod summary;
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
+use interrex_actors::replication::checksums::{self, CHECKSUMS};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::summary::{
-    DatabaseSummary, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary, Summary, TableSummary,
+    CheckedFiles, DatabaseSummary, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary, Summary, TableSummary,
 };
 use self::{output::Output, scratch::failed};
 use crate::config::Config;
@@ -111,6 +112,29 @@ struct Kept {
     redis: Option<redis::Kept>,
 }
 
+/// Compares what is there with what was kept, where a rejoin left checksums. Damage stops nothing: what can still be read
+/// is worth having.
+async fn check_kept(kept: &Kept, tell: &dyn Fn(&str)) -> Done<Option<CheckedFiles>> {
+    let postgres = kept.postgres.as_ref().and_then(postgres::Kept::checksums);
+    let redis = kept.redis.as_ref().map(redis::Kept::checksums);
+    let mut all: Option<CheckedFiles> = None;
+    for folder in postgres.into_iter().chain(redis).filter(|folder| folder.join(CHECKSUMS).exists()) {
+        tell(&format!("comparing the files of {} with their checksums", folder.display()));
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let of = folder.to_owned();
+        // a thread that nobody waits for when the salvage is interrupted
+        std::thread::spawn(move || ended.send(checksums::check(&of)));
+        let doing = format!("reading {}", folder.join(CHECKSUMS).display());
+        let checked = end.await.map_err(io::Error::other).and_then(|checked| checked);
+        if let Some(checked) = checked.map_err(failed(&doing))? {
+            let all = all.get_or_insert_default();
+            all.sound += checked.sound;
+            all.damaged.extend(checked.damaged.iter().map(|file| folder.join(file)));
+        }
+    }
+    Ok(all)
+}
+
 /// Both mains are asked before anything is copied: a wrong password is told at once.
 async fn compare(
     options: &SalvageOptions,
@@ -128,6 +152,7 @@ async fn compare(
         Some(_) => Some(redis::main(options.main_redis.as_deref(), config).await?),
         None => None,
     };
+    let checked = check_kept(kept, tell).await?;
     let postgres = match (&postgres_main, &mut kept.postgres) {
         (Some(main), Some(kept)) => Some(work.compare_with(main, kept, output.folder()).await?),
         _ => None,
@@ -136,7 +161,7 @@ async fn compare(
         (Some(main), Some(kept)) => Some(redis::compare(kept, main, config, tell, output.folder()).await?),
         _ => None,
     };
-    let summary = Summary { postgres, redis, output: options.output.clone() };
+    let summary = Summary { checked, postgres, redis, output: options.output.clone() };
     output.finish(&summary)?;
     Ok(summary)
 }

@@ -166,9 +166,36 @@ impl RedisSummary {
     }
 }
 
+/// Whether what was kept is still what it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CheckedFiles {
+    /// Files that are as they were copied.
+    pub sound: u64,
+    /// Files that are not: changed, or gone.
+    pub damaged: Vec<PathBuf>,
+}
+
+impl CheckedFiles {
+    fn in_words(&self) -> String {
+        let Self { sound, damaged } = self;
+        if damaged.is_empty() {
+            return format!("{sound} kept files are as they were copied\n");
+        }
+        let named = damaged.iter().map(|file| format!("  {}\n", file.display()));
+        format!(
+            "{} of {} kept files are no longer as they were copied; what follows may lack some of it:\n{}",
+            damaged.len(),
+            sound + damaged.len() as u64,
+            named.collect::<String>()
+        )
+    }
+}
+
 /// What a salvage found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
+    /// Of the kept files, if there are checksums of them.
+    pub checked: Option<CheckedFiles>,
     /// Of PostgreSQL, if its data directory was named; its fields stand beside the others.
     #[serde(flatten)]
     pub postgres: Option<PostgresSummary>,
@@ -184,7 +211,8 @@ impl Summary {
     pub fn in_words(&self) -> String {
         let postgres = self.postgres.as_ref().map(PostgresSummary::in_words);
         let redis = self.redis.as_ref().map(RedisSummary::in_words);
-        postgres.into_iter().chain(redis).collect::<Vec<_>>().join("\n")
+        let checked = self.checked.as_ref().map(CheckedFiles::in_words);
+        checked.into_iter().chain(postgres).chain(redis).collect::<Vec<_>>().join("\n")
     }
 
     /// The page that lies beside the files.

@@ -65,6 +65,12 @@ impl Kept {
         let scratch = Scratch::beside(&folder, run_as)?;
         Ok(Self { folder, programs, scratch })
     }
+
+    /// The folder where a rejoin left checksums of it, if it was a rejoin that kept it.
+    pub(super) fn checksums(&self) -> Option<&Path> {
+        let copy = self.folder.parent()?;
+        (self.folder.ends_with("pgdata") && copy.join("manifest.json").exists()).then_some(copy)
+    }
 }
 
 fn demand_stopped(kept: &Path) -> Done<()> {

@@ -46,6 +46,11 @@ impl Kept {
         let scratch = Scratch::beside(outermost(&folder), run_as)?;
         Ok(Self { folder, source, scratch })
     }
+
+    /// The folder where a rejoin left checksums of it, if it was a rejoin that kept it.
+    pub(super) fn checksums(&self) -> &Path {
+        &self.folder
+    }
 }
 
 /// Kept copies are counted in their folder, and the oldest removed: a scratch copy must lie outside it.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ports::{Answer, PortError},
-    replication::postgres::LocalPostgres,
+    replication::{checksums::Checksums, postgres::LocalPostgres},
     report::CopyProgress,
 };
 
@@ -152,7 +152,7 @@ impl LocalPostgres {
         let (places, begun, owner) = (places.clone(), swap.clone(), self.settings.run_as);
         self.aside("preparing the swap", move || {
             let place = kept_folder::begin(&begun.folder, owner)?;
-            kept_folder::describe(&place, &manifest, owner)?;
+            kept_folder::describe(&place, manifest, &Checksums::default(), owner)?;
             begun.begin(&places, owner)
         })
         .await?;

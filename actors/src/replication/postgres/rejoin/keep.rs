@@ -75,7 +75,7 @@ impl LocalPostgres {
         let owner = self.settings.run_as;
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let into = place.join("pgdata");
-        copying::watch(manifest.bytes, progress, async |progress| {
+        let sums = copying::watch(manifest.bytes, progress, async |progress| {
             self.aside(doing, move || owner.act(|| plan.copy(&into, &progress))).await
         })
         .await?;
@@ -90,7 +90,7 @@ impl LocalPostgres {
         }
         let settle = self.aside(doing, move || {
             disk::sync(&place.join("pgdata"))?;
-            kept_folder::describe(&place, &manifest, owner)?;
+            kept_folder::describe(&place, manifest, &sums, owner)?;
             kept_folder::finish(&folder)
         });
         if !before_rewind {
@@ -160,6 +160,7 @@ impl LocalPostgres {
             bytes: size.bytes,
             control_sha256,
             log_sha256,
+            checksums_sha256: None,
         };
         Ok((manifest, plan))
     }

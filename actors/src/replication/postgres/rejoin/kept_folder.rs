@@ -1,6 +1,6 @@
 //! The folder of kept copies: what each is called, how it gets its name, and which are removed.
 //!
-//! A copy is `<time>-<system identifier>-tl<timeline>` with `pgdata` and `manifest.json` in it. While it is made its
+//! A copy is `<time>-<system identifier>-tl<timeline>` with `pgdata`, `SHA256SUMS` and `manifest.json` in it. While it is made its
 //! name ends with `.unfinished`; one of those without a manifest was given up, and is removed.
 
 use std::{
@@ -9,9 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
 use super::{Kept, KeptBy, KeptManifest, own_files::remove};
 use crate::{
-    replication::postgres::files::{self, beside, sync_parent},
+    replication::{
+        checksums::{CHECKSUMS, Checksums},
+        postgres::files::{self, beside, sync_parent},
+    },
     runtime::RunAs,
 };
 
@@ -51,8 +56,17 @@ pub(super) fn make_private(folder: &Path, owner: RunAs) -> io::Result<()> {
 }
 
 /// Says what a copy is, durably.
-pub(super) fn describe(place: &Path, manifest: &KeptManifest, owner: RunAs) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(manifest)? + "\n";
+pub(super) fn describe(
+    place: &Path,
+    mut manifest: KeptManifest,
+    sums: &Checksums,
+    owner: RunAs,
+) -> io::Result<()> {
+    if let Some(lines) = sums.lines(Path::new("pgdata")) {
+        files::write(&place.join(CHECKSUMS), lines.as_bytes(), owner)?;
+        manifest.checksums_sha256 = Some(hex::encode(Sha256::digest(lines)));
+    }
+    let text = serde_json::to_string_pretty(&manifest)? + "\n";
     files::write(&place.join(MANIFEST), text.as_bytes(), owner)
 }
 
@@ -163,6 +177,7 @@ mod tests {
             bytes: 2,
             control_sha256: String::new(),
             log_sha256: String::new(),
+            checksums_sha256: None,
         }
     }
 
@@ -170,7 +185,7 @@ mod tests {
         let folder = into.join(name(manifest));
         let place = begin(&folder, RunAs::Myself).unwrap();
         fs::create_dir(place.join("pgdata")).unwrap();
-        describe(&place, manifest, RunAs::Myself).unwrap();
+        describe(&place, manifest.clone(), &Checksums::default(), RunAs::Myself).unwrap();
         let kept = finish(&folder).unwrap();
         assert_eq!(finish(&folder).unwrap(), kept, "can be repeated");
         kept
