@@ -4,6 +4,7 @@ mod actor;
 mod become_standby;
 mod copying;
 pub mod fork;
+pub(crate) mod fork_report;
 mod handover_check;
 pub mod postgres;
 mod postgres_connection;
