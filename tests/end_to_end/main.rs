@@ -12,6 +12,7 @@ mod death_of_main;
 mod demo;
 mod doctor;
 mod dry_run;
+mod fork_report;
 mod panic;
 mod promotion;
 mod rejoin;

@@ -1,10 +1,37 @@
 //! The PostgreSQL of another node, as far as one that comes back behind it, or will once it has handed over, needs it.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use interrex_events::NodeId;
 
 use super::{Answer, MainLineage};
-use crate::replication::postgres::standby_limits::StandbyLimits;
+use crate::replication::{fork::FileNode, postgres::standby_limits::StandbyLimits};
+
+/// What a file holds on main.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// A table of users.
+    Table {
+        /// Its database.
+        database: String,
+        /// Its name, with its schema.
+        name: String,
+    },
+    /// A part of large values (TOAST), a materialized view, a catalog, or a table of Interrex's own.
+    NoTableOfUsers,
+    /// Nothing: there is no such file.
+    Nothing,
+}
+
+/// What main says of files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeldOnMain {
+    /// What each of them holds. One that is missing could not be asked for.
+    pub found: BTreeMap<FileNode, Held>,
+    /// Why some are missing.
+    pub not_asked: Option<String>,
+}
 
 /// Main's server over the network. It does not need main's supervisor.
 #[async_trait(?Send)]
@@ -18,6 +45,9 @@ pub trait MainServerPort {
     async fn limits(&self) -> Answer<StandbyLimits>;
     /// Settings that would hinder it as main and that cannot be cleared while it runs, in words.
     async fn hindrances(&self) -> Answer<Vec<String>>;
+    /// What files of this number hold there, database by database. It takes a second at most, and tells what it could find
+    /// out until then.
+    async fn held_in(&self, files: &[FileNode]) -> HeldOnMain;
     /// Whether it streams to a node's standby.
     async fn streams_to(&self, node: NodeId) -> Answer<bool>;
 }

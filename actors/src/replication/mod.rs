@@ -5,6 +5,7 @@ mod become_standby;
 pub mod checksums;
 mod copying;
 pub mod fork;
+pub(crate) mod fork_report;
 mod handover_check;
 pub mod postgres;
 mod postgres_connection;

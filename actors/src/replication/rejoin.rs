@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use interrex_events::{
-    Demotion, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, Stranded, TimelineId,
-};
+use interrex_events::{Demotion, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, TimelineId};
 use interrex_projections::{Run, human_bytes};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Servers, postgres::slot_name};
+use super::{
+    Servers,
+    fork_report::{LOG_LIMIT, prepared, stranded},
+    postgres::slot_name,
+};
 use crate::{
     failover::plan::Check,
     messages::StepReport,
@@ -19,10 +21,6 @@ use crate::{
     report::CopyProgress,
 };
 
-/// Under this name `report_fork` reports [`Stranded`].
-pub const STRANDED_OBSERVED: &str = "stranded";
-/// Under this name `report_fork` reports how many transactions were prepared.
-const PREPARED_OBSERVED: &str = "prepared";
 /// Under this name the folder of what was kept is reported.
 pub const KEPT_OBSERVED: &str = "kept";
 /// Under this name the SHA-256 of what was kept is reported: that of the list of its files' own.
@@ -38,8 +36,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const REDIS_PATIENCE: Duration = Duration::from_secs(30);
 /// How long main may not answer while it is asked whether it streams.
 const MAIN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long the log may be read.
-const LOG_LIMIT: Duration = Duration::from_secs(590);
 /// How long a rewind or a copy may take: less than its step, so that its own words are told.
 const REBUILD_LIMIT: Duration = Duration::from_secs(86_000);
 
@@ -48,15 +44,15 @@ fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
 }
 
 /// Where this directory and main's line parted, as `check_lineage` found.
-struct Parting {
-    timeline: TimelineId,
-    switchpoint: Lsn,
+pub(super) struct Parting {
+    pub(super) timeline: TimelineId,
+    pub(super) switchpoint: Lsn,
     end: Lsn,
     rewindable: bool,
 }
 
 impl Parting {
-    fn of(run: &Run) -> Option<Self> {
+    pub(super) fn of(run: &Run) -> Option<Self> {
         let observed = run.step(StepId::CheckLineage).observed;
         let number = observed.get("timeline")?.as_u64()?;
         Some(Self {
@@ -176,34 +172,6 @@ pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) 
     Ok(report(StepOutcome::Succeeded, format!("slot {} {words}, and a CHECKPOINT written", slot_name(me))))
 }
 
-/// What only this node has.
-pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let Some(parting) = Parting::of(run) else {
-        return Ok(report(StepOutcome::Skipped, "nothing is here that main lacks, as far as the log tells"));
-    };
-    let found = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
-    let rows =
-        |relation: &super::fork::RelationChanges| relation.inserts + relation.updates + relation.deletes;
-    let stranded = Stranded {
-        switchpoint: found.switchpoint,
-        end: found.end,
-        bytes: found.bytes,
-        committed: found.committed,
-        rows: found.relations.iter().filter(|relation| !relation.is_catalog()).map(rows).sum(),
-        first_commit: found.first_commit,
-        last_commit: found.last_commit,
-    };
-    let words = match stranded.committed {
-        0 => "no transaction was committed here after the two parted".to_owned(),
-        committed => format!(
-            "{committed} transactions with {} rows were committed here after the two parted, and main lacks them",
-            stranded.rows
-        ),
-    };
-    let report = report(StepOutcome::Succeeded, words).with(PREPARED_OBSERVED, found.prepared);
-    Ok(report.with(STRANDED_OBSERVED, json!(stranded)))
-}
-
 /// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
 pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let skipped = |words: &str| Ok(report(StepOutcome::Skipped, words));
@@ -215,8 +183,7 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
         return Ok(kept_before(shared));
     }
     let observed = run.step(StepId::ReportFork).observed;
-    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
-    if prepared == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
+    if prepared(&observed) == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
     let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };
@@ -267,12 +234,6 @@ pub fn kept(run: &Run) -> Option<String> {
     of(StepId::KeepDiverged).or_else(|| of(StepId::Rebuild))
 }
 
-/// What `report_fork` observed.
-#[must_use]
-pub fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
-    serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
-}
-
 fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
     KeepRequest {
         into: shared.settings.rejoin.keep_in.clone(),
@@ -288,9 +249,8 @@ fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
 async fn nothing_was_committed_since(servers: &Servers, run: &Run, parting: &Parting) -> Answer<()> {
     let observed = run.step(StepId::ReportFork).observed;
     let before = stranded(&observed).map(|stranded| stranded.committed);
-    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
     let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
-    if before == Some(now.committed) && prepared == Some(now.prepared) {
+    if before == Some(now.committed) && prepared(&observed) == Some(now.prepared) {
         return Ok(());
     }
     Err(PortError(format!(

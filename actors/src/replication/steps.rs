@@ -10,7 +10,7 @@ use interrex_events::{
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
-use super::{Servers, become_standby, rejoin, relay::relay, switchover};
+use super::{Servers, become_standby, fork_report, rejoin, relay::relay, switchover};
 use crate::{
     failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
     messages::StepReport,
@@ -54,7 +54,7 @@ pub(super) async fn make(
         StepId::BecomeStandby => become_standby::become_standby(shared, servers, run).await,
         StepId::CheckLineage => rejoin::check_lineage(shared, servers, run).await,
         StepId::ReserveSlot => rejoin::reserve_slot(shared, servers, run).await,
-        StepId::ReportFork => rejoin::report_fork(servers, run).await,
+        StepId::ReportFork => fork_report::report_fork(servers, run).await,
         StepId::KeepDiverged => rejoin::keep_diverged(shared, servers, run).await,
         StepId::Rebuild => rejoin::rebuild(shared, servers, run).await,
         StepId::FollowRedis => rejoin::follow_redis(shared, servers, run).await,

@@ -1,5 +1,7 @@
 //! Facts about rejoins: a node that comes back as a secondary, and what becomes of what only it has.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -30,12 +32,110 @@ pub struct Stranded {
     pub bytes: u64,
     /// Transactions that committed there.
     pub committed: u64,
-    /// Rows that they inserted, updated or deleted in tables of users.
+    /// Rows that they inserted, updated or deleted in tables of users, as far as the log after the switchpoint tells: what
+    /// such a transaction wrote before it is not counted. Parts of large values (TOAST), materialized views and Interrex's
+    /// own tables count only where main could not tell which files are theirs.
     pub rows: u64,
     /// When the first of them committed, by the node's clock.
     pub first_commit: Option<DateTime<Utc>>,
     /// When the last one did.
     pub last_commit: Option<DateTime<Utc>>,
+    /// Where these rows are; left out where there are none, and by versions that did not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<StrandedTables>,
+}
+
+/// The rows that a node holds and main lacks, table by table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrandedTables {
+    /// The tables with most rows, most first; at most 20.
+    pub most: Vec<StrandedTable>,
+    /// How many tables there are beside these.
+    pub more_tables: u64,
+    /// Rows in those.
+    pub more_rows: u64,
+    /// Why main could not be asked for the name of every table; `null` where it could.
+    pub not_asked: Option<String>,
+}
+
+/// What a node did to one table, and main does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrandedTable {
+    /// The table with its schema, as main calls it; `null` where main has no such file or could not be asked.
+    pub table: Option<String>,
+    /// Its database, likewise.
+    pub database: Option<String>,
+    /// Its file in the node's data directory, by which the log names it.
+    pub file: String,
+    /// Whether main has no such file: the table was made or rewritten after the two had parted, on one side or the other, or
+    /// main has dropped it.
+    pub main_lacks_it: bool,
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows updated.
+    pub updated: u64,
+    /// Rows deleted.
+    pub deleted: u64,
+}
+
+impl StrandedTable {
+    /// Rows inserted, updated or deleted.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inserted.saturating_add(self.updated).saturating_add(self.deleted)
+    }
+}
+
+impl StrandedTables {
+    /// How many tables are told one by one.
+    pub const MOST: usize = 20;
+
+    /// Puts those with most rows first, and only adds up what goes beyond [`Self::MOST`]. Nothing where there are none.
+    #[must_use]
+    pub fn of(mut tables: Vec<StrandedTable>, not_asked: Option<String>) -> Option<Self> {
+        if tables.is_empty() {
+            return None;
+        }
+        // tables with as many rows keep their order
+        tables.sort_by_key(|table| std::cmp::Reverse(table.rows()));
+        let more = tables.split_off(tables.len().min(Self::MOST));
+        let more_rows = more.iter().map(StrandedTable::rows).fold(0, u64::saturating_add);
+        Some(Self { most: tables, more_tables: more.len() as u64, more_rows, not_asked })
+    }
+
+    /// Whether more than one database is concerned, as far as their names are known.
+    fn are_of_several_databases(&self) -> bool {
+        let mut databases = self.most.iter().filter_map(|table| table.database.as_ref());
+        let first = databases.next();
+        databases.any(|database| Some(database) != first)
+    }
+}
+
+/// `12 rows in app.orders, 3 in app.items, and 5 in 2 more tables`.
+impl fmt::Display for StrandedTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with_database = self.are_of_several_databases();
+        for (place, table) in self.most.iter().enumerate() {
+            match (place, table.rows()) {
+                (0, 1) => f.write_str("1 row in ")?,
+                (0, rows) => write!(f, "{rows} rows in ")?,
+                (_, rows) => write!(f, ", {rows} in ")?,
+            }
+            match (&table.table, &table.database) {
+                (Some(name), Some(database)) if with_database => write!(f, "{name} of {database}")?,
+                (Some(name), _) => f.write_str(name)?,
+                (None, _) if table.main_lacks_it => {
+                    write!(f, "a table that main does not have as it was here (file {})", table.file)?;
+                }
+                (None, _) => write!(f, "the table of file {}", table.file)?,
+            }
+        }
+        match self.more_tables {
+            0 => Ok(()),
+            1 => write!(f, ", and {} in 1 more table", self.more_rows),
+            more => write!(f, ", and {} in {more} more tables", self.more_rows),
+        }
+    }
 }
 
 /// Payload of `rejoin_completed`.
@@ -53,4 +153,65 @@ pub struct RejoinCompleted {
     pub kept: Option<String>,
     /// Steps that the run could do without and had to.
     pub degraded: Vec<StepId>,
+    /// The folder in which what Redis had before is kept; left out where nothing had to be kept. Which of its keys main
+    /// lacks, `interrex salvage --kept-redis` finds out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_redis: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: Option<&str>, database: Option<&str>, inserted: u64) -> StrandedTable {
+        StrandedTable {
+            table: name.map(str::to_owned),
+            database: database.map(str::to_owned),
+            file: "base/5/16412".to_owned(),
+            main_lacks_it: name.is_none(),
+            inserted,
+            updated: 0,
+            deleted: 0,
+        }
+    }
+
+    fn in_words(tables: Vec<StrandedTable>) -> String {
+        StrandedTables::of(tables, None).unwrap().to_string()
+    }
+
+    #[test]
+    fn tables_with_most_rows_are_told_first_and_the_others_added_up() {
+        let shop = Some("shop");
+        let items = table(Some("app.items"), shop, 3);
+        let orders = StrandedTable { updated: 1, deleted: 1, ..table(Some("app.orders"), shop, 10) };
+        assert_eq!(in_words(vec![items.clone(), orders.clone()]), "12 rows in app.orders, 3 in app.items");
+        assert_eq!(in_words(vec![table(Some("app.items"), shop, 1)]), "1 row in app.items");
+
+        let many = (1..=22).map(|rows| table(Some(&format!("t{rows}")), shop, rows)).collect();
+        let tables = StrandedTables::of(many, None).unwrap();
+        assert_eq!((tables.most.len(), tables.more_tables, tables.more_rows), (StrandedTables::MOST, 2, 3));
+        let words = tables.to_string();
+        assert!(words.starts_with("22 rows in t22, 21 in t21, "), "{words}");
+        assert!(words.ends_with(", 3 in t3, and 3 in 2 more tables"), "{words}");
+        let one_more = StrandedTables { more_tables: 1, most: vec![items, orders], ..tables };
+        assert_eq!(one_more.to_string(), "3 rows in app.items, 12 in app.orders, and 3 in 1 more table");
+        assert_eq!(StrandedTables::of(Vec::new(), None), None);
+    }
+
+    #[test]
+    fn a_table_without_a_name_is_told_as_its_file() {
+        let unknown = table(None, None, 2);
+        let not_asked = StrandedTable { main_lacks_it: false, ..table(None, None, 1) };
+        assert_eq!(
+            in_words(vec![not_asked, unknown]),
+            "2 rows in a table that main does not have as it was here (file base/5/16412), 1 in the table of file base/5/16412"
+        );
+    }
+
+    #[test]
+    fn databases_are_named_where_there_are_several() {
+        let tables =
+            vec![table(Some("public.t"), Some("shop"), 2), table(Some("public.t"), Some("radius"), 1)];
+        assert_eq!(in_words(tables), "2 rows in public.t of shop, 1 in public.t of radius");
+    }
 }

@@ -123,17 +123,22 @@ pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
             let stranded = completed.stranded.as_ref().map(|it| {
                 let kept =
                     completed.kept.as_ref().map(|kept| format!(", kept in {kept}")).unwrap_or_default();
+                let tables = it.tables.as_ref().map(|tables| format!(" ({tables})")).unwrap_or_default();
                 format!(
-                    "; only here were {} committed transactions with {} rows after {}{kept}",
+                    "; only here were {} committed transactions with {} rows after {}{tables}{kept}",
                     it.committed, it.rows, it.switchpoint
                 )
             });
+            let redis = completed.kept_redis.as_ref().map(|kept| {
+                format!("; which keys only its Redis had: interrex salvage --kept-redis {kept} --output stranded-keys")
+            });
             let text = format!(
-                "rejoin completed{}: secondary of {}, its data {}{}",
+                "rejoin completed{}: secondary of {}, its data {}{}{}",
                 without(&completed.degraded),
                 name(completed.main),
                 completed.by,
-                stranded.unwrap_or_default()
+                stranded.unwrap_or_default(),
+                redis.unwrap_or_default()
             );
             (Level::Notice, text)
         }

@@ -7,7 +7,10 @@ use interrex_events::{
 use interrex_projections::Run;
 use serde_json::{Map, Value};
 
-use crate::replication::rejoin::{demotion, kept, stranded};
+use crate::replication::{
+    fork_report::stranded,
+    rejoin::{demotion, kept, kept_redis},
+};
 
 /// What the promotion observed. Names as the ReplicationActor reports them.
 pub(super) fn epoch_opened(run: &Run) -> EpochOpened {
@@ -68,6 +71,7 @@ pub(super) fn completed(run: &Run) -> Event {
             stranded: stranded(&run.step(StepId::ReportFork).observed),
             kept: kept(run),
             degraded,
+            kept_redis: kept_redis(run),
         }
         .into(),
         RunKind::Switchover => SwitchoverCompleted {

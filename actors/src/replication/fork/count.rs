@@ -1,6 +1,6 @@
 //! Counts what committed, record by record, in bounded memory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use interrex_events::{Lsn, TimelineId};
 
@@ -16,6 +16,8 @@ const MOST_RELATIONS: usize = 10_000;
 const MOST_OPEN: usize = 1_000_000;
 /// How far back a relation is looked for: a second entry for it does no harm, a long search for each record would.
 const NEAR: usize = 64;
+/// New files that are remembered.
+const MOST_NEW: usize = 100_000;
 /// Intervals of committed transaction ids.
 const MOST_INTERVALS: usize = 1_000_000;
 
@@ -41,6 +43,7 @@ pub(super) struct Count {
     open: HashMap<u32, Vec<(FileNode, Changes)>>,
     open_pairs: usize,
     relations: BTreeMap<FileNode, Changes>,
+    new: HashSet<FileNode>,
 }
 
 impl Count {
@@ -52,6 +55,7 @@ impl Count {
             open: HashMap::new(),
             open_pairs: 0,
             relations: BTreeMap::new(),
+            new: HashSet::new(),
         }
     }
 
@@ -87,8 +91,11 @@ impl Count {
             Deed::Delete { from } => {
                 self.remember(record.xid, from, Changes { deletes: 1, ..Changes::default() });
             }
+            Deed::Create { file } if self.new.len() < MOST_NEW => {
+                self.new.insert(file);
+            }
             Deed::Prepare => self.report.prepared += 1,
-            Deed::Other => {}
+            Deed::Create { .. } | Deed::Other => {}
         }
     }
 
@@ -128,6 +135,8 @@ impl Count {
         self.report.bytes = self.report.end.bytes_ahead_of(self.report.switchpoint);
         self.report.end_of_log = end_of_log;
         self.report.incomplete |= self.committed.is_widened();
+        // of more than it remembers, any may be new
+        let has_all = self.new.len() < MOST_NEW;
         self.report.relations = self
             .relations
             .into_iter()
@@ -136,6 +145,7 @@ impl Count {
                 database: node.database,
                 file: node.file,
                 name: None,
+                is_new: !has_all || self.new.contains(&node),
                 inserts,
                 updates,
                 deletes,

@@ -24,8 +24,8 @@ use tokio::{
     process::ChildStderr,
 };
 
-pub use self::xids::Xids;
 use self::{count::Count, line::in_a_row, record::LogRecord};
+pub use self::{record::FileNode, xids::Xids};
 use crate::{
     ports::{Answer, PortError},
     replication::postgres::lineage::own_history,
@@ -50,6 +50,9 @@ pub struct RelationChanges {
     pub file: u32,
     /// Its name, where somebody who can ask a server filled it in.
     pub name: Option<String>,
+    /// Whether its file may have been made after the switchpoint: another server's file of that number is another's then.
+    #[serde(default)]
+    pub is_new: bool,
     /// Rows inserted.
     pub inserts: u64,
     /// Rows updated.
@@ -59,7 +62,19 @@ pub struct RelationChanges {
 }
 
 impl RelationChanges {
-    /// Whether it is one of PostgreSQL's own catalogs.
+    /// Its file.
+    #[must_use]
+    pub fn node(&self) -> FileNode {
+        FileNode { tablespace: self.tablespace, database: self.database, file: self.file }
+    }
+
+    /// Rows inserted, updated or deleted.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.inserts.saturating_add(self.updates).saturating_add(self.deletes)
+    }
+
+    /// Whether it has the number of one of PostgreSQL's own catalogs. So has a table that was made in single-user mode.
     #[must_use]
     pub fn is_catalog(&self) -> bool {
         self.file < FIRST_OF_USERS
@@ -101,7 +116,7 @@ pub struct ForkReport {
 }
 
 impl ForkReport {
-    fn nothing(timeline: TimelineId, switchpoint: Lsn) -> Self {
+    pub(super) fn nothing(timeline: TimelineId, switchpoint: Lsn) -> Self {
         Self {
             timeline,
             switchpoint,
@@ -298,6 +313,21 @@ rmgr: Transaction len (rec/tot):     46/    46, tx:        732, lsn: 0/03000190,
         std::fs::write(log.path().join("000000010000000000000005"), "").unwrap();
         assert!(!was_never_written(words, log.path()));
         assert!(!was_never_written("pg_waldump: fatal: could not open directory", log.path()));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_made_since_is_known_as_new() {
+        let log = "\
+rmgr: Storage     len (rec/tot):     42/    42, tx:        730, lsn: 0/03000060, prev 0/03000028, desc: CREATE base/5/16390
+rmgr: Heap2       len (rec/tot):     61/    61, tx:        730, lsn: 0/030000A0, prev 0/03000060, desc: MULTI_INSERT+INIT 4 tuples flags 0x02, blkref #0: rel 1663/5/16390 blk 0
+rmgr: Heap        len (rec/tot):     61/    61, tx:        730, lsn: 0/030000E0, prev 0/030000A0, desc: HOT_UPDATE off 1 xmax 730 flags 0x20 ; new off 4 xmax 0, blkref #0: rel 1663/5/16385 blk 0
+rmgr: Transaction len (rec/tot):     46/    46, tx:        730, lsn: 0/03000160, prev 0/030000E0, desc: COMMIT 2026-11-23 10:39:29.582262 UTC
+";
+        let start = Count::from(TimelineId(1), Lsn(0x0300_0060));
+        let fork = count_lines(log.as_bytes(), start).await.unwrap().finish("the end".to_owned());
+        let told: Vec<_> =
+            fork.report.relations.iter().map(|it| (it.node().to_string(), it.rows(), it.is_new)).collect();
+        assert_eq!(told, [("base/5/16385".to_owned(), 1, false), ("base/5/16390".to_owned(), 4, true)]);
     }
 
     #[tokio::test]

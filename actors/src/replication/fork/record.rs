@@ -3,15 +3,53 @@
 //! Checked against PostgreSQL 15; newer words are taken from the sources of 16 and 17 and are untested with a server. A
 //! line in yet other words counts as a record of no interest.
 
+use std::fmt;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use interrex_events::Lsn;
 
 /// A relation's file: tablespace, database and file number, by which the log names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct FileNode {
-    pub(super) tablespace: u32,
-    pub(super) database: u32,
-    pub(super) file: u32,
+pub struct FileNode {
+    /// Number of its tablespace.
+    pub tablespace: u32,
+    /// Number of its database; 0 where all databases share it.
+    pub database: u32,
+    /// Its own number, as `pg_relation_filenode()` tells it.
+    pub file: u32,
+}
+
+/// The tablespace of a database that was given none (`DEFAULTTABLESPACE_OID`).
+const DEFAULT_TABLESPACE: u32 = 1663;
+/// That of what all databases share (`GLOBALTABLESPACE_OID`).
+const GLOBAL_TABLESPACE: u32 = 1664;
+
+impl FileNode {
+    /// From its place in the data directory, where that is the main file of a relation.
+    fn at(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.split('/').collect();
+        let (tablespace, database, file) = match parts.as_slice() {
+            ["base", database, file] => (DEFAULT_TABLESPACE, database.parse().ok()?, file),
+            ["global", file] => (GLOBAL_TABLESPACE, 0, file),
+            ["pg_tblspc", tablespace, _, database, file] => {
+                (tablespace.parse().ok()?, database.parse().ok()?, file)
+            }
+            _ => return None,
+        };
+        Some(Self { tablespace, database, file: file.parse().ok()? })
+    }
+}
+
+/// Its place in the data directory; in a tablespace that an operator made, the three numbers.
+impl fmt::Display for FileNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tablespace, database, file } = self;
+        match *tablespace {
+            DEFAULT_TABLESPACE => write!(f, "base/{database}/{file}"),
+            GLOBAL_TABLESPACE => write!(f, "global/{file}"),
+            _ => write!(f, "{tablespace}/{database}/{file}"),
+        }
+    }
 }
 
 /// A record.
@@ -48,6 +86,10 @@ pub(super) enum Deed {
     },
     Delete {
         from: FileNode,
+    },
+    /// A relation begins, or begins anew, with a file of its own.
+    Create {
+        file: FileNode,
     },
     /// A transaction is prepared: what it did waits for a COMMIT PREPARED, and outlives a crash.
     Prepare,
@@ -88,6 +130,7 @@ fn deed(manager: &str, xid: u32, description: &str) -> Option<Deed> {
         ("Heap2", "MULTI_INSERT") => Some(Deed::Insert { into: file_node(details)?, rows: rows(details) }),
         ("Heap", "UPDATE" | "HOT_UPDATE") => Some(Deed::Update { of: file_node(details)? }),
         ("Heap", "DELETE") => Some(Deed::Delete { from: file_node(details)? }),
+        ("Storage", "CREATE") => Some(Deed::Create { file: FileNode::at(details.trim())? }),
         _ => None,
     }
 }
@@ -174,6 +217,22 @@ mod tests {
         let abort = Deed::Abort { xid: 727, children: Vec::new() };
         assert_eq!(deed_of("Transaction", "ABORT 2026-11-23 10:39:29.582262 UTC"), abort);
         assert_eq!(deed_of("Transaction", "PREPARE gid x: 2026-11-23 10:39:29.582262 UTC"), Deed::Prepare);
+    }
+
+    #[test]
+    fn a_new_file_is_told_by_its_place_and_no_other_fork_of_it_counts() {
+        let place =
+            |tablespace, database, file| Deed::Create { file: FileNode { tablespace, database, file } };
+        assert_eq!(deed_of("Storage", "CREATE base/5/16390"), place(1663, 5, 16390));
+        assert_eq!(
+            deed_of("Storage", "CREATE pg_tblspc/16400/PG_15_202209061/5/16390"),
+            place(16400, 5, 16390)
+        );
+        assert_eq!(deed_of("Storage", "CREATE global/16391"), place(1664, 0, 16391));
+        assert_eq!(deed_of("Storage", "CREATE base/5/16390_init"), Deed::Other);
+        let written =
+            [T, FileNode { tablespace: 1664, database: 0, file: 1262 }, FileNode { tablespace: 7, ..T }];
+        assert_eq!(written.map(|file| file.to_string()), ["base/5/16385", "global/1262", "7/5/16385"]);
     }
 
     #[test]

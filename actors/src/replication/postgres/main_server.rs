@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use interrex_events::NodeId;
 
-use super::{LocalPostgres, slot_name, standby_limits::StandbyLimits};
-use crate::ports::{Answer, MainLineage, MainServerPort, PortError, PostgresPort as _};
+use super::{LocalPostgres, relations, slot_name, standby_limits::StandbyLimits};
+use crate::{
+    ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _},
+    replication::fork::FileNode,
+};
 
 /// The server of another node.
 pub(super) struct MainServer(LocalPostgres);
@@ -44,6 +47,10 @@ impl MainServerPort for MainServer {
 
     async fn hindrances(&self) -> Answer<Vec<String>> {
         self.0.hindrances().await
+    }
+
+    async fn held_in(&self, files: &[FileNode]) -> HeldOnMain {
+        relations::held_in(&self.0.settings, files).await
     }
 
     async fn streams_to(&self, node: NodeId) -> Answer<bool> {

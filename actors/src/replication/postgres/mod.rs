@@ -10,6 +10,7 @@ pub mod inherited;
 pub(super) mod lineage;
 mod main_server;
 mod rejoin;
+mod relations;
 mod shutdown;
 mod standby;
 pub mod standby_limits;

@@ -175,6 +175,12 @@ fn rejoin(run: &Run, it: &Rejoin) -> Table {
             stranded.switchpoint
         );
         row("ONLY HERE", words);
+        if let Some(tables) = &stranded.tables {
+            row("IN TABLES", tables.to_string());
+            if let Some(reason) = &tables.not_asked {
+                row("", format!("main could not be asked for every name: {reason}"));
+            }
+        }
     }
     if let Some(kept) = &it.kept {
         row("KEPT IN", kept.clone());

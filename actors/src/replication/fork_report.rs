@@ -1,0 +1,189 @@
+//! The step that tells what only this node has, before anything of it is rewound.
+
+use std::time::Duration;
+
+use interrex_events::{StepOutcome, Stranded, StrandedTable, StrandedTables};
+use interrex_projections::Run;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Servers,
+    fork::{FileNode, ForkReport, RelationChanges},
+    rejoin::Parting,
+};
+use crate::{
+    messages::StepReport,
+    ports::{Answer, Held, HeldOnMain},
+};
+
+/// Under this name the step reports [`Stranded`].
+const STRANDED_OBSERVED: &str = "stranded";
+/// Under this name it reports how many transactions were prepared.
+const PREPARED_OBSERVED: &str = "prepared";
+
+/// How long the log may be read.
+pub(super) const LOG_LIMIT: Duration = Duration::from_secs(590);
+
+/// What only this node has.
+pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let Some(parting) = Parting::of(run) else {
+        let words = "nothing is here that main lacks, as far as the log tells";
+        return Ok(StepReport::new(StepOutcome::Skipped, words));
+    };
+    let found = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
+    let held = held_on_main(servers, run, &found).await;
+    let stranded = only_here(&found, held);
+    let mut words = in_words(&stranded);
+    if servers.redis.is_some() {
+        words.push_str(
+            "; Redis keeps no such log: which keys only it has, interrex salvage --kept-redis finds out",
+        );
+    }
+    let report = StepReport::new(StepOutcome::Succeeded, words).with(PREPARED_OBSERVED, found.prepared);
+    Ok(report.with(STRANDED_OBSERVED, json!(stranded)))
+}
+
+/// The names of tables; a report without them is better than none.
+async fn held_on_main(servers: &Servers, run: &Run, found: &ForkReport) -> HeldOnMain {
+    // catalogs too: a table that was made in single-user mode has a number like theirs
+    let known_before = found.relations.iter().filter(|relation| !relation.is_new);
+    let files: Vec<FileNode> = known_before.map(RelationChanges::node).collect();
+    if files.is_empty() {
+        return HeldOnMain::default();
+    }
+    // a session of its own: the one that this run shares waits for a CHECKPOINT
+    match servers.server_of(run.new_main) {
+        Ok(main) => main.held_in(&files).await,
+        Err(error) => HeldOnMain { not_asked: Some(error.to_string()), ..HeldOnMain::default() },
+    }
+}
+
+/// The report as it is recorded: what no user would miss is left out of it, where main says so.
+fn only_here(found: &ForkReport, held: HeldOnMain) -> Stranded {
+    let HeldOnMain { found: held, not_asked } = held;
+    let changed = found.relations.iter().filter(|relation| relation.rows() > 0);
+    let tables: Vec<StrandedTable> = changed
+        .filter_map(|relation| {
+            let (table, database, main_lacks_it) = match held.get(&relation.node()) {
+                Some(Held::Table { database, name }) => (Some(name.clone()), Some(database.clone()), false),
+                Some(Held::NoTableOfUsers) => return None,
+                _ if relation.is_catalog() => return None,
+                Some(Held::Nothing) => (None, None, true),
+                None => (None, None, relation.is_new),
+            };
+            Some(StrandedTable {
+                table,
+                database,
+                file: relation.node().to_string(),
+                main_lacks_it,
+                inserted: relation.inserts,
+                updated: relation.updates,
+                deleted: relation.deletes,
+            })
+        })
+        .collect();
+    Stranded {
+        switchpoint: found.switchpoint,
+        end: found.end,
+        bytes: found.bytes,
+        committed: found.committed,
+        rows: tables.iter().map(StrandedTable::rows).fold(0, u64::saturating_add),
+        first_commit: found.first_commit,
+        last_commit: found.last_commit,
+        tables: StrandedTables::of(tables, not_asked),
+    }
+}
+
+fn in_words(stranded: &Stranded) -> String {
+    let Stranded { committed, rows, tables, .. } = stranded;
+    if *committed == 0 {
+        return "no transaction was committed here after the two parted".to_owned();
+    }
+    let mut words = format!(
+        "{committed} transactions with {rows} rows were committed here after the two parted, and main lacks them"
+    );
+    if let Some(tables) = tables {
+        words.push_str(&format!(": {tables}"));
+        if let Some(reason) = &tables.not_asked {
+            words.push_str(&format!("; main could not be asked for every name: {reason}"));
+        }
+    }
+    words
+}
+
+/// What the step observed.
+pub(crate) fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
+    serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
+}
+
+/// How many transactions the step found prepared.
+pub(super) fn prepared(observed: &Map<String, Value>) -> Option<u64> {
+    observed.get(PREPARED_OBSERVED)?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use interrex_events::{Lsn, TimelineId};
+
+    use super::*;
+
+    fn relation(file: u32, inserts: u64) -> RelationChanges {
+        RelationChanges {
+            tablespace: 1663,
+            database: 5,
+            file,
+            name: None,
+            is_new: false,
+            inserts,
+            updates: 0,
+            deletes: 0,
+        }
+    }
+
+    fn found(relations: Vec<RelationChanges>) -> ForkReport {
+        let nothing = ForkReport::nothing(TimelineId(1), Lsn(0x0300_0000));
+        ForkReport { committed: 3, relations, ..nothing }
+    }
+
+    #[test]
+    fn rows_are_told_by_table_and_what_no_user_would_miss_is_left_out() {
+        let made_since = RelationChanges { is_new: true, ..relation(30_000, 2) };
+        let (catalog, from_single_user_mode) = (relation(1249, 40), relation(13_000, 1));
+        let found = found(vec![
+            catalog,
+            from_single_user_mode,
+            relation(20_001, 3),
+            relation(20_002, 900),
+            relation(20_003, 12),
+            made_since,
+        ]);
+        let table = |name: &str| Held::Table { database: "shop".to_owned(), name: name.to_owned() };
+        let held = [
+            (13_000, table("public.first")),
+            (20_001, table("app.items")),
+            (20_002, Held::NoTableOfUsers),
+            (20_003, table("app.orders")),
+        ];
+        let held = held.map(|(file, what)| (relation(file, 0).node(), what));
+        let stranded = only_here(&found, HeldOnMain { found: held.into(), not_asked: None });
+        assert_eq!(stranded.rows, 18);
+        assert_eq!(
+            in_words(&stranded),
+            "3 transactions with 18 rows were committed here after the two parted, and main lacks them: \
+             12 rows in app.orders, 3 in app.items, 2 in a table that main does not have as it was here (file base/5/30000), 1 in public.first"
+        );
+    }
+
+    #[test]
+    fn a_main_that_does_not_answer_costs_the_names_only() {
+        let held = HeldOnMain { not_asked: Some("no answer within 1s".to_owned()), ..HeldOnMain::default() };
+        let stranded = only_here(&found(vec![relation(20_001, 3)]), held);
+        let words = in_words(&stranded);
+        assert!(
+            words.ends_with(
+                "3 rows in the table of file base/5/20001; main could not be asked for every name: no answer within 1s"
+            ),
+            "{words}"
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! Which tables files belong to, as another server knows them.
+//!
+//! A file's number means something within its database only, so each database is asked on a login of its own: main's other
+//! session may be busy with a CHECKPOINT for minutes.
+
+use std::{cell::RefCell, collections::BTreeMap, time::Duration};
+
+use futures_util::{StreamExt as _, stream};
+use interrex_events::cluster_events;
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+
+use super::PostgresSettings;
+use crate::{
+    ports::{Held, HeldOnMain},
+    replication::{fork::FileNode, postgres_connection::connect},
+};
+
+/// When the whole inquiry is given up: a rejoin waits for it.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Databases that are asked at the same time: each takes a login.
+const AT_ONCE: usize = 4;
+
+/// Interrex's own tables, whose rows the journals hold: by name, for a superuser called `interrex` puts tables of its own into
+/// the schema of that name.
+const OWN: &str = "n.nspname = 'interrex' AND c.relname ~ '^(schema_version|write_probe|stream_head|journal_heads|\
+    projection_checkpoints|settings_requests|cluster_(events|main|state|nodes|runs|timeline)(_[0-9]+)?)$'";
+
+/// What files hold on a server. What it did not answer in time is missing.
+pub(super) async fn held_in(settings: &PostgresSettings, files: &[FileNode]) -> HeldOnMain {
+    let held = RefCell::new(HeldOnMain::default());
+    let because = match tokio::time::timeout(LIMIT, ask(settings, files, &held)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(words)) => Some(words),
+        Err(_) => Some(format!("no answer within {LIMIT:?}")),
+    };
+    let mut held = held.into_inner();
+    held.not_asked = held.not_asked.or(because);
+    held
+}
+
+async fn ask(
+    settings: &PostgresSettings,
+    files: &[FileNode],
+    held: &RefCell<HeldOnMain>,
+) -> Result<(), String> {
+    let mut of_database: BTreeMap<u32, Vec<FileNode>> = BTreeMap::new();
+    for file in files {
+        of_database.entry(file.database).or_default().push(*file);
+    }
+    if of_database.is_empty() {
+        return Ok(());
+    }
+    let first = log_in(settings, &settings.database).await?;
+    let names = database_names(&first, of_database.keys()).await?;
+    let asking = of_database.into_iter().map(|(number, files)| {
+        let (first, name) = (&first, names.get(&number));
+        async move {
+            // what all databases share holds nothing of users; a database that is not there holds nothing at all
+            let Some(name) = name else {
+                let what = if number == 0 { Held::NoTableOfUsers } else { Held::Nothing };
+                held.borrow_mut().found.extend(files.into_iter().map(|file| (file, what.clone())));
+                return;
+            };
+            let told = if *name == settings.database {
+                tables(first, name, &files).await
+            } else {
+                match log_in(settings, name).await {
+                    Ok(session) => tables(&session, name, &files).await,
+                    Err(words) => Err(words),
+                }
+            };
+            match told {
+                Ok(found) => held.borrow_mut().found.extend(found),
+                Err(words) => held.borrow_mut().not_asked = Some(format!("database {name}: {words}")),
+            }
+        }
+    });
+    stream::iter(asking).for_each_concurrent(AT_ONCE, |asked| asked).await;
+    Ok(())
+}
+
+async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, String> {
+    let login = (settings.user.as_str(), settings.password.as_deref());
+    connect((&settings.host, settings.port), login, database).await
+}
+
+async fn rows(session: &Client, sql: &str) -> Result<Vec<SimpleQueryRow>, String> {
+    let messages = session.simple_query(sql).await.map_err(|error| cluster_events::in_words(&error))?;
+    let row = |message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    };
+    Ok(messages.into_iter().filter_map(row).collect())
+}
+
+async fn database_names(
+    session: &Client,
+    numbers: impl Iterator<Item = &u32>,
+) -> Result<BTreeMap<u32, String>, String> {
+    let sql = format!("SELECT oid, datname FROM pg_database WHERE oid = ANY ({})", array(numbers));
+    let found = rows(session, &sql).await?;
+    Ok(found.iter().filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(1)?.to_owned()))).collect())
+}
+
+/// All files of one database in one question.
+async fn tables(
+    session: &Client,
+    database: &str,
+    files: &[FileNode],
+) -> Result<Vec<(FileNode, Held)>, String> {
+    let sql = format!(
+        "SELECT f.place, n.nspname || '.' || c.relname, \
+                c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT ({OWN}) \
+         FROM unnest({}, {}) WITH ORDINALITY AS f (tablespace, file, place) \
+         JOIN pg_class c ON c.oid = pg_filenode_relation(f.tablespace, f.file) \
+         JOIN pg_namespace n ON n.oid = c.relnamespace",
+        array(files.iter().map(|file| &file.tablespace)),
+        array(files.iter().map(|file| &file.file)),
+    );
+    let mut held: Vec<_> = files.iter().map(|file| (*file, Held::Nothing)).collect();
+    for row in rows(session, &sql).await? {
+        // places are counted from one
+        let place = row.get(0).and_then(|place| place.parse::<usize>().ok()?.checked_sub(1));
+        let (Some(place), Some(name)) = (place, row.get(1)) else { continue };
+        let table = || Held::Table { database: database.to_owned(), name: name.to_owned() };
+        if let Some((_, what)) = held.get_mut(place) {
+            *what = if row.get(2) == Some("t") { table() } else { Held::NoTableOfUsers };
+        }
+    }
+    Ok(held)
+}
+
+fn array<'a>(numbers: impl Iterator<Item = &'a u32>) -> String {
+    let numbers: Vec<String> = numbers.map(u32::to_string).collect();
+    format!("'{{{}}}'::oid[]", numbers.join(","))
+}
