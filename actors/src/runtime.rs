@@ -137,8 +137,8 @@ fn checked(output: &Output) -> Result<String, String> {
     }
     let (stderr, stdout) = (text(&output.stderr), text(&output.stdout));
     let words = [stderr, stdout].into_iter().find(|words| !words.is_empty());
-    let last_lines: Vec<String> =
-        words.map(|words| words.lines().rev().take(3).map(str::to_owned).collect()).unwrap_or_default();
+    let words = words.unwrap_or_else(|| "it said nothing".to_owned());
+    let last_lines: Vec<String> = words.lines().rev().take(3).map(str::to_owned).collect();
     let last_lines: Vec<String> = last_lines.into_iter().rev().collect();
     Err(format!("{} ({})", last_lines.join(" / "), output.status))
 }

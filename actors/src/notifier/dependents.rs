@@ -84,8 +84,10 @@ impl Dependent {
         match tokio::time::timeout(self.ready_limit, ready).await {
             Ok(result) => result,
             Err(_) => Err(PortError(format!(
-                "{} runs, but is not ready after {:?}: {last}",
-                self.name, self.ready_limit
+                "{} runs, but is not ready after {:?}: {last}: see {}",
+                self.name,
+                self.ready_limit,
+                self.program.log_file.display()
             ))),
         }
     }

@@ -15,6 +15,7 @@ pub mod rejoin;
 mod relay;
 mod safe;
 mod serving;
+mod standing_back;
 mod steps;
 pub mod stream;
 mod switchover;

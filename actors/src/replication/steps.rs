@@ -10,7 +10,12 @@ use interrex_events::{
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
-use super::{Servers, become_standby, fork_report, rejoin, relay::relay, switchover};
+use super::{
+    Servers, become_standby, fork_report, rejoin,
+    relay::relay,
+    standing_back::{stand_back, start_again_if_cut_off},
+    switchover,
+};
 use crate::{
     failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
     messages::StepReport,
@@ -228,9 +233,10 @@ async fn sanitise(servers: &Servers) -> Answer<StepReport> {
 // ---- the point of no return --------------------------------------------------------------------------------
 
 async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run: &Run) -> Answer<StepReport> {
+    start_again_if_cut_off(servers, run).await?;
     let promoted_before = servers.postgres.promotion().await?.is_some();
     if !promoted_before && let Some(reason) = main_serves_again(shared, peers, run).await {
-        return Ok(StepReport::new(StepOutcome::Refused, reason));
+        return stand_back(servers, run, reason).await;
     }
     let promotion = servers.postgres.promote().await?;
     let is_primary = format!(

@@ -66,6 +66,11 @@ impl Process {
         self.name == POSTGRES && title.contains("127.0.0.1(") && !title.contains("walsender")
     }
 
+    /// Whether it replays PostgreSQL's log, and with that takes up a promotion, by the title it gave itself.
+    pub(super) fn replays(&self) -> bool {
+        self.name == POSTGRES && words(self.pid, "cmdline").concat().contains(": startup ")
+    }
+
     /// Whether it is the parent of PostgreSQL's other processes.
     pub(super) fn is_postmaster(&self, all: &[Self]) -> bool {
         self.name == POSTGRES && !all.iter().any(|other| other.pid == self.parent && other.name == POSTGRES)

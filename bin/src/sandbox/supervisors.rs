@@ -161,6 +161,14 @@ impl Sandbox {
         all.len()
     }
 
+    /// Sends a signal to the process of a standby that replays the log: stopped, it takes up no promotion, while sessions go
+    /// on. How many got it.
+    pub fn signal_replay(&self, id: NodeId, signal: Signal) -> usize {
+        let Ok(node) = self.node(id) else { return 0 };
+        let replaying = processes::named(&node.folder, POSTGRES).into_iter().filter(Process::replays);
+        replaying.map(|process| process.signal(signal)).count()
+    }
+
     /// The first process of a node's PostgreSQL, if it lives.
     #[must_use]
     pub fn postmaster_pid(&self, id: NodeId) -> Option<i32> {

@@ -85,7 +85,8 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         step: StepId::Promote,
         maker: Replication,
         after: &[StepId::SanitiseSettings],
-        effect: "pg_promote(), asked again every 50 ms until recovery has ended",
+        effect: "pg_promote(), asked again every 50 ms until recovery has ended; where main is found to serve again, refused, and \
+                 what an earlier attempt asked for is withdrawn",
         success: "a new timeline, its history file, and a committed write",
         limit_ms: 60_000,
         // a server that restarts on the way fails at once, again and again: together a minute of that

@@ -1,7 +1,7 @@
 //! `interrex run show`: one run, for the post-mortem.
 
 use interrex_actors::replication;
-use interrex_events::{Certificate, Evidence, Finding, RunKind, StepOutcome, Verdict};
+use interrex_events::{Certificate, Evidence, Finding, RunKind, StepId, StepOutcome, Verdict};
 use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
 
 use super::{
@@ -238,9 +238,22 @@ fn outcome(told: &ToldRun<'_>) -> Table {
             "its supervisor goes on with it, also after a restart; watch it with: interrex events --follow"
                 .into(),
         ),
+        (None, RunEnd::CompletedDegraded) => row("NEXT", after_doing_without(run).into()),
         (None, _) => {}
     }
     table
+}
+
+/// What is left to a person of a run that did without something.
+fn after_doing_without(run: &Run) -> String {
+    let by_hand = match run.degraded.contains(&StepId::RestartDependents) {
+        true => {
+            " A dependent: stop its process, and restart this node's supervisor, which starts what does not run and leaves \
+             PostgreSQL alone."
+        }
+        false => "",
+    };
+    format!("mend what the detail of that step names.{by_hand} Then: interrex doctor")
 }
 
 fn loss(run: &Run) -> String {

@@ -153,6 +153,7 @@ impl Cluster {
         self.link_back_in = self.link_back_in.and_then(|rounds| rounds.checked_sub(1));
         self.world.link |= self.link_back_in == Some(0);
         self.world.clients_write();
+        self.world.promote_late();
         self.world.replicate();
         self.check();
         for node in [MAIN, ME] {
@@ -235,9 +236,13 @@ impl Cluster {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.supervisors.iter().all(|supervisor| {
-            supervisor.process == Process::Up && supervisor.orders.is_empty() && supervisor.active().is_none()
-        })
+        let asked = [MAIN, ME].iter().any(|node| self.world.of(*node).promoted_in.is_some());
+        !asked
+            && self.supervisors.iter().all(|supervisor| {
+                supervisor.process == Process::Up
+                    && supervisor.orders.is_empty()
+                    && supervisor.active().is_none()
+            })
     }
 
     fn check_split(&mut self) {

@@ -38,10 +38,14 @@ pub(super) enum Fault {
     LinkFlaps,
     PostgresKilled,
     OtherPostgresKilled,
+    /// PostgreSQL obeys long after the attempt was given up.
+    Late,
+    /// The same, and main is back and serves before that.
+    LateAndMainIsBack,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::FailsOnce,
         Self::FailsAlways,
         Self::FailsAfter,
@@ -60,6 +64,8 @@ impl Fault {
         Self::LinkFlaps,
         Self::PostgresKilled,
         Self::OtherPostgresKilled,
+        Self::Late,
+        Self::LateAndMainIsBack,
     ];
 
     /// Whether it strikes before the effect of the step.
@@ -73,7 +79,18 @@ impl Fault {
                 | Self::CrashesAfter
                 | Self::MakerGoneAfter
                 | Self::BothCrashAfter
+                | Self::Late
+                | Self::LateAndMainIsBack
         )
+    }
+
+    /// Whether it can strike a step: only a promotion happens after nobody waits for it any more.
+    fn can_strike(self, step: StepId) -> bool {
+        !self.is_late() || step == StepId::Promote
+    }
+
+    pub(super) fn is_late(self) -> bool {
+        matches!(self, Self::Late | Self::LateAndMainIsBack)
     }
 
     /// Whether it kills a PostgreSQL.
@@ -139,7 +156,8 @@ impl Case {
         Scene::ALL.into_iter().flat_map(move |scene| {
             scene.kinds().iter().flat_map(move |kind| {
                 kind.steps().iter().copied().filter(events).flat_map(move |step| {
-                    Fault::ALL.into_iter().map(move |fault| Self { scene, kind: *kind, step, fault })
+                    let faults = Fault::ALL.into_iter().filter(move |fault| fault.can_strike(step));
+                    faults.map(move |fault| Self { scene, kind: *kind, step, fault })
                 })
             })
         })

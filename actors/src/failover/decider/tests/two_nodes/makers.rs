@@ -10,6 +10,9 @@ use super::{
 };
 use crate::messages::{HandoverOffer, StepReport};
 
+/// Rounds until a late promotion happens: longer than a verdict is fresh.
+const LATE: u32 = 80;
+
 type Made = Result<StepReport, String>;
 
 fn done() -> StepReport {
@@ -38,7 +41,7 @@ impl Cluster {
             }
             StepId::MeasureLoss => self.measure_loss(node, run),
             StepId::Detach => self.detach(node),
-            StepId::Promote => self.promote(node, run),
+            StepId::Promote => self.promote(node, run)?,
             StepId::NotifyPeers => Ok(self.notify(node)),
             StepId::SanitiseSettings | StepId::WriteCheckpoint | StepId::Drain => {
                 must(self.world.of(node).running, "no answer").map(|()| done())
@@ -189,16 +192,30 @@ impl Cluster {
         Ok(String::new())
     }
 
-    fn promote(&mut self, node: NodeId, run: &Run) -> Made {
-        must(self.world.of(node).running, "no answer")?;
+    fn promote(&mut self, node: NodeId, run: &Run) -> Option<Made> {
+        if !self.world.of(node).running {
+            return Some(Err("no answer".to_owned()));
+        }
         if self.world.of(node).kind != Kind::Primary {
             if self.main_serves_again(node, run) {
-                return Ok(refused("main is back"));
+                if run.step(StepId::Promote).attempts > 1 {
+                    self.world.stop(node);
+                    self.world.of_mut(node).start();
+                }
+                return Some(Ok(refused("main is back")));
+            }
+            let is_late =
+                self.case.fault.is_late() && !self.struck && self.case.strikes(run, StepId::Promote);
+            let asked = &mut self.world.of_mut(node).promoted_in;
+            if asked.is_some() || is_late {
+                asked.get_or_insert(LATE);
+                return None;
             }
             self.world.promote(node);
         }
         let machine = self.world.of(node);
-        Ok(done().with("timeline", machine.timeline).with("switchpoint", machine.switchpoint.to_string()))
+        let (timeline, switchpoint) = (machine.timeline, machine.switchpoint.to_string());
+        Some(Ok(done().with("timeline", timeline).with("switchpoint", switchpoint)))
     }
 
     fn notify(&mut self, node: NodeId) -> StepReport {

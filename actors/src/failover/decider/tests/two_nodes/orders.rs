@@ -2,7 +2,12 @@
 
 use interrex_events::*;
 
-use super::{cluster::Cluster, faults::Fault, supervisor::Order, world::other};
+use super::{
+    cluster::Cluster,
+    faults::Fault,
+    supervisor::{Order, Process},
+    world::other,
+};
 use crate::{
     failover::decider::*,
     messages::{FenceEnded, FenceProof, StepEnded, StepReport, UndoEnded},
@@ -14,6 +19,9 @@ const LIMIT: u32 = 10;
 const FLAP: u32 = 8;
 /// Rounds between two attempts at what is tried again and again.
 const AGAIN: u32 = 6;
+
+/// Rounds without a supervisor in which the other one starts alone.
+const AWAY: u32 = 20;
 
 enum Struck {
     GoesOn,
@@ -120,6 +128,12 @@ impl Cluster {
                 Fault::UnknownAfter => StepReport::new(StepOutcome::Unknown, "struck"),
                 Fault::FailsAfter => StepReport::new(StepOutcome::Failed, "struck"),
                 Fault::Twice => self.make(node, &run, step, true).unwrap_or(report),
+                Fault::LateAndMainIsBack => {
+                    if self.main_comes_back(node) {
+                        return;
+                    }
+                    report
+                }
                 Fault::CrashesAfter => return self.crash(node, false),
                 Fault::MakerGoneAfter => return self.crash(node, true),
                 Fault::BothCrashAfter => {
@@ -132,6 +146,18 @@ impl Cluster {
             report
         };
         self.end(node, id, step, attempt, report);
+    }
+
+    /// The link is up again, or main's host is, while the supervisor here is not. Whether that one died for it.
+    fn main_comes_back(&mut self, node: NodeId) -> bool {
+        self.world.link = true;
+        let dead = matches!(self.of(other(node)).process, Process::Down(_));
+        if dead {
+            self.crash(other(node), false);
+            self.crash(node, false);
+            self.of_mut(node).process = Process::Down(Some(AWAY));
+        }
+        dead
     }
 
     fn end(&mut self, node: NodeId, run: RunId, step: StepId, attempt: u32, report: StepReport) {

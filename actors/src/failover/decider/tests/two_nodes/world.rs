@@ -38,6 +38,8 @@ pub(super) struct Machine {
     pub kept: Vec<Record>,
     /// Somebody killed its PostgreSQL.
     pub killed: bool,
+    /// It was asked to be promoted, and obeys after so many rounds, unless it is stopped before.
+    pub promoted_in: Option<u32>,
 }
 
 impl Machine {
@@ -54,6 +56,7 @@ impl Machine {
             switchpoint: Lsn(0),
             kept: Vec::new(),
             killed: false,
+            promoted_in: None,
         }
     }
 
@@ -75,7 +78,7 @@ impl Machine {
     }
 
     pub(super) fn kill(&mut self) {
-        self.running = false;
+        (self.running, self.promoted_in) = (false, None);
     }
 }
 
@@ -179,7 +182,7 @@ impl World {
             self.replicate();
         }
         let machine = self.of_mut(node);
-        (machine.running, machine.shut_down) = (false, true);
+        (machine.running, machine.shut_down, machine.promoted_in) = (false, true, None);
     }
 
     /// A standby becomes a primary, on a timeline of its own. Where it left the old one.
@@ -190,6 +193,17 @@ impl World {
         machine.switchpoint = switchpoint;
         self.write(node);
         switchpoint
+    }
+
+    /// Promotions that were asked for a while ago happen.
+    pub(super) fn promote_late(&mut self) {
+        for node in [MAIN, ME] {
+            let machine = self.of_mut(node);
+            machine.promoted_in = machine.promoted_in.and_then(|rounds| rounds.checked_sub(1));
+            if machine.promoted_in == Some(0) {
+                self.promote(node);
+            }
+        }
     }
 
     /// How far two logs are the same.
