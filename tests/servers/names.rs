@@ -7,6 +7,7 @@ use interrex_actors::{
     ports::{HandoverPort as _, Held, MainServerPort},
     replication::fork::FileNode,
 };
+use interrex_events::cluster_events::migrate;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::pair::{Pair, on_one_thread};
@@ -78,6 +79,26 @@ fn tables_of_every_database_are_named_and_what_is_none_is_told_apart() {
         assert_eq!(held.found, expected.into());
         let why = held.not_asked.unwrap();
         assert!(why.contains("database closed: ") && why.contains("not currently accepting"), "{why}");
+    });
+}
+
+#[test]
+fn every_table_of_interrexs_own_is_known_as_such() {
+    on_one_thread(async {
+        let pair = Pair::start().await;
+        let mut here = log_in(&pair, "postgres").await;
+        migrate(&mut here).await.unwrap();
+        let tables =
+            "SELECT oid::int8 FROM pg_class WHERE relnamespace = 'interrex'::regnamespace AND relkind = 'r'";
+        let mut own = Vec::new();
+        for row in here.query(tables, &[]).await.unwrap() {
+            own.push(file(&here, &row.get::<_, i64>(0).to_string()).await);
+        }
+        assert!(own.len() > 4, "{own:?}");
+        let port = pair.sandbox.node(ALPHA).unwrap().postgres_port;
+        let held = main_at(&pair, port).held_in(&own).await;
+        let expected = own.iter().map(|file| (*file, Held::NoTableOfUsers)).collect();
+        assert_eq!((held.found, held.not_asked), (expected, None));
     });
 }
 
