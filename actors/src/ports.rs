@@ -24,7 +24,7 @@ use crate::{
 
 pub use self::{
     handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
-    main_server::MainServerPort,
+    main_server::{MainServerPort, ReturnSlot},
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 

@@ -10,7 +10,7 @@ use interrex_events::{
     RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{handover_check, rejoin, relay::relay, serving, steps, switchover};
+use super::{handover_check, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
 use crate::{
     barrier,
     failover::plan::Check,
@@ -428,9 +428,10 @@ impl Handler<LookAhead> for ReplicationActor {
                     vec![loss, steps::look_at_settings(&servers).await]
                 }
                 RunKind::Rejoin => {
-                    let check = rejoin::look(&shared, &servers, question.new_main, question.insists).await;
+                    let checks =
+                        rejoin_check::look(&shared, &servers, question.new_main, question.insists).await;
                     servers.leave_main();
-                    vec![check]
+                    checks
                 }
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),

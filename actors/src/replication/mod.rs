@@ -10,6 +10,7 @@ mod postgres_connection;
 pub mod redis;
 mod redis_files;
 pub mod rejoin;
+mod rejoin_check;
 mod relay;
 mod safe;
 mod serving;

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use interrex_events::{
-    Demotion, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, Stranded, TimelineId,
-};
+use interrex_events::{Demotion, Lsn, NodeId, RedisStatus, StepId, StepOutcome, Stranded, TimelineId};
 use interrex_projections::{Run, human_bytes};
 use serde_json::{Map, Value, json};
 
 use super::{Servers, postgres::slot_name};
 use crate::{
-    failover::plan::Check,
     messages::StepReport,
     node::Shared,
     ports::{
@@ -46,7 +43,7 @@ fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
 }
 
 /// Where this directory and main's line parted, as `check_lineage` found.
-struct Parting {
+pub(super) struct Parting {
     timeline: TimelineId,
     switchpoint: Lsn,
     end: Lsn,
@@ -55,7 +52,10 @@ struct Parting {
 
 impl Parting {
     fn of(run: &Run) -> Option<Self> {
-        let observed = run.step(StepId::CheckLineage).observed;
+        Self::read(&run.step(StepId::CheckLineage).observed)
+    }
+
+    pub(super) fn read(observed: &Map<String, Value>) -> Option<Self> {
         let number = observed.get("timeline")?.as_u64()?;
         Some(Self {
             timeline: TimelineId(u32::try_from(number).ok()?),
@@ -63,6 +63,10 @@ impl Parting {
             end: observed.get("end")?.as_str()?.parse().ok()?,
             rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
         })
+    }
+
+    pub(super) fn is_rewindable(&self) -> bool {
+        self.rewindable
     }
 }
 
@@ -90,30 +94,14 @@ pub(super) async fn undo_check(shared: &Shared, servers: &Servers) -> Answer<Str
     Ok("PostgreSQL runs again, as a standby".to_owned())
 }
 
-/// The same before a run; what is running stays so, and then cannot be compared.
-pub(super) async fn look(shared: &Shared, servers: &Servers, main: NodeId, copy: bool) -> Check {
-    let subject = "lineage";
-    if servers.postgres.measure().await.facts.status != PostgresStatus::Stopped {
-        return Check::good(
-            subject,
-            "PostgreSQL runs here: it would be stopped first, and its data compared then",
-        );
-    }
-    let lineage = match lineage_of(shared, servers, main).await {
-        Ok(lineage) => lineage,
-        Err(error) => return Check::unknown(subject, error.to_string()),
-    };
-    let StepReport { outcome, detail, .. } = compare(shared, servers, (main, lineage), copy).await;
-    if outcome.is_success() { Check::good(subject, detail) } else { Check::bad(subject, detail) }
-}
-
-async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<MainLineage> {
+pub(super) async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<MainLineage> {
     let name = shared.look(|view| view.cluster.nodes.name(main));
     let lineage = servers.main_server(main)?.lineage().await;
     lineage.map_err(|error| PortError::new(&format!("asking the PostgreSQL of {name}"), error))
 }
 
-async fn compare(
+/// What the stopped directory is to main's line, and what that means for its return.
+pub(super) async fn compare(
     shared: &Shared,
     servers: &Servers,
     (main, lineage): (NodeId, MainLineage),
@@ -141,10 +129,13 @@ async fn compare(
             report(StepOutcome::Succeeded, words).with("end", end.to_string())
         }
         Verdict::Diverged { switchpoint, bytes } => {
-            let rewindable = servers.handover.can_rewind().await;
+            let rewindable = match can_be_rewound(servers, main).await {
+                Ok(rewindable) => rewindable,
+                Err(error) => return report(StepOutcome::Failed, error.to_string()),
+            };
             let how = match &rewindable {
                 Ok(()) => "it can be rewound".to_owned(),
-                Err(error) => format!("it must be copied anew: {error}"),
+                Err(why) => format!("it must be copied anew: {why}"),
             };
             let words = format!(
                 "{name} left timeline {timeline} at {switchpoint}, and {} follow here, up to {end}; {how}",
@@ -166,12 +157,32 @@ async fn compare(
     }
 }
 
-/// Main keeps what this node will need.
+/// Whether the directory can be rewound to main's; the inner error says why not. One that cannot is copied: an answer that
+/// did not come must not decide that.
+async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), String>> {
+    if let Err(why) = servers.handover.can_rewind().await {
+        return Ok(Err(why.to_string()));
+    }
+    let readable = servers.main_server(main)?.lets_itself_be_read().await?;
+    Ok(if readable { Ok(()) } else { Err("this node's login on main may not read its files".to_owned()) })
+}
+
+/// Main keeps what this node will need, and lets it in; both are proved before anything here is rewritten.
 pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let me = shared.settings.me;
     let made = servers.main_server(run.new_main)?.prepare_return(me).await?;
     let words = if made { "was made" } else { "is there" };
-    Ok(report(StepOutcome::Succeeded, format!("slot {} {words}, and a CHECKPOINT written", slot_name(me))))
+    let login = log_in(servers, run.new_main).await?;
+    let words = format!("slot {} {words}, a CHECKPOINT is written, and {login}", slot_name(me));
+    Ok(report(StepOutcome::Succeeded, words))
+}
+
+/// Logs in to main as a standby will. What came of it, in words.
+pub(super) async fn log_in(servers: &Servers, main: NodeId) -> Answer<&'static str> {
+    Ok(match servers.rejoin.log_in(&servers.copy_source(main)?).await? {
+        Some(_) => "the replication user logs in there from here",
+        None => "there is no psql here to try the login for replication with",
+    })
 }
 
 /// What only this node has.
@@ -179,7 +190,12 @@ pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepRepo
     let Some(parting) = Parting::of(run) else {
         return Ok(report(StepOutcome::Skipped, "nothing is here that main lacks, as far as the log tells"));
     };
-    let found = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
+    count_fork(servers, &parting, LOG_LIMIT).await
+}
+
+/// The same, once it is known where the two parted.
+pub(super) async fn count_fork(servers: &Servers, parting: &Parting, limit: Duration) -> Answer<StepReport> {
+    let found = servers.handover.fork(parting.timeline, parting.switchpoint, limit).await?;
     let rows =
         |relation: &super::fork::RelationChanges| relation.inserts + relation.updates + relation.deletes;
     let stranded = Stranded {
@@ -212,9 +228,7 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     if !servers.rejoin.is_startable() {
         return Ok(kept_before(shared));
     }
-    let observed = run.step(StepId::ReportFork).observed;
-    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
-    if prepared == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
+    if main_lacks_nothing(&run.step(StepId::ReportFork).observed) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
     let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };
@@ -223,6 +237,12 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
     Ok(report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder))
+}
+
+/// Whether what `report_fork` observed says that no transaction here would be lost.
+pub(super) fn main_lacks_nothing(observed: &Map<String, Value>) -> bool {
+    let prepared = observed.get(PREPARED_OBSERVED).and_then(Value::as_u64);
+    prepared == Some(0) && stranded(observed).is_some_and(|stranded| stranded.committed == 0)
 }
 
 /// Everybody may see how far a copy is, until it ends or is given up.
