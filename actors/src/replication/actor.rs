@@ -175,6 +175,7 @@ pub struct ReplicationActor {
     redis: Option<RedisStatus>,
     ticks: u32,
     followed: Option<FollowFinished>,
+    following: Option<SpawnHandle>,
     measuring: bool,
     /// Readiness checks start programs and may hang: one round at a time.
     checking: bool,
@@ -194,6 +195,7 @@ impl ReplicationActor {
             redis: None,
             ticks: 0,
             followed: None,
+            following: None,
             measuring: false,
             checking: false,
             fencing: false,
@@ -374,6 +376,10 @@ impl Handler<RunStep> for ReplicationActor {
         if let Some(before) = self.steps.remove(&step) {
             context.cancel_future(before);
         }
+        // what the step clears must stay so
+        if let Some(following) = self.following.take_if(|_| step == StepId::Detach) {
+            context.cancel_future(following);
+        }
         let work = async move {
             let effect = steps::make(&shared, &servers, &*peers, &order.run, order.step);
             barrier::make_step(&shared, &order, effect).await;
@@ -478,16 +484,25 @@ impl Handler<Follow> for ReplicationActor {
         let work = async move {
             let (nodes, switchpoint) =
                 shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
-            let result = steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await;
+            let result = if order.returns {
+                steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
+            } else {
+                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+            };
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }
         };
-        context.spawn(work.into_actor(self).map(|finished, actor, _| {
+        if let Some(before) = self.following.take() {
+            context.cancel_future(before);
+        }
+        let following = context.spawn(work.into_actor(self).map(|finished, actor, _| {
+            actor.following = None;
             // it is tried again and again; what comes to the same is recorded once
             if actor.followed.as_ref() != Some(&finished) {
                 actor.followed = Some(finished.clone());
                 actor.record(finished);
             }
         }));
+        self.following = Some(following);
     }
 }

@@ -107,11 +107,15 @@ impl Cluster {
         let is_main = self.of(node).main() == Some(node);
         let rival = self.world.of(other(node)).is_writable();
         self.holds(!superseded || !is_main || rival, || format!("{node} is main, and left fenced"));
+        // a standby that a run left without a main is no matter for a person, as a promotion that failed is
+        let follows = self.world.streams(node) || kind == Kind::Primary || writable.is_empty();
+        let promotes = self.of(node).runs().any(|run| run.end == RunEnd::NeedsOperator);
+        let is_left_alone = running && kind == Kind::StandbyOf(node) && !promotes;
+        self.holds(follows || !is_left_alone || superseded, || format!("{node} is left alone"));
         if superseded || needs_person {
             return;
         }
         self.holds(running, || format!("{node} is left stopped, as {kind:?}"));
-        let follows = self.world.streams(node) || kind == Kind::Primary || writable.is_empty();
         self.holds(follows, || format!("{node} runs, and follows nobody"));
     }
 
