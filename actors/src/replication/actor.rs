@@ -10,7 +10,7 @@ use interrex_events::{
     RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{handover_check, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
+use super::{handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
 use crate::{
     barrier,
     failover::plan::Check,
@@ -364,6 +364,9 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = keep_following_the_stream(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
+        context.spawn(one_master.into_actor(self));
     }
 }
 

@@ -9,6 +9,7 @@ pub mod postgres;
 mod postgres_connection;
 pub mod redis;
 mod redis_files;
+mod redis_role;
 pub mod rejoin;
 mod rejoin_check;
 mod relay;

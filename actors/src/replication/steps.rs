@@ -283,6 +283,8 @@ async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
         };
         let _ = tokio::time::timeout(REDIS_PATIENCE, handed_over).await;
     }
+    // one that was just being made a replica is stopped
+    servers.start_redis().await?;
     let facts = redis.measure().await;
     let detail = redis.promote().await?;
     let linked =
