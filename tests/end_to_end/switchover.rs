@@ -504,3 +504,32 @@ fn an_old_redis_is_no_second_master_for_long_and_what_only_it_has_is_kept() {
         sandbox.wait_healthy(ALPHA).await.map(drop)
     });
 }
+
+#[test]
+fn a_redis_that_hangs_does_not_keep_the_role_from_moving() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        // it hangs once the switchover has looked at it
+        let open = session(&sandbox, ALPHA).await?;
+        open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let hang = async {
+            let drains = |event: &Event| matches!(event, Event::StepStarted(it) if it.step == StepId::Drain);
+            sandbox.wait_event(ALPHA, "it drains", |envelope| drains(&envelope.event)).await?;
+            Done::Ok(sandbox.signal_redis(ALPHA, Signal::STOP))
+        };
+        let (said, hung) = tokio::join!(switch(&sandbox, ALPHA, "beta", &["--drain", "2s"]), hang);
+        assert_eq!(hung?, 1, "{said:?}");
+        let is_main =
+            |report: &NodeReport| report.main == Some(BETA) && report.redis.status == RedisStatus::Master;
+        sandbox.wait_health(BETA, "it is main, with its Redis", is_main).await?;
+        sandbox.signal_redis(ALPHA, Signal::CONT);
+        let linked = |report: &NodeReport| report.redis.status == RedisStatus::Linked;
+        sandbox.wait_health(ALPHA, "its Redis is a replica", linked).await?;
+        assert_eq!(sandbox.psql_value(BETA, "SELECT pg_is_in_recovery()").await?, "f");
+        sandbox.wait_streaming(BETA, ALPHA).await
+    });
+}

@@ -177,6 +177,8 @@ pub struct ReplicationActor {
     followed: Option<FollowFinished>,
     following: Option<SpawnHandle>,
     measuring: bool,
+    /// Apart, for one that hangs must not keep PostgreSQL's news back.
+    measuring_redis: bool,
     /// Readiness checks start programs and may hang: one round at a time.
     checking: bool,
     fencing: bool,
@@ -197,6 +199,7 @@ impl ReplicationActor {
             followed: None,
             following: None,
             measuring: false,
+            measuring_redis: false,
             checking: false,
             fencing: false,
         }
@@ -237,36 +240,48 @@ impl ReplicationActor {
     fn measure(&mut self, context: &mut Context<Self>) {
         self.measuring = true;
         let servers = self.servers.clone();
-        let work = async move {
-            let redis = async {
-                match &servers.redis {
-                    Some(redis) => redis.measure().await,
-                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
-                }
-            };
-            tokio::join!(servers.postgres.measure(), redis)
-        };
-        context.spawn(work.into_actor(self).map(|(postgres, redis), actor, _| {
+        let work = async move { servers.postgres.measure().await };
+        context.spawn(work.into_actor(self).map(|postgres, actor, _| {
             actor.measuring = false;
-            actor.take_measure(postgres, redis);
+            actor.take_measure(postgres);
+        }));
+        if !self.measuring_redis {
+            self.measure_redis(context);
+        }
+    }
+
+    fn measure_redis(&mut self, context: &mut Context<Self>) {
+        self.measuring_redis = true;
+        let servers = self.servers.clone();
+        let work = async move {
+            match &servers.redis {
+                Some(redis) => redis.measure().await,
+                None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+            }
+        };
+        context.spawn(work.into_actor(self).map(|redis, actor, _| {
+            actor.measuring_redis = false;
+            actor.take_redis(redis);
         }));
     }
 
-    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, redis: RedisFacts) {
+    fn take_redis(&mut self, redis: RedisFacts) {
+        if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
+            let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
+            self.record(RedisChanged { status, offset, detail });
+        }
+        self.shared.measured(|view| view.redis = redis);
+    }
+
+    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure) {
         let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
         if self.postgres.replace(facts.status) != Some(facts.status) {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });
         }
-        if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
-            let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
-            self.record(RedisChanged { status, offset, detail });
-        }
-        self.shared.measured(|view| {
-            view.postgres.clone_from(&facts);
-            view.redis.clone_from(&redis);
-        });
+        self.shared.measured(|view| view.postgres.clone_from(&facts));
+        let redis = self.shared.look(|view| view.redis.clone());
         let at = self.shared.env.moment();
         self.shared.lines.measured.tell(Measured { at, postgres: facts, receiver_heard, redis });
     }
