@@ -416,12 +416,14 @@ pub struct FenceProof {
     pub dependents: String,
 }
 
-/// From the FailoverActor to the ReplicationActor: follow another main.
+/// From the FailoverActor to the ReplicationActor: follow a main.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Follow {
     /// Whom.
     pub main: NodeId,
+    /// Whether it is the one that a run here left, by the way in which this node followed it then.
+    pub returns: bool,
 }
 
 /// To the HeartbeatActor of a supervisor that ends: close the windows that are open. What they hold.

@@ -24,7 +24,7 @@ use crate::{
 
 pub use self::{
     handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
-    main_server::{Held, HeldOnMain, MainServerPort},
+    main_server::{Held, HeldOnMain, MainServerPort, ReturnSlot},
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 

@@ -44,6 +44,7 @@ pub fn is_settled(node: NodeId, cluster: &Cluster, standpoint: &Standpoint) -> b
         && cluster.runs.scheduled(node).is_none()
         && !cluster.nodes.is_handing_over(node)
         && standpoint.verdict.is_none()
+        && !standpoint.is_left_alone
         && !promoted_without_an_epoch
         && cluster.unknown_kinds.is_empty()
 }
@@ -55,6 +56,7 @@ impl Standpoint {
             verdict: None,
             seen_main: carried.seen_main,
             to_follow: carried.to_follow,
+            is_left_alone: false,
             switchpoint: carried.switchpoint,
             fence_proof: carried.fence_proof.clone(),
             fenced_for: carried.fence_proof.as_ref().and_then(|proof| proof.run),

@@ -2,7 +2,8 @@
 //! evidence for people, and never a reason to act (ADR 7).
 
 use interrex_events::{
-    Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, RunId, WithheldRule,
+    Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, PostgresStatus, RunId, StepId,
+    WithheldRule,
 };
 
 use crate::{FOLDED_BY_NOBODY, Projection};
@@ -17,6 +18,8 @@ pub struct Standpoint {
     pub seen_main: Option<NodeId>,
     /// The announced main that this node's standbys do not receive log from yet.
     pub to_follow: Option<NodeId>,
+    /// Whether this node's standby receives nothing, because a run had it leave main and could not take that back.
+    pub is_left_alone: bool,
     /// Where the newest epoch's timeline left the old one, if it was opened here or announced.
     pub switchpoint: Option<Lsn>,
     /// What proved last that this node was fenced.
@@ -57,6 +60,18 @@ impl Projection for Standpoint {
             Event::FencingStarted(fencing) => self.fenced_for = fencing.run,
             Event::NodeFenced(proof) => self.fence_proof = Some(proof.clone()),
             Event::FenceLifted(_) => (self.fence_proof, self.fenced_for) = (None, None),
+            _ => {}
+        }
+        match &envelope.event {
+            Event::StepUndone(undone) if undone.step == StepId::Detach => self.is_left_alone = !undone.undone,
+            // whoever saw to it, it receives
+            Event::PostgresChanged(changed) if changed.status == PostgresStatus::Streaming => {
+                self.is_left_alone = false;
+            }
+            Event::FollowFinished(follow) if follow.streaming => self.is_left_alone = false,
+            Event::MainAnnounced(_) | Event::NodeDemoted(_) | Event::EpochOpened(_) => {
+                self.is_left_alone = false;
+            }
             _ => {}
         }
         match &envelope.event {

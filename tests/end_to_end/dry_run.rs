@@ -1,14 +1,23 @@
-//! What a switchover would do is told without a trace of it.
+//! What a switchover or a rejoin would do is told without a trace of it.
 
-use std::time::Duration;
+use std::{
+    fs::{self, File},
+    time::Duration,
+};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_actors::failover::plan::Plan;
 use interrex_events::{KINDS, Recorder, RunKind, StepId};
+use interrex_projections::{RunEnd, StepState};
 use interrex_tests::run;
 use rustix::process::Signal;
 
-use crate::{checks::session, switchover::switch, two_nodes};
+use crate::{
+    checks::session,
+    rejoin::{back_and_fenced, newest, parted, rejoin},
+    switchover::switch,
+    two_nodes,
+};
 
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -85,5 +94,83 @@ fn a_dry_run_tells_what_is_and_leaves_no_trace() {
         let measured = measured.await?;
         assert_eq!((measured.runs, Some(measured.median_ms)), (1, switched.without_writes_ms));
         Ok(())
+    });
+}
+
+/// What `interrex rejoin alpha --dry-run --json` says, and with which exit code.
+async fn return_planned(sandbox: &Sandbox, more: &[&str]) -> Done<(Option<i32>, Plan)> {
+    let said = rejoin(sandbox, BETA, &[&["--dry-run", "--json"], more].concat()).await?;
+    let plan = serde_json::from_slice(&said.stdout);
+    Ok((said.status.code(), plan.map_err(|error| SandboxError::failed(format!("{said:?}"), error))?))
+}
+
+#[test]
+fn what_would_stop_a_rejoin_is_named_before_anything_is_done() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let _writer = parted(&sandbox).await?;
+        back_and_fenced(&sandbox).await?;
+        let before = decisions(&sandbox)?;
+        // the only thing that speaks against it: subject and words
+        let stopped_by = async |more: &[&str], subject: &str, words: &str| {
+            let (code, plan) = return_planned(&sandbox, more).await?;
+            let reasons: Vec<_> = plan.stopped_by().collect();
+            assert_eq!((code, plan.would_begin), (Some(1), false), "{plan:?}");
+            assert!(
+                matches!(reasons[..], [only] if only.subject == subject && only.detail.contains(words)),
+                "{reasons:?}"
+            );
+            Done::Ok(())
+        };
+        let (code, plan) = return_planned(&sandbox, &[]).await?;
+        let subjects: Vec<&str> = plan.checks.iter().map(|check| check.subject.as_str()).collect();
+        assert_eq!(subjects, ["lineage", "slot on main", "replication login", "room"]);
+        assert_eq!((code, plan.would_begin), (Some(0), true), "{plan:?}");
+
+        // main has no slot for it, and none that is free
+        let fill = "SELECT pg_drop_replication_slot('replica_1');
+            SELECT pg_create_physical_replication_slot('spare_' || number)
+            FROM generate_series(1, current_setting('max_replication_slots')::int
+                                    - (SELECT count(*)::int FROM pg_replication_slots)) AS number";
+        let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots";
+        for statement in fill.split(';') {
+            sandbox.psql(BETA, statement).await?;
+        }
+        let there = sandbox.psql_value(BETA, slots).await?;
+        stopped_by(&[], "slot on main", "max_replication_slots").await?;
+        assert_eq!(sandbox.psql_value(BETA, slots).await?, there);
+        let drop =
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ '^spare'";
+        sandbox.psql(BETA, drop).await?;
+        let (_, plan) = return_planned(&sandbox, &[]).await?;
+        assert!(plan.would_begin, "it would be made: {plan:?}");
+        assert!(!sandbox.psql_value(BETA, slots).await?.contains("replica_1"));
+
+        // no room for a copy of main's data: a file there that is long, and takes none
+        let long = sandbox.node(BETA)?.data_dir().join("base/long");
+        File::create(&long).unwrap().set_len(1 << 43).unwrap();
+        stopped_by(&["--copy"], "room", "too little room").await?;
+        fs::remove_file(long).unwrap();
+        let (_, plan) = return_planned(&sandbox, &["--copy"]).await?;
+        assert!(plan.would_begin, "{plan:?}");
+
+        // the standby's password is another one
+        let passfile = sandbox.node(ALPHA)?.secrets_dir().join("replication.pgpass");
+        let right = fs::read_to_string(&passfile).unwrap();
+        fs::write(&passfile, "*:*:*:replicator:wrong\n").unwrap();
+        stopped_by(&[], "replication login", "password authentication failed").await?;
+        assert_eq!(decisions(&sandbox)?, before);
+        // and the run itself finds it before it rewrites anything
+        let said = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(!said.status.success(), "{said:?}");
+        let failed = newest(&sandbox, ALPHA)?;
+        assert_eq!(failed.end, RunEnd::RolledBack);
+        assert!(failed.step(StepId::ReserveSlot).detail.contains("password authentication failed"));
+        assert!(matches!(failed.step(StepId::Rebuild).state, StepState::Pending), "{failed:?}");
+
+        fs::write(&passfile, right).unwrap();
+        let said = rejoin(&sandbox, ALPHA, &[]).await?;
+        assert!(said.status.success(), "{said:?}");
+        sandbox.wait_streaming(BETA, ALPHA).await
     });
 }

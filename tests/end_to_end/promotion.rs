@@ -11,6 +11,7 @@ use interrex_actors::{
 use interrex_events::{Event, NodeId, RunKind, StepId, StepOutcome};
 use interrex_projections::{NodeStatus, RunEnd, StepState, Undo};
 use interrex_tests::run;
+use rustix::process::Signal;
 
 use crate::{bad_input::interrex_with, switchover::switch, two_nodes};
 
@@ -180,6 +181,38 @@ fn a_main_that_was_fenced_by_a_node_that_is_gone_serves_again_when_a_person_says
         sandbox.wait_streaming(ALPHA, BETA).await?;
         assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
         Ok(())
+    });
+}
+
+#[test]
+fn a_standby_that_could_not_be_told_to_follow_again_does_so_when_it_answers() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        no_automatic_failover(&sandbox).await?;
+        sandbox.kill_supervisor(BETA);
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("after:detach"));
+        sandbox.start_supervisor(BETA)?;
+        sandbox.wait_healthy(BETA).await?;
+        let _ = promote(&sandbox, &["--force", "--reason", "its disk is dying"]).await?;
+        sandbox.wait_supervisor_ended(BETA).await?;
+        let upstream = "SHOW primary_conninfo";
+        assert_eq!(sandbox.psql_value(BETA, upstream).await?, "");
+
+        // it hangs while the run is given up
+        assert!(sandbox.signal_postgres(BETA, Signal::STOP) > 0);
+        sandbox.set_environment(BETA, "INTERREX_BARRIER", None);
+        sandbox.start_supervisor(BETA)?;
+        let made = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!((made.end, made.step(StepId::Detach).undo), (RunEnd::Failed, Undo::Failed), "{made:?}");
+        sandbox.signal_postgres(BETA, Signal::CONT);
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        let returned = |envelope: &interrex_events::Envelope| matches!(&envelope.event, Event::FollowFinished(it) if it.main == ALPHA && it.streaming);
+        sandbox.wait_event(BETA, "it follows alpha again", returned).await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        assert!(sandbox.takes_writes(ALPHA).await);
+        sandbox.doctor_clean().await
     });
 }
 

@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
-use interrex_actors::env::{Env as _, SystemEnv};
-use interrex_events::{Event, NodeId, StepId};
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    report::NodeReport,
+};
+use interrex_events::{Event, NodeId, RedisStatus, StepId};
 use interrex_projections::{Run, RunEnd, Undo};
 use interrex_tests::{interrex, run};
 use rustix::process::{Pid, Signal, kill_process};
@@ -460,5 +463,73 @@ fn an_offer_is_withdrawn_and_main_stays_stopped_where_the_target_serves() {
             .await?;
         assert!(sandbox.takes_writes(BETA).await && !sandbox.takes_writes(ALPHA).await);
         Ok(())
+    });
+}
+
+#[test]
+fn an_old_redis_is_no_second_master_for_long_and_what_only_it_has_is_kept() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        let linked = |report: &NodeReport| report.redis.status == RedisStatus::Linked;
+        sandbox.wait_health(ALPHA, "its Redis is a replica", linked).await?;
+
+        // as one that hung while its role moved, and a client that has not heard of the change of main
+        sandbox.redis(ALPHA, &["REPLICAOF", "NO", "ONE"]).await?;
+        sandbox.redis(ALPHA, &["SET", "only", "alpha"]).await?;
+        let master = |report: &NodeReport| report.redis.status == RedisStatus::Master;
+        sandbox.wait_health(ALPHA, "its Redis is a second master", master).await?;
+        sandbox.redis(BETA, &["SET", "only", "beta"]).await?;
+        sandbox.wait_health(ALPHA, "its Redis is a replica", linked).await?;
+        assert_eq!(sandbox.redis(ALPHA, &["GET", "only"]).await?, "beta");
+        assert!(sandbox.redis(ALPHA, &["INFO", "replication"]).await?.contains("role:slave"));
+        let found = sandbox.events(ALPHA)?.into_iter().any(|envelope| {
+            matches!(&envelope.event, Event::RedisChanged(changed) if changed.detail.contains("a second master, beside that of beta"))
+        });
+        assert!(found, "nothing says why");
+        let kept = sandbox.node(ALPHA)?.redis_dir().with_extension("kept");
+        let kept: Vec<_> = std::fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let [kept] = &kept[..] else { panic!("{kept:?}") };
+        let log = kept.join("appendonlydir");
+        let has_it = std::fs::read_dir(log).unwrap().any(|file| {
+            let text = std::fs::read(file.unwrap().path()).unwrap();
+            String::from_utf8_lossy(&text).contains("alpha")
+        });
+        assert!(has_it, "what only alpha had is not in {kept:?}");
+        sandbox.wait_healthy(ALPHA).await.map(drop)
+    });
+}
+
+#[test]
+fn a_redis_that_hangs_does_not_keep_the_role_from_moving() {
+    run(async {
+        let sandbox = two_nodes().build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        // it hangs once the switchover has looked at it
+        let open = session(&sandbox, ALPHA).await?;
+        open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let hang = async {
+            let drains = |event: &Event| matches!(event, Event::StepStarted(it) if it.step == StepId::Drain);
+            sandbox.wait_event(ALPHA, "it drains", |envelope| drains(&envelope.event)).await?;
+            Done::Ok(sandbox.signal_redis(ALPHA, Signal::STOP))
+        };
+        let (said, hung) = tokio::join!(switch(&sandbox, ALPHA, "beta", &["--drain", "2s"]), hang);
+        assert_eq!(hung?, 1, "{said:?}");
+        let is_main =
+            |report: &NodeReport| report.main == Some(BETA) && report.redis.status == RedisStatus::Master;
+        sandbox.wait_health(BETA, "it is main, with its Redis", is_main).await?;
+        sandbox.signal_redis(ALPHA, Signal::CONT);
+        let linked = |report: &NodeReport| report.redis.status == RedisStatus::Linked;
+        sandbox.wait_health(ALPHA, "its Redis is a replica", linked).await?;
+        assert_eq!(sandbox.psql_value(BETA, "SELECT pg_is_in_recovery()").await?, "f");
+        sandbox.wait_streaming(BETA, ALPHA).await
     });
 }

@@ -172,7 +172,11 @@ impl FailoverActor {
             Effect::ServeAgain => lines.serve_again.tell(ServeAgain),
             Effect::Follow(main) => {
                 self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_LIMIT);
-                lines.follow.tell(Follow { main });
+                lines.follow.tell(Follow { main, returns: false });
+            }
+            Effect::ReturnTo(main) => {
+                self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_LIMIT);
+                lines.follow.tell(Follow { main, returns: true });
             }
             Effect::FollowLater(main) => {
                 self.orders.give(Order::Follow(main), Maker::Replication, now, FOLLOW_AGAIN);

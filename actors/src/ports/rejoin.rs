@@ -118,6 +118,23 @@ pub trait RejoinPort {
     fn rewind_source(&self, address: &str) -> Answer<Source>;
     /// Main's server as the source of a base backup.
     fn copy_source(&self, address: &str) -> Source;
+    /// Logs in for replication, as a standby and a base backup do: the system identifier that the server told, or nothing
+    /// where no `psql` is there to try it with.
+    ///
+    /// # Errors
+    /// The server's refusal, or why there was no answer.
+    async fn log_in(&self, source: &Source) -> Answer<Option<String>>;
+    /// The bytes that [`keep_copy`](Self::keep_copy) would copy with this request; none where a copy of the same data is there.
+    /// Nothing is changed.
+    ///
+    /// # Errors
+    /// There is too little room, the server runs, or the directory cannot be looked through.
+    async fn room_to_keep(&self, request: &KeepRequest) -> Answer<u64>;
+    /// Whether a base backup of so many bytes could take the directory's place. Nothing is changed.
+    ///
+    /// # Errors
+    /// There is too little room beside the directory, or it cannot be renamed.
+    fn room_to_replace(&self, bytes: u64) -> Answer<()>;
     /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the room for log
     /// to come. A copy of the same data that is there already is
     /// the answer.

@@ -10,7 +10,7 @@ use interrex_events::{
     RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{handover_check, rejoin, relay::relay, serving, steps, switchover};
+use super::{handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
 use crate::{
     barrier,
     failover::plan::Check,
@@ -175,7 +175,10 @@ pub struct ReplicationActor {
     redis: Option<RedisStatus>,
     ticks: u32,
     followed: Option<FollowFinished>,
+    following: Option<SpawnHandle>,
     measuring: bool,
+    /// Apart, for one that hangs must not keep PostgreSQL's news back.
+    measuring_redis: bool,
     /// Readiness checks start programs and may hang: one round at a time.
     checking: bool,
     fencing: bool,
@@ -194,7 +197,9 @@ impl ReplicationActor {
             redis: None,
             ticks: 0,
             followed: None,
+            following: None,
             measuring: false,
+            measuring_redis: false,
             checking: false,
             fencing: false,
         }
@@ -235,36 +240,48 @@ impl ReplicationActor {
     fn measure(&mut self, context: &mut Context<Self>) {
         self.measuring = true;
         let servers = self.servers.clone();
-        let work = async move {
-            let redis = async {
-                match &servers.redis {
-                    Some(redis) => redis.measure().await,
-                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
-                }
-            };
-            tokio::join!(servers.postgres.measure(), redis)
-        };
-        context.spawn(work.into_actor(self).map(|(postgres, redis), actor, _| {
+        let work = async move { servers.postgres.measure().await };
+        context.spawn(work.into_actor(self).map(|postgres, actor, _| {
             actor.measuring = false;
-            actor.take_measure(postgres, redis);
+            actor.take_measure(postgres);
+        }));
+        if !self.measuring_redis {
+            self.measure_redis(context);
+        }
+    }
+
+    fn measure_redis(&mut self, context: &mut Context<Self>) {
+        self.measuring_redis = true;
+        let servers = self.servers.clone();
+        let work = async move {
+            match &servers.redis {
+                Some(redis) => redis.measure().await,
+                None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+            }
+        };
+        context.spawn(work.into_actor(self).map(|redis, actor, _| {
+            actor.measuring_redis = false;
+            actor.take_redis(redis);
         }));
     }
 
-    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, redis: RedisFacts) {
+    fn take_redis(&mut self, redis: RedisFacts) {
+        if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
+            let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
+            self.record(RedisChanged { status, offset, detail });
+        }
+        self.shared.measured(|view| view.redis = redis);
+    }
+
+    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure) {
         let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
         if self.postgres.replace(facts.status) != Some(facts.status) {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });
         }
-        if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
-            let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
-            self.record(RedisChanged { status, offset, detail });
-        }
-        self.shared.measured(|view| {
-            view.postgres.clone_from(&facts);
-            view.redis.clone_from(&redis);
-        });
+        self.shared.measured(|view| view.postgres.clone_from(&facts));
+        let redis = self.shared.look(|view| view.redis.clone());
         let at = self.shared.env.moment();
         self.shared.lines.measured.tell(Measured { at, postgres: facts, receiver_heard, redis });
     }
@@ -362,6 +379,9 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = keep_following_the_stream(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
+        context.spawn(one_master.into_actor(self));
     }
 }
 
@@ -373,6 +393,10 @@ impl Handler<RunStep> for ReplicationActor {
         let step = order.step;
         if let Some(before) = self.steps.remove(&step) {
             context.cancel_future(before);
+        }
+        // what the step clears must stay so
+        if let Some(following) = self.following.take_if(|_| step == StepId::Detach) {
+            context.cancel_future(following);
         }
         let work = async move {
             let effect = steps::make(&shared, &servers, &*peers, &order.run, order.step);
@@ -428,9 +452,10 @@ impl Handler<LookAhead> for ReplicationActor {
                     vec![loss, steps::look_at_settings(&servers).await]
                 }
                 RunKind::Rejoin => {
-                    let check = rejoin::look(&shared, &servers, question.new_main, question.insists).await;
+                    let checks =
+                        rejoin_check::look(&shared, &servers, question.new_main, question.insists).await;
                     servers.leave_main();
-                    vec![check]
+                    checks
                 }
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),
@@ -477,16 +502,25 @@ impl Handler<Follow> for ReplicationActor {
         let work = async move {
             let (nodes, switchpoint) =
                 shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
-            let result = steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await;
+            let result = if order.returns {
+                steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
+            } else {
+                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+            };
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }
         };
-        context.spawn(work.into_actor(self).map(|finished, actor, _| {
+        if let Some(before) = self.following.take() {
+            context.cancel_future(before);
+        }
+        let following = context.spawn(work.into_actor(self).map(|finished, actor, _| {
+            actor.following = None;
             // it is tried again and again; what comes to the same is recorded once
             if actor.followed.as_ref() != Some(&finished) {
                 actor.followed = Some(finished.clone());
                 actor.record(finished);
             }
         }));
+        self.following = Some(following);
     }
 }

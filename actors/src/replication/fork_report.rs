@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interrex_events::{StepOutcome, Stranded, StrandedTable, StrandedTables};
+use interrex_events::{NodeId, StepOutcome, Stranded, StrandedTable, StrandedTables};
 use interrex_projections::Run;
 use serde_json::{Map, Value, json};
 
@@ -30,8 +30,18 @@ pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepRepo
         let words = "nothing is here that main lacks, as far as the log tells";
         return Ok(StepReport::new(StepOutcome::Skipped, words));
     };
-    let found = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
-    let held = held_on_main(servers, run, &found).await;
+    count_fork(servers, run.new_main, &parting, LOG_LIMIT).await
+}
+
+/// The same, once it is known where the two parted.
+pub(super) async fn count_fork(
+    servers: &Servers,
+    main: NodeId,
+    parting: &Parting,
+    limit: Duration,
+) -> Answer<StepReport> {
+    let found = servers.handover.fork(parting.timeline, parting.switchpoint, limit).await?;
+    let held = held_on_main(servers, main, &found).await;
     let stranded = only_here(&found, held);
     let mut words = in_words(&stranded);
     if servers.redis.is_some() {
@@ -44,7 +54,7 @@ pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepRepo
 }
 
 /// The names of tables; a report without them is better than none.
-async fn held_on_main(servers: &Servers, run: &Run, found: &ForkReport) -> HeldOnMain {
+async fn held_on_main(servers: &Servers, main: NodeId, found: &ForkReport) -> HeldOnMain {
     // catalogs too: a table that was made in single-user mode has a number like theirs
     let known_before = found.relations.iter().filter(|relation| !relation.is_new);
     let files: Vec<FileNode> = known_before.map(RelationChanges::node).collect();
@@ -52,7 +62,7 @@ async fn held_on_main(servers: &Servers, run: &Run, found: &ForkReport) -> HeldO
         return HeldOnMain::default();
     }
     // a session of its own: the one that this run shares waits for a CHECKPOINT
-    match servers.server_of(run.new_main) {
+    match servers.server_of(main) {
         Ok(main) => main.held_in(&files).await,
         Err(error) => HeldOnMain { not_asked: Some(error.to_string()), ..HeldOnMain::default() },
     }
@@ -114,6 +124,11 @@ fn in_words(stranded: &Stranded) -> String {
 /// What the step observed.
 pub(crate) fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
     serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
+}
+
+/// Whether what the step observed says that no transaction here would be lost.
+pub(super) fn main_lacks_nothing(observed: &Map<String, Value>) -> bool {
+    prepared(observed) == Some(0) && stranded(observed).is_some_and(|stranded| stranded.committed == 0)
 }
 
 /// How many transactions the step found prepared.

@@ -168,7 +168,9 @@ async fn open_transactions(servers: &Servers) -> Check {
 }
 
 /// A server that is frozen says nothing at all.
-async fn in_time<T, E: ToString>(question: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+pub(super) async fn in_time<T, E: ToString>(
+    question: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
     match tokio::time::timeout(QUESTION_LIMIT, question).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {QUESTION_LIMIT:?}")),

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use interrex_events::{Demotion, Lsn, NodeId, PostgresStatus, RedisStatus, StepId, StepOutcome, TimelineId};
+use interrex_events::{Demotion, Lsn, NodeId, RedisStatus, StepId, StepOutcome, TimelineId};
 use interrex_projections::{Run, human_bytes};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
-    fork_report::{LOG_LIMIT, prepared, stranded},
+    fork_report::{LOG_LIMIT, main_lacks_nothing, prepared, stranded},
     postgres::slot_name,
 };
 use crate::{
-    failover::plan::Check,
     messages::StepReport,
     node::Shared,
     ports::{
@@ -53,7 +52,10 @@ pub(super) struct Parting {
 
 impl Parting {
     pub(super) fn of(run: &Run) -> Option<Self> {
-        let observed = run.step(StepId::CheckLineage).observed;
+        Self::read(&run.step(StepId::CheckLineage).observed)
+    }
+
+    pub(super) fn read(observed: &Map<String, Value>) -> Option<Self> {
         let number = observed.get("timeline")?.as_u64()?;
         Some(Self {
             timeline: TimelineId(u32::try_from(number).ok()?),
@@ -61,6 +63,10 @@ impl Parting {
             end: observed.get("end")?.as_str()?.parse().ok()?,
             rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
         })
+    }
+
+    pub(super) fn is_rewindable(&self) -> bool {
+        self.rewindable
     }
 }
 
@@ -88,30 +94,14 @@ pub(super) async fn undo_check(shared: &Shared, servers: &Servers) -> Answer<Str
     Ok("PostgreSQL runs again, as a standby".to_owned())
 }
 
-/// The same before a run; what is running stays so, and then cannot be compared.
-pub(super) async fn look(shared: &Shared, servers: &Servers, main: NodeId, copy: bool) -> Check {
-    let subject = "lineage";
-    if servers.postgres.measure().await.facts.status != PostgresStatus::Stopped {
-        return Check::good(
-            subject,
-            "PostgreSQL runs here: it would be stopped first, and its data compared then",
-        );
-    }
-    let lineage = match lineage_of(shared, servers, main).await {
-        Ok(lineage) => lineage,
-        Err(error) => return Check::unknown(subject, error.to_string()),
-    };
-    let StepReport { outcome, detail, .. } = compare(shared, servers, (main, lineage), copy).await;
-    if outcome.is_success() { Check::good(subject, detail) } else { Check::bad(subject, detail) }
-}
-
-async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<MainLineage> {
+pub(super) async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<MainLineage> {
     let name = shared.look(|view| view.cluster.nodes.name(main));
     let lineage = servers.main_server(main)?.lineage().await;
     lineage.map_err(|error| PortError::new(&format!("asking the PostgreSQL of {name}"), error))
 }
 
-async fn compare(
+/// What the stopped directory is to main's line, and what that means for its return.
+pub(super) async fn compare(
     shared: &Shared,
     servers: &Servers,
     (main, lineage): (NodeId, MainLineage),
@@ -139,10 +129,13 @@ async fn compare(
             report(StepOutcome::Succeeded, words).with("end", end.to_string())
         }
         Verdict::Diverged { switchpoint, bytes } => {
-            let rewindable = servers.handover.can_rewind().await;
+            let rewindable = match can_be_rewound(servers, main).await {
+                Ok(rewindable) => rewindable,
+                Err(error) => return report(StepOutcome::Failed, error.to_string()),
+            };
             let how = match &rewindable {
                 Ok(()) => "it can be rewound".to_owned(),
-                Err(error) => format!("it must be copied anew: {error}"),
+                Err(why) => format!("it must be copied anew: {why}"),
             };
             let words = format!(
                 "{name} left timeline {timeline} at {switchpoint}, and {} follow here, up to {end}; {how}",
@@ -164,12 +157,32 @@ async fn compare(
     }
 }
 
-/// Main keeps what this node will need.
+/// Whether the directory can be rewound to main's; the inner error says why not. One that cannot is copied: an answer that
+/// did not come must not decide that.
+async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), String>> {
+    if let Err(why) = servers.handover.can_rewind().await {
+        return Ok(Err(why.to_string()));
+    }
+    let readable = servers.main_server(main)?.lets_itself_be_read().await?;
+    Ok(if readable { Ok(()) } else { Err("this node's login on main may not read its files".to_owned()) })
+}
+
+/// Main keeps what this node will need, and lets it in; both are proved before anything here is rewritten.
 pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let me = shared.settings.me;
     let made = servers.main_server(run.new_main)?.prepare_return(me).await?;
     let words = if made { "was made" } else { "is there" };
-    Ok(report(StepOutcome::Succeeded, format!("slot {} {words}, and a CHECKPOINT written", slot_name(me))))
+    let login = log_in(servers, run.new_main).await?;
+    let words = format!("slot {} {words}, a CHECKPOINT is written, and {login}", slot_name(me));
+    Ok(report(StepOutcome::Succeeded, words))
+}
+
+/// Logs in to main as a standby will. What came of it, in words.
+pub(super) async fn log_in(servers: &Servers, main: NodeId) -> Answer<&'static str> {
+    Ok(match servers.rejoin.log_in(&servers.copy_source(main)?).await? {
+        Some(_) => "the replication user logs in there from here",
+        None => "there is no psql here to try the login for replication with",
+    })
 }
 
 /// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
@@ -182,8 +195,7 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
     if !servers.rejoin.is_startable() {
         return Ok(kept_before(shared));
     }
-    let observed = run.step(StepId::ReportFork).observed;
-    if prepared(&observed) == Some(0) && stranded(&observed).is_some_and(|stranded| stranded.committed == 0) {
+    if main_lacks_nothing(&run.step(StepId::ReportFork).observed) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
     let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };

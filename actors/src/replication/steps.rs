@@ -289,6 +289,8 @@ async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
         };
         let _ = tokio::time::timeout(REDIS_PATIENCE, handed_over).await;
     }
+    // one that was just being made a replica is stopped
+    servers.start_redis().await?;
     let facts = redis.measure().await;
     let detail = redis.promote().await?;
     let linked =
@@ -366,6 +368,33 @@ pub(super) async fn follow(
             Err(error) => words.push(format!("Redis does not follow: {error}")),
         }
     }
+    let streaming = its_log_arrives(servers, nodes, limit).await;
+    if !streaming {
+        words.push(format!("its log did not arrive within {limit:?}"));
+    }
+    Ok((streaming, words.join("; ")))
+}
+
+/// Lets this node's standby follow main again, which a run had it leave, and waits until its log arrives.
+pub(super) async fn return_to(
+    servers: &Servers,
+    nodes: &ClusterNodes,
+    main: NodeId,
+    limit: Duration,
+) -> Answer<(bool, String)> {
+    if servers.postgres.promotion().await?.is_some() {
+        return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
+    }
+    servers.postgres.return_to_upstream(&servers.conninfo_of(main)?).await?;
+    let words = format!("primary_conninfo names {} again, which a run here had cleared", nodes.name(main));
+    Ok(if its_log_arrives(servers, nodes, limit).await {
+        (true, words)
+    } else {
+        (false, format!("{words}; its log did not arrive within {limit:?}"))
+    })
+}
+
+async fn its_log_arrives(servers: &Servers, nodes: &ClusterNodes, limit: Duration) -> bool {
     let streams = async {
         loop {
             let facts = servers.postgres.measure().await.facts;
@@ -377,11 +406,7 @@ pub(super) async fn follow(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let streaming = tokio::time::timeout(limit, streams).await.is_ok();
-    if !streaming {
-        words.push(format!("its log did not arrive within {limit:?}"));
-    }
-    Ok((streaming, words.join("; ")))
+    tokio::time::timeout(limit, streams).await.is_ok()
 }
 
 #[cfg(test)]

@@ -265,8 +265,8 @@ fn refuse_a_second_main(shared: &Shared, ports: &Ports, role: Role) -> Result<()
 }
 
 /// Redis keeps its role in its configuration file. Where a main's came up as a replica all the same, it is made
-/// a master; a secondary's that came up as a master is left alone, for following would throw its data away:
-/// the status says so.
+/// a master; a secondary's that came up as a master is left alone here, for following would throw its data away: once main's
+/// is seen to be one too, the ReplicationActor keeps what it has and makes it a replica.
 async fn assert_redis_role(shared: &Arc<Shared>, ports: &Ports, role: Role) -> Result<(), DaemonError> {
     let Some(redis) = &ports.servers.redis else { return Ok(()) };
     let facts = redis.measure().await;

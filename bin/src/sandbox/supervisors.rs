@@ -155,8 +155,17 @@ impl Sandbox {
 
     /// Sends a signal to every process of a node's PostgreSQL, such as STOP and CONT. How many got it.
     pub fn signal_postgres(&self, id: NodeId, signal: Signal) -> usize {
+        self.signal_server(id, POSTGRES, signal)
+    }
+
+    /// Sends a signal to a node's Redis, such as STOP and CONT. How many processes got it.
+    pub fn signal_redis(&self, id: NodeId, signal: Signal) -> usize {
+        self.signal_server(id, REDIS, signal)
+    }
+
+    fn signal_server(&self, id: NodeId, name: &str, signal: Signal) -> usize {
         let Ok(node) = self.node(id) else { return 0 };
-        let all = processes::named(&node.folder, POSTGRES);
+        let all = processes::named(&node.folder, name);
         all.iter().for_each(|process| process.signal(signal));
         all.len()
     }

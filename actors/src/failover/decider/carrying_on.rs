@@ -92,7 +92,9 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
             format!("{shown}; mend what this node's PostgreSQL says in its log, then: interrex promote")
         }
         (_, FailedEnd::Failed) => {
-            format!("{shown}; check primary_conninfo here, and whether {old_main} was fenced")
+            format!(
+                "{shown}; the standby here follows {old_main} again by itself once both answer; check whether {old_main} was fenced"
+            )
         }
         (_, FailedEnd::RolledBack) => format!("{shown}; this node is a standby again"),
     };

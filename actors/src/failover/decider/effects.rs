@@ -24,7 +24,9 @@ pub enum Effect {
     ServeAgain,
     /// Let this node's standbys follow another main.
     Follow(NodeId),
-    /// The same, some time later: it did not succeed just now.
+    /// Let this node's standby follow main again, which a run that failed had it leave.
+    ReturnTo(NodeId),
+    /// One of the two, some time later: it did not succeed just now.
     FollowLater(NodeId),
     /// Look whether a verdict should become a run.
     Look,
@@ -64,7 +66,8 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
             }
         }
         (Event::FollowFinished(follow), _) if !follow.streaming => {
-            standpoint.to_follow.map(Effect::FollowLater).into_iter().collect()
+            let left = standpoint.is_left_alone.then_some(follow.main);
+            standpoint.to_follow.or(left).map(Effect::FollowLater).into_iter().collect()
         }
         // whoever started a server of a fenced node, it is stopped again
         (Event::PostgresChanged(changed), _)
@@ -91,12 +94,17 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::RejoinCompleted(_) | Event::RunRefused(_) | Event::RunFailed(_), _) => {
             standpoint.to_follow.map(Effect::Follow).into_iter().collect()
         }
+        // what the run could not take back; it was down then, and answers again now
+        (Event::FailoverFailed(_) | Event::FailoverRefused(_), _) => return_to(me, belief),
+        (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Detached => {
+            return_to(me, belief)
+        }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }
 }
 
-/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet.
+/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet, or not any more.
 #[must_use]
 pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
@@ -108,6 +116,19 @@ pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
         Some(NodeStatus::HandingOver) => Vec::new(),
-        _ => standpoint.to_follow.filter(|main| *main != me).map(Effect::Follow).into_iter().collect(),
+        _ => match standpoint.to_follow.filter(|main| *main != me) {
+            Some(main) => vec![Effect::Follow(main)],
+            None => return_to(me, belief),
+        },
     }
+}
+
+/// A standby that a run left without a main follows again, unless another run is at it, or the role has moved since. One
+/// that a person has detached is left alone.
+fn return_to(me: NodeId, belief: &Belief) -> Vec<Effect> {
+    let Belief { cluster, standpoint, .. } = belief;
+    let nodes = &cluster.nodes;
+    let may = cluster.runs.active(me).is_none() && !nodes.is_superseded(me);
+    let main = nodes.main.filter(|main| may && standpoint.is_left_alone && *main != me);
+    main.map(Effect::ReturnTo).into_iter().collect()
 }

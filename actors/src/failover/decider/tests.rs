@@ -1,5 +1,6 @@
 //! Given the stream, when an input comes, then these facts follow.
 
+mod detached;
 mod promotion;
 mod rejoin;
 mod scheduling;

@@ -40,7 +40,7 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
         maker: Replication,
         after: &[StepId::CheckLineage],
         effect: "a replication slot for this node on main, and a CHECKPOINT there so that a rewind sees its timeline",
-        success: "main keeps the log from here on, and has written the checkpoint",
+        success: "main keeps the log from here on, has written the checkpoint, and lets this node log in for replication",
         limit_ms: 600_000,
         attempts: 3,
         need: Required,

@@ -83,6 +83,10 @@ impl HandoverPort for LocalPostgres {
         if !control.full_page_writes {
             return Err(PortError("pg_rewind needs full_page_writes = on".to_owned()));
         }
+        let program = self.settings.bin_dir.join("pg_rewind");
+        if !program.is_file() {
+            return Err(PortError(format!("there is no {}", program.display())));
+        }
         Ok(())
     }
 

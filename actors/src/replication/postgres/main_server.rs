@@ -5,11 +5,21 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use interrex_events::NodeId;
 
-use super::{LocalPostgres, relations, slot_name, standby_limits::StandbyLimits};
+use super::{
+    LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
+};
 use crate::{
-    ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _},
+    ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _, ReturnSlot},
     replication::fork::FileNode,
 };
+
+/// What `pg_rewind` calls, as its manual has it.
+const READ_BY_A_REWIND: [&str; 4] = [
+    "pg_ls_dir(text, boolean, boolean)",
+    "pg_stat_file(text, boolean)",
+    "pg_read_binary_file(text)",
+    "pg_read_binary_file(text, bigint, bigint, boolean)",
+];
 
 /// The server of another node.
 pub(super) struct MainServer(LocalPostgres);
@@ -35,7 +45,83 @@ impl MainServerPort for MainServer {
         self.0.read_main_lineage().await
     }
 
+    async fn lets_itself_be_read(&self) -> Answer<bool> {
+        let may = READ_BY_A_REWIND.map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
+        Ok(self.0.value(&format!("SELECT {}", may.join(" AND "))).await?.as_deref() == Some("t"))
+    }
+
+    async fn size(&self) -> Answer<u64> {
+        let sql = "SELECT count(*)::text AS tablespaces, sum(pg_tablespace_size(oid))::text AS bytes FROM pg_tablespace";
+        let rows = self.0.rows(sql).await?;
+        let row = rows.first().ok_or_else(|| PortError("no answer about its size".to_owned()))?;
+        // pg_default and pg_global lie in the data directory
+        if parsed::<u32>(row, "tablespaces").is_some_and(|number| number > 2) {
+            return Err(tablespaces());
+        }
+        parsed(row, "bytes").ok_or_else(|| PortError("it does not tell its size".to_owned()))
+    }
+
+    async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot> {
+        let name = slot_name(node);
+        let sql = format!(
+            "SELECT slot_type, wal_status, active_pid::text, application_name, host(client_addr) AS client,
+                    (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)::text AS allowed,
+                    (SELECT count(*) FROM pg_replication_slots)::text AS taken,
+                    (SELECT string_agg(all_slots.slot_name, ', ' ORDER BY all_slots.slot_name)
+                     FROM pg_replication_slots AS all_slots) AS names,
+                    current_setting('max_replication_slots') AS most
+             FROM (SELECT 1) AS always
+             LEFT JOIN pg_replication_slots ON slot_name = '{name}'
+             LEFT JOIN pg_stat_replication ON pid = active_pid"
+        );
+        let rows = self.0.rows(&sql).await?;
+        let row = rows.first().ok_or_else(|| PortError("no answer about its slots".to_owned()))?;
+        let text = |column: &str| row.get(column).unwrap_or_default();
+        let taken_by_logical = row.get("slot_type").is_some_and(|kind| kind != "physical");
+        if taken_by_logical {
+            return Ok(ReturnSlot::Withheld(format!(
+                "the name {name} is taken by a logical slot, through which no standby can receive. If nobody needs it, there: \
+                 SELECT pg_drop_replication_slot('{name}');"
+            )));
+        }
+        if let Some(pid) = row.get("active_pid") {
+            // a receiver or a base backup of the node itself ends with what the run stops
+            let own = text("application_name") == format!("interrex_{node}");
+            return Ok(if own {
+                ReturnSlot::There
+            } else {
+                ReturnSlot::InUse(format!(
+                    "slot {name} is in use there by another (process {pid}, application_name `{}`, from {}): end that first",
+                    text("application_name"),
+                    row.get("client").unwrap_or("its own machine")
+                ))
+            });
+        }
+        if row.get("slot_type").is_some() && text("wal_status") != "lost" {
+            return Ok(ReturnSlot::There);
+        }
+        if text("allowed") != "true" {
+            let words =
+                "this node's login there may not make a slot: it is neither a superuser nor has REPLICATION";
+            return Ok(ReturnSlot::Withheld(words.to_owned()));
+        }
+        let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
+        // one whose log is gone gives its place to the new one
+        if row.get("slot_type").is_none() && taken >= most {
+            return Ok(ReturnSlot::Withheld(format!(
+                "no replication slot is free there: all {} of max_replication_slots are taken ({}). Drop one that nobody uses \
+                 (SELECT pg_drop_replication_slot('NAME');), or raise the setting, which takes a restart",
+                text("most"),
+                text("names")
+            )));
+        }
+        Ok(ReturnSlot::ToBeMade)
+    }
+
     async fn prepare_return(&self, node: NodeId) -> Answer<bool> {
+        if let Some(obstacle) = self.return_slot(node).await?.obstacle() {
+            return Err(PortError(obstacle.to_owned()));
+        }
         let made = self.0.ensure_slot(node).await?;
         self.0.checkpoint().await?;
         Ok(made)

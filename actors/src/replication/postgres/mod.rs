@@ -16,7 +16,7 @@ mod standby;
 pub mod standby_limits;
 pub(super) mod wal;
 
-pub use self::rejoin::put_base_backup_in_place;
+pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 

@@ -1,17 +1,12 @@
 //! A real login for replication, as a standby makes it: by libpq, with the passfile, as the servers' user.
 
-use std::time::Duration;
-
-use interrex_actors::runtime::{self, RunAs};
+use interrex_actors::{ports::Source, replication::postgres::log_in_for_replication, runtime::RunAs};
 
 use super::{
     host_and_port,
     machine::{program, programs_folder},
 };
 use crate::{config::Config, doctor::finding::Measured};
-
-/// When one login is given up.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// The system identifier that the server tells a standby. No secret is on the command line: libpq reads the passfile.
 pub(super) async fn attempt(
@@ -24,31 +19,11 @@ pub(super) async fn attempt(
     let psql = program(&programs_folder(config)?, "psql").ok_or(
         "there is no psql beside PostgreSQL's programs or on the PATH: install PostgreSQL's client package",
     )?;
-    let mut command = run_as.command(&psql);
-    // what the caller has set for its own logins is not what a standby has
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-        command.env_remove(name);
-    }
-    command
-        .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--command", "IDENTIFY_SYSTEM"])
-        .arg("--dbname")
-        .arg(format!(
-            "host={} port={port} user={} replication=true connect_timeout=3",
-            quoted(host),
-            quoted(&postgres.replication_user)
-        ));
-    if let Some(file) = &postgres.replication_passfile {
-        command.env("PGPASSFILE", file);
-    }
-    let answer = match runtime::run(command, "logging in", LIMIT).await {
-        Ok(answer) => answer,
-        Err(refusal) => return Ok(Err(refusal.to_string())),
+    let source = Source {
+        conninfo: format!("host={} port={port} user={}", quoted(host), quoted(&postgres.replication_user)),
+        passfile: postgres.replication_passfile.clone(),
     };
-    let system_id = answer.split('|').next().unwrap_or_default().trim();
-    if system_id.is_empty() {
-        return Err(format!("{address} told no system identifier: {answer}"));
-    }
-    Ok(Ok(system_id.to_owned()))
+    Ok(log_in_for_replication(&psql, run_as, &source).await.map_err(|refusal| refusal.to_string()))
 }
 
 /// A value in libpq's connection string.

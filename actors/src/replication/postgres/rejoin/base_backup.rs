@@ -7,7 +7,7 @@ use super::{
     places::Places,
     programs::{self, Ended},
     sentinel::Sentinel,
-    swap::{Swap, must_be_one_volume},
+    swap::{Swap, must_be_no_mount_point, must_be_one_volume},
 };
 use crate::{
     ports::{Answer, PortError},
@@ -67,14 +67,20 @@ impl LocalPostgres {
         Ok(all.into_iter().find(by_this))
     }
 
+    /// Whether a base backup of so many bytes could take the directory's place.
+    pub(super) fn room_for_backup(&self, bytes: u64) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        self.must_be_in_place(&places)?;
+        must_be_replaceable(&places)?;
+        let doing = "looking for room for a base backup";
+        let free = disk::free(&places.incoming).map_err(|error| PortError::new(doing, error))?;
+        disk::must_fit(bytes, free, disk::nearest(&places.incoming))
+    }
+
     /// Whatever would stop it is found before anything is begun.
     async fn prepare(&self, places: &Places, request: &KeepRequest) -> Answer<()> {
+        must_be_replaceable(places)?;
         let (places, into, owner) = (places.clone(), request.into.clone(), self.settings.run_as);
-        let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
-            .is_ok_and(|mut entries| entries.next().is_some());
-        if has_tablespaces {
-            return Err(tablespaces());
-        }
         if places.data_dir.join("pg_wal").is_symlink() {
             tracing::warn!("pg_wal lies elsewhere; the base backup will have it in the data directory");
         }
@@ -171,7 +177,18 @@ impl LocalPostgres {
     }
 }
 
-fn tablespaces() -> PortError {
+/// Refuses a directory whose place no rename gives to another.
+fn must_be_replaceable(places: &Places) -> Answer<()> {
+    let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
+        .is_ok_and(|mut entries| entries.next().is_some());
+    if has_tablespaces {
+        return Err(tablespaces());
+    }
+    must_be_no_mount_point(places).map_err(|error| PortError::new("preparing a base backup", error))
+}
+
+/// What no base backup here takes along.
+pub(in crate::replication::postgres) fn tablespaces() -> PortError {
     PortError(
         "the cluster has tablespaces outside the data directory, which no rename replaces: make the base backup by hand, \
          with --tablespace-mapping"

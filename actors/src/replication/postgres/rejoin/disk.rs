@@ -15,9 +15,14 @@ use crate::{
 /// Bytes left free on a volume whatever is written there: a full one stops a server.
 const RESERVE: u64 = 64 << 20;
 
-/// Free bytes of a folder's volume, for whoever is not root.
+/// A folder, or the nearest above it that is there: what is made in it comes to the same volume.
+pub(super) fn nearest(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
+}
+
+/// Free bytes of a folder's volume, for whoever is not root. The folder need not be there yet.
 pub(super) fn free(folder: &Path) -> io::Result<u64> {
-    let volume = rustix::fs::statvfs(folder)?;
+    let volume = rustix::fs::statvfs(nearest(folder))?;
     Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
@@ -39,7 +44,7 @@ pub(super) fn must_fit(needed: u64, free: u64, folder: &Path) -> Answer<()> {
 /// Whether files of one folder can be copied into another without room, their blocks shared.
 pub(super) fn shares_blocks(from: &Path, into: &Path) -> io::Result<bool> {
     let original = File::open(from.join("global/pg_control"))?;
-    let copy = tempfile_in(into)?;
+    let copy = tempfile_in(nearest(into))?;
     Ok(rustix::fs::ioctl_ficlone(&copy, &original).is_ok())
 }
 

@@ -101,6 +101,23 @@ impl LocalPostgres {
         kept
     }
 
+    /// Bytes that would be copied with this request, if there is room for them.
+    pub(super) async fn room_for_copy(&self, request: &KeepRequest) -> Answer<u64> {
+        let places = Places::of(&self.settings.data_dir);
+        self.must_be_in_place(&places)?;
+        self.must_be_stopped()?;
+        let (manifest, _) = self.manifest(&places, request, KeptBy::Copy).await?;
+        let into = request.into.clone();
+        let there = self.aside("looking at the kept copies", move || kept_folder::all(&into)).await?;
+        let is_copy_of_it =
+            |kept: &Kept| kept.manifest.kept_by == KeptBy::Copy && is_same_data(&kept.manifest, &manifest);
+        if there.iter().any(is_copy_of_it) {
+            return Ok(0);
+        }
+        self.must_have_room(&places.data_dir, &request.into, manifest.bytes).await?;
+        Ok(manifest.bytes)
+    }
+
     async fn must_have_room(&self, data_dir: &Path, into: &Path, needed: u64) -> Answer<()> {
         let (data_dir, folder) = (data_dir.to_owned(), into.to_owned());
         let (shared, free) = self

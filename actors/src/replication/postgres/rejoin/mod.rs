@@ -11,6 +11,7 @@ mod base_backup;
 mod disk;
 mod keep;
 mod kept_folder;
+mod login;
 mod own_files;
 mod places;
 mod programs;
@@ -29,7 +30,8 @@ use std::{
 
 use async_trait::async_trait;
 
-pub use self::swap::put_base_backup_in_place;
+pub(super) use self::base_backup::tablespaces;
+pub use self::{login::log_in_for_replication, swap::put_base_backup_in_place};
 use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
 use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};
@@ -54,6 +56,18 @@ impl RejoinPort for LocalPostgres {
 
     fn copy_source(&self, address: &str) -> Source {
         self.source_of_copy(address)
+    }
+
+    async fn log_in(&self, source: &Source) -> Answer<Option<String>> {
+        self.try_login(source).await
+    }
+
+    async fn room_to_keep(&self, request: &KeepRequest) -> Answer<u64> {
+        self.room_for_copy(request).await
+    }
+
+    fn room_to_replace(&self, bytes: u64) -> Answer<()> {
+        self.room_for_backup(bytes)
     }
 
     async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept> {

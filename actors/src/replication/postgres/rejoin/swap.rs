@@ -103,14 +103,19 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_parent(to)
 }
 
-/// Tries a rename into a folder before much is done that ends in one.
-pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()> {
+/// Refuses a directory that is a volume of its own.
+pub(super) fn must_be_no_mount_point(places: &Places) -> io::Result<()> {
     if places.is_mount_point() {
         return Err(io::Error::other(format!(
             "a volume is mounted right at {}, which therefore cannot be renamed: move the data into a folder below it",
             places.data_dir.display()
         )));
     }
+    Ok(())
+}
+
+/// Tries a rename into a folder before much is done that ends in one.
+pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()> {
     let [from, to] = [files::beside(&places.data_dir, "probe"), into.join(".interrex-probe")];
     for path in [&from, &to] {
         remove(path)?;

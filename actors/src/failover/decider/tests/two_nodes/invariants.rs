@@ -109,13 +109,10 @@ impl Cluster {
             return;
         }
         self.holds(running, || format!("{node} is left stopped, as {kind:?}"));
-        // a run of its own that a person must look at may leave it detached, and nothing else
-        let needs_person = self
-            .of(node)
-            .runs()
-            .any(|run| run.node == node && matches!(run.end, RunEnd::Failed | RunEnd::NeedsOperator));
+        // a promotion of its own that a person must look at may leave it detached, and nothing else
+        let promotes = self.of(node).runs().any(|run| run.node == node && run.end == RunEnd::NeedsOperator);
         let follows = self.world.streams(node) || kind == Kind::Primary;
-        self.holds(follows || needs_person, || format!("{node} runs, and follows nobody"));
+        self.holds(follows || promotes, || format!("{node} runs, and follows nobody"));
     }
 
     /// A switchover loses nothing, and a rejoin keeps what only the old main had.

@@ -42,9 +42,11 @@ impl Cluster {
                     self.decide(node, &Input::Looked);
                     continue;
                 }
-                Effect::Fence { .. } | Effect::ServeAgain | Effect::Follow(_) | Effect::FollowLater(_) => {
-                    None
-                }
+                Effect::Fence { .. }
+                | Effect::ServeAgain
+                | Effect::Follow(_)
+                | Effect::ReturnTo(_)
+                | Effect::FollowLater(_) => None,
             };
             let waits = |order: &Order| order.effect == effect;
             let pause = if matches!(effect, Effect::FollowLater(_)) { AGAIN } else { 0 };
@@ -84,7 +86,7 @@ impl Cluster {
                     self.of_mut(node).orders.push_back(order);
                 }
             }
-            Effect::Follow(main) => {
+            Effect::Follow(main) | Effect::ReturnTo(main) => {
                 let Some(streaming) = self.follow(node, main, order.waited >= LIMIT) else {
                     order.waited += 1;
                     return self.of_mut(node).orders.push_back(order);

@@ -1,0 +1,159 @@
+//! Whether this node could come back behind main now: what the steps of a rejoin decide by, before anything is begun. A dry run
+//! shows it. Nothing is changed by it.
+
+use std::time::Duration;
+
+use interrex_events::{NodeId, PostgresStatus};
+use interrex_projections::human_bytes;
+
+use super::{
+    Servers,
+    fork_report::{count_fork, main_lacks_nothing},
+    handover_check::in_time,
+    postgres::slot_name,
+    rejoin::{self, Parting},
+};
+use crate::{
+    failover::plan::Check,
+    messages::StepReport,
+    node::Shared,
+    ports::{Answer, KeepRequest, ReturnSlot},
+};
+
+/// How long the log may be read: the run itself has more time, and somebody waits for this answer.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
+
+/// Everything that can be known before anything is stopped, good and bad.
+pub(super) async fn look(shared: &Shared, servers: &Servers, main: NodeId, copy: bool) -> Vec<Check> {
+    let (lineage, login) = tokio::join!(
+        in_time(rejoin::lineage_of(shared, servers, main)),
+        in_time(rejoin::log_in(servers, main))
+    );
+    let login = match login {
+        Ok(words) => Check::good("replication login", words),
+        Err(refusal) => Check::bad("replication login", refusal),
+    };
+    let lineage = match lineage {
+        Ok(lineage) => lineage,
+        Err(error) => return vec![Check::unknown("login on main", error), login],
+    };
+    let here = servers.postgres.measure().await.facts.status;
+    let compared = match here {
+        PostgresStatus::Stopped => Some(rejoin::compare(shared, servers, (main, lineage), copy).await),
+        _ => None,
+    };
+    let slot = slot(shared, servers, main, here).await;
+    let room = room(shared, servers, main, (compared.as_ref(), copy)).await;
+    [Some(told(compared)), Some(slot), Some(login), room].into_iter().flatten().collect()
+}
+
+/// What is running stays so, and then cannot be compared.
+fn told(compared: Option<StepReport>) -> Check {
+    let subject = "lineage";
+    match compared {
+        None => Check::good(
+            subject,
+            "PostgreSQL runs here: it would be stopped first, and its data compared then",
+        ),
+        Some(report) if report.outcome.is_success() => Check::good(subject, report.detail),
+        Some(report) => Check::bad(subject, report.detail),
+    }
+}
+
+/// What the step `reserve_slot` needs of main.
+async fn slot(shared: &Shared, servers: &Servers, main: NodeId, here: PostgresStatus) -> Check {
+    let subject = "slot on main";
+    let (me, name) = (shared.settings.me, shared.look(|view| view.cluster.nodes.name(main)));
+    match in_time(async { servers.main_server(main)?.return_slot(me).await }).await {
+        Err(error) => Check::unknown(subject, format!("the slots of {name} are not known: {error}")),
+        Ok(ReturnSlot::There) => Check::good(subject, format!("slot {} is there on {name}", slot_name(me))),
+        Ok(ReturnSlot::ToBeMade) => {
+            Check::good(subject, format!("slot {} would be made on {name}: one is free", slot_name(me)))
+        }
+        Ok(ReturnSlot::InUse(_)) if here != PostgresStatus::Stopped => Check::good(
+            subject,
+            format!("slot {} is in use on {name}, while PostgreSQL runs here", slot_name(me)),
+        ),
+        Ok(ReturnSlot::InUse(words) | ReturnSlot::Withheld(words)) => {
+            Check::bad(subject, format!("{name}: {words}"))
+        }
+    }
+}
+
+/// Room for what is kept, and for a copy of main's data where one would be made. Nothing where neither is known to be needed.
+async fn room(
+    shared: &Shared,
+    servers: &Servers,
+    main: NodeId,
+    (compared, copy): (Option<&StepReport>, bool),
+) -> Option<Check> {
+    let parting = compared.and_then(|report| Parting::read(&report.observed));
+    let found = match parting {
+        // a directory that only may be copied says so in its lineage
+        None if !copy => return None,
+        Some(parting) if !copy && parting.is_rewindable() => {
+            room_to_keep(shared, servers, main, &parting).await
+        }
+        _ => room_to_copy(shared, servers, main).await,
+    };
+    Some(match found {
+        Ok(words) => Check::good("room", words),
+        Err(words) => Check::bad("room", words),
+    })
+}
+
+/// As the steps `report_fork` and `keep_diverged` find it.
+async fn room_to_keep(
+    shared: &Shared,
+    servers: &Servers,
+    main: NodeId,
+    parting: &Parting,
+) -> Result<String, String> {
+    let counted = match in_time(count_fork(servers, main, parting, LOG_LIMIT)).await {
+        Ok(counted) if main_lacks_nothing(&counted.observed) => {
+            return Ok(format!("{}: nothing has to be kept", counted.detail));
+        }
+        Ok(counted) => counted.detail,
+        Err(error) => format!("what was committed here only was not counted in time ({error})"),
+    };
+    let kept = in_time(servers.rejoin.room_to_keep(&request(shared))).await?;
+    let folder = shared.settings.rejoin.keep_in.display();
+    Ok(match kept {
+        0 => format!("{counted}; a copy of the same data is kept in {folder} already"),
+        bytes => format!("{counted}; there is room to keep {} in {folder}", human_bytes(bytes)),
+    })
+}
+
+/// As the step `rebuild` finds it.
+async fn room_to_copy(shared: &Shared, servers: &Servers, main: NodeId) -> Result<String, String> {
+    let size = async { servers.main_server(main)?.size().await };
+    let bytes =
+        in_time(size).await.map_err(|error| format!("how much is to be copied is not known: {error}"))?;
+    servers.rejoin.room_to_replace(bytes).map_err(|error| error.to_string())?;
+    let mut words = format!("there is room for a copy of main's {}", human_bytes(bytes));
+    if let Some(archived) = room_to_archive(shared, servers).await.map_err(|error| error.to_string())? {
+        let folder = shared.settings.rejoin.keep_in.display();
+        words +=
+            &format!(", and for the {} that are kept in {folder}, on another volume", human_bytes(archived));
+    }
+    Ok(words)
+}
+
+/// An old directory that no rename brings to the kept copies is copied there.
+async fn room_to_archive(shared: &Shared, servers: &Servers) -> Answer<Option<u64>> {
+    let request = request(shared);
+    if servers.rejoin.must_make_room_beside(&request.into).is_none() {
+        return Ok(None);
+    }
+    servers.rejoin.room_to_keep(&request).await.map(Some)
+}
+
+fn request(shared: &Shared) -> KeepRequest {
+    KeepRequest {
+        into: shared.settings.rejoin.keep_in.clone(),
+        reason: String::new(),
+        switchpoint: None,
+        before_rewind: false,
+        at: shared.env.moment().wall,
+    }
+}
