@@ -21,6 +21,19 @@ impl Moment {
     pub fn ms_since(self, earlier: Self) -> u64 {
         ms(self.monotonic.saturating_sub(earlier.monotonic))
     }
+
+    /// So many milliseconds before this moment; the machine's start, or the calendar's, if that is later.
+    #[must_use]
+    pub fn before(self, earlier_ms: u64) -> Self {
+        let earlier = Duration::from_millis(earlier_ms);
+        let on_the_wall = chrono::TimeDelta::from_std(earlier).ok();
+        Self {
+            monotonic: self.monotonic.saturating_sub(earlier),
+            wall: on_the_wall
+                .and_then(|earlier| self.wall.checked_sub_signed(earlier))
+                .unwrap_or(DateTime::<Utc>::MIN_UTC),
+        }
+    }
 }
 
 /// A duration in whole milliseconds.

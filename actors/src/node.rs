@@ -235,6 +235,8 @@ pub struct View {
     pub folded: NodeSeq,
     /// The local PostgreSQL.
     pub postgres: PostgresFacts,
+    /// When it was asked for that; nothing while it has not answered yet.
+    pub postgres_asked_at: Option<Moment>,
     /// The local Redis.
     pub redis: RedisFacts,
     /// The local dependents.
@@ -285,6 +287,7 @@ impl Shared {
             story,
             folded: own.folded,
             postgres: PostgresFacts::silent(interrex_events::PostgresStatus::Unreachable, "not measured yet"),
+            postgres_asked_at: None,
             redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
             dependents: BTreeMap::new(),
             lag: None,
@@ -450,6 +453,7 @@ impl Shared {
             healthy: problems.is_empty(),
             problems,
             postgres: view.postgres.clone(),
+            postgres_age_ms: view.postgres_asked_at.map(|asked| now.ms_since(asked)),
             redis: view.redis.clone(),
             dependents: view.dependents.clone(),
             lag: view.lag,

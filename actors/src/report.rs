@@ -122,6 +122,9 @@ pub struct NodeReport {
     pub problems: Vec<String>,
     /// Its PostgreSQL.
     pub postgres: PostgresFacts,
+    /// How long ago it was asked for that, in milliseconds; nothing before its first answer, and by older versions.
+    #[serde(default)]
+    pub postgres_age_ms: Option<u64>,
     /// Its Redis.
     pub redis: RedisFacts,
     /// Its dependents.

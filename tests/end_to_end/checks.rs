@@ -102,8 +102,7 @@ async fn loss_is_as_stated(sandbox: &Sandbox, run: &Run, acknowledged: &Acknowle
     assert!(loss.lower_bound && loss.seconds.is_some(), "rows are lost and the run states no loss: {loss:?}");
     let report = run.last_report.as_ref().unwrap();
     let held_until = if loss.bytes == Some(0) { Some(report.reported_at) } else { report.caught_up_at };
-    // the report was made while its probe was under way
-    let held_until = held_until.unwrap() - chrono::TimeDelta::milliseconds(500);
+    let held_until = held_until.unwrap();
     for row in acknowledged.0.iter().filter(|row| lost.contains(&row.id)) {
         assert!(
             row.at.wall > held_until,

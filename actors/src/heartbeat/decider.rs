@@ -334,7 +334,8 @@ impl Watch {
         if let Some(report) = self.main.as_mut().and_then(|main| main.report.as_mut())
             && measured.postgres.lsn.is_some_and(|own| own >= report.lsn)
         {
-            report.caught_up_at = Some(measured.at);
+            // what main has written after it had reported this is not known to be here
+            report.caught_up_at = Some(report.at);
         }
         self.measured = Some(measured);
         let receiver = self.receiver_finding(situation);

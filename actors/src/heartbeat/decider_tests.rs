@@ -160,6 +160,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         healthy: true,
         problems: Vec::new(),
         postgres: PostgresFacts::silent(postgres, ""),
+        postgres_age_ms: None,
         redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
         dependents: BTreeMap::new(),
         lag: None,
@@ -321,6 +322,31 @@ fn lag_is_a_lower_bound_from_the_first_miss_on() {
     assert_eq!((behind.bytes, behind.seconds, behind.lower_bound), (3_000, 0.5, false));
     node.seconds(2, Main::Dead);
     assert!(node.measure(2_000, None).lag.unwrap().lower_bound);
+}
+
+#[test]
+fn what_a_supervisor_repeats_of_a_server_that_hangs_is_as_old_as_it_was() {
+    let mut node = Node::secondary();
+    node.seconds(1, Main::Serves);
+    let served_at = node.now.wall;
+    let repeated = |node: &mut Node, lsn: u64, age_ms: u64| {
+        let mut told = report(MAIN, Epoch(1), PostgresStatus::Primary);
+        (told.postgres.lsn, told.postgres_age_ms) = (Some(Lsn(lsn)), Some(age_ms));
+        let (supervisor, postgres) = (Ok(Arc::new(told)), Some(Err("no answer".to_owned())));
+        let (began, ended) = (node.now, node.now);
+        let probe = ProbeEnded { peer: MAIN, began, ended, supervisor, postgres, redis: None };
+        node.take(Input::ProbeEnded(Box::new(probe))).sight.unwrap().last_report.unwrap()
+    };
+    node.pass(1_000);
+    let older = repeated(&mut node, 4_000, 1_200);
+    assert_eq!((older.lsn, older.reported_at), (Lsn(5_000), served_at), "it is known better");
+    let newer = repeated(&mut node, 6_000, 300);
+    let asked_at = node.now.wall - TimeDelta::milliseconds(300);
+    assert_eq!((newer.lsn, newer.reported_at), (Lsn(6_000), asked_at));
+    // what main wrote since it said so is not known to be here
+    node.pass(500);
+    let held = node.measure(6_000, None).sight.unwrap().last_report.unwrap();
+    assert_eq!(held.caught_up_at, Some(asked_at));
 }
 
 #[test]

@@ -158,9 +158,15 @@ impl MainWatch {
             probe.postgres.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|main| main.writable);
         let told =
             probe.supervisor.as_ref().ok().filter(|report| report.postgres.status == PostgresStatus::Primary);
-        let lsn = direct.and_then(|main| main.lsn).max(told.and_then(|report| report.postgres.lsn));
-        if let Some(lsn) = lsn {
-            let (at, caught_up_at) = (probe.ended, self.report.and_then(|report| report.caught_up_at));
+        let direct = direct.and_then(|main| Some((main.lsn?, probe.began)));
+        // what the supervisor says may be old: it goes on saying it for a while when PostgreSQL answers it no more
+        let age_ms = |report: &NodeReport| report.postgres_age_ms.unwrap_or(0);
+        let told = told.and_then(|report| Some((report.postgres.lsn?, probe.began.before(age_ms(report)))));
+        let furthest = direct.into_iter().chain(told).max_by_key(|(lsn, at)| (*lsn, at.monotonic));
+        let Some((lsn, at)) = furthest else { return };
+        let is_news = |before: Report| before.at.monotonic <= at.monotonic;
+        if self.report.is_none_or(is_news) {
+            let caught_up_at = self.report.and_then(|report| report.caught_up_at);
             let first_at = self.report.map_or(at, |report| report.first_at);
             self.report = Some(Report { lsn, at, first_at, caught_up_at });
         }

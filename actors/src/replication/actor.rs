@@ -13,6 +13,7 @@ use interrex_events::{
 use super::{handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
 use crate::{
     barrier,
+    env::Moment,
     failover::plan::Check,
     journal::retention,
     messages::{
@@ -240,10 +241,11 @@ impl ReplicationActor {
     fn measure(&mut self, context: &mut Context<Self>) {
         self.measuring = true;
         let servers = self.servers.clone();
+        let asked = self.shared.env.moment();
         let work = async move { servers.postgres.measure().await };
-        context.spawn(work.into_actor(self).map(|postgres, actor, _| {
+        context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;
-            actor.take_measure(postgres);
+            actor.take_measure(postgres, asked);
         }));
         if !self.measuring_redis {
             self.measure_redis(context);
@@ -273,14 +275,17 @@ impl ReplicationActor {
         self.shared.measured(|view| view.redis = redis);
     }
 
-    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure) {
+    fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
         let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
         if self.postgres.replace(facts.status) != Some(facts.status) {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });
         }
-        self.shared.measured(|view| view.postgres.clone_from(&facts));
+        self.shared.measured(|view| {
+            view.postgres.clone_from(&facts);
+            view.postgres_asked_at = Some(asked);
+        });
         let redis = self.shared.look(|view| view.redis.clone());
         let at = self.shared.env.moment();
         self.shared.lines.measured.tell(Measured { at, postgres: facts, receiver_heard, redis });

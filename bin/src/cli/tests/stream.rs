@@ -397,6 +397,7 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         switchpoint: None,
         healthy: true,
         problems: Vec::new(),
+        postgres_age_ms: Some(0),
         postgres: PostgresFacts {
             status: if is_main { PostgresStatus::Primary } else { PostgresStatus::Streaming },
             timeline: Some(TimelineId(1)),
