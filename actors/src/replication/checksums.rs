@@ -1,5 +1,5 @@
-//! The checksums of a copy, as `sha256sum` writes and checks them: taken of what was read, so that they tell whether what
-//! was written, and what is there years later, is that.
+//! The checksums of a copy, as `sha256sum` writes and checks them: taken while it is made, or of a small one right after, so
+//! that they tell whether what is there years later is that.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +26,11 @@ impl FromIterator<(PathBuf, String)> for Checksums {
 }
 
 impl Checksums {
+    /// Those of files in a folder, as they are there.
+    pub(super) fn of(folder: &Path, files: Vec<PathBuf>) -> io::Result<Self> {
+        files.into_iter().map(|path| of_file(&folder.join(&path)).map(|sum| (path, sum))).collect()
+    }
+
     /// A line for each file, with its path below a folder; nothing where there are none.
     pub(super) fn lines(&self, folder: &Path) -> Option<String> {
         let line = |(path, sum): (&PathBuf, &String)| line(&folder.join(path), sum);

@@ -77,6 +77,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// Takes files out again.
+    pub(super) fn leave_out(&mut self, is_unwanted: impl Fn(&Path) -> bool) {
+        self.files.retain(|(path, _)| !is_unwanted(path));
+    }
+
     /// How much it is, zeros and shared blocks included.
     pub(super) fn size(&self) -> Size {
         Size { files: self.files.len() as u64, bytes: self.files.iter().map(|(_, bytes)| bytes).sum() }
@@ -87,6 +92,17 @@ impl Plan {
     /// # Errors
     /// Something cannot be read or written, or the copy was given up; what is there then is not whole.
     pub(super) fn copy(&self, into: &Path, progress: &Progress) -> io::Result<Checksums> {
+        let sums = self.copy_with(into, true, progress)?;
+        Ok(sums.into_iter().filter_map(|(path, sum)| Some((path, sum?))).collect())
+    }
+
+    /// The same without checksums. The files of which [`Checksums::of`] may take them while the machine waits for the disk.
+    pub(super) fn copy_only(&self, into: &Path, progress: &Progress) -> io::Result<Vec<PathBuf>> {
+        Ok(self.copy_with(into, false, progress)?.into_iter().map(|(path, _)| path).collect())
+    }
+
+    /// The files that share no blocks with their copies, each with its checksum if that is wanted.
+    fn copy_with(&self, into: &Path, sums: bool, progress: &Progress) -> io::Result<Vec<Copied>> {
         for folder in &self.folders {
             let mode = fs::metadata(self.from.join(folder))?.permissions().mode() & 0o7777;
             let made = DirBuilder::new().mode(mode).create(into.join(folder));
@@ -97,17 +113,21 @@ impl Plan {
         }
         let next = AtomicUsize::new(0);
         let work = || {
-            let (mut buffer, mut sums) = (vec![0; CHUNK], Vec::new());
+            let (mut buffer, mut written) = (vec![0; CHUNK], Vec::new());
             while let Some((path, _)) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let copied = copy_file(&self.from.join(path), &into.join(path), &mut buffer, progress);
-                let sum = copied.map_err(|error| {
+                let hash = sums.then(Sha256::new);
+                let copied =
+                    copy_file((&self.from.join(path), &into.join(path)), &mut buffer, hash, progress);
+                let bytes = copied.map_err(|error| {
                     // of no use to anybody: the other threads stop too
                     next.store(self.files.len(), Ordering::Relaxed);
                     named(path, &error)
                 })?;
-                sums.extend(sum.map(|sum| (path.clone(), sum)));
+                if let Bytes::Written(sum) = bytes {
+                    written.push((path.clone(), sum));
+                }
             }
-            Ok(sums)
+            Ok(written)
         };
         thread::scope(|scope| {
             let at_a_time =
@@ -120,36 +140,49 @@ impl Plan {
                     worker.join().unwrap_or_else(|_| Err(io::Error::other("a copying thread died")))
                 })
                 .collect();
-            let sums: io::Result<Vec<Vec<_>>> = ended.into_iter().collect();
-            Ok(sums?.into_iter().flatten().collect())
+            let written: io::Result<Vec<Vec<_>>> = ended.into_iter().collect();
+            Ok(written?.into_iter().flatten().collect())
         })
     }
 }
 
-/// Copies a file. Its checksum, unless the two share their blocks.
-fn copy_file(from: &Path, to: &Path, buffer: &mut [u8], progress: &Progress) -> io::Result<Option<String>> {
+/// A file that was written, and the checksum of what was read if it was wanted.
+type Copied = (PathBuf, Option<String>);
+
+/// How a file came to its bytes.
+enum Bytes {
+    Shared,
+    Written(Option<String>),
+}
+
+fn copy_file(
+    (from, to): (&Path, &Path),
+    buffer: &mut [u8],
+    hash: Option<Sha256>,
+    progress: &Progress,
+) -> io::Result<Bytes> {
     progress.go_on()?;
     let mut source = File::open(from)?;
     let metadata = source.metadata()?;
     let mut new = OpenOptions::new();
     let mut copy = new.write(true).create_new(true).mode(metadata.permissions().mode()).open(to)?;
-    let sum = if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
+    let bytes = if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
         progress.done.fetch_add(metadata.len(), Ordering::Relaxed);
-        None
+        Bytes::Shared
     } else {
-        Some(copy_bytes(&mut source, &mut copy, buffer, progress)?)
+        Bytes::Written(copy_bytes((&mut source, &mut copy), buffer, hash, progress)?)
     };
     copy.set_modified(metadata.modified()?)?;
-    Ok(sum)
+    Ok(bytes)
 }
 
 fn copy_bytes(
-    source: &mut File,
-    copy: &mut File,
+    (source, copy): (&mut File, &mut File),
     buffer: &mut [u8],
+    mut hash: Option<Sha256>,
     progress: &Progress,
-) -> io::Result<String> {
-    let (mut length, mut hash) = (0, Sha256::new());
+) -> io::Result<Option<String>> {
+    let mut length = 0;
     loop {
         progress.go_on()?;
         let read = match source.read(buffer) {
@@ -160,9 +193,11 @@ fn copy_bytes(
         if bytes.is_empty() {
             // zeros at the end were only passed over
             copy.set_len(length)?;
-            return Ok(hex::encode(hash.finalize()));
+            return Ok(hash.map(|hash| hex::encode(hash.finalize())));
         }
-        hash.update(bytes);
+        if let Some(hash) = &mut hash {
+            hash.update(bytes);
+        }
         if bytes.iter().all(|byte| *byte == 0) {
             copy.seek(SeekFrom::Current(i64::try_from(read).map_err(io::Error::other)?))?;
         } else {
@@ -258,6 +293,10 @@ mod tests {
 
         assert_eq!(progress.done.load(Ordering::Relaxed), plan.size().bytes);
         let lines = sums.lines(Path::new("into"));
+        let twin = folder.path().join("twin");
+        let later = Checksums::of(&twin, plan.copy_only(&twin, &progress).unwrap()).unwrap();
+        assert_eq!(later, sums);
+        progress.done.fetch_sub(plan.size().bytes, Ordering::Relaxed);
         // none where the file system shares blocks
         fs::write(folder.path().join(CHECKSUMS), lines.clone().unwrap_or_default()).unwrap();
         let sound = lines.map_or(0, |_| plan.size().files);

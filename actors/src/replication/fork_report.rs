@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     messages::StepReport,
-    ports::{Answer, Held, HeldOnMain},
+    ports::{Answer, Held, HeldOnMain, MainServerPort},
 };
 
 /// Under this name the step reports [`Stranded`].
@@ -40,8 +40,17 @@ pub(super) async fn count_fork(
     parting: &Parting,
     limit: Duration,
 ) -> Answer<StepReport> {
-    let found = servers.handover.fork(parting.timeline, parting.switchpoint, limit).await?;
-    let held = held_on_main(servers, main, &found).await;
+    // a session of its own: the one that this run shares waits for a CHECKPOINT
+    let main = servers.server_of(main);
+    let logging_in = async {
+        if let Ok(main) = &main {
+            main.log_in_ahead().await;
+        }
+    };
+    let reading = servers.handover.fork(parting.timeline, parting.switchpoint, limit);
+    let (found, ()) = tokio::join!(reading, logging_in);
+    let found = found?;
+    let held = held_on_main(main, &found).await;
     let stranded = only_here(&found, held);
     let mut words = in_words(&stranded);
     if servers.redis.is_some() {
@@ -54,15 +63,14 @@ pub(super) async fn count_fork(
 }
 
 /// The names of tables; a report without them is better than none.
-async fn held_on_main(servers: &Servers, main: NodeId, found: &ForkReport) -> HeldOnMain {
+async fn held_on_main(main: Answer<Box<dyn MainServerPort>>, found: &ForkReport) -> HeldOnMain {
     // catalogs too: a table that was made in single-user mode has a number like theirs
     let known_before = found.relations.iter().filter(|relation| !relation.is_new);
     let files: Vec<FileNode> = known_before.map(RelationChanges::node).collect();
     if files.is_empty() {
         return HeldOnMain::default();
     }
-    // a session of its own: the one that this run shares waits for a CHECKPOINT
-    match servers.server_of(main) {
+    match main {
         Ok(main) => main.held_in(&files).await,
         Err(error) => HeldOnMain { not_asked: Some(error.to_string()), ..HeldOnMain::default() },
     }

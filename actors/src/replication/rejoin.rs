@@ -170,9 +170,10 @@ async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), St
 /// Main keeps what this node will need, and lets it in; both are proved before anything here is rewritten.
 pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let me = shared.settings.me;
-    let made = servers.main_server(run.new_main)?.prepare_return(me).await?;
-    let words = if made { "was made" } else { "is there" };
-    let login = log_in(servers, run.new_main).await?;
+    let main = servers.main_server(run.new_main)?;
+    let (made, login) = tokio::join!(main.prepare_return(me), log_in(servers, run.new_main));
+    let words = if made? { "was made" } else { "is there" };
+    let login = login?;
     let words = format!("slot {} {words}, a CHECKPOINT is written, and {login}", slot_name(me));
     Ok(report(StepOutcome::Succeeded, words))
 }

@@ -135,8 +135,12 @@ impl MainServerPort for MainServer {
         self.0.hindrances().await
     }
 
+    async fn log_in_ahead(&self) {
+        let _ = tokio::time::timeout(relations::LIMIT, self.0.client()).await;
+    }
+
     async fn held_in(&self, files: &[FileNode]) -> HeldOnMain {
-        relations::held_in(&self.0.settings, files).await
+        relations::held_in(&self.0, files).await
     }
 
     async fn streams_to(&self, node: NodeId) -> Answer<bool> {

@@ -9,14 +9,14 @@ use futures_util::{StreamExt as _, stream};
 use interrex_events::cluster_events;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use super::PostgresSettings;
+use super::{LocalPostgres, PostgresSettings};
 use crate::{
     ports::{Held, HeldOnMain},
     replication::{fork::FileNode, postgres_connection::connect},
 };
 
 /// When the whole inquiry is given up: a rejoin waits for it.
-const LIMIT: Duration = Duration::from_secs(1);
+pub(super) const LIMIT: Duration = Duration::from_secs(1);
 /// Databases that are asked at the same time: each takes a login.
 const AT_ONCE: usize = 4;
 
@@ -26,9 +26,9 @@ const OWN: &str = "n.nspname = 'interrex' AND c.relname ~ '^(schema_version|writ
     projection_checkpoints|settings_requests|cluster_(events|main|state|nodes|runs|timeline)(_[0-9]+)?)$'";
 
 /// What files hold on a server. What it did not answer in time is missing.
-pub(super) async fn held_in(settings: &PostgresSettings, files: &[FileNode]) -> HeldOnMain {
+pub(super) async fn held_in(server: &LocalPostgres, files: &[FileNode]) -> HeldOnMain {
     let held = RefCell::new(HeldOnMain::default());
-    let because = match tokio::time::timeout(LIMIT, ask(settings, files, &held)).await {
+    let because = match tokio::time::timeout(LIMIT, ask(server, files, &held)).await {
         Ok(Ok(())) => None,
         Ok(Err(words)) => Some(words),
         Err(_) => Some(format!("no answer within {LIMIT:?}")),
@@ -38,11 +38,7 @@ pub(super) async fn held_in(settings: &PostgresSettings, files: &[FileNode]) -> 
     held
 }
 
-async fn ask(
-    settings: &PostgresSettings,
-    files: &[FileNode],
-    held: &RefCell<HeldOnMain>,
-) -> Result<(), String> {
+async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMain>) -> Result<(), String> {
     let mut of_database: BTreeMap<u32, Vec<FileNode>> = BTreeMap::new();
     for file in files {
         of_database.entry(file.database).or_default().push(*file);
@@ -50,7 +46,8 @@ async fn ask(
     if of_database.is_empty() {
         return Ok(());
     }
-    let first = log_in(settings, &settings.database).await?;
+    let settings = &server.settings;
+    let first = server.client().await.map_err(|error| error.to_string())?;
     let names = database_names(&first, of_database.keys()).await?;
     let asking = of_database.into_iter().map(|(number, files)| {
         let (first, name) = (&first, names.get(&number));

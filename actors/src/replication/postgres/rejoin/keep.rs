@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -17,12 +18,16 @@ use super::{
 use crate::{
     ports::{Answer, PortError},
     replication::{
+        checksums::Checksums,
         copying::{self, Plan},
         postgres::{LocalPostgres, lineage::own_history, wal},
     },
     report::CopyProgress,
 };
 
+/// Up to so many bytes are read again for their checksums while a recovery runs, from memory; what is more is not in memory
+/// any more, and its checksums are taken while it is copied.
+const READ_AGAIN: u64 = 1 << 30;
 /// When a recovery from the crash is left to the rewind, which has more time for it.
 const CLOSE_LIMIT: Duration = Duration::from_secs(600);
 
@@ -75,8 +80,13 @@ impl LocalPostgres {
         let owner = self.settings.run_as;
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let into = place.join("pgdata");
-        let sums = copying::watch(manifest.bytes, progress, async |progress| {
-            self.aside(doing, move || owner.act(|| plan.copy(&into, &progress))).await
+        let sums_later = before_rewind && manifest.bytes <= READ_AGAIN;
+        let copied = copying::watch(manifest.bytes, progress, async |progress| {
+            let copy = move || match sums_later {
+                true => plan.copy_only(&into, &progress).map(Copied::WithoutSums),
+                false => plan.copy(&into, &progress).map(Copied::WithSums),
+            };
+            self.aside(doing, move || owner.act(copy)).await
         })
         .await?;
         // a server that was started meanwhile would have torn the copy
@@ -89,7 +99,7 @@ impl LocalPostgres {
             )));
         }
         let settle = self.aside(doing, move || {
-            disk::sync(&place.join("pgdata"))?;
+            let sums = copied.sync(&place.join("pgdata"))?;
             kept_folder::describe(&place, manifest, &sums, owner)?;
             kept_folder::finish(&folder)
         });
@@ -138,30 +148,33 @@ impl LocalPostgres {
         let control = self.control_file().await?;
         let timeline = control.own_timeline();
         // a damaged log is kept too
-        let end = match own_history(&self.settings.data_dir, timeline) {
-            Ok(history) => self.end_of_log(&control, &history).await.ok(),
-            Err(_) => None,
+        let reading = async {
+            let history = own_history(&self.settings.data_dir, timeline).ok()?;
+            self.end_of_log(&control, &history).await.ok()
         };
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let data_dir = places.data_dir.clone();
         let segment_size = control.segment_size;
-        let (plan, control_sha256, log_sha256, half_rewound) = self
-            .aside("looking through the directory", move || {
-                let plan = match kept_by {
-                    KeptBy::Rename => Plan::of(&data_dir, |_| true)?,
-                    KeptBy::Copy => Plan::of(&data_dir, |path| {
-                        !is_of_no_use(path)
-                            && !end.is_some_and(|end| is_room_for_log(&data_dir, path, end, segment_size))
-                    })?,
-                };
-                Ok((
-                    plan,
-                    sentinel::control_sha256(&data_dir)?,
-                    log_sha256(&data_dir)?,
-                    sentinel.is_half_rewound()?,
-                ))
-            })
-            .await?;
+        let doing = "looking through the directory";
+        let looking = self.aside(doing, move || {
+            let is_kept = |path: &Path| kept_by == KeptBy::Rename || !is_of_no_use(path);
+            Ok((
+                Plan::of(&data_dir, is_kept)?,
+                sentinel::control_sha256(&data_dir)?,
+                log_sha256(&data_dir)?,
+                sentinel.is_half_rewound()?,
+            ))
+        });
+        let (end, looked) = tokio::join!(reading, looking);
+        let (mut plan, control_sha256, log_sha256, half_rewound) = looked?;
+        if let Some(end) = end.filter(|_| kept_by == KeptBy::Copy) {
+            let data_dir = places.data_dir.clone();
+            let without_room = move || {
+                plan.leave_out(|path| is_room_for_log(&data_dir, path, end, segment_size));
+                Ok(plan)
+            };
+            plan = self.aside(doing, without_room).await?;
+        }
         let size = plan.size();
         let manifest = KeptManifest {
             kept_at: request.at,
@@ -180,6 +193,28 @@ impl LocalPostgres {
             checksums_sha256: None,
         };
         Ok((manifest, plan))
+    }
+}
+
+/// What was copied, and may not be on the disk yet.
+enum Copied {
+    WithSums(Checksums),
+    WithoutSums(Vec<PathBuf>),
+}
+
+impl Copied {
+    /// Waits until it is on the disk.
+    fn sync(self, folder: &Path) -> io::Result<Checksums> {
+        let files = match self {
+            Self::WithSums(sums) => return disk::sync(folder).map(|()| sums),
+            Self::WithoutSums(files) => files,
+        };
+        // the one needs a processor, the other the disk
+        thread::scope(|scope| {
+            let sums = scope.spawn(|| Checksums::of(folder, files));
+            disk::sync(folder)?;
+            sums.join().unwrap_or_else(|_| Err(io::Error::other("a reading thread died")))
+        })
     }
 }
 
