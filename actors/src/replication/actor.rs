@@ -10,12 +10,13 @@ use interrex_events::{
     RedisChanged, RedisStatus, RunKind, StepId,
 };
 
-use super::{handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, switchover};
+use super::{
+    handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, stream_upkeep, switchover,
+};
 use crate::{
     barrier,
     env::Moment,
     failover::plan::Check,
-    journal::retention,
     messages::{
         Fence, FenceEnded, FenceProof, Follow, LookAhead, Measured, RunStep, ServeAgain, UndoEnded, UndoStep,
     },
@@ -35,10 +36,6 @@ pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at `cluster_events`: what is changed there by SQL takes effect within a second.
 const RELAY_EVERY: Duration = Duration::from_millis(400);
-/// Pause between two looks of a standby at its `cluster_events`: what comes in meanwhile is folded in no time.
-const STREAM_FOLLOWED_EVERY: Duration = Duration::from_secs(30);
-/// When one of them is given up; the next goes on from there.
-const STREAM_FOLLOWED_WITHIN: Duration = Duration::from_secs(30);
 /// When one relay is given up: rebuilding a projection of many years takes minutes.
 const RELAY_LIMIT: Duration = Duration::from_secs(1_200);
 
@@ -321,38 +318,6 @@ impl ReplicationActor {
     }
 }
 
-/// Seals old events, again and again; what stands in the way is told when it changes.
-async fn keep_sealing(shared: Arc<Shared>, servers: Rc<Servers>) {
-    let Some(policy) = shared.settings.retention.clone() else { return };
-    let mut told = Vec::new();
-    tokio::time::sleep(policy.pause(true)).await;
-    loop {
-        let (_, problems) = retention::pass(&shared, &*servers.stream, &policy).await;
-        for problem in problems.iter().filter(|problem| !told.contains(*problem)) {
-            tracing::warn!(problem, "retention");
-        }
-        told = problems;
-        tokio::time::sleep(policy.pause(false)).await;
-    }
-}
-
-/// A standby folds its `cluster_events` as they come in: the first relay after a promotion has to be quick.
-async fn keep_following_the_stream(shared: Arc<Shared>, servers: Rc<Servers>) {
-    loop {
-        tokio::time::sleep(STREAM_FOLLOWED_EVERY).await;
-        let standby = [PostgresStatus::Streaming, PostgresStatus::Detached];
-        if !shared.look(|view| standby.contains(&view.postgres.status)) {
-            continue;
-        }
-        match tokio::time::timeout(STREAM_FOLLOWED_WITHIN, servers.stream.follow()).await {
-            Ok(Ok(events)) => tracing::trace!(events, "cluster_events followed"),
-            // nothing depends on it but how long a later promotion takes
-            Ok(Err(error)) => tracing::debug!(%error, "cluster_events are not followed"),
-            Err(_) => tracing::debug!("cluster_events are followed in parts: there is much to fold"),
-        }
-    }
-}
-
 fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
@@ -380,9 +345,9 @@ impl Actor for ReplicationActor {
     fn started(&mut self, context: &mut Self::Context) {
         self.tick(context);
         self.keep_relaying(context);
-        let sealing = keep_sealing(self.shared.clone(), self.servers.clone());
+        let sealing = stream_upkeep::keep_sealing(self.shared.clone(), self.servers.clone());
         context.spawn(sealing.into_actor(self));
-        let following = keep_following_the_stream(self.shared.clone(), self.servers.clone());
+        let following = stream_upkeep::keep_following(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };

@@ -20,6 +20,7 @@ mod serving;
 mod standing_back;
 mod steps;
 pub mod stream;
+mod stream_upkeep;
 mod switchover;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
