@@ -383,18 +383,22 @@ fn an_answer_to_an_attempt_that_was_given_up_changes_nothing() {
     assert!(node.when(&Input::StepEnded(late)).is_empty());
 }
 
-#[test]
-fn a_run_yields_to_a_node_that_opened_the_epoch_meanwhile() {
-    let mut node = Node::failing_over();
-    let announced = MainAnnounced {
+/// What this node hears when neither it nor the old main opened the epoch.
+fn a_third_is_main() -> MainAnnounced {
+    MainAnnounced {
         main: NodeId(3),
         epoch: Epoch(2),
         timeline: None,
         switchpoint: None,
         announced_by: NodeId(3),
         learned_by: LearnedBy::Notice,
-    };
-    node.store(announced.into(), None);
+    }
+}
+
+#[test]
+fn a_run_yields_to_a_node_that_opened_the_epoch_meanwhile() {
+    let mut node = Node::failing_over();
+    node.store(a_third_is_main().into(), None);
     node.end(StepId::WinEpoch, StepOutcome::Succeeded);
     assert_eq!(node.run().end, RunEnd::Refused);
     assert!(!node.belief.cluster.nodes.is_main(ME));

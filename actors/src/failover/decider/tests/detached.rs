@@ -67,15 +67,7 @@ fn it_stays_as_it_is_while_another_run_is_at_it_and_follows_whoever_is_main_inst
     );
 
     let mut node = Node::left_alone();
-    let newer = MainAnnounced {
-        main: NodeId(3),
-        epoch: Epoch(2),
-        timeline: None,
-        switchpoint: None,
-        announced_by: NodeId(3),
-        learned_by: LearnedBy::Notice,
-    };
-    assert_eq!(node.after(newer), [Effect::Follow(NodeId(3))]);
+    assert_eq!(node.after(a_third_is_main()), [Effect::Follow(NodeId(3))]);
     assert_eq!(outstanding(ME, &node.belief), [Effect::Follow(NodeId(3))]);
 }
 
