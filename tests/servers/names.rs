@@ -110,6 +110,8 @@ fn a_server_that_is_silent_or_gone_costs_a_second_at_most() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = silent.local_addr().unwrap().port();
         let main = main_at(&pair, port);
+        let login = tokio::time::timeout(Duration::from_millis(1_900), main.log_in_ahead()).await.unwrap();
+        assert!(login.unwrap_err().to_string().contains("no login within 1s"));
         let files = [file];
         let asking = main.held_in(&files);
         let held = tokio::time::timeout(Duration::from_millis(1_900), asking).await.unwrap();

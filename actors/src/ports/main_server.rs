@@ -78,8 +78,8 @@ pub trait MainServerPort {
     async fn limits(&self) -> Answer<StandbyLimits>;
     /// Settings that would hinder it as main and that cannot be cleared while it runs, in words.
     async fn hindrances(&self) -> Answer<Vec<String>>;
-    /// Logs in, so that the next question need not wait for that; it tells if this went wrong. It takes a second at most.
-    async fn log_in_ahead(&self);
+    /// Logs in, so that the next question need not wait for that. It takes a second at most.
+    async fn log_in_ahead(&self) -> Answer<()>;
     /// What files of this number hold there, database by database. It takes a second at most, and tells what it could find
     /// out until then.
     async fn held_in(&self, files: &[FileNode]) -> HeldOnMain;

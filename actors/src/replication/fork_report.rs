@@ -41,14 +41,13 @@ pub(super) async fn count_fork(
     limit: Duration,
 ) -> Answer<StepReport> {
     // a session of its own: the one that this run shares waits for a CHECKPOINT
-    let main = servers.server_of(main);
     let logging_in = async {
-        if let Ok(main) = &main {
-            main.log_in_ahead().await;
-        }
+        let main = servers.server_of(main)?;
+        main.log_in_ahead().await?;
+        Ok(main)
     };
     let reading = servers.handover.fork(parting.timeline, parting.switchpoint, limit);
-    let (found, ()) = tokio::join!(reading, logging_in);
+    let (found, main) = tokio::join!(reading, logging_in);
     let found = found?;
     let held = held_on_main(main, &found).await;
     let stranded = only_here(&found, held);

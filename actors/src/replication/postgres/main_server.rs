@@ -135,8 +135,10 @@ impl MainServerPort for MainServer {
         self.0.hindrances().await
     }
 
-    async fn log_in_ahead(&self) {
-        let _ = tokio::time::timeout(relations::LIMIT, self.0.client()).await;
+    async fn log_in_ahead(&self) -> Answer<()> {
+        let limit = relations::LIMIT;
+        let late = |_| PortError(format!("no login within {limit:?}"));
+        tokio::time::timeout(limit, self.0.client()).await.map_err(late)?.map(drop)
     }
 
     async fn held_in(&self, files: &[FileNode]) -> HeldOnMain {
