@@ -7,3 +7,4 @@ pub mod demo;
 pub mod doctor;
 pub mod salvage;
 pub mod sandbox;
+mod wrap;

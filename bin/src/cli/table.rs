@@ -1,6 +1,7 @@
 //! Aligned columns; the last one wraps where the terminal ends.
 
 use super::output::{Style, Tone, harmless};
+use crate::wrap::wrap;
 
 /// One cell.
 #[derive(Debug, Clone, Default)]
@@ -108,30 +109,6 @@ impl Table {
     }
 }
 
-/// Breaks a text at its blanks; a word that is too long for a line is broken where the line ends.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split_inclusive(' ') {
-        let length = word.trim_end().chars().count();
-        if used > 0 && used + length > width {
-            lines.push(String::new());
-            used = 0;
-        }
-        for letter in word.chars() {
-            if used == width && letter != ' ' {
-                lines.push(String::new());
-                used = 0;
-            }
-            if let Some(line) = lines.last_mut() {
-                line.push(letter);
-            }
-            used += 1;
-        }
-    }
-    lines.iter().map(|line| line.trim_end().to_owned()).collect()
-}
-
 /// A text cut where the line ends, marked as cut.
 pub(super) fn cut(text: String, width: Option<usize>) -> String {
     match width {
@@ -163,9 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_longer_than_the_line_is_broken() {
-        assert_eq!(wrap("ab cdefghij kl", 4), ["ab", "cdef", "ghij", "kl"]);
-        assert_eq!(wrap("", 4), [""]);
+    fn a_text_that_is_cut_is_marked_as_cut() {
         assert_eq!(cut("abcdef".to_owned(), Some(4)), "abc…");
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::DemoError;
+use crate::wrap::wrap;
 
 /// How something is meant; never told by the colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,21 +178,6 @@ fn columns(line: &str) -> usize {
     seen.count()
 }
 
-/// Breaks a text at its blanks; blanks that align something within a line are kept.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_inclusive(' ') {
-        let used = lines.last().map_or(0, |line| line.chars().count());
-        if used > 0 && used + word.trim_end().chars().count() > width {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            line.push_str(word);
-        }
-    }
-    lines.iter().map(|line| line.trim_end().to_owned()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,10 +194,5 @@ mod tests {
         assert_eq!(screen.cut("abcdefg"), "abcde…");
         assert_eq!(screen.cut("\x1b[31mabcdef\x1b[0m"), "\x1b[31mabcdef\x1b[0m");
         assert_eq!(screen.cut("ab\x1b[31mcdefg\x1b[0m"), "ab\x1b[31mcde…");
-    }
-
-    #[test]
-    fn explanations_wrap_at_blanks() {
-        assert_eq!(wrap("the  quick brown fox", 10), ["the  quick", "brown fox"]);
     }
 }
