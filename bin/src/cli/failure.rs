@@ -48,7 +48,7 @@ pub enum Failure {
     #[error("{0}")]
     Daemon(DaemonError),
     /// The demo could not be shown to its end.
-    #[error("{0}")]
+    #[error(transparent)]
     Demo(#[from] DemoError),
     /// Another part of the program failed.
     #[error("{what}")]
@@ -139,5 +139,18 @@ impl Failure {
             words.push_str(&format!("\n   next: {next}"));
         }
         words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::SandboxError;
+
+    #[test]
+    fn an_error_that_is_handed_on_is_told_once() {
+        let refused = SandboxError::failed("using the folder /srv", "it is not empty");
+        let words = Failure::from(DemoError::from(refused)).in_words();
+        assert_eq!(words, "error: using the folder /srv: it is not empty");
     }
 }

@@ -62,7 +62,7 @@ impl Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The nodes could not be made.
-    #[error("{0}")]
+    #[error(transparent)]
     NotMade(#[from] SandboxError),
     /// Something went wrong on the way; the files tell what.
     #[error("{error}; the journals and logs are in {}", folder.display())]
@@ -124,11 +124,13 @@ fn perform(options: DemoOptions, mut screen: Screen) -> Result<Ended, DemoError>
 }
 
 async fn show(options: DemoOptions, screen: &mut Screen) -> Result<Ended, DemoError> {
+    let program = std::env::current_exe().map_err(DemoError::System)?;
+    let builder = builder(program, &options);
+    builder.check_folder()?;
     acts::introduce(&options, screen)?;
     acts::announce_servers(screen)?;
     let begin = SystemEnv.moment();
-    let program = std::env::current_exe().map_err(DemoError::System)?;
-    let mut sandbox = builder(program, &options).build().await?;
+    let mut sandbox = builder.build().await?;
     let shown = acts::play(&sandbox, &options, screen, begin).await;
     match shown {
         Ok(ended) if options.keep => {

@@ -137,6 +137,14 @@ impl Builder {
         self
     }
 
+    /// Whether the folder that was named can be used; nothing is made yet.
+    ///
+    /// # Errors
+    /// It cannot be read, is not empty, or its name would not survive in the servers' configurations.
+    pub fn check_folder(&self) -> Done<()> {
+        self.folder.as_deref().map_or(Ok(()), |wanted| usable_folder(wanted).map(drop))
+    }
+
     /// Lays everything out. Nothing is started yet, so that configurations can still be changed.
     ///
     /// # Errors
@@ -218,21 +226,29 @@ fn open_folder(wanted: Option<&Path>) -> Done<(PathBuf, bool)> {
         set_mode(&folder, 0o755)?;
         return Ok((checked(processes::real_path(&folder))?, true));
     };
-    let doing = || format!("using the folder {}", wanted.display());
-    let failed = |error: std::io::Error| SandboxError::failed(doing(), error);
-    // before anything is made: what it will be called
-    let wanted = checked(std::path::absolute(wanted).map_err(failed)?)?;
+    let failed = |error| SandboxError::failed(using(wanted), error);
+    let wanted = usable_folder(wanted)?;
     let is_new = !wanted.exists();
     if is_new {
         fs::create_dir_all(&wanted).map_err(failed)?;
         set_mode(&wanted, 0o755)?;
-    } else if fs::read_dir(&wanted).map_err(failed)?.next().is_some() {
-        return Err(SandboxError::failed(
-            doing(),
-            "it is not empty; name one that is, or that does not exist yet",
-        ));
     }
     Ok((checked(fs::canonicalize(&wanted).map_err(failed)?)?, is_new))
+}
+
+/// What the folder will be called, before anything is made. Somebody else's files are left alone.
+fn usable_folder(wanted: &Path) -> Done<PathBuf> {
+    let failed = |error| SandboxError::failed(using(wanted), error);
+    let folder = checked(std::path::absolute(wanted).map_err(failed)?)?;
+    if folder.exists() && fs::read_dir(&folder).map_err(failed)?.next().is_some() {
+        let words = "it is not empty; name one that is, or that does not exist yet";
+        return Err(SandboxError::failed(using(wanted), words));
+    }
+    Ok(folder)
+}
+
+fn using(folder: &Path) -> String {
+    format!("using the folder {}", folder.display())
 }
 
 fn checked(folder: PathBuf) -> Done<PathBuf> {
