@@ -1,6 +1,8 @@
 //! What holds after every failover, whatever happened on the way.
 
-use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, Sandbox};
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, Sandbox, until};
 use interrex_events::{Epoch, Event, NodeId, RunKind, StepId, StepOutcome};
 use interrex_projections::{Run, RunEnd, StepState};
 
@@ -14,6 +16,15 @@ pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postg
     let (session, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
     tokio::task::spawn_local(connection);
     Ok(session)
+}
+
+/// Waits until main has made the tables of Interrex itself: made later, they would be among what only one node has.
+pub(crate) async fn has_its_own_tables(sandbox: &Sandbox, main: NodeId) -> Done<()> {
+    until("main has its own tables", Duration::from_secs(30), || async {
+        let there = sandbox.psql_value(main, "SELECT count(*) FROM interrex.stream_head").await;
+        there.map(|_| ()).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 /// The steps that are recorded as intent and outcome; the first and the last are events themselves.

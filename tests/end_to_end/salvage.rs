@@ -15,11 +15,12 @@ use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_tests::run;
 use serde_json::Value;
 
-use crate::two_nodes;
+use crate::{checks::has_its_own_tables, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 const BEFORE: &str = r#"
+SET search_path = public;
 CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price numeric(8,2),
                      twice numeric GENERATED ALWAYS AS (price * 2) STORED);
 INSERT INTO orders (price) VALUES (1), (2), (3);
@@ -31,18 +32,21 @@ CREATE TABLE kinds (id uuid PRIMARY KEY, j jsonb, b bytea, t timestamptz, n text
 CREATE TABLE unkeyed (v text);
 CREATE TABLE untouched (id int PRIMARY KEY);
 INSERT INTO untouched VALUES (1);
+CREATE TABLE interrex.of_users (id int PRIMARY KEY);
 CREATE TABLE parted (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (100);
 "#;
 
 /// Statements that only the old main gets, each its own transaction unless it says otherwise.
-const AFTER: [&str; 13] = [
+const AFTER: [&str; 14] = [
     "INSERT INTO orders (price) VALUES (10)",
     "INSERT INTO orders (price) VALUES (11.5)",
     "UPDATE orders SET price = 99 WHERE id = 2",
     "DELETE FROM orders WHERE id = 3",
     // the new main will have this one with the same values, and the next with others
     "INSERT INTO untouched VALUES (7)",
+    // where a superuser of that name puts its tables unless told otherwise
+    "INSERT INTO interrex.of_users VALUES (1), (2)",
     "INSERT INTO parted VALUES (5, 1), (6, 1)",
     r#"INSERT INTO "odd ""table" VALUES (E'it''s \\ "new",\nline', 'a', ''), ('old', 'b', NULL)"#,
     "INSERT INTO unkeyed VALUES ('nobody can tell')",
@@ -52,7 +56,7 @@ const AFTER: [&str; 13] = [
     r#"INSERT INTO kinds VALUES ('018f0000-0000-7000-8000-000000000001', '{"a": [1, null, "q''\\"]}', '\x00ff27',
        '2026-11-23 10:00:00.123456+05', NULL, '', ARRAY['x,y', NULL, 'NULL', '"'], 0.1::float8 + 0.2,
        '1 mon -3 days 00:00:01.5', 'not so', '12.34')"#,
-    "CREATE TABLE newer (id int PRIMARY KEY); INSERT INTO newer VALUES (1)",
+    "CREATE TABLE public.newer (id int PRIMARY KEY); INSERT INTO newer VALUES (1)",
     "INSERT INTO parted VALUES (50, 1)",
 ];
 
@@ -60,6 +64,7 @@ const AFTER: [&str; 13] = [
 async fn parted() -> Done<Sandbox> {
     let sandbox = two_nodes().without_redis().build().await?;
     sandbox.start().await?;
+    has_its_own_tables(&sandbox, ALPHA).await?;
     sandbox.psql(ALPHA, BEFORE).await?;
     for node in [ALPHA, BETA] {
         sandbox.kill_supervisor(node);
@@ -225,7 +230,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         let in_file = fs::read_to_string(output(&sandbox).join("summary.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&in_file).unwrap(), summary);
         // one is rolled back; all others are single, and the creation of a table is one with its row
-        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&15.into(), &2.into()));
+        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&16.into(), &2.into()));
         let orders = summary["fork"]["relations"].as_array().unwrap().iter();
         let orders = orders.clone().find(|relation| relation["name"] == "postgres.public.orders").unwrap();
         let counts = ["inserts", "updates", "deletes"].map(|what| orders[what].as_u64().unwrap());
@@ -251,6 +256,12 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         };
         assert!(is_left_out("unkeyed", "it has no primary key"), "{left_out:?}");
         assert!(is_left_out("newer", "the new main has no such table"), "{left_out:?}");
+        let own: Vec<_> = left_out.iter().filter(|one| one.contains("Interrex's own")).collect();
+        let is_own = |name: &str| own.iter().any(|one| one.contains(&format!("postgres.interrex.{name}\"")));
+        assert!(is_own("cluster_events") && is_own("stream_head") && !is_own("of_users"), "{own:?}");
+        let of_users =
+            fs::read_to_string(output(&sandbox).join("postgres.interrex.of_users.inserts.csv")).unwrap();
+        assert_eq!(of_users, "id\n1\n2\n");
         let readme = fs::read_to_string(output(&sandbox).join("README.txt")).unwrap();
         assert!(readme.contains("postgres.public.unkeyed: it has no primary key; 1 rows"), "{readme}");
 

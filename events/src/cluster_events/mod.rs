@@ -26,6 +26,13 @@ pub use self::{
 };
 use crate::{ChainHash, Epoch, NodeId, NodeSeq};
 
+/// Whether a table is Interrex's own, in SQL: `n` is its `pg_namespace`, `c` its `pg_class`. The journals hold its rows.
+///
+/// By name, for the schema alone tells nothing: a superuser called `interrex` puts tables of its own into the schema of that
+/// name. Tables of projections end in the number of their version.
+pub const IS_OWN_TABLE: &str = "(n.nspname = 'interrex' AND c.relname ~ '^(schema_version|write_probe|stream_head|journal_heads|\
+    projection_checkpoints|settings_requests|cluster_(events|main|state|nodes|runs|timeline)(_[0-9]+)?)$')";
+
 /// A place in the merged stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Position {

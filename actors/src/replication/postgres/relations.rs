@@ -6,7 +6,7 @@
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use interrex_events::cluster_events;
+use interrex_events::cluster_events::{self, IS_OWN_TABLE};
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{LocalPostgres, PostgresSettings};
@@ -19,11 +19,6 @@ use crate::{
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
 /// Databases that are asked at the same time: each takes a login.
 const AT_ONCE: usize = 4;
-
-/// Interrex's own tables, whose rows the journals hold: by name, for a superuser called `interrex` puts tables of its own into
-/// the schema of that name.
-const OWN: &str = "n.nspname = 'interrex' AND c.relname ~ '^(schema_version|write_probe|stream_head|journal_heads|\
-    projection_checkpoints|settings_requests|cluster_(events|main|state|nodes|runs|timeline)(_[0-9]+)?)$'";
 
 /// What files hold on a server. What it did not answer in time is missing.
 pub(super) async fn held_in(server: &LocalPostgres, files: &[FileNode]) -> HeldOnMain {
@@ -107,7 +102,7 @@ async fn tables(
 ) -> Result<Vec<(FileNode, Held)>, String> {
     let sql = format!(
         "SELECT f.place, n.nspname || '.' || c.relname, \
-                c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT ({OWN}) \
+                c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT {IS_OWN_TABLE} \
          FROM unnest({}, {}) WITH ORDINALITY AS f (tablespace, file, place) \
          JOIN pg_class c ON c.oid = pg_filenode_relation(f.tablespace, f.file) \
          JOIN pg_namespace n ON n.oid = c.relnamespace",

@@ -198,7 +198,12 @@ mod tests {
     use super::*;
 
     fn named(table: &str) -> TableName {
-        TableName { database: "db".to_owned(), schema: "public".to_owned(), table: table.to_owned() }
+        TableName {
+            database: "db".to_owned(),
+            schema: "public".to_owned(),
+            table: table.to_owned(),
+            is_own: false,
+        }
     }
 
     #[test]

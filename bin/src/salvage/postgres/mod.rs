@@ -40,8 +40,6 @@ use crate::{
 
 /// When reading the old main's log is given up.
 const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
-/// Interrex's own tables: the events are in the journals, and reach the new main from there.
-const OWN_SCHEMA: &str = "interrex";
 /// Databases with connections, but for templates.
 const DATABASES: &str =
     "SELECT datname, oid FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1";
@@ -66,10 +64,9 @@ impl Kept {
         Ok(Self { folder, programs, scratch })
     }
 
-    /// The folder where a rejoin left checksums of it, if it was a rejoin that kept it.
+    /// The folder where a rejoin, or its script, leaves checksums of it.
     pub(super) fn checksums(&self) -> Option<&Path> {
-        let copy = self.folder.parent()?;
-        (self.folder.ends_with("pgdata") && copy.join("manifest.json").exists()).then_some(copy)
+        self.folder.parent().filter(|_| self.folder.ends_with("pgdata"))
     }
 }
 
@@ -241,9 +238,7 @@ impl<'a> Work<'a> {
         summary.tables_read += 1;
         let columns = tables::columns(kept, table).await?;
         let reason = match &main {
-            _ if table.schema == OWN_SCHEMA => {
-                Some("it is Interrex's own, and the journals hold it".to_owned())
-            }
+            _ if table.is_own => Some("it is Interrex's own, and the journals hold it".to_owned()),
             _ if columns.iter().all(|column| column.key.is_none()) => {
                 Some("it has no primary key".to_owned())
             }

@@ -1,11 +1,8 @@
 //! The tables of a database, and what must be known of one to compare its rows.
 
-use super::database::{Database, DatabaseError, Row, identifier, literal};
+use interrex_events::cluster_events::IS_OWN_TABLE;
 
-/// Every table that can have stranded rows; a partition is a table, the whole it belongs to is not.
-const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
-    AND n.nspname <> 'information_schema' ORDER BY 1, 2";
+use super::database::{Database, DatabaseError, Row, identifier, literal};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
 const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
@@ -27,6 +24,8 @@ pub(super) struct TableName {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
+    /// Interrex's own: its events are in the journals, and reach the new main from there.
+    pub(super) is_own: bool,
 }
 
 impl TableName {
@@ -63,12 +62,17 @@ pub(super) struct Column {
     pub(super) sequence: Option<String>,
 }
 
-/// The tables of a database.
+/// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
-    let rows = server.ask(TABLES).await?;
-    let names = rows.into_iter().filter_map(|row| {
-        let mut names = row.into_iter().flatten();
-        Some(TableName { database: database.to_owned(), schema: names.next()?, table: names.next()? })
+    let sql = format!(
+        "SELECT n.nspname, c.relname, {IS_OWN_TABLE} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
+         AND n.nspname <> 'information_schema' ORDER BY 1, 2"
+    );
+    let names = server.ask(&sql).await?.into_iter().filter_map(|row| {
+        let mut values = row.into_iter().flatten();
+        let (schema, table) = (values.next()?, values.next()?);
+        Some(TableName { database: database.to_owned(), schema, table, is_own: values.next()? == "t" })
     });
     Ok(names.collect())
 }
