@@ -77,10 +77,14 @@ impl RunAs {
         )))
     }
 
-    /// A command that runs as this user.
+    /// A command that runs as this user. It is told nothing by the `PG...` variables of this process: a server that was started
+    /// with a password in one would log in to main as long as it runs, and not after its next start.
     #[must_use]
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
+        }
         // a folder that every user may enter; PostgreSQL's tools complain about any other
         command.current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
         if let Self::User { uid, gid } = self {

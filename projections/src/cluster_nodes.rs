@@ -227,8 +227,9 @@ impl Projection for ClusterNodes {
                 // a main that learns of another one is superseded from this very event on
                 let superseded = self.is_main(me) && announced.main != me && announced.epoch > self.epoch;
                 self.crown(announced.main, announced.epoch, announced.timeline, at);
-                // one that hands over has stopped already, and its run takes it from there
-                if superseded && !self.is_handing_over(me) {
+                // one that hands over has stopped already, and its run takes it from there; one that was fenced for the run
+                // that made the new main has proved it
+                if superseded && !self.is_handing_over(me) && !self.is_superseded(me) {
                     self.set_status(me, NodeStatus::Fencing, at);
                 }
             }

@@ -34,7 +34,7 @@ pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};
 pub use story_order::{InStoryOrder, Taken};
 pub use timeline::{Entry, Level, Timeline};
-pub use words::{human_bytes, human_ms};
+pub use words::{counted, human_bytes, human_ms};
 
 /// Something that is folded from events.
 pub trait Projection {

@@ -1,5 +1,7 @@
 //! Runs: every failover and switchover with its steps, from the events of intent and outcome.
 
+mod step;
+
 use std::{collections::BTreeMap, fmt};
 
 use chrono::{DateTime, Utc};
@@ -10,73 +12,9 @@ use interrex_events::{
     SwitchoverScheduled, SwitchoverStarted, Trigger,
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 
+pub use self::step::{Step, StepState, Undo};
 use crate::Projection;
-
-/// How far a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case", tag = "state", content = "outcome")]
-pub enum StepState {
-    /// Its turn has not come.
-    #[default]
-    Pending,
-    /// Its intent is recorded, its outcome is not.
-    Running,
-    /// Its outcome is recorded.
-    Ended(StepOutcome),
-}
-
-/// One step of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Step {
-    /// How far it is.
-    #[serde(flatten)]
-    pub state: StepState,
-    /// Attempts begun.
-    pub attempts: u32,
-    /// When its first attempt began.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When the last outcome was recorded.
-    pub ended_at: Option<DateTime<Utc>>,
-    /// How long the last attempt took, in milliseconds.
-    pub took_ms: Option<u64>,
-    /// In a sentence.
-    pub detail: String,
-    /// What was observed.
-    pub observed: Map<String, Value>,
-    /// Whether it is being taken back.
-    pub undo: Undo,
-}
-
-/// How far the taking back of a step is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Undo {
-    /// It stands.
-    #[default]
-    NotAsked,
-    /// Its undo's intent is recorded, the outcome is not.
-    Running,
-    /// It was observed to be taken back.
-    Done,
-    /// It was not.
-    Failed,
-}
-
-impl Step {
-    /// Whether the steps that wait for it may begin.
-    #[must_use]
-    pub fn succeeded(&self) -> bool {
-        matches!(self.state, StepState::Ended(outcome) if outcome.is_success())
-    }
-
-    /// Whether its outcome is missing.
-    #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.state == StepState::Running
-    }
-}
 
 /// In which state a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -163,6 +101,9 @@ pub struct Run {
     pub certificate: Option<Certificate>,
     /// Of a rejoin: what it found, kept and did.
     pub rejoin: Option<Rejoin>,
+    /// Whether its promotion was seen: a new timeline with its history file.
+    #[serde(skip)]
+    pub promoted: bool,
     /// Steps it had to do without.
     pub degraded: Vec<StepId>,
     /// The last error, and what to do about it.
@@ -185,25 +126,12 @@ pub struct Rejoin {
     pub kept: Option<String>,
 }
 
-/// A step that is an event itself.
-fn recorded(at: DateTime<Utc>, detail: &str) -> Step {
-    Step {
-        state: StepState::Ended(StepOutcome::Succeeded),
-        attempts: 1,
-        started_at: Some(at),
-        ended_at: Some(at),
-        took_ms: Some(0),
-        detail: detail.to_owned(),
-        ..Step::default()
-    }
-}
-
 impl Run {
     fn begin(id: RunId, kind: RunKind, envelope: &Envelope) -> Self {
         let mut steps: BTreeMap<StepId, Step> =
             kind.steps().iter().map(|step| (*step, Step::default())).collect();
         let at = envelope.recorded_at;
-        steps.insert(StepId::RecordStart, recorded(at, "the run and its evidence are in the journal"));
+        steps.insert(StepId::RecordStart, Step::recorded(at, "the run and its evidence are in the journal"));
         Self {
             id,
             kind,
@@ -229,6 +157,7 @@ impl Run {
             without_writes_ms: None,
             certificate: None,
             rejoin: None,
+            promoted: false,
             degraded: Vec::new(),
             problem: None,
             lineage: envelope.lineage(),
@@ -290,11 +219,22 @@ impl Run {
         self.end == RunEnd::Running
     }
 
-    /// Whether it only goes forward: its point of no return was begun, and not refused.
+    /// Whether it only goes forward: its point of no return was begun, and neither refused nor withdrawn.
     #[must_use]
     pub fn is_past_no_return(&self) -> bool {
-        let state = self.step(self.kind.point_of_no_return()).state;
-        !matches!(state, StepState::Pending | StepState::Ended(StepOutcome::Refused))
+        let step = self.step(self.kind.point_of_no_return());
+        let refused = matches!(step.state, StepState::Pending | StepState::Ended(StepOutcome::Refused));
+        match step.undo {
+            Undo::Done => false,
+            Undo::Failed => true,
+            Undo::NotAsked | Undo::Running => self.promoted || !refused,
+        }
+    }
+
+    /// Whether what its point of no return asked for is being withdrawn.
+    #[must_use]
+    pub fn is_withdrawing(&self) -> bool {
+        self.is_running() && self.step(self.kind.point_of_no_return()).undo == Undo::Running
     }
 
     /// Milliseconds from the begin of the run to a moment of it.
@@ -315,7 +255,8 @@ impl Run {
         self.end = if degraded.is_empty() { RunEnd::Completed } else { RunEnd::CompletedDegraded };
         self.ended_at = Some(at);
         self.degraded = degraded.to_vec();
-        self.steps.insert(StepId::RecordCompletion, recorded(at, "the end of the run is in the journal"));
+        self.steps
+            .insert(StepId::RecordCompletion, Step::recorded(at, "the end of the run is in the journal"));
     }
 
     fn give_up(&mut self, end: RunEnd, problem: String, at: DateTime<Utc>) {
@@ -379,6 +320,28 @@ impl Runs {
         self.runs.values().next_back()
     }
 
+    /// The other half of a switchover, seen from either: its id, whether the run itself is known here or not.
+    #[must_use]
+    pub fn other_half(&self, run: &Run) -> Option<RunId> {
+        let begun_by = |half: &Run| half.handover.as_ref().map(|handover| handover.run);
+        match run.kind {
+            RunKind::Takeover => begun_by(run),
+            RunKind::Switchover => {
+                let answers = |half: &&Run| half.kind == RunKind::Takeover && begun_by(half) == Some(run.id);
+                self.runs.values().find(answers).map(|half| half.id)
+            }
+            RunKind::Failover | RunKind::Promotion | RunKind::Rejoin => None,
+        }
+    }
+
+    /// The newest run, and of a switchover the half that was asked for: it has the certificate.
+    #[must_use]
+    pub fn newest_whole(&self) -> Option<&Run> {
+        let newest = self.newest()?;
+        let asked_for = self.other_half(newest).filter(|_| newest.kind == RunKind::Takeover);
+        asked_for.and_then(|id| self.get(id)).or(Some(newest))
+    }
+
     /// One run.
     #[must_use]
     pub fn get(&self, id: RunId) -> Option<&Run> {
@@ -416,6 +379,7 @@ impl Projection for Runs {
                 (step.ended_at, step.took_ms) = (Some(at), Some(finished.took_ms));
                 step.detail.clone_from(&finished.detail);
                 step.observed.clone_from(&finished.observed);
+                run.promoted |= finished.shows_a_promotion();
                 let about = format!("{}: ", finished.step);
                 if !finished.outcome.is_success() {
                     run.problem = Some(format!("{about}{}", finished.detail));
@@ -428,8 +392,9 @@ impl Projection for Runs {
                 run.steps.entry(started.step).or_default().undo = Undo::Running;
             }
             Event::StepUndone(undone) => {
-                let undo = if undone.undone { Undo::Done } else { Undo::Failed };
-                run.steps.entry(undone.step).or_default().undo = undo;
+                let step = run.steps.entry(undone.step).or_default();
+                step.undo = if undone.undone { Undo::Done } else { Undo::Failed };
+                step.undo_detail.clone_from(&undone.detail);
             }
             Event::RunResumed(_) => run.resumed += 1,
             Event::RunCancelRequested(cancel) => {

@@ -217,7 +217,7 @@ fn from_zero(events: &[Envelope]) -> (Cluster, Lines) {
     let (mut cluster, mut lines) = (Cluster::default(), Lines::new());
     for event in sorted {
         cluster.apply(event);
-        lines.insert(event.place(), Entry::of(event, &cluster.nodes));
+        lines.insert(event.place(), Entry::of(event, &cluster.nodes, &cluster.runs));
     }
     (cluster, lines)
 }
@@ -235,7 +235,7 @@ proptest! {
             let arrived: Vec<Envelope> = places.iter().map(|place| events[*place].clone()).collect();
             stored.extend(arrived.iter().map(|event| (event.place(), event.clone())));
             let mut note = |cluster: &Cluster, event: &Envelope| {
-                lines.insert(event.place(), Entry::of(event, &cluster.nodes));
+                lines.insert(event.place(), Entry::of(event, &cluster.nodes, &cluster.runs));
             };
             if story.take(arrived, &mut note) == Taken::TooEarly {
                 story = InStoryOrder::keeping(KEPT);

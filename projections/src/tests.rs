@@ -230,3 +230,62 @@ fn the_timeline_calls_nodes_by_their_names() {
          connection refused; log receiver no log is received"
     );
 }
+
+#[test]
+fn a_line_of_a_run_names_its_kind() {
+    let mut timeline = Timeline::default();
+    let completed = FailoverCompleted {
+        main: NodeId(2),
+        epoch: Epoch(2),
+        degraded: Vec::new(),
+        recovery_time: RecoveryTime { detect_ms: 0, decide_ms: 20, promote_ms: 30, dependents_ms: 400 },
+        loss: None,
+    };
+    let triggers = [Trigger::Automatic, Trigger::Operator, Trigger::Switchover];
+    let stream = (1..).zip(triggers).fold(Stream::of(2), |stream, (run, trigger)| {
+        let run = RunId(Uuid::from_u128(run));
+        let started = FailoverStarted { trigger, ..failover_started() };
+        stream.in_run(run, started).in_run(run, completed.clone())
+    });
+    stream.envelopes.iter().for_each(|envelope| timeline.apply(envelope));
+    let ends = timeline.entries.iter().filter(|entry| entry.kind == "failover_completed");
+    let words: Vec<_> =
+        ends.filter_map(|entry| entry.text.split_once(": ")).map(|(first, _)| first).collect();
+    assert_eq!(words, ["failover completed", "promotion completed", "takeover completed"]);
+}
+
+#[test]
+fn the_halves_of_a_switchover_name_each_other_and_the_one_that_was_asked_for_is_the_newest() {
+    let [asked_for, half, other] = [1, 2, 3].map(|run| RunId(Uuid::from_u128(run)));
+    let switchover = SwitchoverStarted {
+        old_main: NodeId(1),
+        new_main: NodeId(2),
+        epoch: Epoch(2),
+        drain_ms: 0,
+        request: Request::default(),
+    };
+    let handover = Handover {
+        run: asked_for,
+        system_id: "7".to_owned(),
+        timeline: TimelineId(1),
+        checkpoint: Lsn(1),
+        end: Lsn(2),
+    };
+    let taken =
+        FailoverStarted { trigger: Trigger::Switchover, handover: Some(handover), ..failover_started() };
+    let here = Stream::of(2).in_run(half, taken).fold().runs;
+    let alone = here.get(half).unwrap();
+    assert_eq!((here.other_half(alone), here.newest_whole()), (Some(asked_for), Some(alone)));
+    let offering = Stream::of(1).in_run(asked_for, switchover);
+    let both = Cluster { runs: here, ..Cluster::default() };
+    let both = offering.envelopes.iter().fold(both, |mut both, event| {
+        both.apply(event);
+        both
+    });
+    let runs = both.runs;
+    assert_eq!(runs.other_half(runs.get(asked_for).unwrap()), Some(half));
+    assert_eq!(runs.newest_whole().map(|run| run.id), Some(asked_for));
+    let after = Stream::of(2).in_run(other, failover_started()).fold().runs;
+    assert_eq!(after.newest_whole().map(|run| run.id), Some(other));
+    assert_eq!(after.other_half(after.get(other).unwrap()), None);
+}

@@ -3,10 +3,10 @@
 mod runs;
 
 use chrono::{DateTime, Utc};
-use interrex_events::{Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId};
+use interrex_events::{Bases, Cause, ClusterSettings, Envelope, Event, Hlc, NodeId, NodeSeq, RunId, RunKind};
 use serde::Serialize;
 
-use crate::{ClusterNodes, Projection, human_ms};
+use crate::{ClusterNodes, Projection, Runs, human_ms};
 
 /// How loud an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -48,10 +48,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The line for an event, with the names that nodes have at its place in the story.
+    /// The line for an event, with the names that nodes have at its place in the story, and the kind of its run.
     #[must_use]
-    pub fn of(envelope: &Envelope, nodes: &ClusterNodes) -> Self {
-        let (level, text) = sentence(&envelope.event, nodes);
+    pub fn of(envelope: &Envelope, nodes: &ClusterNodes, runs: &Runs) -> Self {
+        let run = envelope.run_id.and_then(|id| runs.get(id));
+        let kind = run.map_or(RunKind::Failover, |run| run.kind);
+        let (level, text) = sentence(&envelope.event, kind, nodes);
         Self {
             at: envelope.recorded_at,
             hlc: envelope.hlc,
@@ -75,6 +77,7 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
     nodes: ClusterNodes,
+    runs: Runs,
     /// The lines.
     pub entries: Vec<Entry>,
 }
@@ -86,11 +89,12 @@ impl Projection for Timeline {
 
     fn apply(&mut self, envelope: &Envelope) {
         self.nodes.apply(envelope);
-        self.entries.push(Entry::of(envelope, &self.nodes));
+        self.runs.apply(envelope);
+        self.entries.push(Entry::of(envelope, &self.nodes, &self.runs));
     }
 }
 
-fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
+fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, String) {
     let name = |node: NodeId| nodes.name(node);
     match event {
         Event::SupervisorStarted(started) => {
@@ -223,7 +227,7 @@ fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         | Event::StepUndoStarted(_)
         | Event::StepUndone(_)
         | Event::FailoverCompleted(_)
-        | Event::FailoverFailed(_) => runs::sentence(event, nodes),
+        | Event::FailoverFailed(_) => runs::sentence(event, kind, nodes),
         Event::EpochOpened(opened) => {
             let from = match opened.switchpoint {
                 Some(lsn) => format!(" from {lsn}"),

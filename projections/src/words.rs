@@ -1,5 +1,7 @@
 //! Numbers in words that a person reads at a glance.
 
+use std::fmt::Display;
+
 /// A duration: `340 ms`, `4.2 s`, `2 min 5 s`, `3 h 20 min`.
 #[must_use]
 pub fn human_ms(ms: u64) -> String {
@@ -23,9 +25,22 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// A number of things: `1 transaction`, `3 transactions`.
+#[must_use]
+pub fn counted(number: impl Display, thing: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_not_told_as_many() {
+        assert_eq!([0, 1, 21].map(|number| counted(number, "row")), ["0 rows", "1 row", "21 rows"]);
+    }
 
     #[test]
     fn durations_and_sizes_read_at_a_glance() {

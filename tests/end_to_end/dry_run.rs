@@ -98,7 +98,7 @@ fn a_dry_run_tells_what_is_and_leaves_no_trace() {
 }
 
 /// What `interrex rejoin alpha --dry-run --json` says, and with which exit code.
-async fn return_planned(sandbox: &Sandbox, more: &[&str]) -> Done<(Option<i32>, Plan)> {
+pub(crate) async fn return_planned(sandbox: &Sandbox, more: &[&str]) -> Done<(Option<i32>, Plan)> {
     let said = rejoin(sandbox, BETA, &[&["--dry-run", "--json"], more].concat()).await?;
     let plan = serde_json::from_slice(&said.stdout);
     Ok((said.status.code(), plan.map_err(|error| SandboxError::failed(format!("{said:?}"), error))?))
@@ -165,7 +165,7 @@ fn what_would_stop_a_rejoin_is_named_before_anything_is_done() {
         assert!(!said.status.success(), "{said:?}");
         let failed = newest(&sandbox, ALPHA)?;
         assert_eq!(failed.end, RunEnd::RolledBack);
-        assert!(failed.step(StepId::ReserveSlot).detail.contains("password authentication failed"));
+        assert!(failed.step(StepId::KeepDiverged).detail.contains("password authentication failed"));
         assert!(matches!(failed.step(StepId::Rebuild).state, StepState::Pending), "{failed:?}");
 
         fs::write(&passfile, right).unwrap();

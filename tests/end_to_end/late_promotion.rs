@@ -2,11 +2,18 @@
 //!
 //! The process that replays the log is stopped: `pg_promote()` is answered, and nothing happens until it goes on.
 
-use std::{process::Output, time::Duration};
+use std::{process::Output, sync::Arc, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, until};
-use interrex_actors::env::{Env as _, SystemEnv};
-use interrex_events::{Event, StepFinished, StepId, StepOutcome};
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    failover::steps::{StepRule, rule},
+};
+use interrex_events::{
+    Draft, Epoch, Event, PostgresStatus, RunKind, StepFinished, StepId, StepOutcome, StepStarted,
+    StepUndoStarted,
+    journal::{Identity, Journal},
+};
 use interrex_projections::{NodeStatus, Run, RunEnd, Undo};
 use interrex_tests::run;
 use rustix::process::Signal;
@@ -118,6 +125,127 @@ fn a_promotion_that_was_asked_for_is_withdrawn_where_main_serves_again() {
         assert_eq!((here.main, there.main, here.epoch), (Some(ALPHA), Some(ALPHA), there.epoch));
         assert_eq!(sandbox.rows_lost(&writer.stop(), ALPHA).await?, Vec::<i64>::new());
         sandbox.doctor_clean().await
+    });
+}
+
+/// Four hours of attempts are too long for a test: the journal of a supervisor that is dead is continued by hand.
+async fn continue_run(sandbox: &Sandbox, facts: Vec<Event>) -> Done<()> {
+    let run = sandbox.cluster(BETA)?.runs.newest().unwrap().id;
+    let identity = Identity { cluster_id: sandbox.cluster_id(), node_id: BETA };
+    let journal = Journal::open(&sandbox.node(BETA)?.journal(), identity, Arc::new(SystemEnv)).unwrap();
+    let drafts: Vec<Draft> = facts.into_iter().map(|fact| Draft::new(Epoch(1), fact).in_run(run)).collect();
+    let stored = journal.append(&drafts).unwrap();
+    tokio::task::spawn_blocking(move || stored.blocking_recv()).await.unwrap().unwrap().unwrap();
+    Ok(())
+}
+
+/// An attempt at the promotion is under way, after which so many are left.
+fn attempt_with(left: u32) -> StepStarted {
+    let StepRule { step, attempts, limit_ms, .. } = *rule(RunKind::Failover, StepId::Promote);
+    StepStarted { step, attempt: attempts - left, limit_ms }
+}
+
+/// The attempts are used up, and the supervisor has died when it was about to withdraw the promotion.
+async fn cut_off_in_withdrawing(sandbox: &Sandbox) -> Done<()> {
+    let StepStarted { step, attempt, .. } = attempt_with(0);
+    let unknown = StepFinished {
+        step,
+        attempt,
+        outcome: StepOutcome::Unknown,
+        detail: "no outcome".to_owned(),
+        observed: serde_json::Map::new(),
+        took_ms: 60_000,
+    };
+    let facts = vec![attempt_with(0).into(), unknown.into(), StepUndoStarted { step }.into()];
+    continue_run(sandbox, facts).await
+}
+
+#[test]
+fn a_promotion_whose_attempts_are_used_up_is_withdrawn_and_the_old_main_may_come_back() {
+    run(async {
+        let sandbox = pending(two_nodes().patience(Duration::from_secs(150))).await?;
+        let before = sandbox.postmaster_pid(BETA);
+        sandbox.kill_supervisor(BETA);
+        continue_run(&sandbox, vec![attempt_with(1).into()]).await?;
+        sandbox.start_supervisor(BETA)?;
+        let made = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(made.end, RunEnd::NeedsOperator, "{:?}", made.problem);
+        let problem = made.problem.as_ref().unwrap();
+        for words in ["is withdrawn", "started again as a standby", "nothing is pending", "interrex promote"]
+        {
+            assert!(problem.contains(words), "{problem}");
+        }
+        assert_eq!(
+            (made.step(StepId::Promote).undo, made.step(StepId::Detach).undo),
+            (Undo::Done, Undo::Done)
+        );
+        assert!(!is_asked(&sandbox));
+        assert_ne!(sandbox.postmaster_pid(BETA), before, "a server that was asked runs on");
+
+        sandbox.start_supervisor(ALPHA)?;
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        let writer = sandbox.start_writer(100.0)?;
+        writer.wait_acknowledged(50, LIMIT).await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        assert!(sandbox.takes_writes(ALPHA).await && !sandbox.takes_writes(BETA).await);
+        let (here, there) = (sandbox.cluster(ALPHA)?.nodes, sandbox.cluster(BETA)?.nodes);
+        assert_eq!((here.main, there.main, here.epoch), (Some(ALPHA), Some(ALPHA), there.epoch));
+        assert_eq!(sandbox.rows_lost(&writer.stop(), ALPHA).await?, Vec::<i64>::new());
+        sandbox.doctor_clean().await
+    });
+}
+
+#[test]
+fn a_server_that_hangs_is_stopped_to_withdraw_its_promotion() {
+    run(async {
+        let sandbox = pending(two_nodes()).await?;
+        sandbox.kill_supervisor(BETA);
+        cut_off_in_withdrawing(&sandbox).await?;
+        assert!(sandbox.signal_postgres(BETA, Signal::STOP) > 1);
+        sandbox.start_supervisor(BETA)?;
+        let made = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(made.end, RunEnd::NeedsOperator, "{:?}", made.problem);
+        assert!(made.problem.as_ref().unwrap().contains("started again as a standby"), "{:?}", made.problem);
+        assert!(!is_asked(&sandbox) && !sandbox.takes_writes(BETA).await);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_promotion_that_had_begun_stays_stopped_and_the_words_lead_to_a_main_again() {
+    run(async {
+        let sandbox = pending(two_nodes()).await?;
+        let folder = sandbox.node(BETA)?.data_dir();
+        let (signal, aside) = (folder.join("standby.signal"), folder.with_file_name("standby.signal"));
+        sandbox.kill_supervisor(BETA);
+        sandbox.kill_postgres(BETA);
+        std::fs::rename(&signal, &aside).unwrap();
+        cut_off_in_withdrawing(&sandbox).await?;
+        // whoever starts it must not start a second main
+        sandbox.start_supervisor(BETA)?;
+        let made = sandbox.wait_run_ended(BETA).await?;
+        assert_eq!(made.end, RunEnd::NeedsOperator, "{:?}", made.problem);
+        assert!(made.problem.as_ref().unwrap().contains("create standby.signal"), "{:?}", made.problem);
+        assert_eq!(sandbox.postmaster_pid(BETA), None);
+
+        sandbox.kill_supervisor(BETA);
+        sandbox.start_supervisor(BETA)?;
+        assert!(!sandbox.wait_supervisor_ended(BETA).await?.success(), "it starts a primary for no run");
+        assert_eq!(sandbox.postmaster_pid(BETA), None);
+
+        std::fs::rename(&aside, &signal).unwrap();
+        sandbox.start_supervisor(BETA)?;
+        sandbox
+            .wait_health(BETA, "a standby", |report| report.postgres.status == PostgresStatus::Detached)
+            .await?;
+        let config = sandbox.node(BETA)?.config();
+        let asked = move || interrex_with(&["promote", "--config", &config.to_string_lossy()], &[]);
+        let said = tokio::task::spawn_blocking(asked).await.unwrap()?;
+        assert!(said.status.success(), "{said:?}");
+        assert!(sandbox.takes_writes(BETA).await);
+        Ok(())
     });
 }
 

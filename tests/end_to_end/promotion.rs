@@ -102,6 +102,18 @@ fn while_main_answers_a_promotion_is_refused_with_the_evidence_and_forced_it_fen
         let fenced = |envelope: &interrex_events::Envelope| matches!(envelope.event, Event::NodeFenced(_));
         sandbox.wait_event(ALPHA, "it is fenced", fenced).await?;
         assert!(!sandbox.takes_writes(ALPHA).await);
+        let hears = |envelope: &interrex_events::Envelope| matches!(envelope.event, Event::MainAnnounced(_));
+        sandbox.wait_event(ALPHA, "it hears of the new main", hears).await?;
+        sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
+        let events = sandbox.events(ALPHA)?;
+        let proofs: Vec<&str> = events
+            .iter()
+            .filter_map(|envelope| match &envelope.event {
+                Event::NodeFenced(proof) => Some(proof.postgres.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(proofs[..], [proof] if proof.starts_with("stopped")), "{proofs:?}");
         writer.wait_ack_by(sandbox.node(BETA)?.postgres_port, before, LIMIT).await?;
         let acknowledged = writer.stop();
         assert_eq!(

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     bad_input::interrex_with,
+    checks::has_its_own_tables,
     fork_report::{ONLY_THERE, SHARED, told_before_anything_was_rewound, told_in_the_timeline},
     two_nodes,
 };
@@ -72,6 +73,7 @@ async fn parted_with(sandbox: &Sandbox, shared: &[&str], only_there: &[&str]) ->
     for node in [ALPHA, BETA] {
         sandbox.wait_healthy(node).await?;
     }
+    has_its_own_tables(sandbox, ALPHA).await?;
     let writer = sandbox.start_writer(200.0)?;
     writer.wait_acknowledged(20, LIMIT).await?;
     for sql in shared {
@@ -157,9 +159,15 @@ pub(crate) async fn salvaged(sandbox: &Sandbox, kept: &str) -> Done<BTreeSet<i64
 }
 
 /// What the last salvage says of the kept files.
-fn checked(sandbox: &Sandbox) -> Value {
+pub(crate) fn checked(sandbox: &Sandbox) -> Value {
     let summary = fs::read(sandbox.folder().join("stranded/summary.json")).unwrap();
     serde_json::from_slice::<Value>(&summary).unwrap()["checked"].take()
+}
+
+/// How many transactions only a kept copy has, as its manifest says.
+fn stranded_in(kept: &str) -> Option<u64> {
+    let manifest = fs::read(Path::new(kept).join("manifest.json")).unwrap();
+    serde_json::from_slice::<Value>(&manifest).unwrap()["stranded"].as_u64()
 }
 
 /// What was saved is what clients were told and lost; and at most the one that was committed when nobody could be told
@@ -261,7 +269,9 @@ fn it_is_copied_anew_when_that_is_asked_for_and_the_old_directory_is_kept() {
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
         let found = newest(&sandbox, ALPHA)?.rejoin.unwrap();
         assert_eq!(found.by, Some(Demotion::Copied));
-        is_all_of_it(&salvaged(&sandbox, &found.kept.unwrap()).await?, &lost);
+        let kept = found.kept.unwrap();
+        is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        assert!(stranded_in(&kept) >= Some(lost.len() as u64));
 
         // as a supervisor leaves it that is killed between the two renames
         sandbox.kill_everything_of(ALPHA);
@@ -350,8 +360,11 @@ fn it_is_copied_anew_when_main_has_removed_the_log_that_it_would_need_after_a_re
         let rebuilt = made.step(StepId::Rebuild).detail;
         assert!(rebuilt.contains("neither here nor on main any more"), "{rebuilt}");
         assert_eq!(made.rejoin.clone().unwrap().by, Some(Demotion::Copied));
-        let kept = made.step(StepId::KeepDiverged).observed["kept"].as_str().unwrap().to_owned();
+        let kept_by = |step| made.step(step).observed["kept"].as_str().unwrap().to_owned();
+        let (kept, replaced) = (kept_by(StepId::KeepDiverged), kept_by(StepId::Rebuild));
         is_all_of_it(&salvaged(&sandbox, &kept).await?, &lost);
+        assert!(stranded_in(&kept) >= Some(lost.len() as u64));
+        assert_eq!(stranded_in(&replaced), Some(0), "it was rewound before");
         Ok(())
     });
 }
@@ -489,6 +502,7 @@ fn standby_dies_at(barrier: &'static str) {
         })?;
         let made = ended(&sandbox, BETA).await?;
         assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
+        assert_eq!(stranded_in(&made.rejoin.unwrap().kept.unwrap()), Some(0));
         sandbox.wait_streaming(ALPHA, BETA).await?;
         sandbox.wait_healthy(BETA).await?;
         let acknowledged = writer.stop();

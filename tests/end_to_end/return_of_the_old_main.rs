@@ -24,6 +24,12 @@ fn it_stays_fenced_and_lets_no_client_in() {
             sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
         assert_eq!((report.main, report.epoch), (Some(BETA), interrex_events::Epoch(2)));
         assert!(!report.healthy);
+        let examined = sandbox.doctor(BETA).await?;
+        for check in ["postgres_answers", "redis_answers"] {
+            let found = examined.checks.iter().find(|it| it.check == check && it.node == Some(ALPHA));
+            let fix = found.and_then(|it| it.fix.as_deref()).unwrap_or_default();
+            assert!(fix.starts_with("interrex rejoin alpha"), "{check}: {fix}");
+        }
 
         assert_eq!(sandbox.postmaster_pid(ALPHA), None);
         assert!(sandbox.redis(ALPHA, &["PING"]).await.is_err());

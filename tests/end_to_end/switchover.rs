@@ -45,6 +45,19 @@ fn newest_everywhere(sandbox: &Sandbox) -> String {
     [ALPHA, BETA].map(of).join("\n")
 }
 
+/// `interrex run show` on a node prints the certificate and names the other half, once the other node's events are here.
+async fn shows_the_certificate(sandbox: &Sandbox, node: NodeId) -> Done<()> {
+    let config = &sandbox.node(node)?.config();
+    let look = || async {
+        let config = config.clone();
+        let show = move || interrex_with(&["run", "show", "--config", &config.to_string_lossy()], &[]);
+        let output = tokio::task::spawn_blocking(show).await.unwrap().map_err(|error| error.to_string())?;
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        if shown.contains("CERTIFICATE") && shown.contains("the takeover by") { Ok(()) } else { Err(shown) }
+    };
+    until("the certificate is shown", LIMIT, look).await
+}
+
 #[test]
 fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
     run(async {
@@ -56,6 +69,8 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
         let writer = sandbox.start_writer(200.0)?;
         writer.wait_acknowledged(50, LIMIT).await?;
         // one that never ends, one that waits in a transaction, and one that says that it will write
+        let long = session(&sandbox, ALPHA).await?;
+        tokio::task::spawn_local(async move { long.batch_execute("BEGIN; SELECT pg_sleep(3600)").await });
         let idle = session(&sandbox, ALPHA).await?;
         idle.batch_execute("BEGIN; SELECT 1").await.unwrap();
         let writing = session(&sandbox, ALPHA).await?;
@@ -87,6 +102,9 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
             writer.wait_ack_by(port, began, LIMIT).await?;
             // the next one is refused as long as the target makes its half
             assert_eq!(ended(&sandbox, to).await?.end, RunEnd::Completed);
+            for node in [ALPHA, BETA] {
+                shows_the_certificate(&sandbox, node).await?;
+            }
             sandbox.doctor_clean().await?;
         }
         let acknowledged = writer.stop();
@@ -358,6 +376,7 @@ fn a_run_that_is_cancelled_while_it_drains_changes_nothing() {
         assert_eq!(said.status.code(), Some(1));
         let given_up = newest(&sandbox, ALPHA)?;
         assert_eq!(given_up.end, RunEnd::RolledBack, "{:?}", given_up.problem);
+        assert!(given_up.step(StepId::Drain).detail.ends_with("they go on"), "{:?}", given_up.steps);
         assert!(given_up.problem.unwrap().contains("not now"));
         idle.batch_execute("COMMIT").await.unwrap();
         main_serves_on(&sandbox, writer).await

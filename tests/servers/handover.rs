@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use interrex::sandbox::{ALPHA, BETA};
+use interrex::sandbox::{ALPHA, BETA, until};
 use interrex_actors::ports::{HandoverPort as _, PostgresPort as _, StopMode, Verdict};
+use interrex_events::{PostgresStatus, TimelineId};
 
 use crate::pair::{LIMIT, Pair, on_one_thread, slot};
 
@@ -37,6 +38,32 @@ fn the_proof_is_what_the_standby_received_and_where_it_promotes() {
     on_one_thread(async {
         let pair = Pair::start().await;
         hand_over(&pair).await;
+    });
+}
+
+#[test]
+fn a_standby_that_was_cut_off_still_tells_the_timeline_that_it_received() {
+    on_one_thread(async {
+        // no restartpoint names it in the control file
+        let pair = Pair::start_with("checkpoint_timeout = 1d").await;
+        hand_over(&pair).await;
+        pair.sandbox.psql(BETA, "CREATE TABLE newer (id int)").await.unwrap();
+        let end = pair.beta.main_lineage().await.unwrap().flushed;
+        let detached = async |why: &str| {
+            until(why, LIMIT, async || {
+                let facts = pair.alpha.measure().await.facts;
+                let is_alone = facts.status == PostgresStatus::Detached && facts.lsn >= Some(end);
+                if is_alone { Ok(facts.timeline) } else { Err(format!("{facts:?}")) }
+            })
+            .await
+            .unwrap()
+        };
+        pair.streams(BETA, ALPHA).await;
+        pair.alpha.set_upstream("").await.unwrap();
+        assert_eq!(detached("it is cut off").await, Some(TimelineId(2)));
+        pair.alpha.stop(StopMode::Immediate).await.unwrap();
+        pair.alpha.start().await.unwrap();
+        assert_eq!(detached("it has replayed what it had").await, Some(TimelineId(2)));
     });
 }
 

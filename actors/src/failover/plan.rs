@@ -1,8 +1,8 @@
 //! What a run would do, how long writes would wait, what would be lost, and what would stop it: a pure function of the
 //! run's table, of what was looked at, and of earlier runs. It is what `--dry-run` prints.
 
-use interrex_events::{Epoch, NodeId, RunKind, StepId, Verdict};
-use interrex_projections::{Run, Runs};
+use interrex_events::{Epoch, NodeId, RecoveryTime, RunKind, StepId, Verdict};
+use interrex_projections::{Run, RunEnd, Runs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -124,13 +124,15 @@ pub struct WithoutWrites {
     /// What their limits allow, every attempt used up, in milliseconds: what is beyond it ends the run. Nothing where one
     /// of them is asked until it is answered.
     pub limit_ms: Option<u64>,
-    /// What it was in earlier runs of the kind; nothing if none has completed here yet.
+    /// What it was in earlier runs; nothing if none has completed here yet.
     pub measured: Option<Measured>,
 }
 
 /// Times of earlier runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
+    /// Of which kind they were.
+    pub kind: RunKind,
     /// How many runs.
     pub runs: usize,
     /// The middle of their times, in milliseconds; of an even number, the longer of the two.
@@ -158,6 +160,8 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// How long nobody would take writes.
     pub without_writes: WithoutWrites,
+    /// How long earlier runs took from begin to end; nothing if none has completed here yet.
+    pub whole_run: Option<Measured>,
     /// What would be lost, in bytes of log; nothing where nobody can know it before the run.
     pub loss_bytes: Option<u64>,
 }
@@ -183,6 +187,7 @@ pub fn plan(kind: RunKind, findings: Findings, history: &Runs) -> Plan {
         checks,
         steps: steps.collect(),
         without_writes: without_writes(kind, history),
+        whole_run: measured(kind, history, whole_run_ms),
         loss_bytes,
     }
 }
@@ -207,20 +212,42 @@ fn without_writes(kind: RunKind, history: &Runs) -> WithoutWrites {
     WithoutWrites {
         steps: rows().map(|row| row.step).collect(),
         limit_ms: rows().map(|row| Some(row.limit_ms * u64::from(attempts(row)?))).sum(),
-        measured: measured(history.runs.values().filter(|run| run.kind == kind)),
+        measured: measured(kind, history, without_writes_ms),
     }
 }
 
-/// Times of runs that completed: only these state one.
-fn measured<'a>(runs: impl Iterator<Item = &'a Run>) -> Option<Measured> {
-    let time = |run: &Run| {
-        run.without_writes_ms
-            .or_else(|| run.recovery_time.map(interrex_events::RecoveryTime::without_writes_ms))
-    };
-    let mut times: Vec<u64> = runs.filter_map(time).collect();
-    times.sort_unstable();
-    let median_ms = *times.get(times.len() / 2)?;
-    Some(Measured { runs: times.len(), median_ms, longest_ms: *times.last()? })
+/// The kinds whose times tell how long one of a kind takes, its own first: with the same steps, after the same loss of main.
+/// A takeover has these steps too, but main stops in the other half.
+fn alike(kind: RunKind) -> &'static [RunKind] {
+    match kind {
+        RunKind::Failover => &[RunKind::Failover, RunKind::Promotion],
+        RunKind::Promotion => &[RunKind::Promotion, RunKind::Failover],
+        RunKind::Switchover => &[RunKind::Switchover],
+        RunKind::Takeover => &[RunKind::Takeover],
+        RunKind::Rejoin => &[RunKind::Rejoin],
+    }
+}
+
+/// Times of runs of the first kind of which there are any.
+fn measured(kind: RunKind, history: &Runs, time: fn(&Run) -> Option<u64>) -> Option<Measured> {
+    alike(kind).iter().find_map(|kind| {
+        let runs = history.runs.values().filter(|run| run.kind == *kind);
+        let mut times: Vec<u64> = runs.filter_map(time).collect();
+        times.sort_unstable();
+        let median_ms = *times.get(times.len() / 2)?;
+        Some(Measured { kind: *kind, runs: times.len(), median_ms, longest_ms: *times.last()? })
+    })
+}
+
+/// How long nobody took writes, of a run that completed: only these state it.
+fn without_writes_ms(run: &Run) -> Option<u64> {
+    run.without_writes_ms.or_else(|| run.recovery_time.map(RecoveryTime::without_writes_ms))
+}
+
+/// How long a run took that completed.
+fn whole_run_ms(run: &Run) -> Option<u64> {
+    let completed = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
+    run.ended_at.filter(|_| completed).map(|end| run.ms_until(end))
 }
 
 #[cfg(test)]
@@ -247,8 +274,28 @@ mod tests {
 
     /// Switchovers that took so long, and one that did not complete.
     fn history(times: &[u64]) -> Runs {
+        let started = SwitchoverStarted {
+            old_main: ALPHA,
+            new_main: BETA,
+            epoch: Epoch(2),
+            drain_ms: 0,
+            request: Request::default(),
+        };
+        let completed = |without_writes_ms| SwitchoverCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: Vec::new(),
+            without_writes_ms,
+            certificate: None,
+        };
+        let ended = times.iter().map(|ms| (started.clone().into(), vec![completed(*ms).into()], 1_000));
+        told(ended.chain([(started.clone().into(), Vec::new(), 0)]))
+    }
+
+    /// Runs: how each began, what else it told, and how long after its begin, in milliseconds.
+    fn told(stories: impl Iterator<Item = (Event, Vec<Event>, i64)>) -> Runs {
         let mut runs = Runs::default();
-        let mut tell = |run: u128, event: Event| {
+        let mut tell = |run: u128, ms: i64, event: Event| {
             let event_id = EventId(Uuid::from_u128(run));
             runs.apply(&Envelope {
                 event_id,
@@ -258,7 +305,7 @@ mod tests {
                 epoch: Epoch(1),
                 learned_in: Epoch(1),
                 hlc: Hlc::from_wall_ms(0),
-                recorded_at: chrono::DateTime::UNIX_EPOCH,
+                recorded_at: chrono::DateTime::UNIX_EPOCH + chrono::TimeDelta::milliseconds(ms),
                 run_id: Some(RunId(Uuid::from_u128(run))),
                 correlation_id: event_id,
                 causation_id: None,
@@ -266,24 +313,9 @@ mod tests {
                 event,
             });
         };
-        let started = SwitchoverStarted {
-            old_main: ALPHA,
-            new_main: BETA,
-            epoch: Epoch(2),
-            drain_ms: 0,
-            request: Request::default(),
-        };
-        tell(99, started.clone().into());
-        for (run, without_writes_ms) in (1..).zip(times.iter().copied()) {
-            tell(run, started.clone().into());
-            let completed = SwitchoverCompleted {
-                main: BETA,
-                epoch: Epoch(2),
-                degraded: Vec::new(),
-                without_writes_ms,
-                certificate: None,
-            };
-            tell(run, completed.into());
+        for (run, (started, rest, took_ms)) in (1..).zip(stories) {
+            tell(run, 0, started);
+            rest.into_iter().for_each(|event| tell(run, took_ms, event));
         }
         runs
     }
@@ -327,10 +359,78 @@ mod tests {
             promotion.limit_ms,
             Some(3 * 5_000 + 2 * (5_000 + 10_000 + 60_000 + 5_000) + 240 * 60_000)
         );
-        let measured = |runs, median_ms, longest_ms| Some(Measured { runs, median_ms, longest_ms });
+        let kind = RunKind::Switchover;
+        let measured = |runs, median_ms, longest_ms| Some(Measured { kind, runs, median_ms, longest_ms });
         assert_eq!(of(RunKind::Switchover, &[80]).measured, measured(1, 80, 80));
         assert_eq!(of(RunKind::Switchover, &[900, 70, 80]).measured, measured(3, 80, 900));
         assert_eq!(of(RunKind::Switchover, &[80, 70]).measured, measured(2, 80, 80));
         assert_eq!(of(RunKind::Failover, &[80]).measured, None, "of another kind");
+    }
+
+    fn failover() -> (Event, Vec<Event>, i64) {
+        let unknown = || Finding::unknown("not asked");
+        let evidence = Evidence {
+            supervisor: unknown(),
+            postgres: unknown(),
+            redis: unknown(),
+            wal_receiver: unknown(),
+            last_good_at: None,
+            missed_probes: 0,
+        };
+        let started = FailoverStarted {
+            trigger: Trigger::Automatic,
+            old_main: ALPHA,
+            new_main: BETA,
+            epoch: Epoch(2),
+            evidence,
+            silent_ms: 0,
+            threshold_ms: 0,
+            last_report: None,
+            quorum: String::new(),
+            request: None,
+            handover: None,
+        };
+        let recovery_time =
+            RecoveryTime { detect_ms: 5_000, decide_ms: 60, promote_ms: 40, dependents_ms: 9 };
+        let completed = FailoverCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: Vec::new(),
+            recovery_time,
+            loss: None,
+        };
+        (started.into(), vec![completed.into()], 700)
+    }
+
+    fn rejoin(took_ms: i64) -> (Event, Vec<Event>, i64) {
+        let started = RejoinStarted { main: BETA, epoch: Epoch(2), copy: false, request: None };
+        let completed = RejoinCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: Vec::new(),
+            by: Demotion::Rewound,
+            stranded: None,
+            kept: None,
+            kept_redis: None,
+        };
+        (started.into(), vec![completed.into()], took_ms)
+    }
+
+    #[test]
+    fn before_the_first_promotion_the_times_are_those_of_failovers_and_say_so() {
+        let history = told([failover()].into_iter());
+        let planned = plan(RunKind::Promotion, findings(Vec::new()), &history);
+        let measured =
+            |median_ms| Some(Measured { kind: RunKind::Failover, runs: 1, median_ms, longest_ms: median_ms });
+        assert_eq!((planned.without_writes.measured, planned.whole_run), (measured(5_100), measured(700)));
+    }
+
+    #[test]
+    fn a_rejoin_takes_what_earlier_ones_took() {
+        let history = told([rejoin(3_000), rejoin(90_000), rejoin(4_000)].into_iter());
+        let planned = plan(RunKind::Rejoin, findings(Vec::new()), &history);
+        let kind = RunKind::Rejoin;
+        assert_eq!(planned.whole_run, Some(Measured { kind, runs: 3, median_ms: 4_000, longest_ms: 90_000 }));
+        assert_eq!(planned.without_writes.measured, None, "writes go on");
     }
 }

@@ -13,8 +13,20 @@ use crate::{node::Shared, ports::PeersPort};
 /// A verdict that is no older than this is taken as it is: asking a silent host again would cost its timeout.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// Who has opened the epoch that a run is to open, or a later one.
+fn opened_by_another(shared: &Shared, run: &Run) -> Option<String> {
+    shared.look(|view| {
+        let nodes = &view.cluster.nodes;
+        let main = nodes.main.filter(|main| *main != run.new_main && nodes.epoch >= run.epoch)?;
+        Some(format!("{} opened epoch {} meanwhile", nodes.name(main), nodes.epoch))
+    })
+}
+
 /// What main says, if the verdict is old and main serves again.
 pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
+    if let Some(reason) = opened_by_another(shared, run) {
+        return Some(reason);
+    }
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
     let fresh = run.resumed == 0 && age <= FRESH;
     let forced = run.request.as_ref().is_some_and(|request| request.forced);

@@ -122,6 +122,8 @@ pub trait HandoverPort {
     async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord>;
     /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated.
     async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()>;
+    /// The newest complaint in this server's log, if that is a file that the supervisor knows.
+    fn last_complaint(&self) -> Option<String>;
     /// The local running main's lineage.
     async fn main_lineage(&self) -> Answer<MainLineage>;
     /// What the stopped directory is to a main.

@@ -22,6 +22,8 @@ pub struct KeepRequest {
     pub reason: String,
     /// The last place shared with the new main, where that is known.
     pub switchpoint: Option<Lsn>,
+    /// How many transactions were committed or prepared in it that main lacks, where they were counted.
+    pub stranded: Option<u64>,
     /// It is rewound next: it is recovered from its crash while the copy gets to the disk.
     pub before_rewind: bool,
     /// When. It names the request: one that is repeated with the same time gets the answer of the first.
@@ -57,6 +59,9 @@ pub struct KeptManifest {
     pub end: Option<Lsn>,
     /// The last place shared with the new main, where that was known.
     pub switchpoint: Option<Lsn>,
+    /// How many transactions were committed or prepared in it that main lacked; nothing where nobody counted.
+    #[serde(default)]
+    pub stranded: Option<u64>,
     /// State of the cluster, in the control file's words.
     pub state: String,
     /// Number of files.
@@ -142,8 +147,8 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
     async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept>;
-    /// Removes all but one's own and the newest kept copies, and those that are half-rewound whatever their age. The folders
-    /// removed.
+    /// Removes kept copies until the newest are left, and one's own; those that are half-rewound whatever their age. One that has
+    /// nothing that main lacked never takes the place of one that has, or may have. The folders removed.
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>>;
     /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
     /// After that it can only start as a standby, with its own configuration; its upstream is not set. For a directory

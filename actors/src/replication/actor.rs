@@ -11,7 +11,8 @@ use interrex_events::{
 };
 
 use super::{
-    handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, stream_upkeep, switchover,
+    handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, stream_upkeep,
+    switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -387,11 +388,16 @@ impl Handler<UndoStep> for ReplicationActor {
 
     fn handle(&mut self, order: UndoStep, context: &mut Self::Context) {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
+        // an attempt that nobody waits for any more must not do what is being taken back
+        if let Some(attempt) = self.steps.remove(&order.step) {
+            context.cancel_future(attempt);
+        }
         let work = async move {
             let undo = async {
                 match order.step {
                     StepId::FenceOldMain => serving::undo_fence(&*peers, &order.run).await,
-                    StepId::Detach => steps::undo_detach(&servers, &order.run).await,
+                    StepId::Detach => steps::undo_detach(&shared, &servers, &order.run).await,
+                    StepId::Promote => withdrawing::withdraw(&servers, &order.run).await,
                     StepId::CheckLineage => rejoin::undo_check(&shared, &servers).await,
                     StepId::StopMain => switchover::undo_stop_main(&shared, &servers, &*peers).await,
                     other => Err(PortError(format!("{other} has no undo"))),

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use interrex_events::{Draft, Lsn, NodeDemoted, PostgresStatus, RunKind, StepId, StepOutcome};
+use interrex_events::{Draft, Lsn, NodeDemoted, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId};
 use interrex_projections::Run;
 
 use super::{Servers, postgres::slot_name, rejoin};
 use crate::{
+    env::Moment,
     messages::{Append, StepReport},
     node::Shared,
     ports::{Answer, PortError, StopMode},
@@ -14,6 +15,10 @@ use crate::{
 
 /// How often a condition is looked at.
 const LOOK_CALMLY: Duration = Duration::from_millis(50);
+/// How long nothing may arrive until main is asked whether it lets a standby in.
+const ASK_WHY: Duration = Duration::from_secs(2);
+/// How long nothing may arrive at all.
+const IDLE_LIMIT: Duration = Duration::from_secs(45);
 /// How long PostgreSQL waits for what Redis has to be kept; `follow_redis` takes as long as it takes.
 const REDIS_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -69,22 +74,70 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             .map_err(|error| PortError::new("recording that this node only follows from here on", error))?;
         servers.postgres.start().await?;
     }
-    let timeline = shared.look(|view| view.cluster.nodes.timeline);
+    let timeline = mains_log_arrives(shared, servers, run).await?;
+    // slots that this node held as main would keep log here for ever
+    servers.handover.drop_unused_slots().await?;
+    rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
+    let words = format!("main streams to PostgreSQL here, on timeline {timeline}");
+    if run.kind != RunKind::Rejoin {
+        return Ok(StepReport::new(StepOutcome::Succeeded, words));
+    }
+    let words = words + &rejoin::prune(shared, servers, run).await;
+    let report = StepReport::new(StepOutcome::Succeeded, words);
+    Ok(rejoin::naming_kept_redis(servers, run, report).await)
+}
+
+/// Waits until PostgreSQL here receives main's log, on main's timeline, which is told. What it has to replay before takes
+/// as long as it takes; but a standby that is not let in would try for ever, and say so in its log alone.
+async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Answer<TimelineId> {
+    let wanted = shared.look(|view| view.cluster.nodes.timeline).unwrap_or_default();
+    let (mut reached, mut moved, mut asked) = (None, shared.env.moment(), shared.env.moment());
     loop {
         let facts = servers.postgres.measure().await.facts;
-        if facts.status == PostgresStatus::Streaming && facts.timeline >= timeline {
-            // slots that this node held as main would keep log here for ever
-            servers.handover.drop_unused_slots().await?;
-            rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
-            let timeline = facts.timeline.map(|it| it.to_string()).unwrap_or_default();
-            let words = format!("main streams to PostgreSQL here, on timeline {timeline}");
-            if run.kind != RunKind::Rejoin {
-                return Ok(StepReport::new(StepOutcome::Succeeded, words));
+        if let Some(timeline) = facts.timeline.filter(|timeline| *timeline >= wanted)
+            && facts.status == PostgresStatus::Streaming
+        {
+            return Ok(timeline);
+        }
+        let now = shared.env.moment();
+        if facts.lsn != reached {
+            (reached, moved, asked) = (facts.lsn, now, now);
+        }
+        let since = |then: Moment| now.monotonic.saturating_sub(then.monotonic);
+        if since(asked) > ASK_WHY {
+            asked = now;
+            if let Err(error) = rejoin::log_in(servers, run.new_main).await
+                && is_refusal(&error)
+            {
+                return Err(error);
             }
-            let words = words + &rejoin::prune(shared, servers, run).await;
-            let report = StepReport::new(StepOutcome::Succeeded, words);
-            return Ok(rejoin::naming_kept_redis(servers, run, report).await);
+        }
+        if since(moved) > IDLE_LIMIT {
+            return Err(nothing_arrives(servers));
         }
         tokio::time::sleep(LOOK_CALMLY).await;
     }
+}
+
+/// Whether another attempt would be refused too, until somebody changes something: a server that is starting, ending or full
+/// lets in later.
+fn is_refusal(error: &PortError) -> bool {
+    let passes = [
+        "the database system is",
+        "terminating connection",
+        "too many",
+        "max_wal_senders",
+        "remaining connection",
+    ];
+    error.0.contains("FATAL") && !passes.iter().any(|sign| error.0.contains(sign))
+}
+
+fn nothing_arrives(servers: &Servers) -> PortError {
+    let why = match servers.handover.last_complaint() {
+        Some(complaint) => format!("PostgreSQL's log here says: {complaint}"),
+        None => "see PostgreSQL's log here".to_owned(),
+    };
+    PortError(format!(
+        "PostgreSQL runs here as a standby, and nothing has arrived from main for {IDLE_LIMIT:?}; {why}"
+    ))
 }

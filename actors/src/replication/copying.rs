@@ -170,7 +170,8 @@ fn copy_file(
         progress.done.fetch_add(metadata.len(), Ordering::Relaxed);
         Bytes::Shared
     } else {
-        Bytes::Written(copy_bytes((&mut source, &mut copy), buffer, hash, progress)?)
+        let sum = copy_bytes((&mut source, &mut copy), buffer, hash, progress)?;
+        Bytes::Written(sum)
     };
     copy.set_modified(metadata.modified()?)?;
     Ok(bytes)

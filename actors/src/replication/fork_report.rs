@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use interrex_events::{NodeId, StepOutcome, Stranded, StrandedTable, StrandedTables};
-use interrex_projections::Run;
+use interrex_projections::{Run, counted};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -117,7 +117,9 @@ fn in_words(stranded: &Stranded) -> String {
         return "no transaction was committed here after the two parted".to_owned();
     }
     let mut words = format!(
-        "{committed} transactions with {rows} rows were committed here after the two parted, and main lacks them"
+        "{} with {} committed here after the two parted, and main lacks them",
+        counted(committed, "transaction"),
+        counted(rows, "row")
     );
     if let Some(tables) = tables {
         words.push_str(&format!(": {tables}"));
@@ -133,9 +135,14 @@ pub(crate) fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
     serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
 }
 
+/// How many transactions main lacks, by what the step observed.
+pub(super) fn transactions_only_here(observed: &Map<String, Value>) -> Option<u64> {
+    Some(stranded(observed)?.committed.saturating_add(prepared(observed)?))
+}
+
 /// Whether what the step observed says that no transaction here would be lost.
 pub(super) fn main_lacks_nothing(observed: &Map<String, Value>) -> bool {
-    prepared(observed) == Some(0) && stranded(observed).is_some_and(|stranded| stranded.committed == 0)
+    transactions_only_here(observed) == Some(0)
 }
 
 /// How many transactions the step found prepared.
@@ -191,7 +198,7 @@ mod tests {
         assert_eq!(stranded.rows, 18);
         assert_eq!(
             in_words(&stranded),
-            "3 transactions with 18 rows were committed here after the two parted, and main lacks them: \
+            "3 transactions with 18 rows committed here after the two parted, and main lacks them: \
              12 rows in app.orders, 3 in app.items, 2 in a table that main does not have as it was here (file base/5/30000), 1 in public.first"
         );
     }

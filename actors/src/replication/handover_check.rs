@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 use interrex_events::{NodeId, PostgresStatus, RedisStatus};
 use interrex_projections::human_bytes;
 
-use super::Servers;
+use super::{Servers, postgres::slot_name, rejoin::log_in};
 use crate::{
     failover::plan::Check,
     node::Shared,
@@ -46,13 +46,15 @@ pub(super) async fn look(
         )),
     }
     if is_primary {
-        let (behind, settings, limits, open) = tokio::join!(
+        let (behind, settings, limits, slot, login, open) = tokio::join!(
             behind(servers, target, &name),
             settings(servers, target, &name),
             limits(servers, target, &name),
+            slot(servers, shared.settings.me, target, &name),
+            login(servers, target, &name),
             open_transactions(servers)
         );
-        checks.extend([behind, settings, limits, open]);
+        checks.extend([behind, settings, limits, slot, login, open]);
     }
     checks
 }
@@ -148,6 +150,27 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
         fixes.collect::<Vec<_>>().join(" ")
     );
     Check::bad(subject, detail)
+}
+
+/// Main would hand over, and then find no slot to receive through.
+async fn slot(servers: &Servers, me: NodeId, target: NodeId, name: &str) -> Check {
+    let subject = "slot on the target";
+    match in_time(async { servers.server_of(target)?.return_slot(me).await }).await {
+        Err(error) => Check::unknown(subject, format!("the slots of {name} are not known: {error}")),
+        Ok(found) => match found.obstacle() {
+            Some(obstacle) => Check::bad(subject, format!("{name}: {obstacle}")),
+            None => Check::good(subject, format!("{name} has slot {}, or room for it", slot_name(me))),
+        },
+    }
+}
+
+/// Main would hand over, and then not be let in as a standby.
+async fn login(servers: &Servers, target: NodeId, name: &str) -> Check {
+    let subject = "replication login";
+    match in_time(log_in(servers, target)).await {
+        Ok(words) => Check::good(subject, words),
+        Err(refusal) => Check::bad(subject, format!("PostgreSQL here could not follow {name}: {refusal}")),
+    }
 }
 
 /// They stop nothing: they are given time to finish, and are ended then.

@@ -17,11 +17,11 @@ mod rejoin_check;
 mod relay;
 mod safe;
 mod serving;
-mod standing_back;
 mod steps;
 pub mod stream;
 mod stream_upkeep;
 mod switchover;
+mod withdrawing;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};

@@ -10,19 +10,27 @@ use crate::{ports::PostgresMeasure, report::PostgresFacts};
 /// When opening a connection is given up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
+/// The timeline of a standby's newest log, in SQL: of the log that arrives, or else by the names of its files. The control file
+/// names it only after the next restartpoint (facts 5), which may be hours away; a recycled file bears the name of the timeline
+/// that was replayed then.
+pub const STANDBY_TIMELINE: &str = "coalesce((SELECT received_tli FROM pg_stat_wal_receiver), \
+    (SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))";
+
 /// Everything that is measured, in one question.
-pub(super) const MEASURE: &str = "\
+pub(super) fn measure_sql() -> String {
+    format!(
+        "\
 SELECT pg_is_in_recovery()::text AS standby,
        CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text AS flushed,
        CASE WHEN pg_is_in_recovery() THEN NULL
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END::text AS own_timeline,
        pg_last_wal_receive_lsn()::text AS received,
        pg_last_wal_replay_lsn()::text AS replayed,
-       coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
-                (SELECT timeline_id FROM pg_control_checkpoint()))::text AS followed_timeline,
+       CASE WHEN pg_is_in_recovery() THEN {STANDBY_TIMELINE} END::text AS followed_timeline,
        (SELECT extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_wal_receiver
-        WHERE status = 'streaming')::text AS heard_seconds";
+        WHERE status = 'streaming')::text AS heard_seconds"
+    )
+}
 
 /// A connection that cannot wait for ever, whatever the server or the way to it does.
 ///

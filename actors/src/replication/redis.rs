@@ -10,6 +10,7 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use interrex_events::RedisStatus;
+use interrex_projections::counted;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection,
 };
@@ -272,7 +273,8 @@ impl RedisPort for LocalRedis {
         self.make_durable(true).await?;
         self.data_is_durable().await?;
         let was = if before.master { "was a master already" } else { "is a master" };
-        Ok(format!("{was}; {ended} client connections ended; the role is in its configuration file"))
+        let ended = counted(ended, "client connection");
+        Ok(format!("{was}; {ended} ended; the role is in its configuration file"))
     }
 
     async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String> {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use interrex_events::{Demotion, Lsn, NodeId, RedisStatus, StepId, StepOutcome, TimelineId};
-use interrex_projections::{Run, human_bytes};
+use interrex_projections::{Run, StepState, human_bytes};
 use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
-    fork_report::{LOG_LIMIT, main_lacks_nothing, prepared, stranded},
+    fork_report::{LOG_LIMIT, main_lacks_nothing, prepared, stranded, transactions_only_here},
     postgres::slot_name,
 };
 use crate::{
@@ -76,8 +76,11 @@ fn wants_copy(run: &Run) -> bool {
 
 /// What this node's data are to main. Nothing runs on them from here on.
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let lineage = lineage_of(shared, servers, run.new_main).await?;
+    // nothing is stopped for a main that cannot be asked
+    lineage_of(shared, servers, run.new_main).await?;
     servers.postgres.stop(StopMode::Fast).await?;
+    // a standby that ran has received more since, and would be ahead of what main said
+    let lineage = lineage_of(shared, servers, run.new_main).await?;
     Ok(compare(shared, servers, (run.new_main, lineage), wants_copy(run)).await)
 }
 
@@ -167,14 +170,12 @@ async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), St
     Ok(if readable { Ok(()) } else { Err("this node's login on main may not read its files".to_owned()) })
 }
 
-/// Main keeps what this node will need, and lets it in; both are proved before anything here is rewritten.
+/// Main keeps what this node will need, which is proved before anything here is rewritten.
 pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let me = shared.settings.me;
     let main = servers.main_server(run.new_main)?;
-    let (made, login) = tokio::join!(main.prepare_return(me), log_in(servers, run.new_main));
-    let words = if made? { "was made" } else { "is there" };
-    let login = login?;
-    let words = format!("slot {} {words}, a CHECKPOINT is written, and {login}", slot_name(me));
+    let words = if main.prepare_return(me).await? { "was made" } else { "is there" };
+    let words = format!("slot {} {words}, and a CHECKPOINT is written", slot_name(me));
     Ok(report(StepOutcome::Succeeded, words))
 }
 
@@ -186,8 +187,14 @@ pub(super) async fn log_in(servers: &Servers, main: NodeId) -> Answer<&'static s
     })
 }
 
-/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
+/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself. A copy
+/// is given up where main does not let this node in: it would be for nothing.
 pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let (report, _) = tokio::try_join!(keep(shared, servers, run), log_in(servers, run.new_main))?;
+    Ok(report)
+}
+
+async fn keep(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let skipped = |words: &str| Ok(report(StepOutcome::Skipped, words));
     let Some(parting) = Parting::of(run) else { return skipped("nothing here has to be kept") };
     if wants_copy(run) || !parting.rewindable {
@@ -252,8 +259,23 @@ fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
         into: shared.settings.rejoin.keep_in.clone(),
         reason: format!("rejoin {} behind node {} of epoch {}", run.id, run.new_main, run.epoch),
         switchpoint: Parting::of(run).map(|parting| parting.switchpoint),
+        stranded: stranded_here(run),
         before_rewind: false,
         at: run.started_at,
+    }
+}
+
+/// How many transactions main lacks of what the directory holds now, where that is known.
+fn stranded_here(run: &Run) -> Option<u64> {
+    let lineage = run.step(StepId::CheckLineage).observed;
+    match run.step(StepId::KeepDiverged).state {
+        // what was kept before: this run has counted in a directory that is half-rewound
+        StepState::Ended(StepOutcome::AlreadyDone) => None,
+        // all of it is in the copy that this run made
+        StepState::Ended(StepOutcome::Succeeded) => Some(0),
+        // of main's line main has all; of a directory that cannot be compared nothing is known
+        _ if Parting::of(run).is_none() => lineage.contains_key("end").then_some(0),
+        _ => transactions_only_here(&run.step(StepId::ReportFork).observed),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Whether this node could come back behind main now: what the steps of a rejoin decide by, before anything is begun. A dry run
-//! shows it. Nothing is changed by it.
+//! shows it, and the run's first step asks the same. Nothing is changed by it.
 
 use std::time::Duration;
 
 use interrex_events::{NodeId, PostgresStatus};
-use interrex_projections::human_bytes;
+use interrex_projections::{Run, human_bytes};
 
 use super::{
     Servers,
@@ -17,11 +17,42 @@ use crate::{
     failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, KeepRequest, ReturnSlot},
+    ports::{Answer, KeepRequest, PortError, ReturnSlot},
 };
 
 /// How long the log may be read: the run itself has more time, and somebody waits for this answer.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long main may take to notice that whoever received through the slot is gone.
+const SLOT_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is asked.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The step `check_lineage`. A slot that main cannot give is found in it too: the directory is copied aside beside the step
+/// `reserve_slot`, for hours where it is large, and for nothing where that step fails.
+pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    let compared = rejoin::check_lineage(shared, servers, run).await?;
+    if compared.outcome.is_success() {
+        slot_can_be_had(shared, servers, run.new_main).await?;
+    }
+    Ok(compared)
+}
+
+async fn slot_can_be_had(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<()> {
+    let (me, name) = (shared.settings.me, shared.look(|view| view.cluster.nodes.name(main)));
+    let server = servers.main_server(main)?;
+    let began = shared.env.moment().monotonic;
+    loop {
+        let slot = server.return_slot(me).await?;
+        let Some(obstacle) = slot.obstacle() else { return Ok(()) };
+        let patient = shared.env.moment().monotonic.saturating_sub(began) < SLOT_PATIENCE;
+        // a receiver of its own under another name has just ended with PostgreSQL here
+        if !patient || !matches!(slot, ReturnSlot::InUse(_)) {
+            return Err(PortError(format!("{name}: {obstacle}")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
 
 /// Everything that can be known before anything is stopped, good and bad.
 pub(super) async fn look(shared: &Shared, servers: &Servers, main: NodeId, copy: bool) -> Vec<Check> {
@@ -153,6 +184,7 @@ fn request(shared: &Shared) -> KeepRequest {
         into: shared.settings.rejoin.keep_in.clone(),
         reason: String::new(),
         switchpoint: None,
+        stranded: None,
         before_rewind: false,
         at: shared.env.moment().wall,
     }

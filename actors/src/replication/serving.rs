@@ -30,11 +30,14 @@ pub(super) async fn fence(shared: &Shared, servers: &Servers) -> Answer<FencePro
     let main = shared.look(|view| {
         view.cluster.nodes.is_main(shared.settings.me) && view.postgres.status == PostgresStatus::Primary
     });
-    if main {
-        // whatever comes of it, what is left is stopped at once
-        let _ = tokio::time::timeout(REST_OF_THE_LOG, servers.postgres.stop(StopMode::Fast)).await;
-    }
-    servers.stop(StopMode::Immediate).await
+    let in_good_order = async {
+        let stop = servers.postgres.stop(StopMode::Fast);
+        tokio::time::timeout(REST_OF_THE_LOG, stop).await.ok().and_then(Result::ok)
+    };
+    let stopped = if main { in_good_order.await } else { None };
+    // whatever came of it, what is left is stopped at once
+    let proof = servers.stop(StopMode::Immediate).await?;
+    Ok(FenceProof { postgres: stopped.unwrap_or(proof.postgres), ..proof })
 }
 
 /// The old main is told that nobody was promoted. One that could not be asked for the fence need not answer now.

@@ -11,10 +11,8 @@ use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
 use super::{
-    Servers, become_standby, fork_report, rejoin,
-    relay::relay,
-    standing_back::{stand_back, start_again_if_cut_off},
-    switchover,
+    Servers, become_standby, fork_report, rejoin, rejoin_check, relay::relay, switchover,
+    withdrawing::start_again_if_cut_off,
 };
 use crate::{
     failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
@@ -57,7 +55,7 @@ pub(super) async fn make(
         StepId::StopMain => switchover::stop_main(servers, run).await,
         StepId::ProveHandover => switchover::prove(shared, servers, peers, run).await,
         StepId::BecomeStandby => become_standby::become_standby(shared, servers, run).await,
-        StepId::CheckLineage => rejoin::check_lineage(shared, servers, run).await,
+        StepId::CheckLineage => rejoin_check::check_lineage(shared, servers, run).await,
         StepId::ReserveSlot => rejoin::reserve_slot(shared, servers, run).await,
         StepId::ReportFork => fork_report::report_fork(servers, run).await,
         StepId::KeepDiverged => rejoin::keep_diverged(shared, servers, run).await,
@@ -213,8 +211,13 @@ async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
     }
 }
 
-/// Follows the old upstream again.
-pub(super) async fn undo_detach(servers: &Servers, run: &Run) -> Answer<String> {
+/// Follows the old upstream again, or whoever has become main instead.
+pub(super) async fn undo_detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<String> {
+    let nodes = shared.look(|view| view.cluster.nodes.clone());
+    if let Some(main) = nodes.main.filter(|main| ![run.old_main, run.new_main].contains(main)) {
+        servers.postgres.set_upstream(&servers.conninfo_of(main)?).await?;
+        return Ok(format!("primary_conninfo names {}, which became main meanwhile", nodes.name(main)));
+    }
     servers.postgres.return_to_upstream(&servers.conninfo_of(run.old_main)?).await?;
     Ok("primary_conninfo names the old main again".to_owned())
 }
@@ -236,7 +239,7 @@ async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run:
     start_again_if_cut_off(servers, run).await?;
     let promoted_before = servers.postgres.promotion().await?.is_some();
     if !promoted_before && let Some(reason) = main_serves_again(shared, peers, run).await {
-        return stand_back(servers, run, reason).await;
+        return Ok(StepReport::new(StepOutcome::Refused, reason));
     }
     let promotion = servers.postgres.promote().await?;
     let is_primary = format!(
@@ -327,9 +330,12 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
             "after a CHECKPOINT the control file still names timeline {written}, not {promoted}: a rewind would find nothing"
         )));
     }
+    let slots = match slots.as_slice() {
+        [only] => format!("slot {only} is there"),
+        several => format!("slots {} are there", several.join(", ")),
+    };
     let detail = format!(
-        "slots {} are there (max_slot_wal_keep_size {limit}); the control file names timeline {written}: rewindable",
-        slots.join(", ")
+        "{slots} (max_slot_wal_keep_size {limit}); the control file names timeline {written}: rewindable"
     );
     Ok(succeeded(detail))
 }

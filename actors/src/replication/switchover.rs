@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepOutcome, Verdict};
-use interrex_projections::{Run, human_ms};
+use interrex_projections::{Run, counted, human_ms};
 use serde_json::json;
 
 use super::{
@@ -84,12 +84,16 @@ pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answ
         let cancelled =
             shared.look(|view| view.cluster.runs.get(run.id).is_some_and(|run| run.cancelled.is_some()));
         if left == 0 {
-            return Ok(succeeded(format!("{} transactions were open, all have finished", begun.len())));
+            return Ok(succeeded(format!(
+                "{} open at its begin, all finished",
+                counted(begun.len(), "transaction")
+            )));
         }
         if cancelled || waited >= limit {
+            let fate = if cancelled { "the run is cancelled, and they go on" } else { "they will be ended" };
             let words = format!(
-                "of {} transactions that were open, {left} are still open after {}: they will be ended",
-                begun.len(),
+                "{left} of {} still open after {}: {fate}",
+                counted(begun.len(), "transaction"),
                 human_ms(ms(waited))
             );
             return Ok(succeeded(words).with("left", left));

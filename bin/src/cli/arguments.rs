@@ -127,7 +127,8 @@ pub enum Command {
     /// The same run as an automatic failover, begun by a person and not held back by the threshold, the cool-down or a
     /// switched-off automatic failover. While main gives a sign of life it is refused, and the evidence is shown: use
     /// `interrex switchover` then, which loses nothing. At a keyboard it can be confirmed by typing this node's name; a
-    /// script says --force --reason TEXT. A main that can still be reached is stopped first.
+    /// script says --force --reason TEXT. A main that can still be reached is stopped first. It prints each step as it
+    /// ends. Ctrl-C leaves the run going on: `interrex run cancel` ends it, before PostgreSQL is promoted.
     #[command(after_help = "Examples:\n  interrex promote\n  \
                             interrex promote --force --reason \"alpha answers, and its disk is dying\"")]
     Promote(Promote),
@@ -390,7 +391,8 @@ pub struct Doctor {
 /// Arguments of `run show`.
 #[derive(Debug, Args)]
 pub struct RunShow {
-    /// The run's id, or the begin or end of it that no other run shares [default: the newest run].
+    /// The run's id, or the begin or end of it that no other run shares [default: the newest run;
+    /// of a switchover the half of the old main, with the certificate].
     #[arg(value_name = "ID")]
     pub run: Option<String>,
     /// From where.

@@ -52,7 +52,7 @@ pub(super) fn watch(
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
                 bar.show(None);
-                output::say(&Entry::of(&envelope, &names).text);
+                output::say(&Entry::of(&envelope, &names, &runs).text);
             }
         }
         if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {

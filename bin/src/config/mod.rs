@@ -146,7 +146,8 @@ pub struct RejoinConfig {
     /// Folder of data that only this node had, on the volume of the data directory. By default `NAME.kept` beside the
     /// data directory.
     pub keep_in: Option<PathBuf>,
-    /// How many of those copies stay; older ones are removed when this node follows again.
+    /// How many of those copies stay; older ones are removed when this node follows again. One in which nothing is that main
+    /// lacked never takes the place of one in which something is.
     pub keep_newest: usize,
 }
 

@@ -15,7 +15,7 @@ use interrex_events::{
     ClockJumped, Draft, Epoch, JournalRestored, LearnedBy, NodeId, NodeSeq, RedisChanged, RedisStatus, Role,
     RunKind, StartedUnconfirmed, StepId, SupervisorStarted,
 };
-use interrex_projections::RunEnd;
+use interrex_projections::Run;
 use serde_json::json;
 
 use super::{DaemonError, assemble::Ports};
@@ -176,7 +176,7 @@ fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, DaemonError> {
 pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result<(), DaemonError> {
     let me = shared.settings.me;
     if shared.look(|view| view.cluster.nodes.is_handing_over(me)) {
-        return start_all_but_postgres(ports).await;
+        return start_none_as_primary(ports).await;
     }
     let is_main = shared.look(|view| view.cluster.nodes.is_main(me));
     if is_main && !is_superseded(shared) && shared.settings.peers().next().is_some() {
@@ -193,6 +193,10 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
             "this node is coming back as a secondary: its PostgreSQL is started when its data are whole"
         );
         return Ok(());
+    }
+    if is_withdrawing(shared) {
+        tracing::warn!("this node withdraws a promotion: its run decides whether its PostgreSQL may start");
+        return start_all_but_postgres(ports).await;
     }
     let role = shared.look(|view| view.cluster.nodes.get(me).map_or(Role::Standalone, |row| row.role));
     refuse_a_second_main(shared, ports, role)?;
@@ -219,7 +223,7 @@ pub(super) async fn start_servers(shared: &Arc<Shared>, ports: &Ports) -> Result
 
 /// A node that was offering its role when its supervisor died: until the offer is answered, its PostgreSQL must not run,
 /// whoever started it.
-async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
+async fn start_none_as_primary(ports: &Ports) -> Result<(), DaemonError> {
     tracing::warn!(
         "this node offers its role to another one: its PostgreSQL stays stopped until that is decided"
     );
@@ -227,8 +231,12 @@ async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
     if !servers.postgres.is_standby_directory() {
         servers.postgres.stop(StopMode::Fast).await?;
     }
-    servers.start_redis().await?;
-    servers.dependents.start().await?;
+    start_all_but_postgres(ports).await
+}
+
+async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
+    ports.servers.start_redis().await?;
+    ports.servers.dependents.start().await?;
     Ok(())
 }
 
@@ -242,6 +250,11 @@ fn comes_back(shared: &Shared, ports: &Ports) -> bool {
     at_work || !ports.servers.rejoin.is_startable()
 }
 
+/// A run was cut off while it withdrew what it had asked its PostgreSQL for.
+fn is_withdrawing(shared: &Shared) -> bool {
+    shared.look(|view| view.cluster.runs.active(shared.settings.me).is_some_and(Run::is_withdrawing))
+}
+
 fn is_superseded(shared: &Shared) -> bool {
     shared.look(|view| view.cluster.nodes.is_superseded(shared.settings.me))
 }
@@ -251,8 +264,8 @@ fn is_superseded(shared: &Shared) -> bool {
 fn refuse_a_second_main(shared: &Shared, ports: &Ports, role: Role) -> Result<(), DaemonError> {
     let me = shared.settings.me;
     let promoting = shared.look(|view| {
-        let newest = view.cluster.runs.newest().filter(|run| run.new_main == me && run.is_past_no_return());
-        newest.is_some_and(|run| matches!(run.end, RunEnd::Running | RunEnd::NeedsOperator))
+        let run = view.cluster.runs.active(me);
+        run.is_some_and(|run| run.new_main == me && run.is_past_no_return())
     });
     if role != Role::Secondary || promoting || ports.servers.postgres.is_standby_directory() {
         return Ok(());

@@ -6,6 +6,7 @@ use interrex_actors::{
     ports::ReadOnlySetting, replication::postgres::inherited::on_command_line, report::NodeReport,
 };
 use interrex_events::{ClusterId, NodeId};
+use interrex_projections::NodeStatus;
 use serde::Deserialize;
 
 use super::finding::Measured;
@@ -63,6 +64,13 @@ impl Facts {
     #[must_use]
     pub fn server(&self, node: NodeId) -> Option<&ServerFacts> {
         self.servers.get(&node)?.as_ref().ok()
+    }
+
+    /// Whether a node's supervisor fenced it, for another node became main: its servers are stopped on purpose.
+    #[must_use]
+    pub fn is_fenced(&self, node: NodeId) -> bool {
+        let report = self.supervisors.get(&node).and_then(|supervisor| supervisor.report.as_ref().ok());
+        report.is_some_and(|report| matches!(report.status, NodeStatus::Fencing | NodeStatus::Fenced))
     }
 
     /// Who is main: the only PostgreSQL that takes writes.

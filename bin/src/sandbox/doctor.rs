@@ -23,6 +23,8 @@ pub struct Checked {
     pub verdict: Verdict,
     /// What was measured, or why it was not.
     pub measured: String,
+    /// What mends it, where something is wrong.
+    pub fix: Option<String>,
 }
 
 /// Everything that the program told.

@@ -183,6 +183,14 @@ pub struct StepFinished {
     pub took_ms: u64,
 }
 
+impl StepFinished {
+    /// Whether a promotion was seen: a new timeline with its history file. It may have failed all the same.
+    #[must_use]
+    pub fn shows_a_promotion(&self) -> bool {
+        self.step == StepId::Promote && self.observed.contains_key("timeline")
+    }
+}
+
 /// Payload of `step_undo_started`: the intent, recorded before the act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepUndoStarted {

@@ -44,7 +44,7 @@ struct Changes {
 
 impl Changes {
     fn note(&mut self, cluster: &Cluster, envelope: &Envelope) {
-        self.entries.push(Entry::of(envelope, &cluster.nodes));
+        self.entries.push(Entry::of(envelope, &cluster.nodes, &cluster.runs));
         self.runs.extend(envelope.run_id);
     }
 }

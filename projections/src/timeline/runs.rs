@@ -1,12 +1,12 @@
 //! What a run's events say, in a sentence.
 
-use interrex_events::{Event, NodeId, Request, StepId, StepOutcome, Trigger, Unscheduling};
+use interrex_events::{Event, NodeId, Request, RunKind, StepId, StepOutcome, Trigger, Unscheduling};
 
 use super::{Level, date_and_time, with_detail};
-use crate::{ClusterNodes, human_bytes, human_ms};
+use crate::{ClusterNodes, counted, human_bytes, human_ms};
 
-/// The sentence of an event of a run.
-pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
+/// The sentence of an event of a run of that kind.
+pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, String) {
     let name = |node: NodeId| nodes.name(node);
     match event {
         Event::FailoverWithheld(withheld) => {
@@ -50,15 +50,15 @@ pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         ),
         Event::FailoverRefused(refused) => (
             Level::Alarm,
-            format!("failover refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
+            format!("{kind} refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
         ),
         Event::RunRefused(refused) => (
             Level::Alarm,
-            format!("run refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
+            format!("{kind} refused at {}: {}; next: {}", refused.step, refused.reason, refused.next),
         ),
         Event::RunFailed(failed) => (
             Level::Alarm,
-            format!("run {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
+            format!("{kind} {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
         ),
         Event::RunCancelRequested(cancel) => {
             let why = cancel.reason.as_deref().unwrap_or_default();
@@ -125,8 +125,10 @@ pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                     completed.kept.as_ref().map(|kept| format!(", kept in {kept}")).unwrap_or_default();
                 let tables = it.tables.as_ref().map(|tables| format!(" ({tables})")).unwrap_or_default();
                 format!(
-                    "; only here were {} committed transactions with {} rows after {}{tables}{kept}",
-                    it.committed, it.rows, it.switchpoint
+                    "; only here: {} with {} after {}{tables}{kept}",
+                    counted(it.committed, "committed transaction"),
+                    counted(it.rows, "row"),
+                    it.switchpoint
                 )
             });
             let redis = completed.kept_redis.as_ref().map(|kept| {
@@ -201,7 +203,7 @@ pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
                 None => "loss unknown, for main never reported its position".to_owned(),
             };
             let text = format!(
-                "failover completed{degraded}: {} is main of epoch {}; {} without writes (detect {}, decide {}, \
+                "{kind} completed{degraded}: {} is main of epoch {}; {} without writes (detect {}, decide {}, \
                  promote {}); {loss}",
                 name(completed.main),
                 completed.epoch,
@@ -214,7 +216,7 @@ pub(super) fn sentence(event: &Event, nodes: &ClusterNodes) -> (Level, String) {
         }
         Event::FailoverFailed(failed) => (
             Level::Alarm,
-            format!("failover {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
+            format!("{kind} {} at {}: {}; next: {}", failed.end, failed.step, failed.error, failed.next),
         ),
         other => (Level::Info, other.kind().to_owned()),
     }

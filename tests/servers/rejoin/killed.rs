@@ -70,6 +70,7 @@ async fn follow(orders: &Orders) -> Result<String, interrex_actors::ports::PortE
         into: orders.kept.clone(),
         reason: "a test".to_owned(),
         switchpoint: None,
+        stranded: None,
         before_rewind: orders.step == Step::Keep,
         at: chrono::DateTime::from_timestamp(1, 0).unwrap(),
     };

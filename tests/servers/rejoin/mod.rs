@@ -100,6 +100,7 @@ impl Parted {
             into: self.node().folder.join("kept"),
             reason: "a test".to_owned(),
             switchpoint: None,
+            stranded: None,
             before_rewind: false,
             at: DateTime::<Utc>::from_timestamp(second, 0).unwrap(),
         }

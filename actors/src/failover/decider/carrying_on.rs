@@ -4,7 +4,7 @@ use interrex_events::{
     Draft, Event, FailedEnd, FailoverFailed, FailoverRefused, HandoverOffered, RunFailed, RunKind,
     RunRefused, StepId, StepStarted, StepUndoStarted,
 };
-use interrex_projections::Run;
+use interrex_projections::{Run, Undo};
 
 use super::{
     Situation,
@@ -44,7 +44,7 @@ fn begin_step(run: &Run, step: StepId, attempt: u32) -> Vec<Event> {
 }
 
 fn refused(run: &Run, step: StepId) -> Event {
-    let reason = run.step(step).detail;
+    let reason = in_words(run, step);
     let shown = format!("interrex run show {}", run.id.short());
     let next = match run.kind {
         RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
@@ -88,9 +88,7 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
         (_, FailedEnd::NeedsOperator) if run.kind.number(step) > run.kind.number(StepId::OpenEpoch) => {
             format!("{shown}; this node is main: do by hand what is left of that step")
         }
-        (_, FailedEnd::NeedsOperator) => {
-            format!("{shown}; mend what this node's PostgreSQL says in its log, then: interrex promote")
-        }
+        (_, FailedEnd::NeedsOperator) => after_the_promotion(situation, run, &shown),
         (_, FailedEnd::Failed) => {
             format!(
                 "{shown}; the standby here follows {old_main} again by itself once both answer; check whether {old_main} was fenced"
@@ -100,11 +98,38 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
     };
     let error = match &run.cancelled {
         Some(reason) if end != FailedEnd::NeedsOperator => format!("it was asked to be given up: {reason}"),
-        _ => run.step(step).detail,
+        _ => in_words(run, step),
     };
     match run.kind {
         RunKind::Switchover | RunKind::Rejoin => RunFailed { end, step, error, next }.into(),
         _ => FailoverFailed { end, step, error, next }.into(),
+    }
+}
+
+/// How a step ended, and what became of it since.
+fn in_words(run: &Run, step: StepId) -> String {
+    let step = run.step(step);
+    if step.undo_detail.is_empty() { step.detail } else { format!("{}; {}", step.detail, step.undo_detail) }
+}
+
+/// What a person does about a promotion that did not succeed: its words tell whether it may still happen (ADR 15).
+fn after_the_promotion(situation: Situation<'_>, run: &Run, shown: &str) -> String {
+    let nodes = &situation.cluster.nodes;
+    let (old_main, new_main) = (nodes.name(run.old_main), nodes.name(run.new_main));
+    match run.step(StepId::Promote).undo {
+        _ if run.promoted && nodes.epoch >= run.epoch && !nodes.is_main(run.new_main) => {
+            format!("{shown}; this node is stopped, for another one is main: interrex rejoin {new_main}")
+        }
+        Undo::Done => format!(
+            "{shown}; nothing is pending. Mend what this node's PostgreSQL says in its log, then, if {old_main} does not serve: \
+             interrex promote"
+        ),
+        Undo::Failed if !run.promoted => format!(
+            "{shown}; THE PROMOTION ASKED FOR IS PENDING, and makes this node a second main if it succeeds beside {old_main}: \
+             do not start {old_main}. Stop PostgreSQL here until no process of it lives, if need be by a restart of the machine; \
+             restart this supervisor, which starts it as a standby, then: interrex promote"
+        ),
+        _ => format!("{shown}; mend what this node's PostgreSQL says in its log, then: interrex promote"),
     }
 }
 

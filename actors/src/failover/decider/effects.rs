@@ -1,7 +1,7 @@
 //! What must be done because of an event, and what a restarted supervisor finds outstanding.
 
 use interrex_events::{Epoch, Event, NodeId, PostgresStatus, RedisStatus, RunId, StepId};
-use interrex_projections::NodeStatus;
+use interrex_projections::{Cluster, NodeStatus};
 
 use super::returning::is_returning;
 use crate::journal::Belief;
@@ -58,6 +58,8 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::FenceLifted(_), _) if !cluster.nodes.is_superseded(me) => vec![Effect::ServeAgain],
         // its run takes it from there
         (Event::MainAnnounced(_), _) if cluster.nodes.is_handing_over(me) => Vec::new(),
+        // it has proved that nothing of it runs, for the run that made the new main
+        (Event::MainAnnounced(_), _) if is_fenced(cluster, me) => Vec::new(),
         (Event::MainAnnounced(announced), _) if announced.main != me => {
             if cluster.nodes.is_superseded(me) {
                 vec![Effect::Fence { epoch: announced.epoch, again: false }]
@@ -102,6 +104,10 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }
+}
+
+fn is_fenced(cluster: &Cluster, me: NodeId) -> bool {
+    cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced)
 }
 
 /// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet, or not any more.

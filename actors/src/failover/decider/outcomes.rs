@@ -1,8 +1,8 @@
 //! What follows when a step or its undo ends, or when a supervisor finds a run that a dead one left behind.
 
 use interrex_events::{
-    Draft, Event, HandoverWithdrawn, RunKind, RunResumed, StepFinished, StepId, StepOutcome, StepUndoStarted,
-    StepUndone,
+    Draft, Event, FencingStarted, HandoverWithdrawn, RunKind, RunResumed, StepFinished, StepId, StepOutcome,
+    StepUndoStarted, StepUndone,
 };
 use interrex_projections::{Cluster, Run, StepState, Undo};
 
@@ -25,7 +25,7 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
     if !step.is_running() || step.attempts != ended.attempt {
         return Vec::new();
     }
-    let StepReport { outcome, detail, observed } = overtaken(cluster, run)
+    let StepReport { outcome, detail, observed } = overtaken(situation, run, ended)
         .or_else(|| given_to_a_third(cluster, run, ended))
         .unwrap_or_else(|| ended.report.clone());
     let mut after = run.with_outcome(ended.step, outcome);
@@ -41,14 +41,17 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
         observed,
         took_ms: ended.took_ms,
     };
+    let seen = finished.shows_a_promotion();
+    after.promoted |= seen;
     let mut events = vec![Event::from(finished)];
     if ended.step == StepId::HandOver {
         events.extend(answer_to_offer(situation, &after, outcome));
     }
     // open as soon as the promotion was seen, proved writable or not: there is no way back
-    let seen = after.step(StepId::Promote).observed.contains_key("timeline");
-    if ended.step == StepId::Promote && seen && cluster.nodes.epoch < run.epoch {
+    if seen && cluster.nodes.epoch < run.epoch {
         events.push(epoch_opened(&after).into());
+    } else if seen {
+        events.extend(second_main_stopped(situation, run));
     }
     events.extend(carry_on(situation, &after));
     in_run(situation, run, events)
@@ -74,10 +77,12 @@ pub(super) fn still_main(situation: Situation<'_>, run: &Run) -> bool {
     nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me)
 }
 
-/// A run that has not promoted yet yields to whoever opened its epoch meanwhile.
-fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
-    let nodes = &cluster.nodes;
-    if run.is_past_no_return() {
+/// A run whose promotion was not seen yields to whoever opened its epoch meanwhile.
+fn overtaken(situation: Situation<'_>, run: &Run, ended: &StepEnded) -> Option<StepReport> {
+    let nodes = &situation.cluster.nodes;
+    // what was asked for may still be withdrawn, and what happened too late is stopped
+    let promotes = ended.step == StepId::Promote && !run.promoted;
+    if run.is_past_no_return() && !promotes {
         return None;
     }
     // a node that comes back was superseded long ago
@@ -88,8 +93,18 @@ fn overtaken(cluster: &Cluster, run: &Run) -> Option<StepReport> {
     }
     (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
-        StepReport::new(StepOutcome::Refused, format!("{main} opened epoch {} meanwhile", nodes.epoch))
+        let words = format!("{main} opened epoch {} meanwhile", nodes.epoch);
+        StepReport { observed: ended.report.observed.clone(), ..StepReport::new(StepOutcome::Refused, words) }
     })
+}
+
+/// A promotion that came to be after another node had opened its epoch, or a later one: this node is not main, and its
+/// PostgreSQL must not run as one.
+fn second_main_stopped(situation: Situation<'_>, run: &Run) -> Option<Event> {
+    let Situation { me, cluster: Cluster { nodes, .. }, .. } = situation;
+    let main = nodes.main.filter(|main| *main != me)?;
+    let (epoch, own_epoch) = (nodes.epoch, run.epoch);
+    Some(FencingStarted { superseded_by: main, epoch, own_epoch, run: None }.into())
 }
 
 /// An offer that its target does not answer has no purpose any more once a third node is main of its epoch, or of a later
@@ -110,10 +125,16 @@ pub(super) fn undo_ended(situation: Situation<'_>, ended: &UndoEnded) -> Vec<Dra
     let mut after = run.clone();
     if let Some(step) = after.steps.get_mut(&ended.step) {
         step.undo = if ended.undone { Undo::Done } else { Undo::Failed };
+        step.undo_detail.clone_from(&ended.detail);
     }
     let undone = StepUndone { step: ended.step, undone: ended.undone, detail: ended.detail.clone() };
     let mut events = vec![Event::from(undone)];
-    events.extend(carry_on(situation, &after));
+    if !ended.undone && ended.step == run.kind.point_of_no_return() {
+        // what cannot be withdrawn may have happened: that is looked at once more
+        events.push(started_step(run.kind, ended.step, run.step(ended.step).attempts + 1).into());
+    } else {
+        events.extend(carry_on(situation, &after));
+    }
     in_run(situation, run, events)
 }
 

@@ -87,7 +87,7 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
     if run.steps.values().any(interrex_projections::Step::is_running) {
         return Vec::new();
     }
-    if run.is_past_no_return() {
+    if run.is_past_no_return() && !can_be_withdrawn(run, failed) {
         return vec![Move::GiveUp(failed, FailedEnd::NeedsOperator)];
     }
     // an attempt that failed may have done half of its work, so it is taken back too
@@ -100,9 +100,19 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
         }
     }
     let stuck = run.steps.values().any(|step| step.undo == Undo::Failed);
-    if has_refused(run, failed) && !stuck {
-        return vec![Move::Refuse(failed)];
-    }
-    let end = if stuck { FailedEnd::Failed } else { FailedEnd::RolledBack };
+    let end = match has_refused(run, failed) {
+        true if !stuck => return vec![Move::Refuse(failed)],
+        // it did not do what it was asked for until that was withdrawn: asked again, it would not either
+        false if failed == run.kind.point_of_no_return() => FailedEnd::NeedsOperator,
+        _ if stuck => FailedEnd::Failed,
+        _ => FailedEnd::RolledBack,
+    };
     vec![Move::GiveUp(failed, end)]
+}
+
+/// Whether what the point of no return asked for may still be pending: nobody saw it happen, and it was not yet tried in vain
+/// to withdraw it.
+fn can_be_withdrawn(run: &Run, failed: StepId) -> bool {
+    let undone = rule(run.kind, failed).undo.is_some() && run.step(failed).undo != Undo::Failed;
+    failed == run.kind.point_of_no_return() && undone && !run.promoted
 }

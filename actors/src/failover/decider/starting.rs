@@ -165,14 +165,18 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
         let message = format!("this node is not main, {main} is: a switchover begins there");
         return Err(Declined::new("not_main", message));
     }
-    if to == me || nodes.get(to).is_none() {
+    if to == me {
+        let message = format!("{} is main already: there is nothing to hand over", nodes.name(me));
+        return Err(Declined::new("already_main", message));
+    }
+    if nodes.get(to).is_none() {
         let others: Vec<String> = nodes
             .nodes
             .values()
             .filter(|row| row.node != me)
             .map(|row| format!("{} ({})", row.name, row.node))
             .collect();
-        let message = format!("node {to} cannot take over from this one; others are {}", others.join(", "));
+        let message = format!("there is no node {to} that could take over; others are {}", others.join(", "));
         return Err(Declined::new("no_such_target", message));
     }
     Ok(SwitchoverStarted {

@@ -1,11 +1,13 @@
 //! Given the stream, when an input comes, then these facts follow.
 
 mod detached;
+mod fencing;
 mod promotion;
 mod rejoin;
 mod scheduling;
 mod switchover;
 mod two_nodes;
+mod withdrawal;
 
 use std::collections::BTreeSet;
 
@@ -462,19 +464,6 @@ fn a_new_supervisor_does_not_act_on_the_verdict_of_the_old_one() {
     assert!(node.when(&Input::Booted).is_empty() && node.when(&Input::Looked).is_empty());
 }
 
-#[test]
-fn a_main_fences_itself_for_a_later_epoch_only() {
-    let mut node = Node::failing_over();
-    node.go_on(success);
-    let request = |epoch| Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(epoch), run: RUN });
-    assert!(node.when(&request(2)).is_empty(), "its own epoch fences nobody");
-    let facts = node.when(&request(3));
-    assert!(matches!(&facts[..], [Event::FencingStarted(_)]));
-    let effect = effects(ME, &node.belief, None, &facts[0]);
-    assert_eq!(effect, [Effect::Fence { epoch: Epoch(3), again: false }]);
-    assert!(node.when(&request(4)).is_empty(), "fencing is under way already");
-}
-
 /// Another node is main, of a later epoch.
 fn main_announced() -> Event {
     Event::from(MainAnnounced {
@@ -485,58 +474,6 @@ fn main_announced() -> Event {
         announced_by: MAIN,
         learned_by: LearnedBy::Heartbeat,
     })
-}
-
-#[test]
-fn a_fence_is_lifted_by_the_run_that_asked_for_it_last_or_by_a_person_and_by_nobody_once_another_is_main() {
-    let mut node = Node::failing_over();
-    node.go_on(success);
-    let other = RunId(Uuid::from_u128(2));
-    let fence = |node: &mut Node, run| {
-        node.when(&Input::FenceRequested(FenceRequest { by: MAIN, epoch: Epoch(3), run }));
-        let proof =
-            || FenceProof { postgres: "stopped".into(), redis: String::new(), dependents: String::new() };
-        node.when(&Input::FenceEnded(FenceEnded { epoch: Epoch(3), result: Ok(proof()) }));
-    };
-    let lift = |node: &mut Node, run| node.when(&Input::LiftRequested(LiftRequest { by: MAIN, run }));
-    fence(&mut node, other);
-    fence(&mut node, RUN);
-    assert!(lift(&mut node, other).is_empty(), "a later run took the place of that one");
-    let facts = lift(&mut node, RUN);
-    assert_eq!(effects(ME, &node.belief, None, &facts[0]), [Effect::ServeAgain]);
-    assert!(!node.belief.cluster.nodes.is_superseded(ME) && node.belief.cluster.nodes.is_main(ME));
-
-    fence(&mut node, other);
-    let by_hand = |node: &Node, reason: Option<&str>| {
-        let cancel = Operation::Cancel { reason: reason.map(str::to_owned), force: true };
-        let asker = Cause::Person { name: "jo".into(), source: "here".into() };
-        answer(node.situation(), &Operate { operation: cancel, due: None, asker })
-    };
-    let what_does_not_help = [
-        Operation::Cancel { reason: None, force: false },
-        Operation::Rejoin { copy: false, request: Request::default() },
-        Operation::Promote { request: Request::default(), sight: None },
-    ];
-    for operation in what_does_not_help {
-        let declined = asked(node.situation(), &operation, &Cause::System).unwrap_err();
-        assert_eq!(declined.code, "fenced_main");
-        assert!(declined.message.contains("interrex run cancel --force"), "{declined}");
-    }
-    assert_eq!(by_hand(&node, None).unwrap_err().code, "reason_needed");
-    assert!(matches!(by_hand(&node, Some("beta burned")).unwrap().1[0].event, Event::FenceLifted(_)));
-    node.store(main_announced(), None);
-    assert!(lift(&mut node, other).is_empty() && by_hand(&node, Some("beta burned")).is_err());
-}
-
-#[test]
-fn a_superseded_main_is_fenced_by_the_announcement_itself_and_again_after_a_restart() {
-    let mut node = Node::failing_over();
-    node.go_on(success);
-    let announced = main_announced();
-    node.store(announced.clone(), None);
-    let fence = [Effect::Fence { epoch: Epoch(3), again: false }];
-    assert_eq!(effects(ME, &node.belief, None, &announced), fence);
-    assert_eq!(outstanding(ME, &node.belief), fence);
 }
 
 #[test]
@@ -579,32 +516,4 @@ fn a_main_that_is_back_refuses_the_promotion_and_the_standby_follows_it_again() 
     assert_eq!(node.run().end, RunEnd::Refused);
     assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done);
     assert!(!node.belief.cluster.nodes.is_main(ME));
-}
-
-#[test]
-fn a_server_of_a_fenced_node_that_somebody_starts_is_stopped_again() {
-    let mut node = Node::failing_over();
-    node.go_on(success);
-    node.store(
-        FencingStarted { superseded_by: MAIN, epoch: Epoch(3), own_epoch: Epoch(2), run: None }.into(),
-        None,
-    );
-    let proof = NodeFenced {
-        epoch: Epoch(3),
-        postgres: String::new(),
-        redis: String::new(),
-        dependents: String::new(),
-        next: String::new(),
-        run: None,
-    };
-    node.store(proof.into(), None);
-    let started = Event::from(PostgresChanged {
-        status: PostgresStatus::Primary,
-        timeline: None,
-        lsn: None,
-        detail: String::new(),
-    });
-    node.store(started.clone(), None);
-    assert!(matches!(effects(ME, &node.belief, None, &started)[..], [Effect::Fence { again: false, .. }]));
-    assert_eq!(node.belief.cluster.nodes.get(ME).unwrap().status, NodeStatus::Fencing, "the proof is void");
 }

@@ -85,14 +85,15 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         step: StepId::Promote,
         maker: Replication,
         after: &[StepId::SanitiseSettings],
-        effect: "pg_promote(), asked again every 50 ms until recovery has ended; where main is found to serve again, refused, and \
-                 what an earlier attempt asked for is withdrawn",
+        effect: "pg_promote(), asked again every 50 ms until recovery has ended; where main is found to serve again, refused",
         success: "a new timeline, its history file, and a committed write",
         limit_ms: 60_000,
         // a server that restarts on the way fails at once, again and again: together a minute of that
         attempts: 240,
         need: Required,
-        undo: None,
+        undo: Some(
+            "withdraw what was asked for, unless it was seen to happen: stop PostgreSQL, and start it as a standby",
+        ),
     },
     StepRule {
         step: StepId::PromoteRedis,

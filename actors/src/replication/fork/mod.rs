@@ -17,6 +17,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use chrono::{DateTime, Utc};
 use interrex_events::{Lsn, TimelineId};
+use interrex_projections::counted;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::{
@@ -173,10 +174,6 @@ impl ForkReport {
         }
         words
     }
-}
-
-fn counted(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The report, and which transactions it is about.

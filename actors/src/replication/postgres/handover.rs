@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use interrex_events::{Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, parsed, standby_limits::StandbyLimits};
+use super::{LocalPostgres, parsed, server_log, standby_limits::StandbyLimits};
 use crate::{
     ports::{
         Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
@@ -65,6 +65,10 @@ impl HandoverPort for LocalPostgres {
 
     async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()> {
         self.turn_into_standby(conninfo, slot)
+    }
+
+    fn last_complaint(&self) -> Option<String> {
+        server_log::last_complaint(&self.settings.log_file)
     }
 
     async fn main_lineage(&self) -> Answer<MainLineage> {

@@ -13,6 +13,8 @@ use crate::{
     replication::fork::FileNode,
 };
 
+/// What tells the history of its timelines.
+const READS_HISTORY: &str = "pg_read_file(text)";
 /// What `pg_rewind` calls, as its manual has it.
 const READ_BY_A_REWIND: [&str; 4] = [
     "pg_ls_dir(text, boolean, boolean)",
@@ -36,18 +38,42 @@ impl LocalPostgres {
     }
 }
 
+impl MainServer {
+    /// What this node's login there may not do, and what mends that.
+    fn lacks_rights(&self, may_not: &str) -> String {
+        let user = &self.0.settings.user;
+        let quoted = user.replace('"', "\"\"");
+        format!(
+            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE \"{quoted}\" SUPERUSER; or \
+             name one here in postgres.user, and restart the supervisor"
+        )
+    }
+
+    /// Whether this node's login there may call all of these.
+    async fn may_call(&self, functions: &[&str]) -> Answer<bool> {
+        let may = functions.iter().map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
+        let sql = format!("SELECT {}", may.collect::<Vec<_>>().join(" AND "));
+        Ok(self.0.value(&sql).await?.as_deref() == Some("t"))
+    }
+}
+
 #[async_trait(?Send)]
 impl MainServerPort for MainServer {
     async fn lineage(&self) -> Answer<MainLineage> {
         if self.0.value("SELECT pg_is_in_recovery()").await?.as_deref() != Some("f") {
             return Err(PortError("it is a standby itself, not main".to_owned()));
         }
-        self.0.read_main_lineage().await
+        match self.0.read_main_lineage().await {
+            Err(error) if self.may_call(&[READS_HISTORY]).await == Ok(false) => {
+                let words = format!("may not read where its timelines began ({error})");
+                Err(PortError(self.lacks_rights(&words)))
+            }
+            lineage => lineage,
+        }
     }
 
     async fn lets_itself_be_read(&self) -> Answer<bool> {
-        let may = READ_BY_A_REWIND.map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
-        Ok(self.0.value(&format!("SELECT {}", may.join(" AND "))).await?.as_deref() == Some("t"))
+        self.may_call(&READ_BY_A_REWIND).await
     }
 
     async fn size(&self) -> Answer<u64> {
@@ -66,6 +92,8 @@ impl MainServerPort for MainServer {
         let sql = format!(
             "SELECT slot_type, wal_status, active_pid::text, application_name, host(client_addr) AS client,
                     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)::text AS allowed,
+                    (SELECT bool_or(pg_has_role(oid, 'USAGE')) FROM pg_roles
+                     WHERE rolname = 'pg_checkpoint' OR (rolsuper AND rolname = current_user))::text AS may_checkpoint,
                     (SELECT count(*) FROM pg_replication_slots)::text AS taken,
                     (SELECT string_agg(all_slots.slot_name, ', ' ORDER BY all_slots.slot_name)
                      FROM pg_replication_slots AS all_slots) AS names,
@@ -84,6 +112,9 @@ impl MainServerPort for MainServer {
                  SELECT pg_drop_replication_slot('{name}');"
             )));
         }
+        if text("may_checkpoint") != "true" {
+            return Ok(ReturnSlot::Withheld(self.lacks_rights("may not write a CHECKPOINT")));
+        }
         if let Some(pid) = row.get("active_pid") {
             // a receiver or a base backup of the node itself ends with what the run stops
             let own = text("application_name") == format!("interrex_{node}");
@@ -101,9 +132,7 @@ impl MainServerPort for MainServer {
             return Ok(ReturnSlot::There);
         }
         if text("allowed") != "true" {
-            let words =
-                "this node's login there may not make a slot: it is neither a superuser nor has REPLICATION";
-            return Ok(ReturnSlot::Withheld(words.to_owned()));
+            return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
         }
         let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
         // one whose log is gone gives its place to the new one
@@ -120,7 +149,8 @@ impl MainServerPort for MainServer {
 
     async fn prepare_return(&self, node: NodeId) -> Answer<bool> {
         if let Some(obstacle) = self.return_slot(node).await?.obstacle() {
-            return Err(PortError(obstacle.to_owned()));
+            let (host, port) = (&self.0.settings.host, self.0.settings.port);
+            return Err(PortError(format!("main's PostgreSQL at {host}:{port}: {obstacle}")));
         }
         let made = self.0.ensure_slot(node).await?;
         self.0.checkpoint().await?;

@@ -9,14 +9,17 @@ mod handover;
 pub mod inherited;
 pub(super) mod lineage;
 mod main_server;
+mod recovery;
 mod rejoin;
 mod relations;
+mod server_log;
 mod shutdown;
 mod standby;
 pub mod standby_limits;
 pub(super) mod wal;
 
 pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
+pub use super::postgres_connection::STANDBY_TIMELINE;
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
@@ -26,7 +29,7 @@ use rustix::process::Signal;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
-use super::postgres_connection::{MEASURE, connect, facts, parsed};
+use super::postgres_connection::{connect, facts, measure_sql, parsed};
 use crate::{
     ports::{
         Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState, StopMode,
@@ -227,7 +230,7 @@ impl PostgresPort for LocalPostgres {
             PostgresMeasure { facts: PostgresFacts::silent(status, detail), receiver_heard: None }
         };
         let limit = self.settings.measure_limit;
-        match tokio::time::timeout(limit, self.rows(MEASURE)).await {
+        match tokio::time::timeout(limit, self.rows(&measure_sql())).await {
             Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
                 None => silent("it answered without a row".to_owned()),
@@ -273,8 +276,10 @@ impl PostgresPort for LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
-        let words =
-            last_words(&[&self.settings.log_file, &self.settings.log_file.with_extension("start.log")]);
+        let words = server_log::last_words(&[
+            &self.settings.log_file,
+            &self.settings.log_file.with_extension("start.log"),
+        ]);
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
     }
 
@@ -473,14 +478,4 @@ fn keep_aside(file: &std::path::Path, text: &str) -> std::io::Result<()> {
         std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-/// The last line of a server's logs that says why it did not start.
-fn last_words(logs: &[&std::path::Path]) -> String {
-    let texts: Vec<String> =
-        logs.iter().map(|log| std::fs::read_to_string(log).unwrap_or_default()).collect();
-    let telling = |line: &&str| ["FATAL", "PANIC", "ERROR"].iter().any(|word| line.contains(word));
-    let fatal = texts.iter().find_map(|text| text.lines().rfind(telling));
-    let any = || texts.iter().find_map(|text| text.lines().next_back());
-    fatal.or_else(any).unwrap_or("its logs are empty").to_owned()
 }

@@ -116,9 +116,22 @@ pub struct RunCancel {
 
 /// A drain is bounded: main cannot be asked for another run meanwhile.
 fn drain(text: &str) -> Result<Duration, String> {
-    let drain = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let drain = humantime::parse_duration(text)
+        .map_err(|_| format!("`{text}` is no duration: write it as 30s, 500ms or 2min"))?;
     if drain > DRAIN_LIMIT {
         return Err(format!("transactions are waited for an hour at most, not {text}"));
     }
     Ok(drain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_that_cannot_be_read_is_told_with_what_can() {
+        assert_eq!(drain("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(drain("abc").unwrap_err(), "`abc` is no duration: write it as 30s, 500ms or 2min");
+        assert!(drain("2h").unwrap_err().contains("an hour at most"));
+    }
 }

@@ -7,7 +7,7 @@ use super::*;
 const NOON: i64 = 4 * 3_600_000;
 const FILES: [&str; 3] = ["story.jsonl", "story.jsonl.gz", "story.jsonl.zst"];
 
-fn records(journal: &Path) -> Vec<interrex_events::Record> {
+pub(super) fn records(journal: &Path) -> Vec<interrex_events::Record> {
     JournalReader::open(journal).unwrap().read(&Selection::default()).unwrap()
 }
 

@@ -20,7 +20,7 @@ use interrex_events::{
 };
 use interrex_projections::NodeStatus;
 
-use self::stream::{ALPHA, Author, BETA, OTHER_RUN, RUN, at, report};
+use self::stream::{ALPHA, Author, BETA, OTHER_RUN, RUN, TAKEOVER, at, report};
 use super::{
     Exit, Failure, Outside, Style,
     arguments::Arguments,
@@ -215,6 +215,30 @@ fn status_while_main_is_silent() {
 }
 
 #[test]
+fn status_tells_what_keeps_a_standby_from_taking_over() {
+    let with = |change: fn(&mut NodeReport)| {
+        let mut beta = report(BETA);
+        change(&mut beta);
+        let stage = Stage::set(90_000, Author::quiet_morning).with([report(ALPHA), beta]);
+        stage.show("status --config @interrex.toml", Style::default())
+    };
+    let (exit, detached) = with(|beta| beta.postgres.status = PostgresStatus::Detached);
+    assert!(detached.contains("could take over now: beta, and would lose at least 160 bytes"), "{detached}");
+    assert_eq!(exit, Exit::Fine);
+    let (_, nothing_known) = with(|beta| (beta.postgres.status, beta.lag) = (PostgresStatus::Detached, None));
+    assert!(nothing_known.contains("would lose an unknown amount"), "{nothing_known}");
+
+    let (exit, coming_back) = with(|beta| beta.run = Some((RUN, Vec::new())));
+    let words = format!("beta could not take over now: its run {} goes on", RUN.short());
+    assert!(coming_back.contains(&words), "{coming_back}");
+    assert!(!coming_back.contains("could take over now: "), "{coming_back}");
+    assert!(coming_back.contains("nobody could take over if main died now"), "{coming_back}");
+    assert_eq!(exit, Exit::NotHealthy);
+    let (_, taking_over) = with(|beta| (beta.run, beta.taking_over) = (Some((RUN, Vec::new())), Some(true)));
+    assert!(taking_over.contains("could take over now: beta"), "{taking_over}");
+}
+
+#[test]
 fn status_after_a_failover() {
     let stage = Stage::failed_over().with([beta_as_main()]);
     stage.golden("status-after-failover.txt", "status --config @interrex.toml", Exit::NotHealthy);
@@ -289,6 +313,36 @@ fn runs_listed_and_shown() {
     stage.golden("run-show.json", &format!("{show} --json"), Exit::Fine);
     let (_, none) = Stage::set(0, |author| author).show("run list --journal @beta.db", Style::default());
     assert!(none.starts_with("No run yet"), "{none}");
+}
+
+#[test]
+fn of_a_switchover_the_half_with_the_certificate_is_shown_and_each_half_names_the_other() {
+    let stage = Stage::set(400_000, Author::takeover);
+    let (_, alone) = stage.show("run show --journal @beta.db", Style::default());
+    assert!(alone.contains("RUN         takeover from alpha to beta"), "{alone}");
+    assert!(alone.contains("OTHER HALF  run a0a01111, of which no event is here yet"), "{alone}");
+    Author::of(&stage.path("alpha.db"), ALPHA).switchover();
+    let of_alpha = exports::records(&stage.path("alpha.db"));
+    Author::of(&stage.path("beta.db"), BETA).learns(of_alpha, Epoch(2));
+    stage.golden("run-show-switchover.txt", "run show --journal @beta.db", Exit::Fine);
+    let half = format!("run show {} --journal @beta.db", TAKEOVER.short());
+    let (_, half) = stage.show(&half, Style::default());
+    let link = "OTHER HALF  the switchover by alpha, completed: interrex run show a0a01111";
+    assert!(half.contains(link), "{half}");
+}
+
+#[test]
+fn a_run_that_is_shown_does_not_say_to_show_it() {
+    let shown = format!("interrex run show {}", OTHER_RUN.short());
+    let row = |rest: &str| {
+        let stage = Stage::set(900_000, |author| author.rolled_back(&format!("{shown}{rest}")));
+        let (_, text) = stage.show("run show --journal @beta.db", Style::default());
+        text.lines().find_map(|line| line.strip_prefix("NEXT")).map(|next| next.trim().to_owned())
+    };
+    assert_eq!(row("; this node is a standby again").as_deref(), Some("this node is a standby again"));
+    let why = "interrex timeline, which says why";
+    assert_eq!(row(&format!(", and {why}")).as_deref(), Some(why));
+    assert_eq!(row(""), None);
 }
 
 #[test]

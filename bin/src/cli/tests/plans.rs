@@ -44,9 +44,27 @@ fn fine() -> Vec<Check> {
 #[test]
 fn a_dry_run_shows_the_values_the_steps_and_what_earlier_runs_took() {
     let mut plan = planned(fine());
-    plan.without_writes.measured = Some(Measured { runs: 3, median_ms: 84, longest_ms: 910 });
+    plan.without_writes.measured =
+        Some(Measured { kind: RunKind::Switchover, runs: 3, median_ms: 84, longest_ms: 910 });
+    plan.whole_run =
+        Some(Measured { kind: RunKind::Switchover, runs: 3, median_ms: 1_250, longest_ms: 4_000 });
     golden("plan-fine.txt", &plan, false, Exit::Fine);
     golden("plan-fine.json", &plan, true, Exit::Fine);
+}
+
+#[test]
+fn times_of_runs_of_another_kind_say_so() {
+    let failover = Measured { kind: RunKind::Failover, runs: 1, median_ms: 5_100, longest_ms: 5_100 };
+    let mut plan = Plan { kind: RunKind::Promotion, ..planned(fine()) };
+    (plan.without_writes.measured, plan.whole_run) = (Some(failover), None);
+    let mut bytes = Vec::new();
+    let mut output = Output::to(&mut bytes, Style::default());
+    views::plan::show(&plan, |node| node.to_string(), false, &mut output).unwrap();
+    drop(output);
+    let text = String::from_utf8(bytes).unwrap();
+    let words = "the median of 1 failover here that completed (with the same steps), the longest 5.1 s";
+    assert!(text.contains(words), "{text}");
+    assert!(text.contains("IN ALL   not known: no promotion has completed here yet"), "{text}");
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub(super) const RUN: RunId = RunId(Uuid::from_u128(0x019b_bf3a_1000_7000_8000_0
 /// A later one that does not.
 pub(super) const OTHER_RUN: RunId = RunId(Uuid::from_u128(0x019b_bf3f_2000_7000_8000_0000_77aa_90de));
 
+/// A switchover that alpha makes.
+pub(super) const SWITCHOVER: RunId = RunId(Uuid::from_u128(0x019b_bf38_2000_7000_8000_0000_a0a0_1111));
+/// Beta's half of it.
+pub(super) const TAKEOVER: RunId = RunId(Uuid::from_u128(0x019b_bf38_3000_7000_8000_0000_b0b0_2222));
+
 /// Milliseconds after 08:00.
 pub(super) fn at(ms: i64) -> DateTime<Utc> {
     "2027-01-15T08:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::milliseconds(ms)
@@ -294,6 +299,71 @@ impl Author {
         self
     }
 
+    /// A run that is given up before its promotion, and what its end tells to do next.
+    pub(super) fn rolled_back(mut self, next: &str) -> Self {
+        self.tell(700_000, Some(OTHER_RUN), failover_started());
+        let failed = FailoverFailed {
+            end: FailedEnd::RolledBack,
+            step: StepId::Detach,
+            error: "no answer".to_owned(),
+            next: next.to_owned(),
+        };
+        self.tell(700_100, Some(OTHER_RUN), failed);
+        self
+    }
+
+    /// Alpha's own journal: it hands its role to beta.
+    pub(super) fn switchover(mut self) {
+        self.tell(0, None, supervisor_started("alpha", Role::Main));
+        let request = Request { forced: false, reason: Some("new disk in alpha".to_owned()) };
+        let started =
+            SwitchoverStarted { old_main: ALPHA, new_main: BETA, epoch: Epoch(2), drain_ms: 5_000, request };
+        self.tell(300_000, Some(SWITCHOVER), started);
+        let anchor = |node, seq| Anchor { node, node_seq: NodeSeq(seq), hash: ChainHash::GENESIS };
+        let Handover { system_id, timeline, checkpoint, end, .. } = handover();
+        let certificate = Certificate {
+            system_id,
+            old_timeline: timeline,
+            new_timeline: TimelineId(2),
+            checkpoint,
+            end,
+            received: end,
+            switchpoint: end,
+            old_main_head: anchor(ALPHA, 12),
+            new_main_head: anchor(BETA, 15),
+        };
+        let completed = SwitchoverCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: Vec::new(),
+            without_writes_ms: 84,
+            certificate: Some(certificate),
+        };
+        self.tell(300_500, Some(SWITCHOVER), completed);
+    }
+
+    /// Beta's half of it.
+    pub(super) fn takeover(mut self) -> Self {
+        self.tell(0, None, supervisor_started("beta", Role::Secondary));
+        let started = FailoverStarted {
+            trigger: Trigger::Switchover,
+            silent_ms: 0,
+            last_report: None,
+            handover: Some(handover()),
+            ..failover_started()
+        };
+        self.tell(300_100, Some(TAKEOVER), started);
+        let completed = FailoverCompleted {
+            main: BETA,
+            epoch: Epoch(2),
+            degraded: Vec::new(),
+            recovery_time: RecoveryTime { detect_ms: 0, decide_ms: 12, promote_ms: 31, dependents_ms: 9 },
+            loss: None,
+        };
+        self.tell(300_400, Some(TAKEOVER), completed);
+        self
+    }
+
     /// Alpha's own journal: it comes back, and learns that it is main no more.
     pub(super) fn return_of_the_old_main(mut self) {
         self.tell(0, None, supervisor_started("alpha", Role::Main));
@@ -362,6 +432,16 @@ fn failover_started() -> FailoverStarted {
         quorum: "none".to_owned(),
         request: None,
         handover: None,
+    }
+}
+
+fn handover() -> Handover {
+    Handover {
+        run: SWITCHOVER,
+        system_id: "7321000000000000001".to_owned(),
+        timeline: TimelineId(1),
+        checkpoint: Lsn(0x0300_0060),
+        end: Lsn(0x0300_00d8),
     }
 }
 

@@ -148,7 +148,8 @@ pub(in crate::cli) fn explained() -> String {
     for subject in Subject::ALL {
         lines.push(format!("{}:", subject.heading()));
         let checks = doctor::checks().into_iter().filter(|check| check.subject == subject);
-        lines.extend(checks.map(|check| format!("  {:22} {}", check.name, check.looks_at)));
+        // a line that wraps keeps its indent, and no other
+        lines.extend(checks.map(|check| format!("  {}\n          {}", check.name, check.looks_at)));
     }
     lines.push("\nExit code 0: no check failed; 8: one failed, or could not be made".to_owned());
     lines.join("\n")
@@ -201,6 +202,15 @@ mod tests {
         let healthy = Examination::of(&healthy());
         assert_eq!((exit(&healthy, false), exit(&healthy, true)), (Exit::Fine, Exit::NotReady));
         assert_eq!(exit(&Examination::of(&ill()), false), Exit::NotReady);
+    }
+
+    #[test]
+    fn the_help_wraps_what_a_check_looks_at_beneath_its_name() {
+        let mut command = clap::Command::new("doctor").after_long_help(explained()).term_width(60);
+        let help = command.render_long_help().to_string();
+        let mut lines = help.lines().skip_while(|line| *line != "  journal_room").skip(1);
+        let told: Vec<&str> = lines.by_ref().take_while(|line| *line != "  journal_sound").collect();
+        assert!(told.len() > 1 && told.iter().all(|line| line.starts_with("          ")), "{told:?}");
     }
 
     /// The table in docs/OPERATIONS.md.

@@ -1,8 +1,8 @@
 //! `--dry-run`: what a run would do, and what would stop it.
 
-use interrex_actors::failover::plan::{Check, Plan, PlannedStep, WithoutWrites};
+use interrex_actors::failover::plan::{Check, Measured, Plan, PlannedStep, WithoutWrites};
 use interrex_events::{NodeId, RunKind, StepId, Verdict};
-use interrex_projections::{human_bytes, human_ms};
+use interrex_projections::{counted, human_bytes, human_ms};
 
 use super::super::{
     exit::Exit,
@@ -52,6 +52,7 @@ fn summary(plan: &Plan, name: impl Fn(NodeId) -> String) -> Table {
         },
     );
     row("TIME", without_writes(plan.kind, &plan.without_writes).into());
+    row("IN ALL", whole_run(plan.kind, plan.whole_run).into());
     row("LOSS", loss(plan).into());
     table
 }
@@ -69,13 +70,32 @@ fn without_writes(kind: RunKind, expected: &WithoutWrites) -> String {
     };
     match expected.measured {
         Some(measured) => format!(
-            "about {} without writes ({span}): the median of {} here that completed, the longest {}; {limit}",
+            "about {} without writes ({span}): {}; {limit}",
             human_ms(measured.median_ms),
-            if measured.runs == 1 { format!("1 {kind}") } else { format!("{} {kind}s", measured.runs) },
-            human_ms(measured.longest_ms)
+            of_earlier(kind, measured)
         ),
         None => format!("not known: no {kind} has completed here yet; without writes from {span}; {limit}"),
     }
+}
+
+fn whole_run(kind: RunKind, measured: Option<Measured>) -> String {
+    match measured {
+        Some(measured) => {
+            format!(
+                "about {} from begin to end: {}",
+                human_ms(measured.median_ms),
+                of_earlier(kind, measured)
+            )
+        }
+        None => format!("not known: no {kind} has completed here yet"),
+    }
+}
+
+/// From which runs that is known.
+fn of_earlier(kind: RunKind, measured: Measured) -> String {
+    let runs = counted(measured.runs, &measured.kind.to_string());
+    let alike = if measured.kind == kind { "" } else { " (with the same steps)" };
+    format!("the median of {runs} here that completed{alike}, the longest {}", human_ms(measured.longest_ms))
 }
 
 fn loss(plan: &Plan) -> String {

@@ -119,7 +119,7 @@ impl Replay<'_, '_> {
             if changes.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
-            let entry = Entry::of(&envelope, &cluster.nodes);
+            let entry = Entry::of(&envelope, &cluster.nodes, &cluster.runs);
             self.show(&record, &Changed { event_id: record.event_id, entry, changes }, &cluster.nodes)
         })
     }

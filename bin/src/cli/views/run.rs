@@ -1,8 +1,8 @@
 //! `interrex run show`: one run, for the post-mortem.
 
 use interrex_actors::replication;
-use interrex_events::{Certificate, Evidence, Finding, RunKind, StepId, StepOutcome, Verdict};
-use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, human_bytes, human_ms};
+use interrex_events::{Certificate, Evidence, Finding, RunId, RunKind, StepId, StepOutcome, Verdict};
+use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, counted, human_bytes, human_ms};
 
 use super::{
     super::{
@@ -26,7 +26,7 @@ pub(in crate::cli) fn show(arguments: &RunShow, output: &mut Output<'_>) -> Resu
             let id = story.find_run(text)?;
             story.cluster.runs.get(id)
         }
-        None => story.cluster.runs.newest(),
+        None => story.cluster.runs.newest_whole(),
     };
     let Some(run) = run else {
         return Err(Failure::NoSuchRun(
@@ -75,10 +75,24 @@ fn summary(told: &ToldRun<'_>, story: &Story) -> Table {
     };
     row("ENDED", ended.into());
     if run.resumed > 0 {
-        row("RESUMED", format!("{} times, after its supervisor died", run.resumed).into());
+        row("RESUMED", format!("{}, after its supervisor died", counted(run.resumed, "time")).into());
     }
     row("OUTCOME", Cell::toned(runs::tone(run.end), run.end.to_string()));
+    if let Some(half) = told.other_half {
+        row("OTHER HALF", other_half(half, story).into());
+    }
     table
+}
+
+/// What the other node does in the same switchover, and how to see it.
+fn other_half(half: RunId, story: &Story) -> String {
+    match story.cluster.runs.get(half) {
+        Some(run) => {
+            let by = story.cluster.nodes.name(run.node);
+            format!("the {} by {by}, {}: interrex run show {}", run.kind, run.end, half.short())
+        }
+        None => format!("run {}, of which no event is here yet", half.short()),
+    }
 }
 
 /// What was known when the verdict fell.
@@ -168,9 +182,9 @@ fn rejoin(run: &Run, it: &Rejoin) -> Table {
             _ => String::new(),
         };
         let words = format!(
-            "{} committed transactions with {} rows ({} of log after {}){span}",
-            stranded.committed,
-            stranded.rows,
+            "{} with {} ({} of log after {}){span}",
+            counted(stranded.committed, "committed transaction"),
+            counted(stranded.rows, "row"),
             human_bytes(stranded.bytes),
             stranded.switchpoint
         );
@@ -231,7 +245,9 @@ fn outcome(told: &ToldRun<'_>) -> Table {
     if let Some(problem) = runs::problem(run, told.next) {
         row("LAST PROBLEM", Cell::toned(Tone::Warning, problem));
     }
-    match (told.next, run.end) {
+    let next = told.next.map(|next| beside_this_view(next, run));
+    match (next, run.end) {
+        (Some(""), _) => {}
         (Some(next), _) => row("NEXT", Cell::toned(Tone::Strong, next)),
         (None, RunEnd::Running) => row(
             "NEXT",
@@ -242,6 +258,17 @@ fn outcome(told: &ToldRun<'_>) -> Table {
         (None, _) => {}
     }
     table
+}
+
+/// What the operator does next, but to look at what is shown here.
+fn beside_this_view<'a>(next: &'a str, run: &Run) -> &'a str {
+    match next.strip_prefix(&format!("interrex run show {}", run.id.short())) {
+        Some(rest) => {
+            let rest = rest.trim_start_matches([';', ',', ' ']);
+            rest.strip_prefix("and ").unwrap_or(rest)
+        }
+        None => next,
+    }
 }
 
 /// What is left to a person of a run that did without something.

@@ -1,5 +1,6 @@
 //! `interrex run list`: every run, a line each.
 
+use interrex_events::RunId;
 use interrex_projections::{Run, RunEnd, human_bytes, human_ms};
 use serde::Serialize;
 
@@ -24,6 +25,9 @@ pub(super) struct ToldRun<'a> {
     pub(super) threshold_ms: Option<u64>,
     pub(super) quorum: Option<&'a str>,
     pub(super) next: Option<&'a str>,
+    /// Of a switchover, what the other node makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) other_half: Option<RunId>,
     #[serde(flatten)]
     pub(super) run: &'a Run,
 }
@@ -40,6 +44,7 @@ impl<'a> ToldRun<'a> {
             threshold_ms: begin.map(|begin| begin.threshold_ms),
             quorum: begin.map(|begin| begin.quorum.as_str()),
             next: story.next_steps.get(&run.id).map(String::as_str),
+            other_half: story.cluster.runs.other_half(run),
             run,
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
+    io::ErrorKind,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
@@ -68,13 +69,30 @@ fn secret_problems(config: &Config, run_as: Option<&RunAs>) -> Vec<Problem> {
         .into_iter()
         .filter_map(|(file, key, at_least)| {
             let words = read_secret(file?, key, at_least).err()?;
-            Some(Problem { words, fix: format!("chmod 600 {}", file?.display()) })
+            Some(Problem { words, fix: mend_secret(file?, key) })
         })
         .collect();
     problems.extend(
         config.postgres.replication_passfile.as_deref().and_then(|file| passfile_problem(file, run_as)),
     );
     problems
+}
+
+/// What to do about a secret that is refused, by what is wrong with its file.
+fn mend_secret(file: &Path, key: &str) -> String {
+    let shown = file.display();
+    let others_read_it = |found: fs::Metadata| found.permissions().mode() & 0o077 != 0;
+    if fs::metadata(file).is_ok_and(others_read_it) {
+        return format!("chmod 600 {shown}");
+    }
+    if fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        return format!("chown {} {shown}", name_of(rustix::process::geteuid().as_raw()));
+    }
+    let content = match key {
+        "cluster.secret_file" => "copy it from another node",
+        _ => "write the password into it, as one line",
+    };
+    format!("{content}, and: chmod 600 {shown}")
 }
 
 /// libpq passes a passfile over that others can read, and PostgreSQL's user must be able to.
@@ -272,6 +290,24 @@ mod tests {
         assert_eq!(passfile_problem(&file, None).unwrap().fix, format!("chmod 600 {}", file.display()));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
+    }
+
+    #[test]
+    fn a_secret_is_mended_by_what_is_wrong_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        let chmod = format!("chmod 600 {}", file.display());
+        let copy = format!("copy it from another node, and: {chmod}");
+        assert_eq!(mend_secret(&file, "cluster.secret_file"), copy);
+        assert_eq!(
+            mend_secret(&file, "redis.password_file"),
+            format!("write the password into it, as one line, and: {chmod}")
+        );
+        fs::write(&file, "short").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(mend_secret(&file, "cluster.secret_file"), copy);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(mend_secret(&file, "cluster.secret_file"), chmod);
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use interrex_actors::{
     env::{Env as _, SystemEnv},
-    replication::postgres::inherited::{READ_ONLY_BY_SETTING, STARTED_WITH},
+    replication::postgres::{
+        STANDBY_TIMELINE,
+        inherited::{READ_ONLY_BY_SETTING, STARTED_WITH},
+    },
 };
 use interrex_events::cluster_events;
 use serde::de::DeserializeOwned;
@@ -35,9 +38,7 @@ SELECT json_build_object(
  'system_id', (SELECT system_identifier::text FROM pg_control_system()),
  'in_recovery', pg_is_in_recovery(),
  'timeline', CASE WHEN pg_is_in_recovery()
-   THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
-                 (SELECT nullif(min_recovery_end_timeline, 0) FROM pg_control_recovery()),
-                 (SELECT timeline_id FROM pg_control_checkpoint()))
+   THEN {STANDBY_TIMELINE}
    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
  'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
  'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
@@ -186,6 +187,7 @@ pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFact
     let user = format!("'{}'", login.replication_user.replace('\'', "''"));
     let state = STATE
         .replace("{REPLICATION_USER}", &user)
+        .replace("{STANDBY_TIMELINE}", STANDBY_TIMELINE)
         .replace("{STARTED_WITH}", STARTED_WITH)
         .replace("{READ_ONLY_BY_SETTING}", READ_ONLY_BY_SETTING);
     let mut server: ServerFacts = session.ask(&state).await?;

@@ -7,9 +7,11 @@ pub(super) mod postgres;
 pub(super) mod redis;
 pub(super) mod replication;
 
+use interrex_events::NodeId;
+
 use super::{
     facts::Facts,
-    finding::{Check, Finding, Subject},
+    finding::{Check, Finding, Judgement, Subject},
 };
 
 /// Every check, in the order of the answer: the table in docs/OPERATIONS.md is made of it.
@@ -43,6 +45,21 @@ fn in_order<T>(mut things: Vec<T>, subject: impl Fn(&T) -> Subject) -> Vec<T> {
     things
 }
 
+/// A server that gave no answer. To start one of a fenced node by hand would make a second main, or lose sight of its rows; and
+/// where no supervisor answers, nobody here knows whether it is one.
+pub(super) fn silent(facts: &Facts, node: NodeId, reason: &str, fix: &str) -> Judgement {
+    let name = facts.name(node);
+    if facts.is_fenced(node) {
+        return Judgement::fail(
+            format!("stopped on purpose: {name} is fenced, for another node became main ({reason})"),
+            format!("interrex rejoin {name}  # do not start it by hand"),
+        );
+    }
+    let supervised = facts.supervisors.get(&node).is_some_and(|supervisor| supervisor.report.is_ok());
+    let start = if supervised { "start it" } else { "start its supervisor, which knows whether it may run" };
+    Judgement::fail(reason, format!("{start}, or mend {fix} of {name}; then: interrex status"))
+}
+
 /// A size for people.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
@@ -54,6 +71,8 @@ pub(super) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use interrex_projections::NodeStatus;
+
     use super::*;
     use crate::doctor::{
         Verdict,
@@ -79,6 +98,38 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn nobody_is_told_to_start_the_servers_of_a_fenced_node() {
+        let mut facts = healthy();
+        facts.servers.insert(BETA, Err("refused".to_owned()));
+        facts.redis.insert(BETA, Err("refused".to_owned()));
+        let told = |facts: &Facts| {
+            let findings = judge(facts).into_iter();
+            let silent = findings.filter(|finding| {
+                ["postgres_answers", "redis_answers"].contains(&finding.check) && finding.fix.is_some()
+            });
+            silent.map(|finding| (finding.measured, finding.fix.unwrap_or_default())).collect::<Vec<_>>()
+        };
+        assert!(
+            told(&facts).iter().all(|(_, fix)| fix.starts_with("start it, or mend ")),
+            "{:?}",
+            told(&facts)
+        );
+        let alive = facts.supervisors.remove(&BETA);
+        assert!(
+            told(&facts).iter().all(|(_, fix)| fix.starts_with("start its supervisor")),
+            "{:?}",
+            told(&facts)
+        );
+        facts.supervisors.extend(alive.map(|supervisor| (BETA, supervisor)));
+        if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
+            report.status = NodeStatus::Fenced;
+        }
+        let words = "stopped on purpose: beta is fenced, for another node became main (refused)".to_owned();
+        let fix = "interrex rejoin beta  # do not start it by hand".to_owned();
+        assert_eq!(told(&facts), [(words.clone(), fix.clone()), (words, fix)]);
     }
 
     #[test]

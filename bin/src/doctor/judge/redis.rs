@@ -1,5 +1,6 @@
 //! Each Redis: does it follow main's, and would it serve in its place?
 
+use super::silent;
 use crate::doctor::{
     facts::{Facts, RedisServerFacts},
     finding::{Act, Check, Finding, Judgement, Subject},
@@ -75,11 +76,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         let redis = match redis {
             Ok(redis) => redis,
             Err(reason) => {
-                let fix = format!(
-                    "start it, or mend redis.port and password_file of {}; then: interrex status",
-                    facts.name(*node)
-                );
-                findings.push(ANSWERS.on(*node, Judgement::fail(reason, fix)));
+                let settings = "redis.port and password_file";
+                findings.push(ANSWERS.on(*node, silent(facts, *node, reason, settings)));
                 continue;
             }
         };

@@ -28,7 +28,7 @@ const SAME_TIMELINE: Check = ABOUT.check(
     "same_timeline",
     ALL_ACTS,
     "the secondary is on main's timeline",
-    "A standby of another timeline stays connected to nothing, and looks well: it needs a rejoin.",
+    "A standby that left main's line stays connected to nothing, and looks well: it needs a rejoin.",
 );
 const STREAMING: Check = ABOUT.check(
     "streaming",
@@ -82,7 +82,7 @@ fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: Nod
         return vec![SLOT.on(node, kept_for_one_away(slot(facts.name(main), &slot_name(node), main_server)))];
     };
     vec![
-        SAME_TIMELINE.on(node, same_timeline(main_server, standby)),
+        SAME_TIMELINE.on(node, same_timeline(main_server, standby, facts.name(node))),
         STREAMING.on(node, streaming(main_server, standby, node)),
         LAG.on(node, lag(main_server, node)),
         APPLIES.on(node, applies_at_once(standby)),
@@ -102,12 +102,14 @@ fn one_main(facts: &Facts) -> Judgement {
     }
 }
 
-fn same_timeline(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
+fn same_timeline(main: &ServerFacts, standby: &ServerFacts, name: &str) -> Judgement {
     match (main.timeline, standby.timeline) {
         (Some(main), Some(own)) if main == own => Judgement::pass(format!("timeline {own}")),
         (Some(main), Some(own)) => Judgement::fail(
             format!("timeline {own}, main has {main}"),
-            "it needs a rejoin: see docs/OPERATIONS.md",
+            format!(
+                "let it log in to main, see the checks beneath; if that is not enough: interrex rejoin {name}"
+            ),
         ),
         _ => Judgement::unknown("a server does not tell its timeline", "look again in a moment"),
     }

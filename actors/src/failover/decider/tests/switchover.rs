@@ -220,7 +220,7 @@ fn a_run_is_cancelled_before_its_point_of_no_return_and_never_after() {
 fn what_cannot_be_is_declined_with_its_reason() {
     let code = |node: &mut Node, operation: &Operation| node.asked(operation).unwrap_err().code;
     assert_eq!(code(&mut Node::secondary(), &switchover(MAIN)), "not_main");
-    assert_eq!(code(&mut Node::main(), &switchover(MAIN)), "no_such_target", "to itself");
+    assert_eq!(code(&mut Node::main(), &switchover(MAIN)), "already_main", "to itself");
     assert_eq!(code(&mut Node::main(), &switchover(NodeId(7))), "no_such_target");
     assert_eq!(code(&mut Node::switching_over(), &switchover(ME)), "run_active");
     assert_eq!(code(&mut Node::main(), &cancel("not now", false)), "no_run");

@@ -140,7 +140,7 @@ impl LocalPostgres {
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let (incoming, data_dir) = (places.incoming.clone(), places.data_dir.clone());
         self.aside(doing, move || {
-            own_files::put_into(&incoming, &sentinel.saved_files()?.unwrap_or(data_dir))
+            own_files::put_into(&incoming, &sentinel.saved_files().unwrap_or(data_dir))
         })
         .await?;
         self.mark_as_standby(&places.incoming)

@@ -55,7 +55,7 @@ fn tempfile_in(folder: &Path) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// Waits until all that was written to the volumes of a data directory is on them. One call per volume: an fsync of
+/// Waits until all that was written to the volumes of a data directory is on them. One call for each volume: an fsync of
 /// each of a cluster's thousands of files takes longer.
 pub(super) fn sync(data_dir: &Path) -> io::Result<()> {
     let tablespaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
@@ -64,11 +64,16 @@ pub(super) fn sync(data_dir: &Path) -> io::Result<()> {
     for folder in folders.chain(tablespaces.map(|entry| entry.path())) {
         let Ok(metadata) = fs::metadata(&folder) else { continue };
         if !done.contains(&metadata.dev()) {
-            rustix::fs::syncfs(File::open(&folder)?)?;
+            sync_volume(&folder)?;
             done.push(metadata.dev());
         }
     }
     Ok(())
+}
+
+/// Waits until all that was written to a folder's volume is on it.
+pub(super) fn sync_volume(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
 fn in_words(bytes: u64) -> String {

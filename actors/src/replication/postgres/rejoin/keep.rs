@@ -60,7 +60,7 @@ impl LocalPostgres {
             )));
         }
         let (manifest, plan) = self.manifest(&places, request, KeptBy::Copy).await?;
-        if let Some(kept) = by_copy().find(|kept| is_same_data(&kept.manifest, &manifest)) {
+        if let Some(kept) = by_copy().find(|kept| will_do(&kept.manifest, &manifest)) {
             return Ok(kept.clone());
         }
         self.must_have_room(&places.data_dir, &request.into, manifest.bytes).await?;
@@ -120,7 +120,7 @@ impl LocalPostgres {
         let into = request.into.clone();
         let there = self.aside("looking at the kept copies", move || kept_folder::all(&into)).await?;
         let is_copy_of_it =
-            |kept: &Kept| kept.manifest.kept_by == KeptBy::Copy && is_same_data(&kept.manifest, &manifest);
+            |kept: &Kept| kept.manifest.kept_by == KeptBy::Copy && will_do(&kept.manifest, &manifest);
         if there.iter().any(is_copy_of_it) {
             return Ok(0);
         }
@@ -185,6 +185,7 @@ impl LocalPostgres {
             timeline,
             end,
             switchpoint: request.switchpoint,
+            stranded: request.stranded,
             state: control.state,
             files: size.files,
             bytes: size.bytes,
@@ -234,11 +235,12 @@ fn is_room_for_log(data_dir: &Path, path: &Path, end: Lsn, segment_size: u64) ->
         && wal::own_place(&data_dir.join(path)).is_ok_and(|place| place != number * segment_size)
 }
 
-fn is_same_data(one: &KeptManifest, other: &KeptManifest) -> bool {
+/// Whether a kept copy is what another request asks for: one that was taken for harmless must not stand for one that is not.
+fn will_do(kept: &KeptManifest, wanted: &KeptManifest) -> bool {
     let identity = |manifest: &KeptManifest| {
         (manifest.system_id, manifest.timeline, manifest.end, manifest.control_sha256.clone())
     };
-    identity(one) == identity(other)
+    identity(kept) == identity(wanted) && (kept.stranded != Some(0) || wanted.stranded == Some(0))
 }
 
 /// SHA-256 of the names and sizes of the log's files.

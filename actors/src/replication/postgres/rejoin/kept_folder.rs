@@ -116,14 +116,8 @@ pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
 
 /// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use should go for theirs.
 pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Result<Vec<PathBuf>> {
-    let (half_rewound, of_use): (Vec<Kept>, Vec<Kept>) = all(into)?
-        .into_iter()
-        .filter(|kept| own != Some(kept.folder.as_path()))
-        .partition(|kept| kept.manifest.half_rewound);
-    let newest = newest.saturating_sub(usize::from(own.is_some()));
-    let too_many = half_rewound.into_iter().chain(of_use.into_iter().skip(newest));
     let mut removed = Vec::new();
-    for kept in too_many {
+    for kept in too_many(all(into)?, newest, own) {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
         fs::rename(&kept.folder, &place)?;
@@ -133,6 +127,25 @@ pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Resul
     }
     remove_given_up(into)?;
     Ok(removed)
+}
+
+/// Those that go, of all from the newest to the oldest. What only they have may not have been salvaged yet: so one that has
+/// nothing of that, one's own too, takes a place that the others leave, and never theirs.
+fn too_many(all: Vec<Kept>, newest: usize, own: Option<&Path>) -> Vec<Kept> {
+    let (own, others): (Vec<Kept>, Vec<Kept>) =
+        all.into_iter().partition(|kept| own == Some(kept.folder.as_path()));
+    let (mut gone, of_use): (Vec<Kept>, Vec<Kept>) =
+        others.into_iter().partition(|kept| kept.manifest.half_rewound);
+    let (harmless, precious): (Vec<Kept>, Vec<Kept>) = of_use.into_iter().partition(is_harmless);
+    let places = newest.saturating_sub(own.iter().filter(|kept| !is_harmless(kept)).count());
+    let left = newest.saturating_sub(own.len() + precious.len());
+    gone.extend(precious.into_iter().skip(places).chain(harmless.into_iter().skip(left)));
+    gone
+}
+
+/// Whether main lacked nothing of it. Where nobody counted, it may have.
+fn is_harmless(kept: &Kept) -> bool {
+    kept.manifest.stranded == Some(0)
 }
 
 fn folders(into: &Path) -> io::Result<Vec<PathBuf>> {
@@ -172,6 +185,7 @@ mod tests {
             timeline: TimelineId(3),
             end: None,
             switchpoint: None,
+            stranded: None,
             state: "in production".to_owned(),
             files: 1,
             bytes: 2,
@@ -213,5 +227,29 @@ mod tests {
         assert!(!given_up.exists());
         assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
         assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn one_that_has_nothing_main_lacked_goes_before_any_that_has_or_may_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let into = folder.path().join("kept");
+        make(&into, RunAs::Myself).unwrap();
+        let with = |second, stranded| KeptManifest { stranded, ..manifest(second, false) };
+        let kept: Vec<PathBuf> = (1..)
+            .zip([Some(7), None, Some(0), Some(0), Some(0)])
+            .map(|(second, stranded)| keep(&into, &with(second, stranded)).folder)
+            .collect();
+        // as an older version wrote it
+        let unknown = kept[1].join(MANIFEST);
+        let text = fs::read_to_string(&unknown).unwrap();
+        fs::write(&unknown, text.replace("\"stranded\": null,", "")).unwrap();
+
+        let removed = prune(&into, 2, Some(&kept[4])).unwrap();
+        assert_eq!(removed, [kept[3].clone(), kept[2].clone()], "and its own stays beside the two");
+        assert_eq!(prune(&into, 3, None).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None).unwrap(), [kept[4].clone()]);
+        let own = keep(&into, &manifest(6, false)).folder;
+        assert_eq!(prune(&into, 2, Some(&own)).unwrap(), [kept[0].clone()], "a newer one that may have some");
+        assert_eq!(prune(&into, 0, None).unwrap(), [own, kept[1].clone()]);
     }
 }

@@ -28,10 +28,6 @@ impl LocalPostgres {
 /// The server's refusal, or why there was no answer.
 pub async fn log_in_for_replication(psql: &Path, run_as: RunAs, source: &Source) -> Answer<String> {
     let mut command = run_as.command(psql);
-    // what the caller has set for its own logins is not what a standby has
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
-        command.env_remove(name);
-    }
     command
         .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--command", "IDENTIFY_SYSTEM"])
         .arg("--dbname")

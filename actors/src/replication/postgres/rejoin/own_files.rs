@@ -4,13 +4,12 @@
 use std::{
     collections::BTreeSet,
     ffi::OsString,
-    fs::{self, File},
-    io,
+    fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink},
     path::Path,
 };
 
-use crate::replication::postgres::files::{remove_file, sync_parent};
+use crate::replication::postgres::files::sync_parent;
 
 /// Files at the top of a data directory that belong to its data or to one running server.
 const NOT_OWN: [&str; 15] = [
@@ -49,24 +48,23 @@ fn own_names(data_dir: &Path) -> io::Result<BTreeSet<OsString>> {
     Ok(names)
 }
 
-/// Copies them into a folder, durably; what was in it is removed.
+/// Copies them into a folder that is made anew. None of the functions here but [`remove`] waits for the disk: who calls them
+/// has more to bring there, and one call for the whole volume takes less time than one for each file.
 pub(super) fn save(data_dir: &Path, into: &Path) -> io::Result<()> {
-    remove(into)?;
     fs::create_dir(into)?;
-    copy_own(data_dir, into)?;
-    sync_parent(into)
+    copy_own(data_dir, into)
 }
 
 /// Removes them from a data directory. `pg_rewind` fails half-way at one that it cannot write, and at once where a link
 /// has main's file of that name for its counterpart.
 pub(super) fn take_out(data_dir: &Path) -> io::Result<()> {
     for name in own_names(data_dir)? {
-        remove(&data_dir.join(name))?;
+        unlink(&data_dir.join(name))?;
     }
-    File::open(data_dir)?.sync_all()
+    Ok(())
 }
 
-/// Puts those of one folder in the place of those that a data directory has, durably.
+/// Puts those of one folder in the place of those that a data directory has.
 pub(super) fn put_into(data_dir: &Path, from: &Path) -> io::Result<()> {
     take_out(data_dir)?;
     copy_own(from, data_dir)
@@ -76,19 +74,22 @@ fn copy_own(from: &Path, to: &Path) -> io::Result<()> {
     for name in own_names(from)? {
         copy(&from.join(&name), &to.join(&name))?;
     }
-    File::open(to)?.sync_all()
+    Ok(())
 }
 
-/// Removes a file, or a folder with all that is in it; there may be none.
+/// Removes a file, or a folder with all that is in it, durably; there may be none.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(path).is_ok_and(|file| file.is_dir()) {
-        return remove_file(path);
+    match unlink(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| sync_parent(path)),
     }
-    fs::remove_dir_all(path)?;
-    sync_parent(path)
 }
 
-/// Copies a file, link or folder with its owner and permissions, durably.
+fn unlink(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+/// Copies a file, link or folder with its owner and permissions.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     copy_with_owner(from, to)
         .map_err(|error| io::Error::new(error.kind(), format!("copying {}: {error}", from.display())))
@@ -111,8 +112,7 @@ fn copy_with_owner(from: &Path, to: &Path) -> io::Result<()> {
         fs::copy(from, to)?;
     }
     chown(to, owner, group)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
-    File::open(to)?.sync_all()
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
 }
 
 #[cfg(test)]
@@ -133,7 +133,6 @@ mod tests {
         symlink("/etc/somewhere/pg_hba.conf", data.join("pg_hba.conf")).unwrap();
         symlink(folder.path(), data.join("pg_wal")).unwrap();
         fs::set_permissions(data.join("postgresql.conf"), fs::Permissions::from_mode(0o400)).unwrap();
-        save(&data, &saved).unwrap();
         save(&data, &saved).unwrap();
 
         for name in ["PG_VERSION", "conf.d/main.conf", "postgresql.auto.conf", "base/1"] {

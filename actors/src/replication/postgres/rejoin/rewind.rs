@@ -1,13 +1,13 @@
 //! Bringing a stopped directory to another main's line with `pg_rewind`.
 //!
 //! ```text
-//! recovered from its crash ─> sentinel ─> own files saved ─> own files out ─> pg_rewind ─> all on the disk
-//!   ─> own files back, standby.signal ─> sentinel removed
+//! recovered from its crash ─> own files saved, sentinel ─> own files out ─> pg_rewind ─> own files back,
+//!   standby.signal ─> all on the disk ─> sentinel removed
 //! ```
 //!
 //! **Invariant:** from the first change to the last the sentinel stands, and without it the directory is whole.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::{
     Source, disk, own_files,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Rewind},
-    replication::postgres::{LocalPostgres, files},
+    replication::postgres::{LocalPostgres, files, recovery::sync_at_once},
 };
 
 /// `pg_rewind` says it with `--progress` right before its first change.
@@ -73,8 +73,13 @@ impl LocalPostgres {
         taken_out.map_err(|error| PortError::new("taking the node's own files out", error))?;
         let (ended, said) = self.pg_rewind(&sentinel, source, limit).await?;
         let unchanged = said.nothing_to_do || (is_first && !said.begun);
+        if unchanged {
+            sentinel
+                .note_unchanged()
+                .map_err(|error| PortError::new("noting that nothing was rewound", error))?;
+        }
         if unchanged || ended == Ended::Well {
-            self.finish_rewind(&places, &sentinel, !unchanged).await?;
+            self.finish_rewind(&places, &sentinel).await?;
         }
         match ended {
             Ended::Well if unchanged => Ok(Rewind::NotNeeded),
@@ -95,17 +100,16 @@ impl LocalPostgres {
             } else {
                 Begin::Fresh
             }),
-            Some(Phase::Saving | Phase::Saved) => Ok(Begin::Fresh),
-            Some(Phase::Finishing { rewound }) => {
-                self.finish_rewind(places, sentinel, rewound).await?;
-                Ok(if rewound { Begin::Ended(Rewind::Rewound) } else { Begin::Fresh })
+            Some(Phase::Unchanged) => {
+                self.finish_rewind(places, sentinel).await?;
+                Ok(Begin::Fresh)
             }
             Some(Phase::Rewinding(before)) => {
                 if before.boot != sentinel::boot().map_err(told)? {
                     return Ok(Begin::Ended(Rewind::Impossible(REBOOTED.to_owned())));
                 }
                 if before.control_sha256 != sentinel::control_sha256(&places.data_dir).map_err(told)? {
-                    self.finish_rewind(places, sentinel, true).await?;
+                    self.finish_rewind(places, sentinel).await?;
                     return Ok(Begin::Ended(Rewind::Rewound));
                 }
                 if before.conninfo != source.conninfo {
@@ -137,25 +141,13 @@ impl LocalPostgres {
             Ended::Badly(words) => return Ok(Some(Rewind::Impossible(words))),
             Ended::CutOff(words) => return Err(PortError(words)),
         }
-        let doing = "preparing the rewind";
-        let (data_dir, noted) = (places.data_dir.clone(), sentinel.clone());
-        self.aside(doing, move || {
-            if noted.phase()? != Some(Phase::Saved) {
-                noted.note(&Phase::Saving)?;
-                own_files::save(&data_dir, &noted.own_files())?;
-                noted.note(&Phase::Saved)?;
-            }
-            Ok(())
+        let (data_dir, sentinel, conninfo) =
+            (places.data_dir.clone(), sentinel.clone(), source.conninfo.clone());
+        self.aside("preparing the rewind", move || {
+            let control_sha256 = sentinel::control_sha256(&data_dir)?;
+            sentinel.raise(&data_dir, Attempt { boot: sentinel::boot()?, conninfo, control_sha256 })
         })
         .await?;
-        let note = || {
-            sentinel.note(&Phase::Rewinding(Attempt {
-                boot: sentinel::boot()?,
-                conninfo: source.conninfo.clone(),
-                control_sha256: sentinel::control_sha256(&places.data_dir)?,
-            }))
-        };
-        note().map_err(|error| PortError::new(doing, error))?;
         Ok(None)
     }
 
@@ -179,12 +171,21 @@ impl LocalPostgres {
         }
         // it takes a dead main that nobody has reaped yet for a living one, which was looked for already
         let doing = "recovering from the crash";
-        files::remove_file(&places.data_dir.join("postmaster.pid"))
-            .map_err(|error| PortError::new(doing, error))?;
+        // for good or not: the disk is busy with a copy
+        match std::fs::remove_file(places.data_dir.join("postmaster.pid")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(PortError::new(doing, error));
+            }
+            _ => {}
+        }
         let mut command = self.settings.run_as.command(self.settings.bin_dir.join("postgres"));
         // the standby that it becomes begins at a checkpoint before its crash: the log since is needed, and main may have
         // removed it
-        command.args(["--single", "-c", KEEP_ALL_LOG, "-D"]).arg(&places.data_dir).arg("template1");
+        command.args(["--single", "-c", KEEP_ALL_LOG]);
+        if let Some(setting) = sync_at_once(&places.data_dir) {
+            command.args(["-c", setting]);
+        }
+        command.arg("-D").arg(&places.data_dir).arg("template1");
         programs::run(command, doing, limit, |_| Ok(())).await
     }
 
@@ -216,18 +217,15 @@ impl LocalPostgres {
         }
     }
 
-    /// Puts everything on the disk, then the node's own files back, and lets the directory be started: as a standby.
-    async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel, rewound: bool) -> Answer<()> {
+    /// Puts the node's own files back, then everything on the disk, and lets the directory be started: as a standby.
+    /// Can be repeated.
+    async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
         let signal = (data_dir.join("standby.signal"), self.settings.run_as);
         self.aside("finishing the rewind", move || {
-            let finishing = Phase::Finishing { rewound };
-            if sentinel.phase()?.as_ref() != Some(&finishing) {
-                disk::sync(&data_dir)?;
-                sentinel.note(&finishing)?;
-            }
             own_files::put_into(&data_dir, &sentinel.own_files())?;
             files::write(&signal.0, b"", signal.1)?;
+            disk::sync(&data_dir)?;
             sentinel.remove()
         })
         .await

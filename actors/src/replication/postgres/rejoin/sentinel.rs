@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{own_files, places::Places};
+use super::{disk, own_files, places::Places};
 use crate::{
     replication::postgres::files::{self, sync_parent},
     runtime::RunAs,
@@ -18,17 +18,10 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub(super) enum Phase {
-    /// The node's own files are being saved. The directory is unchanged.
-    Saving,
-    /// They are saved. The directory is unchanged.
-    Saved,
-    /// `pg_rewind` is at it: the directory is a mixture.
+    /// `pg_rewind` is at it: the directory may be a mixture.
     Rewinding(Attempt),
-    /// It is whole, and that is on the disk. The node's own files are still to be put back.
-    Finishing {
-        /// Whether it is on the other main's line.
-        rewound: bool,
-    },
+    /// `pg_rewind` has ended, and has changed nothing. The node's own files are still to be put back.
+    Unchanged,
 }
 
 /// What a further attempt must have in common with the first, to be sound.
@@ -61,12 +54,9 @@ impl Sentinel {
 
     /// How far the rewind is; nothing if there is none.
     pub(super) fn phase(&self) -> io::Result<Option<Phase>> {
-        match fs::read(self.folder.join("phase.json")) {
+        match fs::read(phase_file(&self.folder)) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            // the folder is made before the file in it
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(self.stands().then_some(Phase::Saving))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.stands() => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -76,25 +66,35 @@ impl Sentinel {
         Ok(matches!(self.phase()?, Some(Phase::Rewinding(_))))
     }
 
-    /// Notes how far the rewind is, durably; the first time, the folder is made.
-    pub(super) fn note(&self, phase: &Phase) -> io::Result<()> {
-        match fs::create_dir(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => sync_parent(&self.folder)?,
-        }
-        files::write(&self.folder.join("phase.json"), &serde_json::to_vec(phase)?, self.owner)
+    /// Saves the node's own files, and forbids the directory's start; both at once, and durably.
+    pub(super) fn raise(&self, data_dir: &Path, attempt: Attempt) -> io::Result<()> {
+        let begun = files::beside(&self.folder, "begun");
+        own_files::remove(&begun)?;
+        fs::create_dir(&begun)?;
+        own_files::save(data_dir, &own_files_in(&begun))?;
+        self.write(&begun, &Phase::Rewinding(attempt))?;
+        disk::sync_volume(&begun)?;
+        fs::rename(&begun, &self.folder)?;
+        sync_parent(&self.folder)
+    }
+
+    /// Notes that the rewind has changed nothing, durably.
+    pub(super) fn note_unchanged(&self) -> io::Result<()> {
+        self.write(&self.folder, &Phase::Unchanged)
+    }
+
+    fn write(&self, folder: &Path, phase: &Phase) -> io::Result<()> {
+        files::write(&phase_file(folder), &serde_json::to_vec(phase)?, self.owner)
     }
 
     /// The node's own files, where they were saved.
-    pub(super) fn saved_files(&self) -> io::Result<Option<PathBuf>> {
-        let are_saved =
-            matches!(self.phase()?, Some(Phase::Saved | Phase::Rewinding(_) | Phase::Finishing { .. }));
-        Ok(are_saved.then(|| self.own_files()))
+    pub(super) fn saved_files(&self) -> Option<PathBuf> {
+        self.stands().then(|| self.own_files())
     }
 
     /// Where they are saved.
     pub(super) fn own_files(&self) -> PathBuf {
-        self.folder.join("own")
+        own_files_in(&self.folder)
     }
 
     /// What `pg_rewind` says.
@@ -104,7 +104,7 @@ impl Sentinel {
 
     /// Lets the directory be started again.
     pub(super) fn remove(&self) -> io::Result<()> {
-        // at once: a part of it would be taken for a rewind that saved no files
+        // at once: a part of it would tell of no rewind
         let done = files::beside(&self.folder, "done");
         own_files::remove(&done)?;
         if self.stands() {
@@ -113,6 +113,14 @@ impl Sentinel {
         }
         own_files::remove(&done)
     }
+}
+
+fn phase_file(folder: &Path) -> PathBuf {
+    folder.join("phase.json")
+}
+
+fn own_files_in(folder: &Path) -> PathBuf {
+    folder.join("own")
 }
 
 /// Names this run of the machine's kernel.
@@ -131,20 +139,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_stands_from_the_first_write_to_the_last_and_says_how_far_it_is() {
+    fn it_stands_with_the_saved_files_and_says_how_far_the_rewind_is() {
         let folder = tempfile::tempdir().unwrap();
         let places = Places::of(&folder.path().join("pgdata"));
+        fs::create_dir(&places.data_dir).unwrap();
+        fs::write(places.data_dir.join("postgresql.conf"), "own").unwrap();
         let sentinel = Sentinel::beside(&places, RunAs::Myself);
         assert!(!sentinel.stands() && sentinel.phase().unwrap().is_none());
-        fs::create_dir(&places.rewinding).unwrap();
-        assert_eq!(sentinel.phase().unwrap(), Some(Phase::Saving), "cut off after its first write");
+        assert_eq!(sentinel.saved_files(), None);
+        fs::create_dir(files::beside(&places.rewinding, "begun")).unwrap();
         let attempt =
             Attempt { boot: boot().unwrap(), conninfo: String::new(), control_sha256: String::new() };
-        for phase in [Phase::Saved, Phase::Rewinding(attempt), Phase::Finishing { rewound: true }] {
-            sentinel.note(&phase).unwrap();
-            assert_eq!(sentinel.phase().unwrap(), Some(phase));
-            assert!(sentinel.saved_files().unwrap().is_some());
-        }
+
+        sentinel.raise(&places.data_dir, attempt.clone()).unwrap();
+        assert_eq!(sentinel.phase().unwrap(), Some(Phase::Rewinding(attempt)));
+        let saved = sentinel.saved_files().unwrap();
+        assert_eq!(fs::read_to_string(saved.join("postgresql.conf")).unwrap(), "own");
+        sentinel.note_unchanged().unwrap();
+        assert_eq!(sentinel.phase().unwrap(), Some(Phase::Unchanged));
         sentinel.remove().unwrap();
         assert!(!sentinel.stands());
         sentinel.remove().unwrap();

@@ -1,11 +1,11 @@
 //! Whether all is well, by what live supervisors say. A journal alone cannot tell.
 
 use interrex_actors::report::NodeReport;
-use interrex_events::{NodeId, PostgresStatus, Role, RunKind};
+use interrex_events::{NodeId, PostgresStatus, RunKind};
 use interrex_projections::NodeStatus;
 use serde::Serialize;
 
-use super::super::super::sight::Sight;
+use super::{super::super::sight::Sight, candidates::candidates};
 
 /// The answer in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,7 +57,8 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
         problems.extend(problems_of(node, sight));
     }
     problems.extend(unfinished_run(sight));
-    if serves && writable.len() <= 1 && sight.nodes().len() > 1 && candidates(sight).next().is_none() {
+    let has_successor = || candidates(sight).iter().any(|candidate| candidate.hindered.is_none());
+    if serves && writable.len() <= 1 && sight.nodes().len() > 1 && !has_successor() {
         problems.push("nobody could take over if main died now".to_owned());
     }
     let health = match (writable.len(), serves, problems.is_empty()) {
@@ -133,17 +134,6 @@ fn problems_of(node: NodeId, sight: &Sight) -> Vec<String> {
         ));
     }
     problems
-}
-
-/// Nodes that answer and have a standby to promote.
-pub(super) fn candidates(sight: &Sight) -> impl Iterator<Item = &NodeReport> {
-    let main = sight.reign().0;
-    sight.reports().filter(move |report| {
-        Some(report.node) != main
-            && report.role == Role::Secondary
-            && report.status == NodeStatus::Online
-            && matches!(report.postgres.status, PostgresStatus::Streaming | PostgresStatus::Detached)
-    })
 }
 
 /// A run that goes on or was left behind: this node's by its journal, another's by its own words.

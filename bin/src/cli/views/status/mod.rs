@@ -1,5 +1,6 @@
 //! `interrex status`: one screen that answers at 3 in the morning.
 
+mod candidates;
 mod health;
 mod text;
 
@@ -16,7 +17,10 @@ use interrex_projections::{Node, NodeStatus, RunEnd};
 use serde::Serialize;
 use serde_json::Value;
 
-use self::health::{Health, Judgement};
+use self::{
+    candidates::Candidate,
+    health::{Health, Judgement},
+};
 use super::{
     super::{
         arguments::Looking,
@@ -91,7 +95,7 @@ struct Readiness {
     main_silent_ms: Option<u64>,
     seen_by: Option<String>,
     /// Nodes that answer and have a standby to promote.
-    candidates: Vec<String>,
+    candidates: Vec<Candidate>,
 }
 
 /// The run that goes on, or the last one.
@@ -254,7 +258,7 @@ impl Readiness {
             threshold_ms: sight.report(node).map(|report| report.threshold_ms).or(threshold).or(configured),
             main_silent_ms: watcher.and_then(|report| report.main_silent_ms),
             seen_by: watcher.map(|report| report.name.clone()),
-            candidates: health::candidates(sight).map(|report| report.name.clone()).collect(),
+            candidates: candidates::candidates(sight),
         }
     }
 }
@@ -262,7 +266,7 @@ impl Readiness {
 impl RunNow {
     fn of(sight: &Sight) -> Option<Self> {
         let all = &sight.story.cluster.runs;
-        let run = all.runs.values().rev().find(|run| run.is_running()).or(all.newest())?;
+        let run = all.runs.values().rev().find(|run| run.is_running()).or(all.newest_whole())?;
         let running = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
         let next = sight.story.next_steps.get(&run.id).cloned();
         Some(Self {

@@ -17,6 +17,7 @@ use super::{
         runs,
     },
     Health, Member, RunNow, Status,
+    candidates::Candidate,
 };
 
 pub(super) fn render(status: &Status<'_>, as_of: &str, style: Style) -> String {
@@ -132,12 +133,23 @@ impl Screen {
                 format!("main's last good sign reached {seen_by} {} ago", human_ms(silent)),
             );
         }
-        match failover.candidates.as_slice() {
-            _ if status.health == Health::Unknown => {}
-            [] => self.say("", Tone::Warning, "nobody who answers could take over now"),
-            candidates => {
-                self.say("", Tone::Plain, format!("could take over now: {}", candidates.join(", ")));
+        if status.health != Health::Unknown {
+            self.candidates(&failover.candidates);
+        }
+    }
+
+    fn candidates(&mut self, candidates: &[Candidate]) {
+        for Candidate { name, hindered, .. } in candidates {
+            if let Some(why) = hindered {
+                self.say("", Tone::Warning, format!("{name} could not take over now: {why}"));
             }
+        }
+        let ready = candidates.iter().filter(|candidate| candidate.hindered.is_none());
+        let ready: Vec<String> = ready.map(with_loss).collect();
+        match (ready.as_slice(), candidates) {
+            ([], []) => self.say("", Tone::Warning, "nobody who answers could take over now"),
+            ([], _) => {}
+            (ready, _) => self.say("", Tone::Plain, format!("could take over now: {}", ready.join(", "))),
         }
     }
 
@@ -225,6 +237,13 @@ fn state(member: &Member<'_>, now: DateTime<Utc>) -> String {
             format!("{} since {}, {}", member.status, when::date_and_time_utc(since), when::ago(since, now))
         }
         _ => member.status.to_string(),
+    }
+}
+
+fn with_loss(Candidate { name, would_lose, .. }: &Candidate) -> String {
+    match would_lose {
+        Some(amount) => format!("{name}, and would lose {amount}"),
+        None => name.clone(),
     }
 }
 

@@ -42,10 +42,12 @@ pub(super) enum Fault {
     Late,
     /// The same, and main is back and serves before that.
     LateAndMainIsBack,
+    /// It obeys when its run has given up already.
+    TooLate,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::FailsOnce,
         Self::FailsAlways,
         Self::FailsAfter,
@@ -66,6 +68,7 @@ impl Fault {
         Self::OtherPostgresKilled,
         Self::Late,
         Self::LateAndMainIsBack,
+        Self::TooLate,
     ];
 
     /// Whether it strikes before the effect of the step.
@@ -81,6 +84,7 @@ impl Fault {
                 | Self::BothCrashAfter
                 | Self::Late
                 | Self::LateAndMainIsBack
+                | Self::TooLate
         )
     }
 
@@ -90,7 +94,7 @@ impl Fault {
     }
 
     pub(super) fn is_late(self) -> bool {
-        matches!(self, Self::Late | Self::LateAndMainIsBack)
+        matches!(self, Self::Late | Self::LateAndMainIsBack | Self::TooLate)
     }
 
     /// Whether it kills a PostgreSQL.

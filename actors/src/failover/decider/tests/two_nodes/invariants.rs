@@ -30,6 +30,8 @@ impl Cluster {
             let own = self.world.of(node);
             let (misused, streams) = (own.misused, self.world.status(node) == PostgresStatus::Streaming);
             let lacks = streams && !self.world.of(other(node)).log.starts_with(&own.log);
+            let pending = own.promoted_in.is_some() && self.of(node).active().is_none();
+            self.holds(!pending, || format!("{node} makes no run, and its promotion is pending"));
             self.holds(!misused, || format!("{node} was started half-rewound"));
             self.holds(!lacks, || format!("{node} has log that its main lacks"));
         }
@@ -109,10 +111,8 @@ impl Cluster {
             return;
         }
         self.holds(running, || format!("{node} is left stopped, as {kind:?}"));
-        // a promotion of its own that a person must look at may leave it detached, and nothing else
-        let promotes = self.of(node).runs().any(|run| run.node == node && run.end == RunEnd::NeedsOperator);
         let follows = self.world.streams(node) || kind == Kind::Primary;
-        self.holds(follows || promotes, || format!("{node} runs, and follows nobody"));
+        self.holds(follows, || format!("{node} runs, and follows nobody"));
     }
 
     /// A switchover loses nothing, and a rejoin keeps what only the old main had.

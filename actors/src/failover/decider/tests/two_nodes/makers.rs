@@ -5,6 +5,7 @@ use interrex_projections::{NodeStatus, Run, StepState};
 
 use super::{
     cluster::Cluster,
+    faults::Fault,
     supervisor::Process,
     world::{Kind, lsn, other, records},
 };
@@ -12,6 +13,8 @@ use crate::messages::{HandoverOffer, StepReport};
 
 /// Rounds until a late promotion happens: longer than a verdict is fresh.
 const LATE: u32 = 80;
+/// Rounds until one happens whose run has used up its attempts: longer than those take.
+const TOO_LATE: u32 = 300;
 
 type Made = Result<StepReport, String>;
 
@@ -84,6 +87,7 @@ impl Cluster {
         Some(match step {
             StepId::FenceOldMain => return self.undo_fence(run?, late),
             StepId::Detach => self.undo_detach(node),
+            StepId::Promote => self.withdraw(node, run?),
             StepId::StopMain => self.undo_stop_main(node),
             StepId::CheckLineage => {
                 let superseded = self.of(node).is_superseded();
@@ -198,17 +202,13 @@ impl Cluster {
         }
         if self.world.of(node).kind != Kind::Primary {
             if self.main_serves_again(node, run) {
-                if run.step(StepId::Promote).attempts > 1 {
-                    self.world.stop(node);
-                    self.world.of_mut(node).start();
-                }
                 return Some(Ok(refused("main is back")));
             }
-            let is_late =
-                self.case.fault.is_late() && !self.struck && self.case.strikes(run, StepId::Promote);
+            let fault = self.case.fault;
+            let is_late = fault.is_late() && !self.struck && self.case.strikes(run, StepId::Promote);
             let asked = &mut self.world.of_mut(node).promoted_in;
             if asked.is_some() || is_late {
-                asked.get_or_insert(LATE);
+                asked.get_or_insert(if fault == Fault::TooLate { TOO_LATE } else { LATE });
                 return None;
             }
             self.world.promote(node);
@@ -216,6 +216,19 @@ impl Cluster {
         let machine = self.world.of(node);
         let (timeline, switchpoint) = (machine.timeline, machine.switchpoint.to_string());
         Some(Ok(done().with("timeline", timeline).with("switchpoint", switchpoint)))
+    }
+
+    fn withdraw(&mut self, node: NodeId, run: &Run) -> Result<String, String> {
+        let promote = run.step(StepId::Promote);
+        if promote.attempts == 1 && promote.state == StepState::Ended(StepOutcome::Refused) {
+            return Ok("no promotion was asked for".to_owned());
+        }
+        must(!self.world.of(node).is_writable(), "it is a primary: that stands")?;
+        self.world.stop(node);
+        if self.world.of(node).kind != Kind::Primary {
+            self.world.of_mut(node).start();
+        }
+        Ok("it is withdrawn".to_owned())
     }
 
     fn notify(&mut self, node: NodeId) -> StepReport {

@@ -119,7 +119,9 @@ impl Cluster {
             }
         }
         let gave_up = || StepReport::new(StepOutcome::Unknown, "no outcome in time");
-        let late = order.waited >= LIMIT;
+        // more attempts than rounds that a case may take
+        let at_once = self.case.fault == Fault::TooLate && step == StepId::Promote;
+        let late = at_once || order.waited >= LIMIT;
         let Some(report) = self.make(node, &run, step, late).or_else(|| late.then(gave_up)) else {
             order.waited += 1;
             return self.of_mut(node).orders.push_back(order);

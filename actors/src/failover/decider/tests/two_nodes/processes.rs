@@ -1,7 +1,7 @@
 //! Supervisors die and are started again, by the rules of the real start: who may serve, and who must ask first.
 
 use interrex_events::*;
-use interrex_projections::{NodeStatus, Projection as _, RunEnd};
+use interrex_projections::{NodeStatus, Projection as _, Run};
 
 use super::{
     MAIN, ME,
@@ -74,6 +74,9 @@ impl Cluster {
         if at_work || self.world.of(node).half_rewound {
             return self.up(node);
         }
+        if self.of(node).active().is_some_and(Run::is_withdrawing) {
+            return self.up(node);
+        }
         if self.refuses_a_second_main(node) {
             self.of_mut(node).process = Process::Down(None);
             self.wrong.push(format!("the supervisor of {node} refuses to start a second main"));
@@ -111,8 +114,8 @@ impl Cluster {
 
     fn refuses_a_second_main(&self, node: NodeId) -> bool {
         let cluster = &self.of(node).node.belief.cluster;
-        let newest = cluster.runs.newest().filter(|run| run.new_main == node && run.is_past_no_return());
-        let promoting = newest.is_some_and(|run| matches!(run.end, RunEnd::Running | RunEnd::NeedsOperator));
+        let run = cluster.runs.active(node);
+        let promoting = run.is_some_and(|run| run.new_main == node && run.is_past_no_return());
         let secondary = cluster.nodes.get(node).unwrap().role == Role::Secondary;
         secondary && !promoting && self.world.of(node).kind == Kind::Primary
     }
