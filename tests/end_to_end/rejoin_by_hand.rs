@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -10,9 +11,11 @@ use std::{
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
 use interrex_events::{Demotion, NodeId};
 use interrex_tests::run;
+use serde_json::json;
 
 use crate::{
-    rejoin::{LIMIT, ask, back_and_fenced, follows, is_all_of_it, newest, parted, rejoin, salvaged},
+    rejoin::{LIMIT, ask, back_and_fenced, checked, follows, is_all_of_it, newest, parted, rejoin, salvaged},
+    rejoin_obstacles::{archiver, slot_is_active},
     two_nodes,
 };
 
@@ -40,6 +43,24 @@ fn move_log(data_dir: &Path) {
     std::os::unix::fs::symlink(from_there, data_dir.join("pg_wal")).unwrap();
 }
 
+/// As if it lay on a volume of its own, in a folder of it: a link leads there.
+fn move_data(data_dir: &Path) -> PathBuf {
+    let volume = data_dir.with_file_name("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::rename(data_dir, volume.join("pgdata")).unwrap();
+    std::os::unix::fs::symlink("volume/pgdata", data_dir).unwrap();
+    // its configuration includes what lies beside it
+    std::os::unix::fs::symlink("../postgresql.node.conf", volume.join("postgresql.node.conf")).unwrap();
+    volume.join("pgdata")
+}
+
+/// What is kept in a folder, the oldest first.
+fn all_in(folder: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
 #[test]
 fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
     run(async {
@@ -48,16 +69,25 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         let refused = rejoin(&sandbox, BETA, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("rejoin alpha --script"), "{refused:?}");
-        let data_dir = sandbox.node(ALPHA)?.data_dir();
+        let link = sandbox.node(ALPHA)?.data_dir();
+        let data_dir = move_data(&link);
         move_log(&data_dir);
         let said = by_hand(&script(&sandbox, ALPHA, &[]).await?).await;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;
+        assert!(link.is_symlink() && !data_dir.is_symlink(), "it lies where it lay");
         assert!(!data_dir.join("pg_wal").is_symlink(), "the log is its own");
-        // a second time, and by a copy
+        // a second time, by a copy, and with a folder of kept copies that no rename leads to
+        let other_volume = tempfile::tempdir_in("/dev/shm").unwrap();
+        let keep_in = other_volume.path().join("kept");
+        sandbox.set_config(ALPHA, "rejoin.keep_in", keep_in.display().to_string())?;
         let said = by_hand(&script(&sandbox, ALPHA, &["--copy"]).await?).await;
         assert!(said.status.success(), "{said:?}");
         sandbox.wait_streaming(BETA, ALPHA).await?;
+        let device = |path: &Path| fs::metadata(path).unwrap().dev();
+        if device(other_volume.path()) != device(&data_dir) {
+            assert_eq!((all_in(&data_dir.with_extension("kept")).len(), keep_in.exists()), (1, false));
+        }
         // the supervisor knows nothing of that: its node was main when it died
         back_and_fenced(&sandbox).await?;
         let said = rejoin(&sandbox, ALPHA, &[]).await?;
@@ -66,12 +96,14 @@ fn the_script_does_the_same_by_hand_and_the_supervisor_takes_it_from_there() {
         follows(&sandbox, &writer).await?;
         let acknowledged = writer.stop();
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
-        let mut kept: Vec<_> = fs::read_dir(data_dir.with_extension("kept"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        kept.sort();
-        is_all_of_it(&salvaged(&sandbox, &kept[0].display().to_string()).await?, &lost);
+        let kept = all_in(&link.with_extension("kept")).remove(0);
+        is_all_of_it(&salvaged(&sandbox, &kept.display().to_string()).await?, &lost);
+        let sound = checked(&sandbox);
+        assert!(sound["sound"].as_u64() > Some(900) && sound["damaged"] == json!([]), "{sound}");
+        fs::write(kept.join("pgdata/pg_wal/somebody's"), "new").unwrap();
+        fs::write(kept.join("pgdata/pg_ident.conf"), "").unwrap();
+        is_all_of_it(&salvaged(&sandbox, &kept.display().to_string()).await?, &lost);
+        assert_eq!(checked(&sandbox)["damaged"], json!([kept.join("pgdata/pg_ident.conf")]));
         Ok(())
     });
 }
@@ -97,6 +129,10 @@ fn the_script_changes_nothing_of_a_directory_that_it_cannot_keep_whole() {
         std::os::unix::fs::symlink(&volume, &tablespace).unwrap();
         refused("--tablespace-mapping").await;
         fs::remove_file(tablespace).unwrap();
+        let mut archiver = archiver(&sandbox)?;
+        slot_is_active(&sandbox, "t").await?;
+        refused("as a physical slot, used by process").await;
+        archiver.kill().await.unwrap();
         move_log(&data_dir);
         fs::rename(data_dir.with_extension("log"), volume.join("log")).unwrap();
         refused("pg_wal").await;

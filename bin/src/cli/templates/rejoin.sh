@@ -27,6 +27,9 @@ give_up() {
 }
 
 [ -f "$data_dir/PG_VERSION" ] || give_up "$data_dir is no PostgreSQL data directory"
+# where it is a link, what it leads to is replaced; PostgreSQL starts through the link, as ever
+configured=$data_dir
+data_dir=$(readlink -f "$configured")
 for leftover in "$data_dir.rewinding" "$data_dir.incoming"; do
   [ ! -e "$leftover" ] || give_up "$leftover: a supervisor's rejoin was cut off; start the supervisor, and: interrex rejoin"
 done
@@ -87,6 +90,9 @@ fi
 dead_links=$(find -L "$data_dir" -maxdepth 2 -type l 2>/dev/null || true)
 [ -z "$dead_links" ] || [ "$copy" = yes ] ||
   give_up "links that lead to nothing: mount what they lead to, or remove them:" "$dead_links"
+if mountpoint -q "$data_dir" 2>/dev/null; then
+  give_up "a volume is mounted right at $data_dir, which therefore cannot be renamed: move the data into a folder below it"
+fi
 [ ! -L "$data_dir/pg_wal" ] || say "pg_wal lies elsewhere; the new directory will have it in itself"
 
 say "PostgreSQL here stops"
@@ -94,6 +100,16 @@ as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
 if as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1; then give_up "PostgreSQL here does not stop"; fi
 
 say "{MAIN} keeps the log that is needed"
+in_the_way=$(ask_main "SELECT 'a ' || slot_type || ' slot, used by ' || coalesce('process ' || active_pid, 'nobody')
+                              || coalesce(' (' || application_name || ')', '')
+                       FROM pg_replication_slots LEFT JOIN pg_stat_replication ON pid = active_pid
+                       WHERE slot_name = '$slot'
+                         AND (slot_type <> 'physical' OR active AND application_name IS DISTINCT FROM '$application')")
+[ -z "$in_the_way" ] ||
+  give_up "{MAIN} has $slot already, as $in_the_way: end that process, or drop the slot if nobody needs it"
+# one whose log is gone is of no use any more
+ask_main "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+          WHERE slot_name = '$slot' AND wal_status = 'lost' AND NOT active" >/dev/null
 ask_main "SELECT pg_create_physical_replication_slot('$slot', true) WHERE NOT EXISTS
           (SELECT FROM pg_replication_slots WHERE slot_name = '$slot')" >/dev/null
 ask_main 'CHECKPOINT'
@@ -132,6 +148,13 @@ printf "primary_conninfo = '%s'\nprimary_slot_name = '%s'\n" "$(printf %s "$upst
 as_owner touch "$new/standby.signal"
 sync
 
+# a rename keeps it, which needs the same volume
+there=$kept
+while [ ! -e "$there" ]; do there=$(dirname "$there"); done
+if [ "$(stat -c %d "$there")" != "$(stat -c %d "$(dirname "$data_dir")")" ]; then
+  say "$kept is on another volume than $data_dir: $data_dir.kept is taken instead"
+  kept=$data_dir.kept
+fi
 place=$kept/$(date -u +%Y%m%dT%H%M%SZ)-$ours-by-hand
 say "the old directory is kept in $place/pgdata"
 folder "$kept" "$place"
@@ -145,7 +168,15 @@ mv "$data_dir" "$place/pgdata"
 mv "$new" "$data_dir"
 
 say "PostgreSQL here starts"
-as_owner "$programs/pg_ctl" -D "$data_dir" -l "$log" -w start >&2
+started=yes
+as_owner "$programs/pg_ctl" -D "$configured" -l "$log" -w start >&2 || started=no
+
+# it catches up meanwhile
+say "what is kept gets its checksums: $place/SHA256SUMS"
+as_owner sh -c 'cd "$1" && find -L pgdata -type f -exec sha256sum {} + >SHA256SUMS.unfinished &&
+  sync SHA256SUMS.unfinished && mv SHA256SUMS.unfinished SHA256SUMS' sh "$place" ||
+  say "it has none: not every file could be read, or the list not be written; $place/pgdata itself is whole"
+[ "$started" = yes ] || give_up "PostgreSQL here does not start; see $log"
 waited=0
 while [ "$(ask_main "SELECT count(*) FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid
                      WHERE slot_name = '$slot' AND state = 'streaming'")" != 1 ]; do
