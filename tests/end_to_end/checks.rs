@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, Acknowledged, BETA, Done, Sandbox, until};
 use interrex_events::{Epoch, Event, NodeId, RunKind, StepId, StepOutcome};
-use interrex_projections::{Run, RunEnd, StepState};
+use interrex_projections::{Run, RunEnd, StepState, postgres::Table};
 
 /// A session of one's own, which may hold a transaction open.
 pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postgres::Client> {
@@ -18,11 +18,15 @@ pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postg
     Ok(session)
 }
 
-/// Waits until main has made the tables of Interrex itself: made later, they would be among what only one node has.
+/// Waits until main has made the tables of Interrex itself: made later, they would be among what only one node has. The
+/// projections' are the last.
 pub(crate) async fn has_its_own_tables(sandbox: &Sandbox, main: NodeId) -> Done<()> {
     until("main has its own tables", Duration::from_secs(30), || async {
-        let there = sandbox.psql_value(main, "SELECT count(*) FROM interrex.stream_head").await;
-        there.map(|_| ()).map_err(|error| error.to_string())
+        let live = "SELECT count(*) FROM interrex.projection_checkpoints WHERE state = 'live'";
+        match sandbox.psql_value(main, live).await {
+            Ok(count) if count == Table::ALL.len().to_string() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await
 }

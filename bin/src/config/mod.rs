@@ -192,7 +192,7 @@ pub enum Quorum {
 pub struct PostgresConfig {
     /// PGDATA.
     pub data_dir: PathBuf,
-    /// Folder of `pg_ctl` and the other programs. By default the newest found on this machine.
+    /// Folder of `postgres` and the other programs. By default the newest found on this machine.
     pub bin_dir: Option<PathBuf>,
     /// Host that it listens on.
     #[serde(default = "loopback")]

@@ -93,8 +93,8 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<
         Some(folder) => folder.clone(),
         None => find_programs(&postgres.data_dir)?,
     };
-    if !bin_dir.join("pg_ctl").is_file() {
-        return Err(format!("postgres.bin_dir: there is no pg_ctl in {}", bin_dir.display()));
+    if !bin_dir.join("postgres").is_file() {
+        return Err(format!("postgres.bin_dir: there is no postgres in {}", bin_dir.display()));
     }
     Ok(postgres_settings(config, bin_dir, run_as, password))
 }
@@ -149,7 +149,7 @@ pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     ]
     .into_iter()
     .map(PathBuf::from)
-    .find(|folder| folder.join("pg_ctl").is_file())
+    .find(|folder| folder.join("postgres").is_file())
     .ok_or_else(|| {
         format!("PostgreSQL {version}'s programs were not found: install them, or set postgres.bin_dir to their folder")
     })

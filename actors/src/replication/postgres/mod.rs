@@ -16,6 +16,7 @@ mod server_log;
 mod shutdown;
 mod standby;
 pub mod standby_limits;
+mod start;
 pub(super) mod wal;
 
 pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
@@ -38,8 +39,8 @@ use crate::{
     runtime::{self, RunAs, is_alive, wait_gone},
 };
 
-/// When starting or stopping by PostgreSQL's own programs is given up.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
+/// When a start is no longer waited for. It goes on all the same: a recovery takes as long as it takes.
+const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a stop may take before the next harder one is tried.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dead server may stay unreaped before a start is tried all the same.
@@ -62,7 +63,7 @@ const RETRIEVE_RETRY: &str = "100ms";
 pub struct PostgresSettings {
     /// PGDATA.
     pub data_dir: PathBuf,
-    /// Folder of `pg_ctl` and the others.
+    /// Folder of `postgres` and the others.
     pub bin_dir: PathBuf,
     /// Where the server's log goes.
     pub log_file: PathBuf,
@@ -194,15 +195,6 @@ impl LocalPostgres {
         self.control_file().await.map_or_else(|_| "unreadable".to_owned(), |control| control.state)
     }
 
-    /// The server's log as a file that it can write: under a supervisor that is root the folder may be root's.
-    fn prepare_log(&self) -> std::io::Result<()> {
-        std::fs::OpenOptions::new().create(true).append(true).open(&self.settings.log_file)?;
-        if let RunAs::User { uid, gid } = self.settings.run_as {
-            std::os::unix::fs::chown(&self.settings.log_file, Some(uid), Some(gid))?;
-        }
-        Ok(())
-    }
-
     async fn receive_from(&self, conninfo: &str) -> Answer<()> {
         let slot = if conninfo.is_empty() { String::new() } else { slot_name(self.settings.node) };
         for (setting, value) in [
@@ -245,42 +237,7 @@ impl PostgresPort for LocalPostgres {
     }
 
     async fn start(&self) -> Answer<bool> {
-        if self.postmaster().is_some() {
-            return Ok(false);
-        }
-        self.must_be_startable()?;
-        self.prepare_log().map_err(|error| {
-            PortError::new(&format!("preparing {}", self.settings.log_file.display()), error)
-        })?;
-        if let Some(dead) = self.named_postmaster() {
-            runtime::wait_reaped(dead, REAP_LIMIT).await;
-        }
-        let mut command = self.program("pg_ctl");
-        command.arg("-l").arg(&self.settings.log_file).args(["-w", "-t", "60", "-s", "start"]);
-        // its output stays with the server: piped, pg_ctl would seem to run as long as the server does
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.settings.log_file.with_extension("start.log"))
-            .map_err(|error| PortError::new("starting PostgreSQL", error))?;
-        let errors = log.try_clone().map_err(|error| PortError::new("starting PostgreSQL", error))?;
-        let status = command.stdout(log).stderr(errors).status();
-        let status = tokio::time::timeout(PROGRAM_LIMIT, status)
-            .await
-            .map_err(|_| PortError(format!("PostgreSQL did not start within {PROGRAM_LIMIT:?}")))?
-            .map_err(|error| PortError::new("pg_ctl start", error))?;
-        if status.success() {
-            return Ok(true);
-        }
-        // a supervisor that died may have begun a start, which goes on by itself and was first
-        if self.postmaster().is_some() {
-            return Ok(false);
-        }
-        let words = server_log::last_words(&[
-            &self.settings.log_file,
-            &self.settings.log_file.with_extension("start.log"),
-        ]);
-        Err(PortError(format!("PostgreSQL did not start ({}): {words}", self.settings.log_file.display())))
+        self.start_postmaster().await
     }
 
     async fn stop(&self, mode: StopMode) -> Answer<String> {

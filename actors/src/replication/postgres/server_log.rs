@@ -11,27 +11,26 @@ const TAIL: u64 = 64 << 10;
 /// What begins a complaint, whichever language it goes on in.
 const COMPLAINTS: [&str; 3] = ["FATAL", "PANIC", "ERROR"];
 
-/// The last complaint in the logs, or else the last line: why a server did not start.
-pub(super) fn last_words(logs: &[&Path]) -> String {
-    let ends: Vec<String> = logs.iter().map(|log| end_of(log).unwrap_or_default()).collect();
-    let complaint = ends.iter().find_map(|end| complaint_in(end));
-    let any = || ends.iter().find_map(|end| end.lines().next_back());
-    complaint.or_else(any).unwrap_or("its logs are empty").to_owned()
+/// The last complaint in a log behind that place, or else the last line: why a server did not start.
+pub(super) fn last_words(log: &Path, begin: u64) -> String {
+    let end = end_of(log, begin).unwrap_or_default();
+    let words = complaint_in(&end).or_else(|| end.lines().next_back());
+    words.unwrap_or("it said nothing").to_owned()
 }
 
 /// The last complaint at the end of a log, if there is one.
 pub(super) fn last_complaint(log: &Path) -> Option<String> {
-    complaint_in(&end_of(log).ok()?).map(str::to_owned)
+    complaint_in(&end_of(log, 0).ok()?).map(str::to_owned)
 }
 
 fn complaint_in(text: &str) -> Option<&str> {
     text.lines().rfind(|line| COMPLAINTS.iter().any(|word| line.contains(word)))
 }
 
-fn end_of(log: &Path) -> io::Result<String> {
+fn end_of(log: &Path, begin: u64) -> io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL).max(begin)))?;
     let mut end = Vec::new();
     file.take(TAIL).read_to_end(&mut end)?;
     Ok(String::from_utf8_lossy(&end).into_owned())
@@ -46,11 +45,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("postgres.log");
         assert_eq!(last_complaint(&log), None);
-        assert_eq!(last_words(&[&log]), "its logs are empty");
+        assert_eq!(last_words(&log, 0), "it said nothing");
         let lines = "FATAL:  old\n".to_owned() + &"LOG:  nothing\n".repeat(10_000);
         std::fs::write(&log, &lines).unwrap();
-        assert_eq!((last_complaint(&log), last_words(&[&log]).as_str()), (None, "LOG:  nothing"));
+        assert_eq!((last_complaint(&log), last_words(&log, 0).as_str()), (None, "LOG:  nothing"));
+        let begin = lines.len() as u64;
         std::fs::write(&log, lines + "FATAL:  new\nDETAIL:  of it\n").unwrap();
         assert_eq!(last_complaint(&log).as_deref(), Some("FATAL:  new"));
+        assert_eq!(last_words(&log, begin), "FATAL:  new");
+        std::fs::write(&log, "FATAL:  old\n").unwrap();
+        assert_eq!(
+            last_words(&log, 12),
+            "it said nothing",
+            "what was there before the start is not about it"
+        );
     }
 }

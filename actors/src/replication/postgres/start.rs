@@ -1,0 +1,81 @@
+//! The start of the server: `postgres` itself, which outlives the supervisor.
+//!
+//! Not by `pg_ctl`: it asks each program for its version before, and looks ten times a second whether the server is ready.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+};
+
+use super::{LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files, server_log};
+use crate::{
+    ports::{Answer, PortError},
+    runtime,
+};
+
+/// The line of `postmaster.pid` that tells how far the server is.
+const STATUS_LINE: usize = 7;
+/// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
+const STARTED: [&str; 2] = ["ready", "standby"];
+
+impl LocalPostgres {
+    /// Starts the server, and waits until it is ready. Whether this call is what started it.
+    pub(super) async fn start_postmaster(&self) -> Answer<bool> {
+        if self.postmaster().is_some() {
+            return Ok(false);
+        }
+        self.must_be_startable()?;
+        if let Some(dead) = self.named_postmaster() {
+            runtime::wait_reaped(dead, REAP_LIMIT).await;
+        }
+        let log = &self.settings.log_file;
+        let doing = format!("starting PostgreSQL with its log in {}", log.display());
+        let (output, begin) = self.open_log().map_err(|error| PortError::new(&doing, error))?;
+        let mut postmaster = self.spawn(output).map_err(|error| PortError::new(&doing, error))?;
+        let pid = postmaster.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        tokio::select! {
+            () = self.is_started(pid) => return Ok(true),
+            _ = postmaster.wait() => {}
+            () = tokio::time::sleep(START_LIMIT) => {
+                return Err(PortError(format!("PostgreSQL, process {pid}, is not ready within {START_LIMIT:?}")));
+            }
+        }
+        // a supervisor that died may have begun a start, which goes on by itself and was first
+        if self.postmaster().is_some() {
+            return Ok(false);
+        }
+        let words = server_log::last_words(log, begin);
+        Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
+    }
+
+    /// In a process group of its own, so that a Ctrl-C meant for the supervisor does not reach it.
+    fn spawn(&self, output: File) -> io::Result<tokio::process::Child> {
+        let mut command = self.program("postgres");
+        // as from pg_ctl: the server's own commands may use it
+        command.env("PGDATA", &self.settings.data_dir);
+        command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()
+    }
+
+    /// The server's log, where it ends by now. Its user may write it: under a supervisor that is root the folder may be root's.
+    fn open_log(&self) -> io::Result<(File, u64)> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.settings.log_file)?;
+        files::hand_over(&self.settings.log_file, self.settings.run_as)?;
+        let end = log.metadata()?.len();
+        Ok((log, end))
+    }
+
+    async fn is_started(&self, postmaster: i32) {
+        let own = postmaster.to_string();
+        let pid_file = self.settings.data_dir.join("postmaster.pid");
+        loop {
+            let told = std::fs::read_to_string(&pid_file).unwrap_or_default();
+            let lines: Vec<&str> = told.lines().map(str::trim).collect();
+            // until it has written its own, the file may be a dead server's
+            let is_own = lines.first() == Some(&own.as_str());
+            if is_own && lines.get(STATUS_LINE).is_some_and(|status| STARTED.contains(status)) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
