@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::checksums::Checksums;
@@ -111,13 +112,13 @@ impl Plan {
         for link in &self.dead_links {
             symlink(fs::read_link(self.from.join(link))?, into.join(link))?;
         }
-        let next = AtomicUsize::new(0);
+        let (next, sharing) = (AtomicUsize::new(0), Sharing::default());
         let work = || {
             let (mut buffer, mut written) = (vec![0; CHUNK], Vec::new());
             while let Some((path, _)) = self.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let hash = sums.then(Sha256::new);
-                let copied =
-                    copy_file((&self.from.join(path), &into.join(path)), &mut buffer, hash, progress);
+                let places = (self.from.join(path), into.join(path));
+                let copied = copy_file((&places.0, &places.1), (&mut buffer, &sharing), hash, progress);
                 let bytes = copied.map_err(|error| {
                     // of no use to anybody: the other threads stop too
                     next.store(self.files.len(), Ordering::Relaxed);
@@ -155,9 +156,29 @@ enum Bytes {
     Written(Option<String>),
 }
 
+/// Which volume is known to share no blocks. It is not asked again for each file: that would take as long as the copying.
+#[derive(Debug, Default)]
+struct Sharing {
+    refused_by: AtomicU64,
+}
+
+impl Sharing {
+    /// Lets a new file share the blocks of another, if their volume can.
+    fn share(&self, (source, volume): (&File, u64), copy: &File) -> bool {
+        if self.refused_by.load(Ordering::Relaxed) == volume {
+            return false;
+        }
+        let shared = rustix::fs::ioctl_ficlone(copy, source);
+        if let Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY) = shared {
+            self.refused_by.store(volume, Ordering::Relaxed);
+        }
+        shared.is_ok()
+    }
+}
+
 fn copy_file(
     (from, to): (&Path, &Path),
-    buffer: &mut [u8],
+    (buffer, sharing): (&mut [u8], &Sharing),
     hash: Option<Sha256>,
     progress: &Progress,
 ) -> io::Result<Bytes> {
@@ -166,7 +187,7 @@ fn copy_file(
     let metadata = source.metadata()?;
     let mut new = OpenOptions::new();
     let mut copy = new.write(true).create_new(true).mode(metadata.permissions().mode()).open(to)?;
-    let bytes = if rustix::fs::ioctl_ficlone(&copy, &source).is_ok() {
+    let bytes = if sharing.share((&source, metadata.dev()), &copy) {
         progress.done.fetch_add(metadata.len(), Ordering::Relaxed);
         Bytes::Shared
     } else {
@@ -183,7 +204,7 @@ fn copy_bytes(
     mut hash: Option<Sha256>,
     progress: &Progress,
 ) -> io::Result<Option<String>> {
-    let mut length = 0;
+    let (mut length, mut ends_with_zeros) = (0, false);
     loop {
         progress.go_on()?;
         let read = match source.read(buffer) {
@@ -192,14 +213,17 @@ fn copy_bytes(
         };
         let bytes = &buffer[..read];
         if bytes.is_empty() {
-            // zeros at the end were only passed over
-            copy.set_len(length)?;
+            if ends_with_zeros {
+                // they were only passed over
+                copy.set_len(length)?;
+            }
             return Ok(hash.map(|hash| hex::encode(hash.finalize())));
         }
         if let Some(hash) = &mut hash {
             hash.update(bytes);
         }
-        if bytes.iter().all(|byte| *byte == 0) {
+        ends_with_zeros = bytes.iter().all(|byte| *byte == 0);
+        if ends_with_zeros {
             copy.seek(SeekFrom::Current(i64::try_from(read).map_err(io::Error::other)?))?;
         } else {
             copy.write_all(bytes)?;

@@ -22,8 +22,7 @@ use crate::{
 };
 
 /// What a run uses.
-const PROGRAMS: [&str; 6] =
-    ["postgres", "pg_ctl", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
+const PROGRAMS: [&str; 5] = ["postgres", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
 /// Newest events that are looked at: enough to notice a torn end, and quick.
 const NEWEST: u32 = 200;
 
