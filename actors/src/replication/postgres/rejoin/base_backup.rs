@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     ports::{Answer, PortError},
-    replication::{checksums::Checksums, postgres::LocalPostgres},
+    replication::{
+        checksums::Checksums,
+        postgres::{LocalPostgres, files::sync_parent},
+    },
     report::CopyProgress,
 };
 
@@ -159,6 +162,8 @@ impl LocalPostgres {
         self.aside("preparing the swap", move || {
             let place = kept_folder::begin(&begun.folder, owner)?;
             kept_folder::describe(&place, manifest, &Checksums::default(), owner)?;
+            // the old directory is going to be renamed into it
+            sync_parent(&place)?;
             begun.begin(&places, owner)
         })
         .await?;

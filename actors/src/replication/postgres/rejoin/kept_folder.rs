@@ -4,11 +4,13 @@
 //! name ends with `.unfinished`; one of those without a manifest was given up, and is removed.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
 use super::{Kept, KeptBy, KeptManifest, own_files::remove};
@@ -44,15 +46,24 @@ pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
     let place = unfinished(folder);
     remove(&place)?;
     make_private(&place, owner)?;
+    // a hint, which many file systems do not know
+    let _ = make_top_of_its_own(&place);
     Ok(place)
 }
 
-/// Makes a folder that only the servers' user may enter.
+/// Lets ext4 put what is made in a folder where it has most room. Beside another cluster's files, it looks for every new file at
+/// each one that was removed there within the last minutes: a thousand new files take ten times as long (ADR 13).
+fn make_top_of_its_own(folder: &Path) -> io::Result<()> {
+    let folder = File::open(folder)?;
+    let flags = ioctl_getflags(&folder)?;
+    Ok(ioctl_setflags(&folder, flags | IFlags::TOPDIR)?)
+}
+
+/// Makes a folder that only the servers' user may enter. It gets to the disk with what is put into it.
 pub(super) fn make_private(folder: &Path, owner: RunAs) -> io::Result<()> {
     fs::create_dir(folder)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    files::hand_over(folder, owner)?;
-    sync_parent(folder)
+    files::hand_over(folder, owner)
 }
 
 /// Says what a copy is, durably.
