@@ -160,13 +160,13 @@ fn what_would_stop_a_rejoin_is_named_before_anything_is_done() {
         fs::write(&passfile, "*:*:*:replicator:wrong\n").unwrap();
         stopped_by(&[], "replication login", "password authentication failed").await?;
         assert_eq!(decisions(&sandbox)?, before);
-        // and the run itself finds it before it rewrites anything
+        // and the run itself finds it before it copies or rewrites anything
         let said = rejoin(&sandbox, ALPHA, &[]).await?;
         assert!(!said.status.success(), "{said:?}");
         let failed = newest(&sandbox, ALPHA)?;
         assert_eq!(failed.end, RunEnd::RolledBack);
-        assert!(failed.step(StepId::KeepDiverged).detail.contains("password authentication failed"));
-        assert!(matches!(failed.step(StepId::Rebuild).state, StepState::Pending), "{failed:?}");
+        assert!(failed.step(StepId::CheckLineage).detail.contains("password authentication failed"));
+        assert!(matches!(failed.step(StepId::KeepDiverged).state, StepState::Pending), "{failed:?}");
 
         fs::write(&passfile, right).unwrap();
         let said = rejoin(&sandbox, ALPHA, &[]).await?;

@@ -130,7 +130,8 @@ pub trait HandoverPort {
     async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
-    /// What the stopped directory's log holds after the place where main left its timeline.
+    /// What the stopped directory's log holds after the place where main left its timeline. Two who ask at the same time get one
+    /// answer.
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport>;
     /// Another node's server, logged in to as to one's own, for they are copies of each other.
     fn main_server(&self, address: &str) -> Box<dyn MainServerPort>;

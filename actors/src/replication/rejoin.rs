@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
-    fork_report::{LOG_LIMIT, main_lacks_nothing, prepared, stranded, transactions_only_here},
+    fork_report::{LOG_LIMIT, prepared, stranded, transactions_only_here},
     postgres::slot_name,
 };
 use crate::{
@@ -187,14 +187,8 @@ pub(super) async fn log_in(servers: &Servers, main: NodeId) -> Answer<&'static s
     })
 }
 
-/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself. A copy
-/// is given up where main does not let this node in: it would be for nothing.
+/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
 pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let (report, _) = tokio::try_join!(keep(shared, servers, run), log_in(servers, run.new_main))?;
-    Ok(report)
-}
-
-async fn keep(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let skipped = |words: &str| Ok(report(StepOutcome::Skipped, words));
     let Some(parting) = Parting::of(run) else { return skipped("nothing here has to be kept") };
     if wants_copy(run) || !parting.rewindable {
@@ -203,10 +197,13 @@ async fn keep(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepRepor
     if !servers.rejoin.is_startable() {
         return Ok(kept_before(shared));
     }
-    if main_lacks_nothing(&run.step(StepId::ReportFork).observed) {
+    // as the report counts it beside this; what cannot be counted is kept
+    let fork = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await.ok();
+    let only_here = fork.map(|fork| fork.only_here());
+    if only_here == Some(0) {
         return skipped("no transaction was committed here that main lacks: nothing has to be kept");
     }
-    let request = KeepRequest { before_rewind: true, ..keep_request(shared, run) };
+    let request = KeepRequest { before_rewind: true, stranded: only_here, ..keep_request(shared, run) };
     let shown = ShownCopy(shared);
     let kept = servers.rejoin.keep_copy(&request, &|progress| shown.show(progress)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
@@ -283,9 +280,15 @@ fn stranded_here(run: &Run) -> Option<u64> {
 /// but if somebody started PostgreSQL, what it was told is neither kept nor counted.
 async fn nothing_was_committed_since(servers: &Servers, run: &Run, parting: &Parting) -> Answer<()> {
     let observed = run.step(StepId::ReportFork).observed;
-    let before = stranded(&observed).map(|stranded| stranded.committed);
+    let committed = stranded(&observed).map(|stranded| stranded.committed);
+    let Some(before) = committed.zip(prepared(&observed)) else {
+        let words = "the log here has grown since it was compared, and whether by a recovery alone is not known, for what it held \
+                     before was not counted: see why in the step report_fork, mend that and ask for the rejoin again, or replace this \
+                     directory by a copy of main's; this one is kept: interrex rejoin --copy";
+        return Err(PortError(words.to_owned()));
+    };
     let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
-    if before == Some(now.committed) && prepared(&observed) == Some(now.prepared) {
+    if before == (now.committed, now.prepared) {
         return Ok(());
     }
     Err(PortError(format!(

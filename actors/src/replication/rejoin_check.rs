@@ -28,11 +28,14 @@ const SLOT_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The step `check_lineage`. A slot that main cannot give is found in it too: the directory is copied aside beside the step
-/// `reserve_slot`, for hours where it is large, and for nothing where that step fails.
+/// The step `check_lineage`. What main will refuse a standby is found in it too, a slot and the login for replication: the
+/// directory is copied aside right after it, for hours where it is large, and would be for nothing.
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let compared = rejoin::check_lineage(shared, servers, run).await?;
+    let (compared, logged_in) =
+        tokio::join!(rejoin::check_lineage(shared, servers, run), rejoin::log_in(servers, run.new_main));
+    let compared = compared?;
     if compared.outcome.is_success() {
+        logged_in?;
         slot_can_be_had(shared, servers, run.new_main).await?;
     }
     Ok(compared)

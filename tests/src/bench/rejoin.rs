@@ -63,7 +63,7 @@ impl Floor {
 /// Runs of both kinds, in turn, each on a fresh cluster with so many megabytes in a table.
 pub(crate) async fn measure(runs: u32, megabytes: u64) -> Done<Vec<Figure>> {
     let (mut rejoins, mut floors) = (Vec::new(), Vec::new());
-    // ext4 searches past each file that was removed within the last minute when it makes one: copying a directory right
+    // ext4 searches past each file that was removed within the last minutes when it makes one: copying a directory right
     // after another cluster was torn down would take four times as long
     let mut ended = Vec::new();
     for run in 1..=runs {

@@ -28,9 +28,10 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
         step: StepId::CheckLineage,
         maker: Replication,
         after: &[StepId::RecordStart],
-        effect: "stop PostgreSQL here if it runs, and compare its line (system identifier, timelines, switchpoints) with main's",
+        effect: "stop PostgreSQL here if it runs, and compare its line (system identifier, timelines, switchpoints) with main's; \
+                 meanwhile, log in to main as a standby will",
         success: "it is a part of main's line, or where the two part is known; anything else only with --copy. Main has a slot for it, or \
-                  room for one",
+                  room for one, and lets this node log in for replication",
         limit_ms: 120_000,
         attempts: 2,
         need: Required,
@@ -61,10 +62,10 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
     StepRule {
         step: StepId::KeepDiverged,
         maker: Replication,
-        // beside a CHECKPOINT on main, which may take minutes
-        after: &[StepId::ReportFork],
-        effect: "copy the directory aside where it is to be rewound and holds what main lacks; meanwhile, log in to main as a standby will",
-        success: "the copy is whole and on disk, with its manifest; main lets this node log in for replication",
+        // beside a CHECKPOINT on main, which may take minutes, and the report's questions to main
+        after: &[StepId::CheckLineage],
+        effect: "copy the directory aside where it is to be rewound and its log holds what main lacks",
+        success: "the copy is whole and on disk, with its manifest",
         limit_ms: COPY_LIMIT_MS,
         attempts: 1,
         need: Required,
@@ -73,7 +74,7 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
     StepRule {
         step: StepId::Rebuild,
         maker: Replication,
-        after: &[StepId::ReserveSlot, StepId::KeepDiverged],
+        after: &[StepId::ReserveSlot, StepId::ReportFork, StepId::KeepDiverged],
         effect: "pg_rewind where it can, else pg_basebackup into a new directory that then takes the place of the old one, \
                  which is kept",
         success: "the directory is on main's line, and can only start as a standby",

@@ -117,6 +117,11 @@ pub struct ForkReport {
 }
 
 impl ForkReport {
+    /// How many transactions main lacks: one that was prepared may be committed by somebody who knows of it.
+    pub(super) fn only_here(&self) -> u64 {
+        self.committed.saturating_add(self.prepared)
+    }
+
     pub(super) fn nothing(timeline: TimelineId, switchpoint: Lsn) -> Self {
         Self {
             timeline,
