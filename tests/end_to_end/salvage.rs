@@ -263,7 +263,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
             fs::read_to_string(output(&sandbox).join("postgres.interrex.of_users.inserts.csv")).unwrap();
         assert_eq!(of_users, "id\n1\n2\n");
         let readme = fs::read_to_string(output(&sandbox).join("README.txt")).unwrap();
-        assert!(readme.contains("postgres.public.unkeyed: it has no primary key; 1 rows"), "{readme}");
+        assert!(readme.contains("postgres.public.unkeyed: it has no primary key; 1 row written"), "{readme}");
 
         assert_eq!(
             sandbox.psql_value(BETA, "SELECT count(*) FROM orders").await?,

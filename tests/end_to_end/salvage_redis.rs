@@ -324,7 +324,7 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
         let end = end_of(salvage(&sandbox, &["--kept-redis", &kept])).await;
         let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
         assert!(end.status.success() && words.contains("0 keys missing, 0 with another value"), "{words}");
-        assert!(words.contains("database 20: 1 keys: the new main has no such database"), "{words}");
+        assert!(words.contains("database 20: 1 key: the new main has no such database"), "{words}");
         fs::remove_dir_all(output(&sandbox)).unwrap();
 
         // a value that nobody wants to fetch
@@ -334,7 +334,7 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
         longer.write_all(b"*4\r\n$8\r\nSETRANGE\r\n$4\r\nhuge\r\n$9\r\n536870911\r\n$1\r\nx\r\n").unwrap();
         let end = end_of(salvage(&sandbox, &["--kept-redis", &large])).await;
         let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
-        let left_out = "1 keys, such as \"huge\": its value takes more than 512 MiB";
+        let left_out = "1 key, such as \"huge\": its value takes more than 512 MiB";
         assert!(words.contains("0 keys missing") && words.contains(left_out), "{words}");
         fs::remove_dir_all(output(&sandbox)).unwrap();
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use interrex_actors::replication::fork::ForkReport;
+use interrex_projections::counted;
 use serde::Serialize;
 
 /// What was found in one table.
@@ -63,23 +64,25 @@ pub struct PostgresSummary {
 impl PostgresSummary {
     fn in_words(&self) -> String {
         let mut words = format!(
-            "{}\n\n{} rows stranded, {} in conflict with the new main at {}; {} tables read\n",
+            "{}\n\n{} stranded, {} in conflict with the new main at {}; {} read\n",
             self.fork.in_words(),
-            self.inserts,
+            counted(self.inserts, "row"),
             self.conflicts,
             self.main,
-            self.tables_read,
+            counted(self.tables_read, "table"),
         );
         for TableSummary { table, rows, inserts, conflicts, .. } in &self.tables {
             words.push_str(&format!(
-                "  {table}: {rows} rows written after the switchpoint, {inserts} stranded, {conflicts} in conflict\n"
+                "  {table}: {} written after the switchpoint, {inserts} stranded, {conflicts} in conflict\n",
+                counted(rows, "row")
             ));
         }
         if !self.left_out.is_empty() {
             words.push_str("\nleft out:\n");
         }
         for LeftOut { table, reason, rows } in &self.left_out {
-            words.push_str(&format!("  {table}: {reason}; {rows} rows written after the switchpoint\n"));
+            let rows = counted(rows, "row");
+            words.push_str(&format!("  {table}: {reason}; {rows} written after the switchpoint\n"));
         }
         words
     }
@@ -145,14 +148,21 @@ pub struct RedisSummary {
 impl RedisSummary {
     fn in_words(&self) -> String {
         let mut words = format!(
-            "Redis: {} keys missing, {} with another value than on the new main at {}, {} with another time to live; \
-             {} keys looked at in {}, {} had expired\n",
-            self.missing, self.conflicts, self.main, self.other_expiry, self.keys, self.source, self.expired,
+            "Redis: {} missing, {} with another value than on the new main at {}, {} with another time to live; \
+             {} looked at in {}, {} had expired\n",
+            counted(self.missing, "key"),
+            self.conflicts,
+            self.main,
+            self.other_expiry,
+            counted(self.keys, "key"),
+            self.source,
+            self.expired,
         );
         for DatabaseSummary { database, keys, missing, conflicts, other_expiry, .. } in &self.databases {
             words.push_str(&format!(
-                "  database {database}: {keys} keys, {missing} missing, {conflicts} with another value, \
-                 {other_expiry} with another time to live\n"
+                "  database {database}: {}, {missing} missing, {conflicts} with another value, \
+                 {other_expiry} with another time to live\n",
+                counted(keys, "key")
             ));
         }
         if !self.left_out.is_empty() {
@@ -160,7 +170,7 @@ impl RedisSummary {
         }
         for LeftOutKeys { database, reason, keys, example } in &self.left_out {
             let example = example.as_ref().map(|key| format!(", such as {key}")).unwrap_or_default();
-            words.push_str(&format!("  database {database}: {keys} keys{example}: {reason}\n"));
+            words.push_str(&format!("  database {database}: {}{example}: {reason}\n", counted(keys, "key")));
         }
         words
     }
@@ -179,7 +189,10 @@ impl CheckedFiles {
     fn in_words(&self) -> String {
         let Self { sound, damaged } = self;
         if damaged.is_empty() {
-            return format!("{sound} kept files are as they were copied\n");
+            return match sound {
+                1 => "1 kept file is as it was copied\n".to_owned(),
+                _ => format!("{sound} kept files are as they were copied\n"),
+            };
         }
         let named = damaged.iter().map(|file| format!("  {}\n", file.display()));
         format!(
