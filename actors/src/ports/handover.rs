@@ -110,7 +110,7 @@ pub trait HandoverPort {
     async fn standby_behind(&self, node: NodeId) -> Answer<Option<u64>>;
     /// Drops the slots of other nodes that nobody uses.
     async fn drop_unused_slots(&self) -> Answer<()>;
-    /// The transactions that clients have open: the process of each, and when it began.
+    /// The transactions that clients have open, supervisors left out: the process of each, and when it began.
     async fn open_transactions(&self) -> Answer<Vec<(i32, String)>>;
     /// The limits that it would start with as the standby of another main.
     async fn limits_at_next_start(&self) -> Answer<StandbyLimits>;
@@ -130,8 +130,7 @@ pub trait HandoverPort {
     async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
-    /// What the stopped directory's log holds after the place where main left its timeline. Two who ask at the same time get one
-    /// answer.
+    /// What the stopped directory's log holds after the place where main left its timeline.
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport>;
     /// Another node's server, logged in to as to one's own, for they are copies of each other.
     fn main_server(&self, address: &str) -> Box<dyn MainServerPort>;

@@ -11,8 +11,8 @@ use interrex_events::{
 };
 
 use super::{
-    handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps, stream_upkeep,
-    switchover, withdrawing,
+    fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps,
+    stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -58,6 +58,8 @@ pub struct Servers {
     pub nodes: Vec<NodeSpec>,
     /// Main's PostgreSQL, while this node comes back behind it: its steps share one login.
     pub main: RefCell<Option<(NodeId, Rc<dyn MainServerPort>)>>,
+    /// What only this node has, while it comes back: its steps share one reading of the log.
+    pub fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
 }

@@ -1,19 +1,20 @@
 //! The step that tells what only this node has, before anything of it is rewound.
 
-use std::time::Duration;
+use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
 
-use interrex_events::{NodeId, StepOutcome, Stranded, StrandedTable, StrandedTables};
+use interrex_events::{NodeId, RunId, StepId, StepOutcome, Stranded, StrandedTable, StrandedTables};
 use interrex_projections::{Run, counted};
 use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
 
 use super::{
     Servers,
     fork::{FileNode, ForkReport, RelationChanges},
-    rejoin::Parting,
+    rejoin::{ONLY_HERE_OBSERVED, Parting, wants_copy},
 };
 use crate::{
     messages::StepReport,
-    ports::{Answer, Held, HeldOnMain, MainServerPort},
+    ports::{Answer, Held, HeldOnMain, MainServerPort, PortError},
 };
 
 /// Under this name the step reports [`Stranded`].
@@ -24,21 +25,42 @@ const PREPARED_OBSERVED: &str = "prepared";
 /// How long the log may be read.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(590);
 
+/// What the log held after the parting, as the steps that a run makes beside each other find it: it is read once for them.
+#[derive(Default)]
+pub struct ForkOfRun(RefCell<Option<(RunId, Reading)>>);
+
+type Reading = Rc<OnceCell<Answer<ForkReport>>>;
+
+impl ForkOfRun {
+    fn of(&self, run: RunId) -> Reading {
+        let mut known = self.0.borrow_mut();
+        match &*known {
+            Some((of, cell)) if *of == run => cell.clone(),
+            _ => known.insert((run, Rc::default())).1.clone(),
+        }
+    }
+}
+
+/// What the log held when the first step of this run asked that this supervisor makes.
+pub(super) async fn read_once(servers: &Servers, run: &Run, parting: &Parting) -> Answer<ForkReport> {
+    let reading = || servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT);
+    servers.fork.of(run.id).get_or_init(reading).await.clone()
+}
+
 /// What only this node has.
 pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
     let Some(parting) = Parting::of(run) else {
         let words = "nothing is here that main lacks, as far as the log tells";
         return Ok(StepReport::new(StepOutcome::Skipped, words));
     };
-    count_fork(servers, run.new_main, &parting, LOG_LIMIT).await
+    count_fork(servers, run.new_main, read_once(servers, run, &parting)).await
 }
 
 /// The same, once it is known where the two parted.
 pub(super) async fn count_fork(
     servers: &Servers,
     main: NodeId,
-    parting: &Parting,
-    limit: Duration,
+    reading: impl Future<Output = Answer<ForkReport>>,
 ) -> Answer<StepReport> {
     // a session of its own: the one that this run shares waits for a CHECKPOINT
     let logging_in = async {
@@ -46,7 +68,6 @@ pub(super) async fn count_fork(
         main.log_in_ahead().await?;
         Ok(main)
     };
-    let reading = servers.handover.fork(parting.timeline, parting.switchpoint, limit);
     let (found, main) = tokio::join!(reading, logging_in);
     let found = found?;
     let held = held_on_main(main, &found).await;
@@ -150,6 +171,39 @@ pub(super) fn prepared(observed: &Map<String, Value>) -> Option<u64> {
     observed.get(PREPARED_OBSERVED)?.as_u64()
 }
 
+/// How many transactions main lacks of what is kept, or would be when the directory is replaced. Not what the report counted: a
+/// supervisor that died before it could record its report counts anew, and keeps nothing anew.
+fn counted_in_kept(is_replaced: bool, kept: &Map<String, Value>, report: &Map<String, Value>) -> Option<u64> {
+    if is_replaced { transactions_only_here(report) } else { kept.get(ONLY_HERE_OBSERVED)?.as_u64() }
+}
+
+/// The log has grown since it was compared. A rewind that was cut off may have recovered the directory from its crash;
+/// but if somebody started PostgreSQL, what it was told is neither kept nor counted.
+pub(super) async fn nothing_was_committed_since(
+    servers: &Servers,
+    run: &Run,
+    parting: &Parting,
+) -> Answer<()> {
+    let is_replaced = wants_copy(run) || !parting.is_rewindable();
+    let observed = |step| run.step(step).observed;
+    let before = counted_in_kept(is_replaced, &observed(StepId::KeepDiverged), &observed(StepId::ReportFork));
+    let Some(before) = before else {
+        let words = "the log here has grown since it was compared, and whether by a recovery alone is not known, for what it held \
+                     before was not counted (see why in the step report_fork); ask for the rejoin again, or replace this directory \
+                     by a copy of main's, which keeps this one: interrex rejoin --copy";
+        return Err(PortError(words.to_owned()));
+    };
+    let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
+    if now.only_here() == before {
+        return Ok(());
+    }
+    Err(PortError(format!(
+        "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it wrote \
+         was not kept; ask for the rejoin again",
+        parting.end, now.end
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use interrex_events::{Lsn, TimelineId};
@@ -214,5 +268,20 @@ mod tests {
             ),
             "{words}"
         );
+    }
+
+    #[test]
+    fn what_was_committed_after_the_copy_is_not_taken_for_kept_because_a_later_report_counts_it() {
+        let stranded = Stranded { committed: 5, ..only_here(&found(Vec::new()), HeldOnMain::default()) };
+        let report = json!({ STRANDED_OBSERVED: stranded, PREPARED_OBSERVED: 1 });
+        let (report, nothing) = (report.as_object().unwrap(), Map::new());
+        let kept = json!({ ONLY_HERE_OBSERVED: 3 });
+        assert_eq!(counted_in_kept(false, kept.as_object().unwrap(), report), Some(3));
+        assert_eq!(
+            counted_in_kept(false, &nothing, report),
+            None,
+            "a copy of which nobody knows what it has"
+        );
+        assert_eq!(counted_in_kept(true, &nothing, report), Some(6), "the directory itself is kept");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
-    fork_report::{LOG_LIMIT, prepared, stranded, transactions_only_here},
+    fork_report::{nothing_was_committed_since, read_once, transactions_only_here},
     postgres::slot_name,
 };
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 
 /// Under this name the folder of what was kept is reported.
 pub const KEPT_OBSERVED: &str = "kept";
+/// Under this name it is reported how many transactions of what was kept main lacks.
+pub(super) const ONLY_HERE_OBSERVED: &str = "only_here";
 /// Under this name the SHA-256 of what was kept is reported: that of the list of its files' own.
 const CHECKSUMS_OBSERVED: &str = "checksums_sha256";
 /// Under this name the folder of what Redis had is reported.
@@ -46,7 +48,7 @@ fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
 pub(super) struct Parting {
     pub(super) timeline: TimelineId,
     pub(super) switchpoint: Lsn,
-    end: Lsn,
+    pub(super) end: Lsn,
     rewindable: bool,
 }
 
@@ -70,7 +72,7 @@ impl Parting {
     }
 }
 
-fn wants_copy(run: &Run) -> bool {
+pub(super) fn wants_copy(run: &Run) -> bool {
     run.rejoin.as_ref().is_some_and(|rejoin| rejoin.copy)
 }
 
@@ -198,21 +200,25 @@ pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run)
         return Ok(kept_before(shared));
     }
     // as the report counts it beside this; what cannot be counted is kept
-    let fork = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await.ok();
-    let only_here = fork.map(|fork| fork.only_here());
+    let only_here = read_once(servers, run, &parting).await.ok().map(|fork| fork.only_here());
     if only_here == Some(0) {
-        return skipped("no transaction was committed here that main lacks: nothing has to be kept");
+        let nothing = skipped("no transaction was committed here that main lacks: nothing has to be kept")?;
+        return Ok(nothing.with(ONLY_HERE_OBSERVED, 0));
     }
     let request = KeepRequest { before_rewind: true, stranded: only_here, ..keep_request(shared, run) };
     let shown = ShownCopy(shared);
     let kept = servers.rejoin.keep_copy(&request, &|progress| shown.show(progress)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
-    let report = report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder);
-    Ok(match kept.manifest.checksums_sha256 {
-        Some(sum) => report.with(CHECKSUMS_OBSERVED, sum),
-        None => report,
-    })
+    let mut report = report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder);
+    // of a copy that was there already, its own number
+    if let Some(stranded) = kept.manifest.stranded {
+        report = report.with(ONLY_HERE_OBSERVED, stranded);
+    }
+    if let Some(sum) = kept.manifest.checksums_sha256 {
+        report = report.with(CHECKSUMS_OBSERVED, sum);
+    }
+    Ok(report)
 }
 
 /// Everybody may see how far a copy is, until it ends or is given up.
@@ -274,28 +280,6 @@ fn stranded_here(run: &Run) -> Option<u64> {
         _ if Parting::of(run).is_none() => lineage.contains_key("end").then_some(0),
         _ => transactions_only_here(&run.step(StepId::ReportFork).observed),
     }
-}
-
-/// The log has grown since it was compared. A rewind that was cut off may have recovered the directory from its crash;
-/// but if somebody started PostgreSQL, what it was told is neither kept nor counted.
-async fn nothing_was_committed_since(servers: &Servers, run: &Run, parting: &Parting) -> Answer<()> {
-    let observed = run.step(StepId::ReportFork).observed;
-    let committed = stranded(&observed).map(|stranded| stranded.committed);
-    let Some(before) = committed.zip(prepared(&observed)) else {
-        let words = "the log here has grown since it was compared, and whether by a recovery alone is not known, for what it held \
-                     before was not counted: see why in the step report_fork, mend that and ask for the rejoin again, or replace this \
-                     directory by a copy of main's; this one is kept: interrex rejoin --copy";
-        return Err(PortError(words.to_owned()));
-    };
-    let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
-    if before == (now.committed, now.prepared) {
-        return Ok(());
-    }
-    Err(PortError(format!(
-        "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it wrote \
-         was not kept; ask for the rejoin again",
-        parting.end, now.end
-    )))
 }
 
 /// Brings the directory to main's line.

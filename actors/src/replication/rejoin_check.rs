@@ -143,7 +143,8 @@ async fn room_to_keep(
     main: NodeId,
     parting: &Parting,
 ) -> Result<String, String> {
-    let counted = match in_time(count_fork(servers, main, parting, LOG_LIMIT)).await {
+    let reading = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT);
+    let counted = match in_time(count_fork(servers, main, reading)).await {
         Ok(counted) if main_lacks_nothing(&counted.observed) => {
             return Ok(format!("{}: nothing has to be kept", counted.detail));
         }

@@ -24,7 +24,7 @@ use interrex_actors::{
     },
     ports::{HooksPort, PeersPort},
     replication::{
-        ReplicationActor, Servers,
+        ForkOfRun, ReplicationActor, Servers,
         postgres::{LocalPostgres, PostgresSettings},
         redis::{LocalRedis, RedisSettings},
         stream::{LocalStream, StreamSettings},
@@ -74,6 +74,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         dependents: Rc::new(dependents(config, run_as)),
         nodes: nodes.clone(),
         main: RefCell::default(),
+        fork: ForkOfRun::default(),
         relaying: tokio::sync::Mutex::default(),
     };
     Ok(Ports {

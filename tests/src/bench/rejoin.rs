@@ -34,6 +34,8 @@ struct Rejoin {
     command: f64,
     /// From the request until its first step began.
     before: f64,
+    /// How long nothing but the copy of what is kept was waited for.
+    copy: f64,
     steps: BTreeMap<StepId, f64>,
 }
 
@@ -43,7 +45,7 @@ impl Rejoin {
     }
 
     fn without_kept_copy(&self) -> f64 {
-        self.streaming - self.step(StepId::KeepDiverged)
+        self.streaming - self.copy
     }
 }
 
@@ -63,8 +65,8 @@ impl Floor {
 /// Runs of both kinds, in turn, each on a fresh cluster with so many megabytes in a table.
 pub(crate) async fn measure(runs: u32, megabytes: u64) -> Done<Vec<Figure>> {
     let (mut rejoins, mut floors) = (Vec::new(), Vec::new());
-    // ext4 searches past each file that was removed within the last minutes when it makes one: copying a directory right
-    // after another cluster was torn down would take four times as long
+    // ext4 searches past each file that was removed within the last minutes when it makes one (ADR 13): a cluster that was torn
+    // down would cost the next one, and still costs the next call of this
     let mut ended = Vec::new();
     for run in 1..=runs {
         let rejoin = rejoin(megabytes, &mut ended).await?;
@@ -148,8 +150,17 @@ async fn rejoin(megabytes: u64, ended: &mut Vec<Sandbox>) -> Done<Rejoin> {
         streaming: ms_between(asked, streaming),
         command: ms_between(asked, command_ended),
         before: first.map_or(f64::NAN, |first| wall_ms(first - asked.wall)),
+        copy: copy_alone(&run),
         steps: times_of_steps(&run),
     })
+}
+
+/// From the end of all that is done beside the copy until its own.
+fn copy_alone(run: &Run) -> f64 {
+    let ended = |step| run.step(step).ended_at;
+    let beside = ended(StepId::ReportFork).max(ended(StepId::ReserveSlot));
+    let alone = ended(StepId::KeepDiverged).zip(beside).map(|(copied, beside)| wall_ms(copied - beside));
+    alone.map_or(f64::NAN, |alone| alone.max(0.0))
 }
 
 fn rejoin_of_alpha(sandbox: &Sandbox) -> Done<Run> {

@@ -14,12 +14,6 @@ use crate::{
     replication::fork::{self, ForkReport},
 };
 
-/// What the log held after a parting: the answer for whoever asked the same while it was read, and for nobody later.
-pub(super) struct ForkRead {
-    of: (TimelineId, Lsn),
-    report: ForkReport,
-}
-
 #[async_trait(?Send)]
 impl HandoverPort for LocalPostgres {
     async fn hand_down(&self, limit: Duration) -> Answer<ShutdownProof> {
@@ -42,7 +36,7 @@ impl HandoverPort for LocalPostgres {
 
     async fn open_transactions(&self) -> Answer<Vec<(i32, String)>> {
         let sql = "SELECT pid::text AS pid, xact_start::text AS began FROM pg_stat_activity
-                   WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";
+                   WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND application_name <> 'interrex'";
         let rows = self.rows(sql).await?;
         Ok(rows.iter().filter_map(|row| Some((parsed(row, "pid")?, row.get("began")?.to_owned()))).collect())
     }
@@ -101,19 +95,9 @@ impl HandoverPort for LocalPostgres {
     }
 
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport> {
-        let (settings, parting) = (&self.settings, (timeline, switchpoint));
-        let is_being_read = self.last_fork.try_lock().is_err();
-        let last = tokio::time::timeout(limit, self.last_fork.lock()).await;
-        let mut last =
-            last.map_err(|_| PortError(format!("the log was still being read after {limit:?}")))?;
-        if let Some(answer) = last.take_if(|answer| is_being_read && answer.of == parting) {
-            return Ok(answer.report);
-        }
-        *last = None;
+        let settings = &self.settings;
         let programs = (settings.bin_dir.as_path(), settings.run_as);
-        let report = fork::read(programs, &settings.data_dir, parting, limit).await?.report;
-        *last = Some(ForkRead { of: parting, report: report.clone() });
-        Ok(report)
+        Ok(fork::read(programs, &settings.data_dir, (timeline, switchpoint), limit).await?.report)
     }
 
     fn main_server(&self, address: &str) -> Box<dyn MainServerPort> {

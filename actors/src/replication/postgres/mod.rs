@@ -97,8 +97,6 @@ pub struct LocalPostgres {
     client: RefCell<Option<Rc<Client>>>,
     /// As it was last read.
     control: RefCell<Option<control_file::Read>>,
-    /// Held while the log is read: two steps of a run ask for the same at the same time.
-    last_fork: Mutex<Option<handover::ForkRead>>,
     /// Held while another thread works on the data directory's files, also for a call that was given up.
     files: Arc<Mutex<()>>,
 }
@@ -113,13 +111,7 @@ impl LocalPostgres {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self {
-            settings,
-            client: RefCell::default(),
-            control: RefCell::default(),
-            last_fork: Mutex::default(),
-            files: Arc::default(),
-        }
+        Self { settings, client: RefCell::default(), control: RefCell::default(), files: Arc::default() }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {

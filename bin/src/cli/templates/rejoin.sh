@@ -97,7 +97,10 @@ fi
 
 say "PostgreSQL here stops"
 as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
-if as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1; then give_up "PostgreSQL here does not stop"; fi
+state=0
+as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1 || state=$?
+# 3: no server runs
+[ "$state" = 3 ] || give_up "PostgreSQL here does not stop (pg_ctl status: $state)"
 
 say "{MAIN} keeps the log that is needed"
 in_the_way=$(ask_main "SELECT 'a ' || slot_type || ' slot, used by ' || coalesce('process ' || active_pid, 'nobody')

@@ -52,7 +52,7 @@ pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
 }
 
 /// Lets ext4 put what is made in a folder where it has most room. Beside another cluster's files, it looks for every new file at
-/// each one that was removed there within the last minutes: a thousand new files take ten times as long (ADR 13).
+/// each one that was removed there within the last minutes (ADR 13).
 fn make_top_of_its_own(folder: &Path) -> io::Result<()> {
     let folder = File::open(folder)?;
     let flags = ioctl_getflags(&folder)?;
