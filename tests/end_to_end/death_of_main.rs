@@ -202,6 +202,25 @@ async fn all_rows_are_on(sandbox: &Sandbox, node: NodeId, acknowledged: &Acknowl
     .await
 }
 
+/// Until standbys have received all that main's PostgreSQL has written; nobody may make it write more.
+async fn all_log_is_on(sandbox: &Sandbox, standbys: &[NodeId]) -> Done<()> {
+    let lsn = async |node, function: &str| {
+        let value = sandbox.psql_value(node, &format!("SELECT {function}()")).await;
+        value.map_err(|error| error.to_string())
+    };
+    until("the standbys have all of main's log", Duration::from_secs(20), || async {
+        let written = lsn(ALPHA, "pg_current_wal_insert_lsn").await?;
+        for standby in standbys {
+            let received = lsn(*standby, "pg_last_wal_receive_lsn").await?;
+            if received != written {
+                return Err(format!("node {standby} has {received} of {written}"));
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 #[test]
 fn a_third_node_follows_the_new_main() {
     run(async {
@@ -209,6 +228,9 @@ fn a_third_node_follows_the_new_main() {
         let writer = sandbox.start_writer(100.0)?;
         writer.wait_acknowledged(20, Duration::from_secs(20)).await?;
         let before = writer.stop();
+        // its own events are log too, and a standby that has one more of them cannot follow the other
+        sandbox.signal_supervisor(ALPHA, Signal::STOP);
+        all_log_is_on(&sandbox, &[BETA, GAMMA]).await?;
         all_rows_are_on(&sandbox, BETA, &before).await?;
         all_rows_are_on(&sandbox, GAMMA, &before).await?;
         sandbox.kill_everything_of(ALPHA);

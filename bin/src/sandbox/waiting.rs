@@ -4,7 +4,7 @@ use std::{fmt::Display, future::Future, time::Duration};
 
 use interrex_actors::report::NodeReport;
 use interrex_events::{
-    Envelope, NodeId,
+    Envelope, Event, NodeId,
     journal::{JournalReader, Selection, Verify},
 };
 use interrex_projections::{Cluster, Run, rebuild};
@@ -14,6 +14,14 @@ use super::{Done, Sandbox, SandboxError};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// The newest events of a journal, but those that only tell of peers.
+fn newest_decisions(events: &[Envelope]) -> String {
+    let decisions = events.iter().rev().map(|envelope| &envelope.event);
+    let decisions = decisions.filter(|event| !matches!(event, Event::HeartbeatsObserved(_)));
+    let newest: Vec<String> = decisions.take(3).map(|event| format!("{event:?}")).collect();
+    if newest.is_empty() { "none".to_owned() } else { newest.join("; before that ") }
+}
 
 /// What a supervisor answers to `GET /health`.
 #[derive(Debug, Clone)]
@@ -184,8 +192,8 @@ impl Sandbox {
         let node = self.node(id)?;
         until(format!("{}'s journal holds {what}", node.name), self.settings.patience, || async {
             let events = self.events(id).map_err(|error| error.to_string())?;
-            let newest = events.last().map_or("nothing", |event| event.event.kind()).to_owned();
-            events.into_iter().find(&is_it).ok_or_else(|| format!("its newest event is {newest}"))
+            let newest = newest_decisions(&events);
+            events.into_iter().find(&is_it).ok_or_else(|| format!("its newest events are {newest}"))
         })
         .await
     }
