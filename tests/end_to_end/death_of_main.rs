@@ -7,7 +7,7 @@ use interrex::{
     sandbox::{ALPHA, Acknowledged, BETA, Done, GAMMA, Sandbox, until},
 };
 use interrex_actors::env::{Env, SystemEnv};
-use interrex_events::{Event, NodeId, PostgresStatus, StepId, StepOutcome};
+use interrex_events::{Event, Lsn, NodeId, PostgresStatus, StepId, StepOutcome};
 use interrex_projections::RunEnd;
 use interrex_tests::run;
 use rustix::process::Signal;
@@ -16,6 +16,9 @@ use crate::{
     checks::{outcome, session, sound_failover},
     two_nodes,
 };
+
+/// Bytes of a page of PostgreSQL's log.
+const PAGE: u64 = 8192;
 
 #[test]
 fn sigkill_of_everything_on_main_moves_postgresql_redis_and_radius() {
@@ -202,18 +205,30 @@ async fn all_rows_are_on(sandbox: &Sandbox, node: NodeId, acknowledged: &Acknowl
     .await
 }
 
-/// Until standbys have received all that main's PostgreSQL has written; nobody may make it write more.
-async fn all_log_is_on(sandbox: &Sandbox, standbys: &[NodeId]) -> Done<()> {
+/// Until standbys have all that main's PostgreSQL has flushed, and that ends within a record: so a main dies that writes, for its log
+/// gets to the disk by pages. Nobody else may make it write meanwhile.
+async fn log_ends_within_a_record(sandbox: &Sandbox, standbys: &[NodeId]) -> Done<()> {
     let lsn = async |node, function: &str| {
         let value = sandbox.psql_value(node, &format!("SELECT {function}()")).await;
-        value.map_err(|error| error.to_string())
+        let value = value.map_err(|error| error.to_string())?;
+        value.parse::<Lsn>().map_err(|error| format!("{value}: {error}"))
     };
-    until("the standbys have all of main's log", Duration::from_secs(20), || async {
-        let written = lsn(ALPHA, "pg_current_wal_insert_lsn").await?;
+    until("the log ends within a record", Duration::from_secs(30), || async {
+        let (flushed, written) =
+            (lsn(ALPHA, "pg_current_wal_flush_lsn").await?, lsn(ALPHA, "pg_current_wal_insert_lsn").await?);
+        if flushed == written {
+            // over some pages, and nothing makes it flush the last of them
+            let record = "SELECT pg_logical_emit_message(false, 'interrex', repeat('x', 20000))";
+            sandbox.psql(ALPHA, record).await.map_err(|error| error.to_string())?;
+            return Err("a record was begun".to_owned());
+        }
+        if !flushed.0.is_multiple_of(PAGE) || written.0 - flushed.0 > PAGE {
+            return Err(format!("{flushed} of {written} are flushed"));
+        }
         for standby in standbys {
             let received = lsn(*standby, "pg_last_wal_receive_lsn").await?;
-            if received != written {
-                return Err(format!("node {standby} has {received} of {written}"));
+            if received != flushed {
+                return Err(format!("node {standby} has {received} of {flushed}"));
             }
         }
         Ok(())
@@ -228,11 +243,11 @@ fn a_third_node_follows_the_new_main() {
         let writer = sandbox.start_writer(100.0)?;
         writer.wait_acknowledged(20, Duration::from_secs(20)).await?;
         let before = writer.stop();
-        // its own events are log too, and a standby that has one more of them cannot follow the other
-        sandbox.signal_supervisor(ALPHA, Signal::STOP);
-        all_log_is_on(&sandbox, &[BETA, GAMMA]).await?;
         all_rows_are_on(&sandbox, BETA, &before).await?;
         all_rows_are_on(&sandbox, GAMMA, &before).await?;
+        // its own events are log too, and a standby that has one more of them cannot follow the other
+        sandbox.signal_supervisor(ALPHA, Signal::STOP);
+        log_ends_within_a_record(&sandbox, &[BETA, GAMMA]).await?;
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
         assert_eq!(outcome(&run, StepId::NotifyPeers), Some(StepOutcome::Succeeded), "{:?}", run.problem);

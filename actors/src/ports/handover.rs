@@ -118,6 +118,9 @@ pub trait HandoverPort {
     async fn shutdown_proof(&self) -> Answer<ShutdownProof>;
     /// How far this standby's log reaches.
     async fn received(&self) -> Answer<Received>;
+    /// Where the last whole record ends of what this running standby has of a timeline's log. What it received may go on with a
+    /// part of one: a main sends its log by pages, and may die between two.
+    async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn>;
     /// A record of the log on this server's disk, running or not: with a proof's checkpoint, the other half of it.
     async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord>;
     /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated.

@@ -355,15 +355,19 @@ pub(super) async fn follow(
     }
     let own = servers.postgres.measure().await.facts;
     // PostgreSQL would not fail, it would wait for ever (facts 12)
-    if let (Some(own_lsn), Some(switchpoint)) = (own.lsn, switchpoint)
-        && own_lsn > switchpoint
-        && own.timeline < nodes.timeline
+    if let (Some(received), Some(timeline), Some(switchpoint)) = (own.lsn, own.timeline, switchpoint)
+        && received > switchpoint
+        && Some(timeline) < nodes.timeline
     {
-        return Err(PortError(format!(
-            "this standby holds log up to {own_lsn} that {} never had: it left the old timeline at {switchpoint}. It must be \
-             rewound or copied anew",
-            nodes.name(main)
-        )));
+        // what is past it may be a part of a record, which nobody ever replays: main was promoted where the last whole one ends
+        let end = servers.handover.end_of_whole_log(timeline).await?;
+        if end > switchpoint {
+            return Err(PortError(format!(
+                "this standby holds log up to {end} that {} never had: it left the old timeline at {switchpoint}. It must be \
+                 rewound or copied anew",
+                nodes.name(main)
+            )));
+        }
     }
     let upstream = servers.conninfo_of(main)?;
     servers.postgres.set_upstream(&upstream).await?;

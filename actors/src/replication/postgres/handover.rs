@@ -59,6 +59,11 @@ impl HandoverPort for LocalPostgres {
         Ok(Received { received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed), replayed })
     }
 
+    async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn> {
+        let replayed = self.received().await?.replayed;
+        Ok(self.end_of_log_after(replayed, timeline).await?.unwrap_or(replayed))
+    }
+
     async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord> {
         self.read_record(timeline, at).await
     }

@@ -74,13 +74,25 @@ impl LocalPostgres {
             Some(switch) if on_new_timeline => switch.switchpoint,
             _ => control.redo,
         };
-        let mut wal = Wal::new(&self.settings.data_dir, control.own_timeline(), control.segment_size);
-        let reading = tokio::task::spawn_blocking(move || wal.end_after(begin)).await;
+        let end = self.end_after(begin, (control.own_timeline(), control.segment_size)).await?;
+        end.ok_or_else(|| PortError(format!("reading the log from {begin} on: no whole record begins there")))
+    }
+
+    /// Where a timeline's log ends, after a place where a record ends; nothing if no whole one follows. The server may run.
+    pub(super) async fn end_of_log_after(&self, begin: Lsn, timeline: TimelineId) -> Answer<Option<Lsn>> {
+        let segment_size = self.control_file().await?.segment_size;
+        self.end_after(begin, (timeline, segment_size)).await
+    }
+
+    async fn end_after(
+        &self,
+        begin: Lsn,
+        (timeline, segment_size): (TimelineId, u64),
+    ) -> Answer<Option<Lsn>> {
+        let mut wal = Wal::new(&self.settings.data_dir, timeline, segment_size);
         let doing = format!("reading the log from {begin} on");
-        let end = reading
-            .map_err(|error| PortError::new(&doing, error))?
-            .map_err(|error| PortError::new(&doing, error))?;
-        end.ok_or_else(|| PortError::new(&doing, "no whole record begins there"))
+        let reading = tokio::task::spawn_blocking(move || wal.end_after(begin)).await;
+        reading.map_err(|error| PortError::new(&doing, error))?.map_err(|error| PortError::new(&doing, error))
     }
 }
 
