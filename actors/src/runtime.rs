@@ -150,12 +150,19 @@ fn checked(output: &Output) -> Result<String, String> {
 /// Whether a process lives and is the program it is taken for. A dead one whose parent has not looked is dead.
 #[must_use]
 pub fn is_alive(pid: i32, program: &str) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    which_lives(pid, &[program]).is_some()
+}
+
+/// Which of some programs a living process is.
+pub(crate) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // the name stands in parentheses and may itself hold some; the state follows the last one
-    let Some((head, tail)) = stat.rsplit_once(')') else { return false };
-    let name = head.split_once('(').map_or("", |(_, name)| name);
+    let (head, tail) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
     // the kernel keeps 15 characters of a name
-    name == program.get(..15.min(program.len())).unwrap_or(program) && !tail.trim_start().starts_with('Z')
+    let is_name_of = |program: &&&str| name == program.get(..15.min(program.len())).unwrap_or(program);
+    let program = programs.iter().find(is_name_of)?;
+    (!tail.trim_start().starts_with('Z')).then_some(*program)
 }
 
 /// Waits until a dead process is reaped: to PostgreSQL's start, a process that is dead and not reaped lives.
@@ -181,8 +188,8 @@ pub fn processes_in(folder: &Path, program: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| is_alive(*pid, program))
         .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter(|pid| is_alive(*pid, program))
         .collect()
 }
 

@@ -6,6 +6,7 @@ mod handover;
 mod names;
 mod pair;
 mod rejoin;
+mod reserving;
 mod settings;
 mod start;
 mod stream;

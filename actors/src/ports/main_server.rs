@@ -71,8 +71,8 @@ pub trait MainServerPort {
     async fn size(&self) -> Answer<u64>;
     /// A node's slot there. Nothing is changed.
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot>;
-    /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT, without which a rewind may not
-    /// see a promotion (facts 5). Whether the slot was made.
+    /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since it was
+    /// promoted: without it a rewind does not see the promotion (facts 5). Whether the slot was made.
     async fn prepare_return(&self, node: NodeId) -> Answer<bool>;
     /// What a standby of it must not have less of.
     async fn limits(&self) -> Answer<StandbyLimits>;

@@ -177,7 +177,7 @@ pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) 
     let me = shared.settings.me;
     let main = servers.main_server(run.new_main)?;
     let words = if main.prepare_return(me).await? { "was made" } else { "is there" };
-    let words = format!("slot {} {words}, and a CHECKPOINT is written", slot_name(me));
+    let words = format!("slot {} {words}, and main's control file names its timeline", slot_name(me));
     Ok(report(StepOutcome::Succeeded, words))
 }
 

@@ -41,8 +41,9 @@ pub(super) const TO_SECONDARY: [StepRule; 10] = [
         step: StepId::ReserveSlot,
         maker: Replication,
         after: &[StepId::CheckLineage],
-        effect: "a replication slot for this node on main, and a CHECKPOINT there so that a rewind sees its timeline",
-        success: "main keeps the log from here on, and has written the checkpoint",
+        effect: "a replication slot for this node on main, and a CHECKPOINT there where its control file, which a rewind reads, does \
+                 not name its timeline yet",
+        success: "main keeps the log from here on, and its control file names its timeline",
         limit_ms: 600_000,
         attempts: 3,
         need: Required,

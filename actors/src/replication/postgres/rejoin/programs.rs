@@ -19,7 +19,7 @@ use tokio::{
 use super::Source;
 use crate::{
     ports::{Answer, PortError},
-    runtime::{self, is_alive, wait_gone},
+    runtime::{self, wait_gone, which_lives},
 };
 
 /// How long a process may outlive SIGKILL.
@@ -146,7 +146,7 @@ impl Process {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let process = |pid| {
-            let program = programs.iter().find(|program| is_alive(pid, program))?;
+            let program = which_lives(pid, programs)?;
             let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             Some(Self {
                 pid,
