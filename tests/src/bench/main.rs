@@ -44,6 +44,8 @@ enum Name {
     Idle,
     /// `interrex rejoin` of an old main that has rows which the new one lacks, until main streams to it, beside a bare
     /// `pg_rewind` by hand; and where the time goes.
+    /// On ext4, wait some minutes after anything was removed on the volume, a call of this included: until then both write
+    /// new files more slowly, and a rejoin, which keeps a copy, writes more of them.
     Rejoin,
     /// Durable appends, relays and rebuilds of the event store, each beside the same done by hand.
     Store,

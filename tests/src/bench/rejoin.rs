@@ -222,8 +222,8 @@ async fn follow_beta(sandbox: &Sandbox) -> Done<()> {
     runtime::run(command, "making it a standby", PATIENCE).await.map(drop).map_err(in_words)
 }
 
-/// Ends a cluster, and leaves its files on the disk alone. A virtual machine may have to get memory from its host that it has not used
-/// for a while: kept in memory, the files of some runs would have the next ones write into such memory, which takes ten times as long.
+/// Ends a cluster. Its files stay on the disk, and not in memory: else the runs would use more and more of it, and a virtual machine
+/// may have to get what it has not used for a while from its host, which makes writing into it ten times as slow.
 fn put_away(sandbox: Sandbox) -> Done<Sandbox> {
     sandbox.end_processes()?;
     rustix::fs::sync();
