@@ -249,6 +249,8 @@ pub struct View {
     pub stream: Option<StreamFacts>,
     /// How far this node is with copying main's data, or its own aside.
     pub copying: Option<CopyProgress>,
+    /// Which node each peer says may promote itself, as last heard.
+    pub candidates: BTreeMap<NodeId, Option<NodeId>>,
 }
 
 /// What the actors of one node share.
@@ -294,6 +296,7 @@ impl Shared {
             main_sight: None,
             stream: None,
             copying: None,
+            candidates: BTreeMap::new(),
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
@@ -394,6 +397,21 @@ impl Shared {
         self.look(|view| view.cluster.nodes.epoch)
     }
 
+    /// The newest epoch that each node opened, by the journals that are held here.
+    #[must_use]
+    pub fn opened(&self) -> BTreeMap<NodeId, Epoch> {
+        self.look(|view| {
+            let rows = view.story.folded().nodes.nodes.values();
+            rows.filter_map(|row| Some((row.node, row.opened?))).collect()
+        })
+    }
+
+    /// Whether a node is one of this cluster.
+    #[must_use]
+    pub fn is_peer(&self, node: NodeId) -> bool {
+        self.settings.peers().any(|spec| spec.node == node)
+    }
+
     /// Notes what `cluster_events` was found to be; a problem that is new is told in the log.
     pub fn set_stream(&self, facts: StreamFacts) {
         let before = self.look(|view| view.stream.clone()).unwrap_or_default();
@@ -460,6 +478,7 @@ impl Shared {
             main_silent_ms: view.main_sight.as_ref().map(|sight| now.ms_since(sight.silent_since)),
             threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
+            candidate: self.settings.failover.candidate,
             run: view.cluster.runs.active(me).map(|run| {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
                 (run.id, steps.collect())

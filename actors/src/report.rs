@@ -137,6 +137,9 @@ pub struct NodeReport {
     pub threshold_ms: u64,
     /// Who is asked before a node becomes main; `none` protects nobody from a cut link.
     pub quorum: String,
+    /// Which node may promote itself, where that is configured: with quorum `none` it is one at most.
+    #[serde(default)]
+    pub candidate: Option<NodeId>,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
     /// How far it is with copying main's data, or its own aside.

@@ -167,7 +167,7 @@ impl Run {
     fn failover(id: RunId, started: &FailoverStarted, envelope: &Envelope) -> Self {
         let kind = match started.trigger {
             Trigger::Automatic => RunKind::Failover,
-            Trigger::Operator => RunKind::Promotion,
+            Trigger::Operator | Trigger::ByHand => RunKind::Promotion,
             Trigger::Switchover => RunKind::Takeover,
         };
         Self {

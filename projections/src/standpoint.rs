@@ -3,7 +3,7 @@
 
 use interrex_events::{
     Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, PostgresStatus, RunId, StepId,
-    WithheldRule,
+    StrayAnswer, WithheldRule,
 };
 
 use crate::{FOLDED_BY_NOBODY, Projection};
@@ -26,6 +26,10 @@ pub struct Standpoint {
     pub fence_proof: Option<NodeFenced>,
     /// The run of another node that asked last for the fence.
     pub fenced_for: Option<RunId>,
+    /// What this node's PostgreSQL does, as measured since this supervisor started and since the directory became a standby's.
+    pub postgres: Option<PostgresStatus>,
+    /// What was said last of a PostgreSQL here that takes writes while this node is not main.
+    pub stray: Option<StrayAnswer>,
 }
 
 /// A verdict that stands.
@@ -41,8 +45,8 @@ pub struct Standing {
 
 impl Projection for Standpoint {
     fn begin_after(&mut self, bases: &Bases) {
-        if let Some(base) = bases.values().next() {
-            *self = Self::sealed(&base.carried);
+        if let Some((node, base)) = bases.iter().next() {
+            *self = Self::sealed(*node, &base.carried);
         }
     }
 
@@ -72,6 +76,17 @@ impl Projection for Standpoint {
             Event::MainAnnounced(_) | Event::NodeDemoted(_) | Event::EpochOpened(_) => {
                 self.is_left_alone = false;
             }
+            _ => {}
+        }
+        match &envelope.event {
+            Event::SupervisorStarted(_) | Event::NodeDemoted(_) => (self.postgres, self.stray) = (None, None),
+            Event::PostgresChanged(changed) => {
+                self.postgres = Some(changed.status);
+                if changed.status != PostgresStatus::Primary {
+                    self.stray = None;
+                }
+            }
+            Event::StrayPrimaryFound(stray) => self.stray = Some(stray.answer),
             _ => {}
         }
         match &envelope.event {

@@ -269,6 +269,10 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
                 started.detail
             ),
         ),
+        Event::StrayPrimaryFound(stray) => (
+            Level::Alarm,
+            format!("PostgreSQL here takes writes, and this node is not main: {}; next: {}", stray.detail, stray.next),
+        ),
         Event::FencingStarted(fencing) => (
             Level::Alarm,
             format!(

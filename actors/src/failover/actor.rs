@@ -108,11 +108,15 @@ impl FailoverActor {
 
     fn situated<T>(&self, decide: impl FnOnce(Situation<'_>) -> T) -> T {
         let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
+        let (candidates, sight) =
+            self.shared.look(|view| (view.candidates.clone(), view.main_sight.clone()));
         decide(Situation {
             me: self.shared.settings.me,
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &policy,
+            candidates: &candidates,
+            sight: sight.as_ref(),
             now: self.shared.env.moment(),
             fresh_run: self.shared.env.run_id(),
         })
@@ -220,6 +224,7 @@ impl FailoverActor {
         let returns =
             settings.failover.rejoin_automatically && self.belief.cluster.nodes.is_superseded(settings.me);
         self.belief.standpoint.verdict.is_some()
+            || decider::main_beside(settings.me, &self.belief).is_some()
             || returns
             || scheduled.is_some_and(|it| it.switchover.due <= now)
     }

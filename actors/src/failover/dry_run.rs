@@ -64,6 +64,8 @@ fn declined(shared: &Shared, operation: &Operation) -> Option<Check> {
             cluster: &view.cluster,
             standpoint: &view.standpoint,
             policy: &policy,
+            candidates: &view.candidates,
+            sight: view.main_sight.as_ref(),
             now: shared.env.moment(),
             fresh_run: shared.env.run_id(),
         };

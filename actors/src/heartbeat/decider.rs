@@ -14,7 +14,7 @@ use interrex_events::{
 use interrex_projections::{Cluster, Standpoint, human_ms};
 
 use super::{
-    claims::{judge_claim, judge_report},
+    claims::{self, Known},
     main_watch::{MainWatch, SUSPECT_AFTER_MISSES},
     peer_watch::PeerWatch,
 };
@@ -69,10 +69,18 @@ pub struct Situation<'a> {
     pub cluster: &'a Cluster,
     /// What this node has seen since it started, as far as it recorded that.
     pub standpoint: &'a Standpoint,
+    /// The newest epoch that each node opened, by the copies of their journals that are held here.
+    pub opened: &'a BTreeMap<NodeId, Epoch>,
     /// Intervals and limits.
     pub timing: &'a Timing,
     /// Now.
     pub now: Moment,
+}
+
+impl Situation<'_> {
+    fn known(&self) -> Known<'_> {
+        Known { me: self.me, nodes: &self.cluster.nodes, opened: self.opened }
+    }
 }
 
 /// What happened.
@@ -99,7 +107,7 @@ pub struct Watch {
     peers: BTreeMap<NodeId, PeerWatch>,
     measured: Option<Measured>,
     /// The newest claim that was taken up and may not be folded yet.
-    believed: Option<Epoch>,
+    believed: Option<(Epoch, NodeId)>,
     /// The newest change of settings that was taken up and may not be folded yet.
     adopted: SettingsStamp,
 }
@@ -126,16 +134,16 @@ impl Watch {
             Input::Measured(measured) => self.take_measure(situation, *measured),
             // taken up before, and not folded yet
             Input::Claim(claim)
-                if claim.epoch > situation.cluster.nodes.epoch && Some(claim.epoch) <= self.believed =>
+                if claim.epoch >= situation.cluster.nodes.epoch && !self.is_news(&claim) =>
             {
                 Vec::new()
             }
-            Input::Claim(claim) => judge_claim(situation, &claim),
+            Input::Claim(claim) => claims::fact(situation.known(), &claim).into_iter().collect(),
             Input::SettingsHeard(heard) => self.adopt(situation, heard),
         });
         for fact in &facts {
             if let Event::MainAnnounced(announced) = fact {
-                self.believed = Some(announced.epoch);
+                self.believed = Some((announced.epoch, announced.main));
             }
         }
         let epoch = situation.cluster.nodes.epoch;
@@ -159,6 +167,11 @@ impl Watch {
         }
         self.adopted = stamp;
         vec![SettingsAdopted { settings, stamp, learned_from: from }.into()]
+    }
+
+    /// Whether a claim says more than what was taken up and may not be folded yet.
+    fn is_news(&self, claim: &Claim) -> bool {
+        self.believed.is_none_or(|(epoch, main)| claim.epoch > epoch || (claim.epoch == epoch && claim.main != main))
     }
 
     /// How long to wait for the next probes: a suspected main is asked once more just when its time is up.
@@ -256,9 +269,8 @@ impl Watch {
     fn probe_ended(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
         let mut facts = self.note_probe(situation, probe);
         if let Ok(report) = &probe.supervisor {
-            let claim =
-                Claim::of(report, LearnedBy::Heartbeat).filter(|claim| Some(claim.epoch) > self.believed);
-            facts.extend(claim.and_then(|claim| judge_report(situation, &claim)));
+            let claim = Claim::of(report, LearnedBy::Heartbeat).filter(|claim| self.is_news(claim));
+            facts.extend(claim.and_then(|claim| claims::fact(situation.known(), &claim)));
         }
         let receiver = self.receiver_finding(situation);
         let Some(main) = self.main.as_mut().filter(|main| main.main == probe.peer) else { return facts };

@@ -19,10 +19,16 @@ const MAIN: NodeId = NodeId(1);
 struct Node {
     cluster: Cluster,
     standpoint: Standpoint,
+    opened: BTreeMap<NodeId, Epoch>,
     timing: Timing,
     now: Moment,
     watch: Watch,
     stated: Vec<Event>,
+}
+
+fn spec(node: u32) -> NodeSpec {
+    let node = NodeId(node);
+    NodeSpec { node, name: format!("node{node}"), address: String::new(), postgres: String::new(), redis: None }
 }
 
 impl Node {
@@ -49,7 +55,7 @@ impl Node {
                 version: String::new(),
                 pid: 1,
                 role: Role::Secondary,
-                nodes: Vec::new(),
+                nodes: (1..=3).map(spec).collect(),
                 main: Some(MAIN),
                 interrupted_run: None,
                 settings: serde_json::Map::new(),
@@ -62,8 +68,8 @@ impl Node {
             threshold_ms: 5_000,
         };
         let now = Moment { monotonic: Duration::from_secs(1_000), wall };
-        let standpoint = Standpoint::default();
-        Self { cluster, standpoint, timing, now, watch: Watch::default(), stated: Vec::new() }
+        let (standpoint, opened) = (Standpoint::default(), BTreeMap::new());
+        Self { cluster, standpoint, opened, timing, now, watch: Watch::default(), stated: Vec::new() }
     }
 
     fn take(&mut self, input: Input) -> Judgement {
@@ -71,6 +77,7 @@ impl Node {
             me: ME,
             cluster: &self.cluster,
             standpoint: &self.standpoint,
+            opened: &self.opened,
             timing: &self.timing,
             now: self.now,
         };
@@ -167,6 +174,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         main_silent_ms: None,
         threshold_ms: 0,
         quorum: String::new(),
+        candidate: None,
         copying: None,
         run: None,
         taking_over: Some(false),

@@ -277,7 +277,9 @@ impl ReplicationActor {
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
         let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
-        if self.postgres.replace(facts.status) != Some(facts.status) {
+        // what became of a directory is measured anew once it is a standby's
+        let is_news = self.shared.look(|view| view.standpoint.postgres.is_none());
+        if self.postgres.replace(facts.status) != Some(facts.status) || is_news {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });

@@ -239,6 +239,7 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             cool_down_ms: ms(failover.cool_down),
             maximum_lag_bytes: failover.maximum_lag_bytes,
             rejoin_automatically: config.rejoin.automatic,
+            candidate: failover.candidate,
             quorum: match failover.quorum {
                 Quorum::None => "none",
             },

@@ -25,7 +25,7 @@ use interrex_actors::{
     report::{NodeReport, Notice},
 };
 use interrex_events::{
-    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunKind, journal::JournalError,
+    Cause, ClusterId, Hlc, LearnedBy, NodeId, NodeSeq, Record, Request, RunKind, journal::JournalError,
 };
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
@@ -133,6 +133,24 @@ impl Api {
         Ok(body)
     }
 
+    /// What a peer says is heard of members alone.
+    fn admit_peer<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        sender_of: impl Fn(&T) -> (ClusterId, NodeId),
+    ) -> Result<T, Box<Response>> {
+        let body = self.admit(headers, body, |body| sender_of(body).0)?;
+        let (_, sender) = sender_of(&body);
+        if self.shared.is_peer(sender) {
+            return Ok(body);
+        }
+        let message = format!(
+            "node {sender} is no peer in this node's configuration: add it to [[peers]] on every node, or correct its node.id"
+        );
+        Err(Box::new(refuse(StatusCode::FORBIDDEN, "not_a_member", message)))
+    }
+
     fn follow_clock(&self, remote: Hlc) {
         if let Err(too_far) = self.shared.journal.observe_clock(remote) {
             tracing::warn!(%too_far, "a peer's clock is not followed");
@@ -142,12 +160,14 @@ impl Api {
 
 /// An exchange of reports: the peer learns of this node, and this node of the peer.
 async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let report: NodeReport = match api.admit(&headers, &body, |report: &NodeReport| report.cluster_id) {
+    let report: NodeReport = match api.admit_peer(&headers, &body, |report: &NodeReport| (report.cluster_id, report.node)) {
         Ok(report) => report,
         Err(refusal) => return *refusal,
     };
     api.follow_clock(report.hlc);
-    if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(|it| it.epoch > api.shared.epoch()) {
+    let (main, epoch) = api.shared.look(|view| (view.cluster.nodes.main, view.cluster.nodes.epoch));
+    let is_news = |claim: &Claim| claim.epoch > epoch || (claim.epoch == epoch && Some(claim.main) != main);
+    if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(is_news) {
         api.shared.lines.claim.tell(claim);
     }
     let known = api.shared.look(|view| view.cluster.settings.stamp);
@@ -197,7 +217,7 @@ fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
 
 /// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.
 async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let notice: Notice = match api.admit(&headers, &body, |notice: &Notice| notice.cluster_id) {
+    let notice: Notice = match api.admit_peer(&headers, &body, |notice: &Notice| (notice.cluster_id, notice.from)) {
         Ok(notice) => notice,
         Err(refusal) => return *refusal,
     };
@@ -218,25 +238,31 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         let message = format!("epoch {} is older than epoch {known}, which this node knows", notice.epoch);
         return refuse(StatusCode::CONFLICT, "older_epoch", message);
     }
-    let stored = api.shared.wait_until(NOTICE_LIMIT, |view| view.cluster.nodes.epoch >= notice.epoch).await;
-    let main = api.shared.look(|view| view.cluster.nodes.main);
-    if !stored {
-        return refuse(
-            StatusCode::GATEWAY_TIMEOUT,
-            "not_stored",
-            format!("not stored within {NOTICE_LIMIT:?}"),
-        );
-    }
-    if main != Some(notice.main) {
-        let message = format!("epoch {} has another main here", notice.epoch);
-        return refuse(StatusCode::CONFLICT, "other_main", message);
+    let is_taken = |view: &View| {
+        let nodes = &view.cluster.nodes;
+        nodes.epoch > notice.epoch || (nodes.epoch == notice.epoch && nodes.is_main(notice.main))
+    };
+    if !api.shared.wait_until(NOTICE_LIMIT, is_taken).await {
+        let (epoch, main) = api.shared.look(|view| (view.cluster.nodes.epoch, view.cluster.nodes.main));
+        return if epoch == notice.epoch {
+            let main = main.map_or("no node".to_owned(), |main| format!("node {main}"));
+            let message = format!("epoch {epoch} has another main here: {main}");
+            refuse(StatusCode::CONFLICT, "other_main", message)
+        } else {
+            let message = format!(
+                "not stored within {NOTICE_LIMIT:?}: this node knows epoch {epoch}, and believes epoch {} once its disk \
+                 answers and it holds the epoch_opened event of node {}",
+                notice.epoch, notice.main
+            );
+            refuse(StatusCode::GATEWAY_TIMEOUT, "not_stored", message)
+        };
     }
     answer(StatusCode::OK, json!({ "accepted": true, "epoch": notice.epoch }))
 }
 
 /// A peer won a later epoch: this node stops serving, and answers when that is proved.
 async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request: FenceBody = match api.admit(&headers, &body, |request: &FenceBody| request.cluster_id) {
+    let request: FenceBody = match api.admit_peer(&headers, &body, |request: &FenceBody| (request.cluster_id, request.by)) {
         Ok(request) => request,
         Err(refusal) => return *refusal,
     };
@@ -252,6 +278,14 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         let message =
             format!("epoch {} is not later than epoch {epoch}, which this node knows", request.epoch);
         return refuse(StatusCode::CONFLICT, "older_epoch", message);
+    }
+    if request.epoch > epoch.next() && !superseded {
+        let message = format!(
+            "epoch {} does not follow epoch {epoch}, which this node knows: its servers are not stopped for an epoch that \
+             nothing proves",
+            request.epoch
+        );
+        return refuse(StatusCode::CONFLICT, "unproved_epoch", message);
     }
     if !is_main && !superseded {
         return refuse(StatusCode::CONFLICT, "not_main", "this node is not main: there is nothing to fence");
@@ -273,7 +307,7 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
 /// The run for which this node was fenced has ended and promoted nobody: it serves again. Answers when that is recorded.
 async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
     let request: LiftFenceBody =
-        match api.admit(&headers, &body, |request: &LiftFenceBody| request.cluster_id) {
+        match api.admit_peer(&headers, &body, |request: &LiftFenceBody| (request.cluster_id, request.by)) {
             Ok(request) => request,
             Err(refusal) => return *refusal,
         };
@@ -301,7 +335,8 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
 /// takes longer, whoever asks comes again.
 async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let TakeOverBody { offer, .. } = match api.admit(&headers, &body, |body: &TakeOverBody| body.cluster_id) {
+    let sender_of = |body: &TakeOverBody| (body.cluster_id, body.offer.from);
+    let TakeOverBody { offer, .. } = match api.admit_peer(&headers, &body, sender_of) {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };

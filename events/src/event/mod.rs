@@ -240,6 +240,8 @@ event_kinds! {
     "notice_refused" version 1 by HeartbeatActor => NoticeRefused,
     /// Main started its database without any peer to confirm that it is still main.
     "started_unconfirmed" version 1 by Supervisor => StartedUnconfirmed,
+    /// This node's PostgreSQL takes writes, and this node is not main: somebody promoted it, or started it as a primary.
+    "stray_primary_found" version 1 by FailoverActor => StrayPrimaryFound,
     /// This node's reign was superseded: its servers are being stopped.
     "fencing_started" version 1 by FailoverActor => FencingStarted,
     /// This node acknowledges no more writes, by observation.

@@ -89,6 +89,37 @@ pub struct StartedUnconfirmed {
     pub detail: String,
 }
 
+/// What is done about a PostgreSQL that takes writes on a node that is not main.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrayAnswer {
+    /// Main lives: every server of this node is stopped, and stays so until the node rejoins.
+    Stopped,
+    /// Main is silent, and not yet for its threshold: the server runs on until main answers or is lost.
+    Watched,
+}
+
+shown_in_words!(StrayAnswer { Stopped => "stopped", Watched => "watched" });
+
+/// Payload of `stray_primary_found`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayPrimaryFound {
+    /// Who is main, as far as this node knows.
+    pub main: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The timeline that this node's PostgreSQL writes.
+    pub timeline: Option<TimelineId>,
+    /// The end of its log when it was found.
+    pub lsn: Option<Lsn>,
+    /// What is done about it.
+    pub answer: StrayAnswer,
+    /// Why, in a sentence.
+    pub detail: String,
+    /// What the operator can do.
+    pub next: String,
+}
+
 /// Payload of `fencing_started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FencingStarted {

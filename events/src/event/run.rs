@@ -32,6 +32,8 @@ pub enum WithheldRule {
     CoolDown,
     /// The local PostgreSQL is no standby that could be promoted.
     NotPromotable,
+    /// With quorum `none` one node at most promotes itself, and this is not the one.
+    OtherCandidate,
 }
 
 shown_in_words!(WithheldRule {
@@ -39,6 +41,7 @@ shown_in_words!(WithheldRule {
     PostgresStillAnswers => "postgres_still_answers",
     SupervisorVouches => "supervisor_vouches", WalStillStreaming => "wal_still_streaming",
     OwnStall => "own_stall", ClockJump => "clock_jump", CoolDown => "cool_down", NotPromotable => "not_promotable",
+    OtherCandidate => "other_candidate",
 });
 
 /// Payload of `failover_withheld`.
@@ -68,6 +71,9 @@ pub enum Trigger {
     Operator,
     /// The old main handed its role over, in a switchover.
     Switchover,
+    /// A person promoted this node's PostgreSQL by hand, and main has been silent for the threshold: the supervisor takes
+    /// it over.
+    ByHand,
 }
 
 /// Payload of `failover_started`.

@@ -36,6 +36,19 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
                 started.quorum
             ),
         ),
+        Event::FailoverStarted(started) if started.trigger == Trigger::ByHand => (
+            Level::Alarm,
+            format!(
+                "PostgreSQL of {} was promoted by hand, and {} has been silent for {} (allowed {}): its supervisor takes it over \
+                 as a promotion for epoch {}; quorum {}",
+                name(started.new_main),
+                name(started.old_main),
+                human_ms(started.silent_ms),
+                human_ms(started.threshold_ms),
+                started.epoch,
+                started.quorum
+            ),
+        ),
         Event::FailoverStarted(started) => (
             Level::Alarm,
             format!(

@@ -5,7 +5,7 @@ use interrex_events::{
     NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
     SwitchoverStarted, Trigger, WithheldRule,
 };
-use interrex_projections::{NodeStatus, Run, RunEnd, Standing};
+use interrex_projections::{Cluster, NodeStatus, Run, RunEnd, Standing};
 
 use super::{
     Situation,
@@ -13,6 +13,7 @@ use super::{
     fencing,
     outcomes::still_main,
     returning::{rejoin, return_by_itself},
+    stray,
 };
 use crate::messages::{Declined, MainSight, Operation};
 
@@ -21,6 +22,9 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     let Situation { me, cluster, standpoint, policy, .. } = situation;
     if cluster.runs.active(me).is_some() {
         return Vec::new();
+    }
+    if let Some(facts) = stray::look(situation) {
+        return facts;
     }
     let Some(verdict) = &standpoint.verdict else { return return_by_itself(situation) };
     match reason_against(situation, verdict) {
@@ -45,6 +49,9 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
     if !policy.auto_enabled {
         let detail = "failover.auto_failover_enabled is false on this node".to_owned();
         return Some((WithheldRule::AutoFailoverDisabled, detail));
+    }
+    if let Some(detail) = other_candidate(situation) {
+        return Some((WithheldRule::OtherCandidate, detail));
     }
     let Some(row) = cluster.nodes.get(me) else {
         return Some((WithheldRule::NotPromotable, "this node is not in its own journal".to_owned()));
@@ -73,6 +80,33 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
             cluster.nodes.name(verdict.lost.main)
         );
         (WithheldRule::CoolDown, detail)
+    })
+}
+
+/// Without a third opinion two secondaries would both promote themselves: one node at most does, and all name the same.
+fn other_candidate(situation: Situation<'_>) -> Option<String> {
+    let Situation { me, cluster: Cluster { nodes, .. }, policy, candidates, .. } = situation;
+    match policy.candidate {
+        Some(candidate) if candidate != me => {
+            let name = nodes.name(candidate);
+            return Some(format!("failover.candidate is {name}: this node does not promote itself; a person may: interrex promote"));
+        }
+        None if nodes.nodes.len() > 2 => {
+            let count = nodes.nodes.len();
+            return Some(format!(
+                "the cluster has {count} nodes and no failover.candidate: with quorum none two of them could promote themselves. \
+                 Set it to the same node on every node; until then a person decides: interrex promote"
+            ));
+        }
+        _ => {}
+    }
+    let other = candidates.iter().find_map(|(peer, named)| Some((*peer, named.filter(|named| *named != me)?)));
+    other.map(|(peer, named)| {
+        format!(
+            "failover.candidate of {} is {}, and this node goes by another: set it to the same node on every node",
+            nodes.name(peer),
+            nodes.name(named)
+        )
     })
 }
 

@@ -5,6 +5,7 @@ mod fencing;
 mod promotion;
 mod rejoin;
 mod scheduling;
+mod stray;
 mod switchover;
 mod two_nodes;
 mod withdrawal;
@@ -20,7 +21,7 @@ use super::*;
 use crate::{
     failover::steps::{Need, rule},
     journal::Belief,
-    messages::{FenceProof, Operate, Operation, StepReport},
+    messages::{FenceProof, MainSight, Operate, Operation, StepReport},
 };
 
 const ME: NodeId = NodeId(2);
@@ -32,6 +33,8 @@ struct Node {
     me: NodeId,
     belief: Belief,
     policy: FailoverPolicy,
+    candidates: std::collections::BTreeMap<NodeId, Option<NodeId>>,
+    sight: Option<MainSight>,
     now: Moment,
     sequence: u64,
     stated: Vec<Event>,
@@ -60,8 +63,11 @@ impl Node {
                 cool_down_ms: 600_000,
                 maximum_lag_bytes: None,
                 rejoin_automatically: false,
+                candidate: None,
                 quorum: "none",
             },
+            candidates: std::collections::BTreeMap::new(),
+            sight: None,
             now: Moment {
                 monotonic: std::time::Duration::from_secs(100),
                 wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
@@ -139,6 +145,8 @@ impl Node {
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &self.policy,
+            candidates: &self.candidates,
+            sight: self.sight.as_ref(),
             now: self.now,
             fresh_run: self.fresh_run,
         }
@@ -440,6 +448,8 @@ fn after_a_run_another_waits_for_the_cool_down() {
         cluster: &node.belief.cluster,
         standpoint: &node.belief.standpoint,
         policy: &node.policy,
+        candidates: &node.candidates,
+        sight: None,
         now: node.now,
         fresh_run: next,
     };

@@ -495,6 +495,7 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         main_silent_ms: (!is_main).then_some(400),
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
+        candidate: None,
         copying: None,
         run: None,
         taking_over: Some(false),
