@@ -483,7 +483,8 @@ impl Handler<Follow> for ReplicationActor {
             let result = if order.returns {
                 steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
             } else {
-                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+                let (me, main) = (shared.settings.me, order.main);
+                steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
             };
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }

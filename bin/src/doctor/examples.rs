@@ -9,7 +9,7 @@ use super::{
     Verdict,
     facts::{
         ClockDistance, Facts, MachineFacts, NodeNamed, Programs, Receiver, RedisServerFacts, ReplicationRole,
-        ServerFacts, Slot, Standby, SupervisorFacts,
+        ServerFacts, SignalFiles, Slot, Standby, SupervisorFacts,
     },
     judge,
 };
@@ -45,6 +45,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         ("max_wal_size", "1024"),
         ("recovery_min_apply_delay", "0"),
         ("recovery_target_timeline", "latest"),
+        ("restore_command", ""),
     ];
     let limits = StandbyLimits::NAMES.map(|name| (name.to_owned(), "10".to_owned()));
     ServerFacts {
@@ -56,6 +57,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         at_next_start: limits.into(),
         file_errors: Vec::new(),
+        ends_recovery: Vec::new(),
         started_with: Some("/usr/lib/postgresql/15/bin/postgres \"-D\" \"/data\"\n".to_owned()),
         read_only_in_files: None,
         read_only_settings: Vec::new(),
@@ -122,7 +124,7 @@ pub(crate) fn healthy() -> Facts {
             programs: Ok(Programs { folder: "/bin".into(), missing: Vec::new(), major: Some(15) }),
             run_as: Ok("as postgres".to_owned()),
             data_version: Ok(15),
-            standby_signal: Ok(false),
+            signal_files: Ok(SignalFiles { standby: false, recovery: false }),
             wal_room: Ok(20 << 30),
             copy_room: Ok(20 << 30),
             keeps_on_volume: Ok(true),

@@ -117,6 +117,9 @@ pub struct ServerFacts {
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
     pub file_errors: Vec<String>,
+    /// Lines of the configuration files that would end the recovery of a standby, in force or not.
+    #[serde(default)]
+    pub ends_recovery: Vec<FileLine>,
     /// The command line that it was started with, as `postmaster.opts` has it.
     pub started_with: Option<String>,
     /// `default_transaction_read_only`, where a configuration file has it.
@@ -184,6 +187,19 @@ impl ServerFacts {
     pub fn major(&self) -> u32 {
         self.version / 10_000
     }
+}
+
+/// A line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FileLine {
+    /// The setting.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// The file.
+    pub file: String,
+    /// Number of the line.
+    pub line: u32,
 }
 
 /// A replication slot.
@@ -299,8 +315,8 @@ pub struct MachineFacts {
     pub run_as: Measured<String>,
     /// Major version of the data directory.
     pub data_version: Measured<u32>,
-    /// Whether the data directory would start as a standby.
-    pub standby_signal: Measured<bool>,
+    /// As what the data directory would start.
+    pub signal_files: Measured<SignalFiles>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
@@ -327,7 +343,7 @@ impl MachineFacts {
             programs: Err(reason.clone()),
             run_as: Err(reason.clone()),
             data_version: Err(reason.clone()),
-            standby_signal: Err(reason.clone()),
+            signal_files: Err(reason.clone()),
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keeps_on_volume: Err(reason.clone()),
@@ -336,6 +352,15 @@ impl MachineFacts {
             ready: Vec::new(),
         }
     }
+}
+
+/// Files that say as what a data directory starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalFiles {
+    /// `standby.signal`: as a standby.
+    pub standby: bool,
+    /// `recovery.signal`: as a recovery from an archive, unless the other is there too.
+    pub recovery: bool,
 }
 
 /// Something that is wrong with a file, and what mends it.

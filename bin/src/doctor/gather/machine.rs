@@ -16,7 +16,7 @@ use crate::{
     config::{Config, read_secret},
     daemon::find_programs,
     doctor::{
-        facts::{MachineFacts, Problem, Programs},
+        facts::{MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
     },
 };
@@ -39,8 +39,11 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             RunAs::User { uid, .. } => format!("as {}", name_of(uid)),
         }),
         data_version: data_version(data_dir),
-        standby_signal: fs::metadata(data_dir)
-            .map(|_| data_dir.join("standby.signal").exists())
+        signal_files: fs::metadata(data_dir)
+            .map(|_| SignalFiles {
+                standby: data_dir.join("standby.signal").exists(),
+                recovery: data_dir.join("recovery.signal").exists(),
+            })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
         copy_room: room(data_dir.parent().unwrap_or(data_dir)),

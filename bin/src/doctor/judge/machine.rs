@@ -2,7 +2,7 @@
 
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
-    facts::{Facts, MachineFacts, Problem, Programs, Rival},
+    facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
 };
 
@@ -56,7 +56,8 @@ const SIGNAL_FILE: Check = Check {
     subject: MACHINE,
     breaks: ALL_ACTS,
     looks_at: "the data directory would start again as what it is now",
-    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby.",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
+          another timeline.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
@@ -133,7 +134,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     if let Some(in_recovery) = in_recovery {
         findings
-            .push(SIGNAL_FILE.judge(here, &machine.standby_signal, |there| signal_file(in_recovery, *there)));
+            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
     }
     match &machine.commands {
         Ok(commands) if commands.is_empty() => {}
@@ -205,8 +206,11 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: bool) -> Judgement {
-    match (in_recovery, there) {
+fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+    if !in_recovery && there.recovery {
+        return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
+    }
+    match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
         (true, false) => {
@@ -321,7 +325,10 @@ mod tests {
             [("journal_sound", Verdict::Fail)]
         );
         assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
-        assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
+        for (standby, recovery) in [(true, false), (false, true)] {
+            let signal_files = Ok(SignalFiles { standby, recovery });
+            assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
+        }
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);

@@ -13,7 +13,7 @@ use std::{
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, KeptBy, KeptManifest, own_files::remove};
+use super::{Kept, KeptBy, KeptManifest, log_folder, own_files::remove};
 use crate::{
     replication::{
         checksums::{CHECKSUMS, Checksums},
@@ -126,12 +126,18 @@ pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
 }
 
 /// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use should go for theirs.
-pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+pub(super) fn prune(
+    into: &Path,
+    newest: usize,
+    own: Option<&Path>,
+    (in_use, owner): (&Path, RunAs),
+) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for kept in too_many(all(into)?, newest, own) {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
         fs::rename(&kept.folder, &place)?;
+        log_folder::remove_kept(&place.join("pgdata"), in_use, owner)?;
         files::remove_file(&place.join(MANIFEST))?;
         remove(&place)?;
         removed.push(kept.folder);
@@ -232,12 +238,12 @@ mod tests {
         }
         fs::copy(kept[0].folder.join(MANIFEST), into.join("somebody's").join(MANIFEST)).unwrap();
 
-        let removed = prune(&into, 2, None).unwrap();
+        let removed = prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [half.folder, kept[0].folder.clone()]);
         assert_eq!(all(&into).unwrap(), [kept[2].clone(), kept[1].clone()]);
         assert!(!given_up.exists());
         assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
-        assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -255,12 +261,16 @@ mod tests {
         let text = fs::read_to_string(&unknown).unwrap();
         fs::write(&unknown, text.replace("\"stranded\": null,", "")).unwrap();
 
-        let removed = prune(&into, 2, Some(&kept[4])).unwrap();
+        let removed = prune(&into, 2, Some(&kept[4]), (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [kept[3].clone(), kept[2].clone()], "and its own stays beside the two");
-        assert_eq!(prune(&into, 3, None).unwrap(), Vec::<PathBuf>::new());
-        assert_eq!(prune(&into, 2, None).unwrap(), [kept[4].clone()]);
+        assert_eq!(prune(&into, 3, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[4].clone()]);
         let own = keep(&into, &manifest(6, false)).folder;
-        assert_eq!(prune(&into, 2, Some(&own)).unwrap(), [kept[0].clone()], "a newer one that may have some");
-        assert_eq!(prune(&into, 0, None).unwrap(), [own, kept[1].clone()]);
+        assert_eq!(
+            prune(&into, 2, Some(&own), (Path::new("/"), RunAs::Myself)).unwrap(),
+            [kept[0].clone()],
+            "a newer one that may have some"
+        );
+        assert_eq!(prune(&into, 0, None, (Path::new("/"), RunAs::Myself)).unwrap(), [own, kept[1].clone()]);
     }
 }
