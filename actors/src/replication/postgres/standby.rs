@@ -3,17 +3,14 @@
 //! **Invariant:** whatever other configuration files say, nothing but a promotion ends its recovery. What could is overridden in
 //! `postgresql.auto.conf`, which PostgreSQL reads last, whoever starts it.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 use super::{
     LocalPostgres, RETRIEVE_RETRY,
     auto_conf::{self, Setting},
     files, lineage,
 };
-use crate::{
-    ports::{Answer, MainLineage, PortError},
-    runtime,
-};
+use crate::ports::{Answer, MainLineage, PortError};
 
 /// Settings that a directory must not bring along when it follows another main, beside those that a standby is given: where it would
 /// end recovery, and what would hinder it as a main.
@@ -36,9 +33,6 @@ pub const ENDS_RECOVERY: [&str; 6] = [
 /// The last of them, which a PostgreSQL of [`WITHOUT_TRIGGER_FILE`] does not know: it refuses to start with it.
 const TRIGGER_FILE: &str = "promote_trigger_file";
 const WITHOUT_TRIGGER_FILE: u32 = 16;
-
-/// When reading the configuration is given up.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// Beside `standby.signal` it has no effect, and lies there still when the standby has been promoted: the next start would be
 /// a recovery from an archive.
@@ -120,15 +114,6 @@ impl LocalPostgres {
         look().map_err(|error| {
             PortError::new(&format!("{} could not be made a standby", data_dir.display()), error)
         })
-    }
-}
-
-impl LocalPostgres {
-    /// A setting as the next start will have it, from whatever configuration file.
-    pub(super) async fn at_next_start(&self, name: &str) -> Answer<String> {
-        let mut command = self.program("postgres");
-        command.args(["-C", name]);
-        runtime::run(command, &format!("asking PostgreSQL's configuration for {name}"), LIMIT).await
     }
 }
 
