@@ -126,6 +126,7 @@ pub(crate) fn healthy() -> Facts {
             wal_room: Ok(20 << 30),
             copy_room: Ok(20 << 30),
             keeps_on_volume: Ok(true),
+            not_salvaged: Ok(Vec::new()),
             rivals: Ok(Vec::new()),
             commands: Ok(vec![("radius".to_owned(), Ok(()))]),
             ready: vec![("radius".to_owned(), Ok(()))],

@@ -307,6 +307,8 @@ pub struct MachineFacts {
     pub copy_room: Measured<u64>,
     /// Whether what only this node has can be kept on the data directory's volume.
     pub keeps_on_volume: Measured<bool>,
+    /// Kept copies that may have rows which are in no other place, the newest first: the folder of each, and its bytes.
+    pub not_salvaged: Measured<Vec<(PathBuf, u64)>>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
     /// Commands of dependents and hooks: name, and what is wrong with it.
@@ -331,6 +333,7 @@ impl MachineFacts {
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keeps_on_volume: Err(reason.clone()),
+            not_salvaged: Err(reason.clone()),
             rivals: Err(reason.clone()),
             commands: Err(reason),
             ready: Vec::new(),

@@ -3,10 +3,12 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+mod common_log;
 pub mod control_file;
 mod files;
 mod handover;
 pub mod inherited;
+mod line;
 pub(super) mod lineage;
 mod main_server;
 mod recovery;
@@ -19,7 +21,7 @@ pub mod standby_limits;
 mod start;
 pub(super) mod wal;
 
-pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
+pub use self::rejoin::{log_in_for_replication, not_salvaged, note_salvaged, put_base_backup_in_place};
 pub use super::postgres_connection::STANDBY_TIMELINE;
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
