@@ -1,7 +1,7 @@
 //! Where the kept copy and the new main parted: told from both histories, by what a rejoin decides with too.
 
 use interrex_actors::{
-    ports::{HandoverPort as _, Lineage, MainLineage, Parted, PortError, Verdict},
+    ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict},
     replication::postgres::LocalPostgres,
 };
 use interrex_events::{Lsn, TimelineId};
@@ -60,6 +60,8 @@ fn switchpoint(kept: &Lineage, main: &MainLineage) -> Result<Lsn, String> {
 
 #[cfg(test)]
 mod tests {
+    use interrex_actors::ports::Parted;
+
     use super::*;
 
     fn of(verdict: Verdict, timeline: u32) -> Result<Lsn, String> {
