@@ -6,7 +6,6 @@
 
 mod assemble;
 mod http;
-mod startup;
 
 pub(crate) use self::assemble::{find_programs, postgres_settings};
 
@@ -18,6 +17,7 @@ use interrex_actors::{
     node::{Fatal, Shared},
     ports::{PortError, StopMode},
     replication::postgres::put_base_backup_in_place,
+    starting::{self, StartError},
 };
 use interrex_events::{
     Draft, SupervisorStopped,
@@ -63,6 +63,18 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
+impl From<StartError> for DaemonError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Machine(words) => Self::Machine(vec![words]),
+            StartError::Server(error) => Self::Server(error),
+            StartError::Journal(error) => Self::Journal(error),
+            StartError::Fatal(fatal) => Self::Fatal(fatal),
+            StartError::NotStored => Self::NotStored,
+        }
+    }
+}
+
 /// Runs a node until it is asked to end.
 ///
 /// # Errors
@@ -99,7 +111,10 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     let listener =
         TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
     let ports = assemble::ports(&config).map_err(|problem| DaemonError::Machine(vec![problem]))?;
-    startup::check_login(&ports.servers).await?;
+    // a password that the running server refuses is found before anything is written
+    if let Some(words) = starting::refused_login(&ports.servers).await {
+        return Err(DaemonError::Machine(vec![words]));
+    }
 
     let env = Arc::new(SystemEnv);
     let identity = Identity { cluster_id: config.cluster.id, node_id: config.node.id };
@@ -116,7 +131,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
             Some(fatal) => return Err(DaemonError::Fatal(fatal)),
             None => return Ok(()),
         },
-        taken_back = startup::take_back_own_events(&shared, &ports) => taken_back?,
+        taken_back = starting::take_back_own_events(&shared, &ports.servers, &*ports.peers) => taken_back?,
         reason = asked_to_end.recv() => {
             tracing::info!(reason, "ends before it began: nothing is recorded");
             if config.node.on_exit == OnExit::Stop {
@@ -126,9 +141,10 @@ async fn run(config: Config) -> Result<(), DaemonError> {
         }
     }
     let start = async {
-        startup::record_start(&shared, &config).await?;
+        let on_exit = if config.node.on_exit == OnExit::Stop { "stop" } else { "leave" };
+        starting::record_start(&shared, on_exit).await?;
         tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
-        startup::start_servers(&shared, &ports).await
+        starting::start_servers(&shared, &ports.servers, &*ports.peers).await.map_err(DaemonError::from)
     };
     let started = tokio::select! {
         // why nothing can be stored says more than that it is not
@@ -145,7 +161,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     };
     if let Err(error) = started {
         let stopped = SupervisorStopped { reason: error.to_string() };
-        startup::record(&shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
+        starting::record(&shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
         return Err(error);
     }
     let actors = assemble::keep_actors(&shared, &ports);
@@ -180,7 +196,7 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
         tokio::time::timeout(Duration::from_secs(2), shared.lines.close_windows.ask(CloseWindows)).await;
     let mut facts = windows.ok().and_then(Result::ok).unwrap_or_default();
     facts.push(Draft::new(shared.epoch(), SupervisorStopped { reason }));
-    if let Err(error) = startup::record(shared, facts).await {
+    if let Err(error) = starting::record(shared, facts).await {
         tracing::error!(%error, "the end was not recorded");
     }
 }
