@@ -27,6 +27,7 @@ mod return_of_the_old_main;
 mod salvage;
 mod salvage_redis;
 mod schedule;
+mod starting;
 mod store;
 mod store_hostile;
 mod switchover;

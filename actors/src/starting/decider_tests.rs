@@ -15,11 +15,12 @@ const WAIT_MS: u64 = 1_000;
 struct Node {
     cluster: Cluster,
     directory: Directory,
+    may_run: bool,
     starting: Starting,
     now: Moment,
     sequence: u64,
     stated: Vec<Event>,
-    told: Vec<&'static str>,
+    told: Vec<String>,
 }
 
 impl Node {
@@ -39,6 +40,7 @@ impl Node {
         let mut node = Self {
             cluster: Cluster::default(),
             directory: Directory { is_standby: role == Role::Secondary, is_whole: true },
+            may_run: false,
             starting: Starting::default(),
             now,
             sequence: 0,
@@ -92,6 +94,7 @@ impl Node {
                 has_peers: true,
                 wait_ms: WAIT_MS,
                 directory: self.directory,
+                may_run: self.may_run,
                 now: self.now,
             };
             let decision = self.starting.decide(situation, input);
@@ -150,8 +153,17 @@ fn report(main: NodeId, epoch: u64, postgres: PostgresStatus) -> NodeReport {
     }
 }
 
+fn heard(supervisor: Result<NodeReport, &str>, writable: Option<bool>) -> Input {
+    let postgres = writable.map(|writable| MainPostgres { writable, lsn: None });
+    Input::Heard(vec![Heard {
+        peer: PEER,
+        supervisor: supervisor.map(Arc::new).map_err(str::to_owned),
+        postgres: postgres.ok_or_else(|| "connection refused".to_owned()),
+    }])
+}
+
 fn says(report: NodeReport) -> Input {
-    Input::Heard(vec![Heard { name: "beta".to_owned(), supervisor: Ok(Arc::new(report)) }])
+    heard(Ok(report), Some(false))
 }
 
 /// A standby of this node, as it was before.
@@ -164,15 +176,18 @@ fn takes_over() -> Input {
 }
 
 fn silence() -> Input {
-    Input::Heard(vec![Heard { name: "beta".to_owned(), supervisor: Err("connection refused".to_owned()) }])
+    heard(Err("connection refused"), None)
+}
+
+/// The start is held up: what runs is stopped, and it is asked again after a pause.
+fn stops_and_asks_again(node: &mut Node, effect: &Effect) {
+    assert_eq!(*effect, Effect::Stop(Scope::All, StopMode::Immediate));
+    assert_eq!(node.when(Input::Stopped(Ok(()))), Effect::Wait(ASK_AGAIN));
+    assert_eq!(node.when(Input::Waited), Effect::Ask);
 }
 
 fn all_started() -> Input {
     Input::Started(Ok(Started { postgres: true, ..Started::default() }))
-}
-
-fn server(effect: &Effect) -> Option<Scope> {
-    if let Effect::Start(scope) = effect { Some(*scope) } else { None }
 }
 
 #[test]
@@ -197,46 +212,172 @@ fn a_main_that_nobody_answers_waits_and_says_that_it_starts_alone() {
 }
 
 #[test]
-fn a_main_waits_for_as_long_as_a_peer_takes_over() {
+fn a_main_that_serves_stops_at_once_while_a_peer_takes_over_and_starts_when_that_is_decided() {
     let mut node = Node::of(Role::Main);
+    node.may_run = true;
     node.when(Input::Began);
+    let effect = node.when(takes_over());
+    stops_and_asks_again(&mut node, &effect);
+    node.may_run = false;
     for _ in 0..5 {
         assert_eq!(node.when(takes_over()), Effect::Wait(ASK_AGAIN));
         node.pass(WAIT_MS);
         assert_eq!(node.when(Input::Waited), Effect::Ask);
     }
-    assert_eq!(node.told.len(), 1, "it is told once");
+    assert_eq!(node.kinds(), ["start_held_up"], "it is recorded once");
+    // somebody starts it meanwhile
+    node.may_run = true;
+    let effect = node.when(takes_over());
+    stops_and_asks_again(&mut node, &effect);
+    node.may_run = false;
+    assert!(node.starting.problem().is_some_and(|it| it.contains("beta is taking over")));
+    assert!(!node.starting.is_settled(), "no run may be made meanwhile");
     assert_eq!(node.when(confirms()), Effect::Start(Scope::All));
 }
 
 #[test]
-fn a_main_that_meets_a_later_epoch_stores_it_and_stops_what_runs() {
+fn a_peer_that_holds_itself_to_be_main_of_this_epoch_contests_a_start() {
     let mut node = Node::of(Role::Main);
     node.when(Input::Began);
-    let stop = Effect::Stop(Scope::All, StopMode::Immediate);
-    assert_eq!(node.when(says(report(PEER, 2, PostgresStatus::Primary))), stop);
-    assert_eq!(node.kinds(), ["main_announced"]);
-    assert_eq!(node.when(Input::Stopped(Ok(()))), Effect::End(Ok(())));
+    let effect = node.when(heard(Ok(report(PEER, 1, PostgresStatus::Primary)), Some(true)));
+    stops_and_asks_again(&mut node, &effect);
 }
 
 #[test]
-fn a_main_that_was_superseded_while_it_started_stops_again() {
+fn a_primary_whose_supervisor_is_silent_contests_a_start_for_as_long_as_it_answers() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    let alone = || heard(Err("connection refused"), Some(true));
+    let effect = node.when(alone());
+    stops_and_asks_again(&mut node, &effect);
+    node.pass(10 * WAIT_MS);
+    assert_eq!(node.when(alone()), Effect::Wait(ASK_AGAIN));
+    node.when(Input::Waited);
+    assert_eq!(node.when(silence()), Effect::Wait(ASK_AGAIN), "its silence begins to count now");
+    node.pass(WAIT_MS);
+    node.when(Input::Waited);
+    assert_eq!(node.when(silence()), Effect::Start(Scope::All));
+}
+
+#[test]
+fn a_stray_primary_whose_own_supervisor_says_that_this_node_is_main_does_not_stop_it() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    let stray = heard(Ok(report(ME, 1, PostgresStatus::Primary)), Some(true));
+    assert_eq!(node.when(stray), Effect::Start(Scope::All));
+}
+
+#[test]
+fn a_standby_whose_supervisor_is_silent_confirms_nothing() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    assert_eq!(node.when(heard(Err("connection refused"), Some(false))), Effect::Wait(ASK_AGAIN));
+}
+
+#[test]
+fn a_main_that_meets_a_later_epoch_stores_it_and_leaves_what_runs_to_its_fence() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    assert_eq!(node.when(says(report(PEER, 2, PostgresStatus::Primary))), Effect::End(Ok(())));
+    assert_eq!(node.kinds(), ["main_announced"]);
+}
+
+#[test]
+fn a_main_that_was_contested_while_it_started_stops_again() {
     let mut node = Node::of(Role::Main);
     node.when(Input::Began);
     node.when(confirms());
     assert_eq!(node.when(all_started()), Effect::Ask);
-    let stop = Effect::Stop(Scope::All, StopMode::Immediate);
-    assert_eq!(node.when(says(report(PEER, 2, PostgresStatus::Primary))), stop);
-    assert_eq!(node.when(Input::Stopped(Ok(()))), Effect::End(Ok(())));
+    let effect = node.when(takes_over());
+    stops_and_asks_again(&mut node, &effect);
+    assert_eq!(node.when(says(report(PEER, 2, PostgresStatus::Primary))), Effect::End(Ok(())));
+}
+
+/// A peer's run wants this node's place.
+fn fencing() -> FencingStarted {
+    FencingStarted {
+        superseded_by: PEER,
+        epoch: Epoch(2),
+        own_epoch: Epoch(1),
+        run: Some(RunId(Uuid::nil())),
+    }
 }
 
 #[test]
-fn a_fenced_node_stays_stopped_and_asks_nobody() {
+fn a_fenced_node_starts_nothing_and_asks_nobody() {
     let mut node = Node::of(Role::Main);
-    let fencing =
-        FencingStarted { superseded_by: PEER, epoch: Epoch(2), own_epoch: Epoch(1), run: Some(RunId(Uuid::nil())) };
-    node.store(fencing);
-    assert_eq!(node.when(Input::Began), Effect::Stop(Scope::All, StopMode::Immediate));
+    node.store(fencing());
+    assert_eq!(node.when(Input::Began), Effect::End(Ok(())));
+}
+
+#[test]
+fn a_node_that_is_fenced_while_it_starts_breaks_its_start_off() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    assert_eq!(node.when(confirms()), Effect::Start(Scope::All));
+    assert!(!node.starting.must_yield(ME, &node.cluster));
+    node.store(fencing());
+    assert!(node.starting.must_yield(ME, &node.cluster));
+    assert_eq!(node.when(Input::BrokenOff), Effect::End(Ok(())));
+}
+
+#[test]
+fn a_node_that_is_fenced_while_it_asks_starts_nothing() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    node.store(fencing());
+    assert_eq!(node.when(confirms()), Effect::End(Ok(())));
+}
+
+#[test]
+fn a_server_that_does_not_start_is_recorded_once_and_tried_again_after_longer_and_longer_pauses() {
+    let mut node = Node::of(Role::Secondary);
+    let mut pauses = Vec::new();
+    node.when(Input::Began);
+    for attempt in 0..8 {
+        assert!(attempt == 0 || node.starting.is_settled(), "it can be asked meanwhile");
+        let failed = Input::Started(Err(format!("Redis did not start: damaged, at 03:0{attempt}")));
+        let effect = node.when(failed);
+        pauses.extend(if let Effect::Wait(pause) = effect { Some(pause.as_secs()) } else { None });
+        assert_eq!(node.when(Input::Waited), Effect::Start(Scope::All));
+    }
+    assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(node.kinds(), ["start_held_up"]);
+    assert!(node.starting.problem().is_some_and(|it| it.contains("03:07")), "the newest is shown");
+    assert_eq!(node.when(all_started()), Effect::End(Ok(())));
+    assert_eq!(node.starting.problem(), None);
+}
+
+#[test]
+fn a_main_whose_server_does_not_start_asks_again_before_each_attempt() {
+    let mut node = Node::of(Role::Main);
+    node.when(Input::Began);
+    node.when(confirms());
+    assert_eq!(node.when(Input::Started(Err("it did not".to_owned()))), Effect::Wait(START_AGAIN));
+    assert_eq!(node.when(Input::Waited), Effect::Ask);
+    let effect = node.when(takes_over());
+    stops_and_asks_again(&mut node, &effect);
+}
+
+#[test]
+fn a_run_that_begins_meanwhile_sees_to_the_servers_and_the_start_waits_for_its_end() {
+    let mut node = Node::of(Role::Secondary);
+    node.when(Input::Began);
+    let pause = Effect::Wait(START_AGAIN);
+    assert_eq!(node.when(Input::Started(Err("it did not".to_owned()))), pause);
+    let run = RunId(Uuid::from_u128(7));
+    node.store_in(Some(run), RejoinStarted { main: PEER, epoch: Epoch(1), copy: false, request: None });
+    assert_eq!(node.when(Input::Waited), pause);
+    assert!(node.starting.must_yield(ME, &node.cluster));
+    node.store_in(
+        Some(run),
+        RunRefused {
+            step: StepId::CheckLineage,
+            reason: "main does not answer".to_owned(),
+            next: String::new(),
+        },
+    );
+    assert_eq!(node.when(Input::Waited), Effect::Start(Scope::All));
 }
 
 #[test]
@@ -270,12 +411,21 @@ fn a_secondary_starts_without_asking() {
 }
 
 #[test]
-fn a_secondary_never_starts_a_directory_that_is_a_primarys() {
+fn a_secondary_whose_directory_is_a_primarys_starts_all_but_that_and_says_how_it_comes_back() {
     let mut node = Node::of(Role::Secondary);
     node.directory.is_standby = false;
-    let effect = node.when(Input::Began);
-    assert!(matches!(&effect, Effect::End(Err(NotStarted::Machine(words))) if words.contains("standby.signal")));
-    assert_eq!(server(&effect), None);
+    for _ in 0..3 {
+        let effect = if node.sequence == 1 { node.when(Input::Began) } else { node.when(Input::Waited) };
+        assert_eq!(effect, Effect::Start(Scope::AllButPostgres));
+        assert_eq!(node.when(Input::Started(Ok(Started::default()))), Effect::Wait(START_AGAIN));
+        assert!(node.starting.is_settled(), "it can be asked to rejoin");
+    }
+    assert_eq!(node.kinds(), ["start_held_up"]);
+    assert!(node.starting.problem().is_some_and(|it| it.contains("interrex rejoin alpha")));
+    // it came back
+    node.directory.is_standby = true;
+    assert_eq!(node.when(Input::Waited), Effect::Start(Scope::All));
+    assert_eq!(node.when(all_started()), Effect::End(Ok(())));
 }
 
 #[test]
@@ -297,9 +447,8 @@ fn a_login_that_the_server_refuses_ends_the_supervisor_and_what_it_had_started()
 #[test]
 fn a_mains_redis_that_came_up_as_a_replica_is_made_a_master() {
     let redis = |status| Some(RedisFacts { status, offset: None, detail: String::new() });
-    let started = |status| {
-        Input::Started(Ok(Started { postgres: true, refused_login: None, redis: redis(status) }))
-    };
+    let started =
+        |status| Input::Started(Ok(Started { postgres: true, refused_login: None, redis: redis(status) }));
     let mut node = Node::of(Role::Main);
     node.when(Input::Began);
     node.when(confirms());

@@ -14,6 +14,8 @@ use crate::{env::ms, heartbeat::decider::CLOCK_STEP_LIMIT_MS, node::Shared};
 /// They are not known to be on disk.
 pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), StartError> {
     let settings = &shared.settings;
+    // from now on: who is told so early holds back what must wait
+    shared.measured(|view| view.start.under_way = true);
     let (epoch, role, main, interrupted_run) = shared.look(|view| {
         let nodes = &view.cluster.nodes;
         let role = nodes.get(settings.me).map_or(settings.initial_role, |row| row.role);

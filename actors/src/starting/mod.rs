@@ -8,14 +8,14 @@ mod own_events;
 
 use std::{sync::Arc, time::Duration};
 
-use interrex_events::{Draft, journal::JournalError};
+use interrex_events::{Draft, PostgresStatus, journal::JournalError};
 
-pub use self::{first_events::record_start, own_events::take_back_own_events};
 use self::decider::{Directory, Effect, Heard, Input, NotStarted, Scope, Situation, Started, Starting};
+pub use self::{first_events::record_start, own_events::take_back_own_events};
 use crate::{
     env::ms,
-    messages::Append,
-    node::{Fatal, Shared},
+    messages::{Append, Settled},
+    node::{Fatal, Shared, StartFacts, View},
     ports::{Answer, PeersPort, PortError, StopMode},
     replication::Servers,
 };
@@ -29,7 +29,7 @@ pub enum StartError {
     /// The configuration does not fit this machine.
     #[error("{0}")]
     Machine(String),
-    /// A server did not start, or did not stop.
+    /// This node's own journal is not what a peer or its own PostgreSQL holds of it.
     #[error(transparent)]
     Server(#[from] PortError),
     /// The journal cannot be used.
@@ -65,7 +65,8 @@ pub async fn refused_login(servers: &Servers) -> Option<String> {
     })
 }
 
-/// Starts the servers that may run.
+/// Starts the servers that may run, and tries again where one does not. What holds it up is shown in the view; there too it
+/// says when everything but the servers is ready, so that requests are taken.
 ///
 /// # Errors
 /// The supervisor cannot go on.
@@ -74,12 +75,16 @@ pub async fn start_servers(
     servers: &Servers,
     peers: &dyn PeersPort,
 ) -> Result<(), StartError> {
+    let me = shared.settings.me;
     let mut starting = Starting::default();
     let mut input = Input::Began;
     loop {
-        let cluster = shared.look(|view| view.cluster.clone());
+        let (cluster, may_run) = shared.look(|view| {
+            let may_run = view.postgres.status != PostgresStatus::Stopped;
+            (view.cluster.clone(), may_run)
+        });
         let situation = Situation {
-            me: shared.settings.me,
+            me,
             cluster: &cluster,
             has_peers: shared.settings.peers().next().is_some(),
             wait_ms: ms(shared.settings.startup_wait),
@@ -87,6 +92,7 @@ pub async fn start_servers(
                 is_standby: servers.postgres.is_standby_directory(),
                 is_whole: servers.rejoin.is_startable(),
             },
+            may_run,
             now: shared.env.moment(),
         };
         let decision = starting.decide(situation, input);
@@ -96,6 +102,8 @@ pub async fn start_servers(
         if let Some(words) = decision.tell {
             tracing::warn!("{words}");
         }
+        let is_over = matches!(decision.effect, Effect::End(Ok(())));
+        show(shared, &starting, is_over);
         input = match decision.effect {
             Effect::Look => Input::Stored,
             Effect::Ask => Input::Heard(ask_everyone(shared, peers).await),
@@ -103,7 +111,7 @@ pub async fn start_servers(
                 tokio::time::sleep(pause).await;
                 Input::Waited
             }
-            Effect::Start(scope) => Input::Started(in_words(start(servers, scope).await)),
+            Effect::Start(scope) => start_unless_broken_off(shared, servers, &starting, scope).await,
             Effect::Stop(scope, mode) => Input::Stopped(in_words(stop(servers, scope, mode).await)),
             Effect::MakeRedisMaster => {
                 make_redis_master(servers).await;
@@ -111,8 +119,44 @@ pub async fn start_servers(
             }
             Effect::End(Ok(())) => return Ok(()),
             Effect::End(Err(NotStarted::Machine(words))) => return Err(StartError::Machine(words)),
-            Effect::End(Err(NotStarted::Server(words))) => return Err(PortError(words).into()),
         };
+    }
+}
+
+/// What holds it up is a problem of this node. Once it is settled, the FailoverActor makes up for what it did not do before.
+fn show(shared: &Shared, starting: &Starting, is_over: bool) {
+    let problem = starting.problem().filter(|_| !is_over).map(str::to_owned);
+    let under_way = !is_over && !starting.is_settled();
+    let before = shared.look(|view| view.start.clone());
+    let now = StartFacts { under_way, problem };
+    if before == now {
+        return;
+    }
+    let settled = before.under_way && !now.under_way;
+    shared.measured(|view| view.start = now);
+    if settled {
+        shared.lines.settled.tell(Settled);
+    }
+}
+
+/// One start at a time with what stops the servers for good: a fence waits until this has ended, and this one looks first
+/// whether it may still begin.
+async fn start_unless_broken_off(
+    shared: &Shared,
+    servers: &Servers,
+    starting: &Starting,
+    scope: Scope,
+) -> Input {
+    let me = shared.settings.me;
+    let must_yield = |view: &View| starting.must_yield(me, &view.cluster);
+    let _one_at_a_time = servers.starting.lock().await;
+    if shared.look(must_yield) {
+        return Input::BrokenOff;
+    }
+    tokio::select! {
+        biased;
+        () = shared.wait_for(must_yield) => Input::BrokenOff,
+        started = start(servers, scope) => Input::Started(in_words(started)),
     }
 }
 
@@ -120,22 +164,30 @@ fn in_words<T>(answer: Answer<T>) -> Result<T, String> {
     answer.map_err(|error| error.to_string())
 }
 
+/// Each is started whatever became of the others.
 async fn start(servers: &Servers, scope: Scope) -> Answer<Started> {
-    if scope == Scope::AllButPostgres {
-        servers.start_redis().await?;
-        servers.dependents.start().await?;
-        return Ok(Started::default());
+    let postgres = match scope {
+        Scope::All | Scope::Postgres => servers.postgres.start().await,
+        Scope::AllButPostgres => Ok(false),
+    };
+    let redis = servers.start_redis().await;
+    let dependents = servers.dependents.start().await;
+    let failed: Vec<String> = [postgres.as_ref().err(), redis.as_ref().err(), dependents.as_ref().err()]
+        .into_iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    if !failed.is_empty() {
+        return Err(PortError(failed.join("; ")));
     }
-    let started = servers.start().await?;
-    if !started.is_empty() {
-        tracing::info!(started = started.join(", "), "servers started");
+    if scope == Scope::AllButPostgres {
+        return Ok(Started::default());
     }
     let redis = match &servers.redis {
         Some(redis) => Some(redis.measure().await),
         None => None,
     };
-    let postgres = started.iter().any(|server| server == "PostgreSQL");
-    Ok(Started { postgres, refused_login: refused_login(servers).await, redis })
+    Ok(Started { postgres: postgres?, refused_login: refused_login(servers).await, redis })
 }
 
 async fn stop(servers: &Servers, scope: Scope, mode: StopMode) -> Answer<()> {
@@ -152,16 +204,19 @@ async fn make_redis_master(servers: &Servers) {
     }
 }
 
-/// One question to every peer, at the same time.
+/// One question to every peer's supervisor and one to its PostgreSQL, all at the same time.
 async fn ask_everyone(shared: &Arc<Shared>, peers: &dyn PeersPort) -> Vec<Heard> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
-    let asked = shared.settings.peers().map(|peer| {
-        let exchange = peers.exchange(peer.node, &own);
+    let late = || format!("no answer within {limit:?}");
+    let asked = shared.settings.peers().map(|spec| {
+        let peer = spec.node;
+        let supervisor = tokio::time::timeout(limit, peers.exchange(peer, &own));
+        let postgres = tokio::time::timeout(limit, peers.postgres(peer));
         async move {
-            let answer = tokio::time::timeout(limit, exchange).await;
-            let supervisor = answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
-            Heard { name: peer.name.clone(), supervisor }
+            let (supervisor, postgres) = tokio::join!(supervisor, postgres);
+            let supervisor = supervisor.unwrap_or_else(|_| Err(late()));
+            Heard { peer, supervisor, postgres: postgres.unwrap_or_else(|_| Err(late())) }
         }
     });
     let answers = futures_util::future::join_all(asked).await;

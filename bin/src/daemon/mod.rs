@@ -140,47 +140,63 @@ async fn run(config: Config) -> Result<(), DaemonError> {
             return Ok(());
         }
     }
-    let start = async {
-        let on_exit = if config.node.on_exit == OnExit::Stop { "stop" } else { "leave" };
-        starting::record_start(&shared, on_exit).await?;
-        tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
-        starting::start_servers(&shared, &ports.servers, &*ports.peers).await.map_err(DaemonError::from)
-    };
-    let started = tokio::select! {
+    let on_exit = if config.node.on_exit == OnExit::Stop { "stop" } else { "leave" };
+    tokio::select! {
         // why nothing can be stored says more than that it is not
         biased;
         fatal = fatals.recv() => match fatal {
             Some(fatal) => return Err(DaemonError::Fatal(fatal)),
-            None => Ok(()),
+            None => return Ok(()),
         },
-        started = start => started,
-        reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            return was_recorded(&mut fatals);
-        }
-    };
-    if let Err(error) = started {
-        let stopped = SupervisorStopped { reason: error.to_string() };
-        starting::record(&shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
-        return Err(error);
+        recorded = starting::record_start(&shared, on_exit) => recorded?,
     }
+    // at once: a node that starts can be fenced, and shows what runs
     let actors = assemble::keep_actors(&shared, &ports);
+    // each binds its lines when it is first polled; whoever asks must find them
+    tokio::task::yield_now().await;
+    tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
     tracing::info!(node = config.node.name, %address, "supervising");
 
-    let result = tokio::select! {
-        reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            was_recorded(&mut fatals)
-        }
-        fatal = fatals.recv() => match fatal {
-            Some(fatal) => Err(DaemonError::Fatal(fatal)),
-            None => Ok(()),
-        },
-    };
+    let result = supervise_until_the_end(&shared, &config, &ports, &mut fatals, &mut asked_to_end).await;
     for actor in actors.into_iter().chain([journal_actor]) {
         actor.abort();
     }
     result
+}
+
+/// Starts the servers, and goes on until it is asked to end, or cannot go on.
+async fn supervise_until_the_end(
+    shared: &Arc<Shared>,
+    config: &Config,
+    ports: &assemble::Ports,
+    fatals: &mut mpsc::Receiver<Fatal>,
+    asked_to_end: &mut AskedToEnd,
+) -> Result<(), DaemonError> {
+    let start = starting::start_servers(shared, &ports.servers, &*ports.peers);
+    tokio::pin!(start);
+    let mut is_started = false;
+    loop {
+        tokio::select! {
+            // why nothing can be stored says more than that it is not
+            biased;
+            fatal = fatals.recv() => return match fatal {
+                Some(fatal) => Err(DaemonError::Fatal(fatal)),
+                None => Ok(()),
+            },
+            started = &mut start, if !is_started => match started {
+                Ok(()) => is_started = true,
+                Err(error) => {
+                    let stopped = SupervisorStopped { reason: error.to_string() };
+                    starting::record(shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
+                    return Err(error.into());
+                }
+            },
+            reason = asked_to_end.recv() => {
+                end(shared, config, ports, reason).await;
+                return was_recorded(fatals);
+            }
+        }
+    }
 }
 
 /// The end in good order: servers as configured, and a last event.
