@@ -38,8 +38,8 @@ impl Node {
         let spec = |node: &NodeId| interrex_events::NodeSpec {
             node: *node,
             name: ["alpha", "beta", "gamma"][(node.0 - 1) as usize].to_owned(),
-            address: String::new(),
-            postgres: String::new(),
+            address: interrex_events::Address::as_recorded(String::new()),
+            postgres: interrex_events::Address::as_recorded(String::new()),
             redis: None,
         };
         let mut node = Self::empty(me);
