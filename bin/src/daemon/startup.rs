@@ -8,7 +8,7 @@ use interrex_actors::{
     journal::copies::{self, NotFetched},
     messages::{Append, Claim, KeepCopies},
     node::{Fatal, Shared},
-    ports::{JournalPage, PortError, StopMode},
+    ports::{JournalPage, NoReply, PortError, StopMode},
     replication::Servers,
 };
 use interrex_events::{
@@ -28,15 +28,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A password that the running server refuses is found before anything is written.
 pub(super) async fn check_login(servers: &Servers) -> Result<(), DaemonError> {
-    let facts = servers.postgres.measure().await.facts;
+    let measure = servers.postgres.measure().await;
     // invalid_password and invalid_authorization_specification
-    let refused = ["28P01", "28000"].iter().any(|code| facts.detail.contains(code));
-    if !refused {
+    let code = measure.no_reply.as_ref().and_then(NoReply::code);
+    if !matches!(code, Some("28P01" | "28000")) {
         return Ok(());
     }
     Err(DaemonError::Machine(vec![format!(
         "postgres.user, postgres.password_file: PostgreSQL refuses the login: {}",
-        facts.detail
+        measure.facts.detail
     )]))
 }
 
@@ -353,9 +353,9 @@ async fn ask(shared: &Arc<Shared>, ports: &Ports, peer: NodeId) -> Result<Result
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
     let answer = tokio::time::timeout(limit, ports.peers.exchange(peer, &own)).await;
-    let report = match answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}"))) {
+    let report = match answer.unwrap_or_else(|_| Err(NoReply::late(limit))) {
         Ok(report) => report,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Ok(Err(error.to_string())),
     };
     if let Err(too_far) = shared.journal.observe_clock(report.hlc) {
         tracing::warn!(%too_far, "a peer's clock is not followed");

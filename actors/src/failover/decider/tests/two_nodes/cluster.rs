@@ -212,6 +212,7 @@ impl Cluster {
         let epoch = self.of(node).epoch();
         if well {
             self.of_mut(node).silent = 0;
+            self.of_mut(node).node.sight = None;
             if verdict {
                 let evidence = super::evidence();
                 let recovered = MainRecovered { main, silent_ms: 0, threshold_ms: 0, evidence };
@@ -225,7 +226,9 @@ impl Cluster {
         self.of_mut(node).silent += 1;
         if self.of(node).silent == PATIENCE && seen {
             let (silent_ms, threshold_ms, evidence) = (5_000, 5_000, super::evidence());
-            self.store(node, MainLost { main, silent_ms, threshold_ms, evidence, last_report: None }, None);
+            let lost = MainLost { main, silent_ms, threshold_ms, evidence, last_report: None };
+            self.of_mut(node).node.sees(&lost);
+            self.store(node, lost, None);
         } else if verdict {
             self.decide(node, &Input::Looked);
         }

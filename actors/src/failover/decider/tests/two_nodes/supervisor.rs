@@ -74,6 +74,7 @@ impl Supervisor {
             switchpoint: self.node.belief.standpoint.switchpoint,
             announced_by: self.node.me,
             learned_by: LearnedBy::Heartbeat,
+            planned: None,
         }
     }
 }
