@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_events::{Address, Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -336,15 +336,10 @@ impl RemotePeers {
     }
 
     async fn log_in(&self, peer: NodeId) -> Result<Client, NoReply> {
-        let address = self.spec(peer).and_then(|spec| split(&spec.postgres)).map_err(NoReply::Unknown)?;
+        let Address { host, port } = &self.spec(peer).map_err(NoReply::Unknown)?.postgres;
         let login = &self.login;
-        connect_to_postgres(address, (&login.user, login.password.as_deref()), &login.database).await
+        connect_to_postgres((host, *port), (&login.user, login.password.as_deref()), &login.database).await
     }
-}
-
-fn split(address: &str) -> Result<(&str, u16), String> {
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("`{address}` is not host:port"))?;
-    Ok((host, port.parse().map_err(|_| format!("`{address}` is not host:port"))?))
 }
 
 /// The error at the bottom: "connection refused" says more than "error sending request".
@@ -374,9 +369,9 @@ impl PeersPort for RemotePeers {
     }
 
     async fn admits(&self, peer: NodeId) -> Result<(), NoReply> {
-        let address = self.spec(peer).and_then(|spec| split(&spec.postgres)).map_err(NoReply::Unknown)?;
+        let Address { host, port } = &self.spec(peer).map_err(NoReply::Unknown)?.postgres;
         let login = &self.login;
-        ask_for_a_session(address, &login.user, ("database", &login.database)).await
+        ask_for_a_session((host, *port), &login.user, ("database", &login.database)).await
     }
 
     async fn redis(&self, peer: NodeId) -> Option<Result<String, NoReply>> {
@@ -387,9 +382,9 @@ impl PeersPort for RemotePeers {
                 let mut connection = match existing {
                     Some(connection) => connection,
                     None => {
-                        let (host, port) = split(&address).map_err(NoReply::Unknown)?;
+                        let Address { host, port } = &address;
                         let fresh =
-                            local_redis::connect(host, port, self.login.redis_password.as_deref()).await?;
+                            local_redis::connect(host, *port, self.login.redis_password.as_deref()).await?;
                         self.redis.borrow_mut().insert(peer, fresh.clone());
                         fresh
                     }

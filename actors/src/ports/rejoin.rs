@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Lsn, TimelineId};
+use interrex_events::{Address, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
@@ -120,9 +120,9 @@ pub trait RejoinPort {
     /// nothing where they are on its own.
     fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf>;
     /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
-    fn rewind_source(&self, address: &str) -> Answer<Source>;
+    fn rewind_source(&self, address: &Address) -> Answer<Source>;
     /// Main's server as the source of a base backup.
-    fn copy_source(&self, address: &str) -> Source;
+    fn copy_source(&self, address: &Address) -> Source;
     /// Logs in for replication, as a standby and a base backup do: the system identifier that the server told, or nothing
     /// where no `psql` is there to try it with.
     ///
@@ -131,7 +131,7 @@ pub trait RejoinPort {
     async fn log_in(&self, source: &Source) -> Answer<Option<String>>;
     /// Whether main's PostgreSQL, which has just let nobody log in for replication, would refuse the next attempt too: it asks for
     /// a password that was wrong, or refuses by a code of its own. A server that is starting, ending or full lets in later.
-    async fn turned_away(&self, address: &str) -> bool;
+    async fn turned_away(&self, address: &Address) -> bool;
     /// The bytes that [`keep_copy`](Self::keep_copy) would copy with this request; none where a copy of the same data is there.
     /// Nothing is changed.
     ///

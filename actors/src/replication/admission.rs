@@ -8,8 +8,8 @@ use std::{future::Future, rc::Rc, sync::Arc, time::Duration};
 
 use interrex_events::{AdmissionChanged, Draft, NodeId, PostgresStatus};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpStream, UnixStream},
 };
 
 use super::Servers;
@@ -33,15 +33,29 @@ const ANSWER_LIMIT: usize = 8_192;
 /// # Errors
 /// It admits none, or nothing came back. The caller sets the time limit.
 pub(crate) async fn ask_for_a_session(
-    address: (&str, u16),
+    (host, port): (&str, u16),
     user: &str,
     parameter: (&str, &str),
 ) -> Result<(), NoReply> {
-    let failed = |error: std::io::Error| {
-        let words = error.to_string();
-        NoReply::of_system(&error, words)
-    };
-    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+    // a host may be the folder of a socket
+    if host.starts_with('/') {
+        let stream = UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await.map_err(failed)?;
+        return converse(stream, user, parameter).await;
+    }
+    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+    converse(stream, user, parameter).await
+}
+
+fn failed(error: std::io::Error) -> NoReply {
+    let words = error.to_string();
+    NoReply::of_system(&error, words)
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    user: &str,
+    parameter: (&str, &str),
+) -> Result<(), NoReply> {
     stream.write_all(&first_message(user, parameter)).await.map_err(failed)?;
     loop {
         let (kind, body) = message(&mut stream).await.map_err(failed)?;
@@ -65,7 +79,7 @@ fn first_message(user: &str, (name, value): (&str, &str)) -> Vec<u8> {
     [&length.to_be_bytes()[..], &PROTOCOL.to_be_bytes(), &words].concat()
 }
 
-async fn message(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+async fn message(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
     let kind = stream.read_u8().await?;
     let length = usize::try_from(stream.read_i32().await?).unwrap_or_default().saturating_sub(4);
     if length > ANSWER_LIMIT {

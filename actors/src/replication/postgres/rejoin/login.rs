@@ -2,6 +2,8 @@
 
 use std::{path::Path, time::Duration};
 
+use interrex_events::Address;
+
 use crate::{
     ports::{Answer, NoReply, PortError, Source},
     replication::{ask_for_a_session, postgres::LocalPostgres},
@@ -23,10 +25,8 @@ impl LocalPostgres {
     }
 
     /// By the code of the server's first answer: its text is translated.
-    pub(super) async fn is_turned_away(&self, address: &str) -> bool {
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
-        let port = port.parse().unwrap_or(5432);
-        let asked = ask_for_a_session((host, port), &self.settings.replication_user, ("replication", "true"));
+    pub(super) async fn is_turned_away(&self, Address { host, port }: &Address) -> bool {
+        let asked = ask_for_a_session((host, *port), &self.settings.replication_user, ("replication", "true"));
         match tokio::time::timeout(LIMIT, asked).await {
             // it asks for a password, and did not like the one that it got
             Ok(Ok(())) => true,
