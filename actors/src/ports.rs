@@ -24,7 +24,9 @@ use crate::{
 };
 
 pub use self::{
-    handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
+    handover::{
+        HandoverPort, Lineage, LogRecord, MainLineage, Parted, Received, ShutdownProof, Switch, Verdict,
+    },
     main_server::{Held, HeldOnMain, MainServerPort, ReturnSlot},
     no_reply::NoReply,
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
