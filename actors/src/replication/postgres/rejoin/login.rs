@@ -26,7 +26,8 @@ impl LocalPostgres {
 
     /// By the code of the server's first answer: its text is translated.
     pub(super) async fn is_turned_away(&self, Address { host, port }: &Address) -> bool {
-        let asked = ask_for_a_session((host, *port), &self.settings.replication_user, ("replication", "true"));
+        let asked =
+            ask_for_a_session((host, *port), &self.settings.replication_user, ("replication", "true"));
         match tokio::time::timeout(LIMIT, asked).await {
             // it asks for a password, and did not like the one that it got
             Ok(Ok(())) => true,
