@@ -151,11 +151,7 @@ pub(super) fn prune_copied(
 }
 
 /// With the node's data directory, whose log stays, and its servers' user.
-fn remove_all(
-    into: &Path,
-    gone: Vec<Kept>,
-    (in_use, owner): (&Path, RunAs),
-) -> io::Result<Vec<PathBuf>> {
+fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for kept in gone {
         // no copy any more from the first removal on
@@ -324,9 +320,16 @@ mod tests {
         let note = |folder: &Path| note_salvaged(&folder.join("pgdata"), output, at, RunAs::Myself).unwrap();
         assert!(!note(&folder.path().join("main")) && note(&kept[1]));
         assert_eq!(names(not_salvaged(&into).unwrap()), [kept[0].clone()]);
-        assert_eq!(prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new(), "there is a place for it");
+        assert_eq!(
+            prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(),
+            Vec::<PathBuf>::new(),
+            "there is a place for it"
+        );
         assert_eq!(prune(&into, 1, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[1].clone()]);
         let is_copied = |copied: &Kept| copied.folder == kept[0];
-        assert_eq!(prune_copied(&into, is_copied, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[0].clone()]);
+        assert_eq!(
+            prune_copied(&into, is_copied, (Path::new("/"), RunAs::Myself)).unwrap(),
+            [kept[0].clone()]
+        );
     }
 }
