@@ -9,7 +9,7 @@ use interrex_events::{
     NodeSpec,
 };
 
-use crate::{Cluster, ClusterNodes, Node, RunEnd, Settings, Standpoint, settings::Configured};
+use crate::{Cluster, ClusterNodes, Node, Rests, RunEnd, Settings, Standpoint, settings::Configured};
 
 /// What a node's own events said so far.
 #[must_use]
@@ -66,6 +66,9 @@ impl Standpoint {
             fenced_for: carried.fence_proof.as_ref().and_then(|proof| proof.run),
             postgres: own.and_then(|row| row.postgres),
             stray: None,
+            main_is_back: None,
+            // what is sealed is older than the cool-down
+            rests: Rests::default(),
         }
     }
 }

@@ -6,13 +6,13 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture, fut,
 };
 use interrex_events::{
-    DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
-    RedisChanged, RedisStatus, RunKind, StepId,
+    Address, DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged,
+    PostgresStatus, RedisChanged, RedisStatus, RunKind, StepId,
 };
 
 use super::{
-    fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps,
-    stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay,
+    serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -62,6 +62,9 @@ pub struct Servers {
     pub fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
+    /// Held while this supervisor's start starts servers, and while a fence stops them: a proof that they are stopped must
+    /// not be overtaken by a start that was under way.
+    pub starting: tokio::sync::Mutex<()>,
 }
 
 impl Servers {
@@ -94,7 +97,7 @@ impl Servers {
         self.main.borrow_mut().take();
     }
 
-    fn address_of(&self, node: NodeId) -> Answer<&str> {
+    fn address_of(&self, node: NodeId) -> Answer<&Address> {
         let spec = self.spec(node).ok_or_else(|| PortError(format!("node {node} is not configured here")))?;
         Ok(&spec.postgres)
     }
@@ -107,24 +110,16 @@ impl Servers {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
-    pub(super) fn redis_of(&self, node: NodeId) -> Option<String> {
-        self.spec(node)?.redis.clone()
+    /// Whether a node's PostgreSQL turns a standby of this one away until somebody changes something there.
+    pub(super) async fn turned_away(&self, node: NodeId) -> bool {
+        match self.address_of(node) {
+            Ok(address) => self.rejoin.turned_away(address).await,
+            Err(_) => false,
+        }
     }
 
-    /// Starts every server that does not run, databases first. What had to be started.
-    ///
-    /// # Errors
-    /// A server did not start.
-    pub async fn start(&self) -> Answer<Vec<String>> {
-        let mut started = Vec::new();
-        if self.postgres.start().await? {
-            started.push("PostgreSQL".to_owned());
-        }
-        if self.start_redis().await? {
-            started.push("Redis".to_owned());
-        }
-        started.extend(self.dependents.start().await?);
-        Ok(started)
+    pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
+        self.spec(node)?.redis.clone()
     }
 
     /// Starts Redis, if there is one and it does not run; not as a replica, while what only it has is not kept.
@@ -276,7 +271,12 @@ impl ReplicationActor {
     }
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
-        let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
+        let crate::ports::PostgresMeasure { facts, receiver_heard, no_reply } = measure;
+        // what this node lacks itself says nothing of the server: what was measured last stands, and grows old
+        if let Some(unknown) = no_reply.filter(crate::ports::NoReply::is_unknown) {
+            tracing::warn!(%unknown, "PostgreSQL could not be measured");
+            return;
+        }
         // what became of a directory is measured anew once it is a standby's
         let is_news = self.shared.look(|view| view.standpoint.postgres.is_none());
         if self.postgres.replace(facts.status) != Some(facts.status) || is_news {
@@ -327,7 +327,8 @@ fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
         let me = shared.settings.me;
-        nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+        let confirmed = nodes.is_main(me) && !nodes.is_superseded(me) && !view.start.under_way;
+        confirmed && view.postgres.status == PostgresStatus::Primary
     })
 }
 
@@ -354,6 +355,10 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = stream_upkeep::keep_following(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let own = admission::watch_own(self.shared.clone(), self.servers.clone());
+        context.spawn(own.into_actor(self));
+        let mains = admission::watch_main(self.shared.clone(), self.peers.clone());
+        context.spawn(mains.into_actor(self));
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
         context.spawn(one_master.into_actor(self));
@@ -455,7 +460,10 @@ impl Handler<Fence> for ReplicationActor {
         let work = async move {
             tokio::time::sleep(order.pause).await;
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
-            let stop = serving::fence(&shared, &servers);
+            let stop = async {
+                let _none_starts = servers.starting.lock().await;
+                serving::fence(&shared, &servers).await
+            };
             let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
             let result = stopped.map_err(|error| error.to_string());
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
@@ -485,7 +493,8 @@ impl Handler<Follow> for ReplicationActor {
             let result = if order.returns {
                 steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
             } else {
-                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+                let (me, main) = (shared.settings.me, order.main);
+                steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
             };
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }

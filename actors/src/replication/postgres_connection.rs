@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use interrex_events::{Lsn, PostgresStatus, TimelineId, cluster_events};
+use interrex_events::{Lsn, PostgresStatus, TimelineId};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryRow};
 
-use crate::{ports::PostgresMeasure, report::PostgresFacts};
+use crate::{
+    ports::{NoReply, PostgresMeasure},
+    report::PostgresFacts,
+};
 
 /// When opening a connection is given up.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -40,7 +43,7 @@ pub(crate) async fn connect(
     (host, port): (&str, u16),
     (user, password): (&str, Option<&str>),
     database: &str,
-) -> Result<Client, String> {
+) -> Result<Client, NoReply> {
     let mut config = Config::new();
     config
         .host(host)
@@ -60,8 +63,8 @@ pub(crate) async fn connect(
     }
     let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
     let (client, connection) = connecting
-        .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
-        .map_err(|error| cluster_events::in_words(&error))?;
+        .map_err(|_| NoReply::Silent(format!("no connection within {CONNECT_LIMIT:?}")))?
+        .map_err(|error| NoReply::of_postgres(&error))?;
     tokio::task::spawn_local(async move {
         // the client learns of a broken connection at its next query
         let _ = connection.await;
@@ -91,5 +94,6 @@ pub(super) fn facts(row: &SimpleQueryRow) -> PostgresMeasure {
     PostgresMeasure {
         facts: PostgresFacts { status, timeline, lsn, replayed, detail: String::new() },
         receiver_heard: heard,
+        no_reply: None,
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::RedisStatus;
+use interrex_events::{Address, RedisStatus};
 use interrex_projections::counted;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection,
@@ -22,7 +22,7 @@ use super::{
     redis_files,
 };
 use crate::{
-    ports::{Answer, PortError, RedisPort},
+    ports::{Answer, NoReply, PortError, RedisPort},
     report::RedisFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
@@ -65,20 +65,25 @@ pub struct LocalRedis {
 ///
 /// # Errors
 /// The server's or the system's words.
-pub async fn connect(host: &str, port: u16, password: Option<&str>) -> Result<MultiplexedConnection, String> {
+pub async fn connect(
+    host: &str,
+    port: u16,
+    password: Option<&str>,
+) -> Result<MultiplexedConnection, NoReply> {
     let mut server = RedisConnectionInfo::default();
     if let Some(password) = password {
         server = server.set_password(password);
     }
     let info: ConnectionInfo = ConnectionAddr::Tcp(host.to_owned(), port)
         .into_connection_info()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| NoReply::of_redis(&error))?
         .set_redis_settings(server);
-    let client = redis::Client::open(info).map_err(|error| error.to_string())?;
+    let client = redis::Client::open(info).map_err(|error| NoReply::of_redis(&error))?;
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(COMMAND_LIMIT))
         .set_response_timeout(Some(COMMAND_LIMIT));
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
+    let connecting = client.get_multiplexed_async_connection_with_config(&config).await;
+    connecting.map_err(|error| NoReply::of_redis(&error))
 }
 
 /// What the folder of a copy that was kept then is called.
@@ -277,10 +282,9 @@ impl RedisPort for LocalRedis {
         Ok(format!("{was}; {ended} ended; the role is in its configuration file"))
     }
 
-    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String> {
-        let (host, port) = replica.rsplit_once(':').unwrap_or((replica, "6379"));
-        let timeout = limit.as_millis().to_string();
-        self.command::<String>(&["FAILOVER", "TO", host, port, "TIMEOUT", &timeout]).await?;
+    async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<String> {
+        let (port, timeout) = (replica.port.to_string(), limit.as_millis().to_string());
+        self.command::<String>(&["FAILOVER", "TO", &replica.host, &port, "TIMEOUT", &timeout]).await?;
         // it answers at once, and goes on by itself: to its end, or back to where it was
         let over = async {
             loop {
@@ -307,10 +311,9 @@ impl RedisPort for LocalRedis {
         info.is_ok_and(|info| info.lines().any(|line| line.trim() == "master_sync_in_progress:1"))
     }
 
-    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()> {
+    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<()> {
         self.stop().await?;
-        let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
-        let (host, port) = (host.to_owned(), port.to_owned());
+        let master = master.clone();
         let config_file = self.settings.config_file.clone();
         let time = name_of_time(at);
         self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
@@ -318,7 +321,7 @@ impl RedisPort for LocalRedis {
             let data = redis_files::data_folder(&config);
             let owed = data.as_deref().map_or(Ok(()), |data| redis_files::owe(data, &time));
             // whatever became of that: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, &host, &port)?;
+            redis_files::follow_from_the_start(&config_file, &master)?;
             owed?;
             data.map_or(Ok(()), |data| redis_files::keep(&data, &time, newest, progress).map(drop))
         })
@@ -346,9 +349,8 @@ impl RedisPort for LocalRedis {
         place.is_dir().then_some(place)
     }
 
-    async fn follow(&self, master: &str) -> Answer<String> {
-        let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
-        self.command::<String>(&["REPLICAOF", host, port]).await?;
+    async fn follow(&self, master: &Address) -> Answer<String> {
+        self.command::<String>(&["REPLICAOF", &master.host, &master.port.to_string()]).await?;
         self.make_durable(false).await?;
         Ok(format!("replica of {master}"))
     }

@@ -18,8 +18,8 @@ use interrex_actors::{
     },
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody, PromoteBody,
-        RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
+        AcceptHandoverBody, ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody,
+        PromoteBody, RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -33,6 +33,8 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 
+use super::connections;
+
 /// How long a notice may take to be stored.
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node may take to fence itself before the peer that asked is told so.
@@ -42,6 +44,8 @@ const LIFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a node may take to take a role over before whoever offers it asks again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
+/// How long a request may wait for the start of this node.
+const START_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the look before a run may take; each of its questions has a limit of its own.
@@ -70,6 +74,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/lift-fence", post(lift_fence))
+        .route("/api/cluster/accept-handover", post(accept_handover))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/schedule", post(schedule))
@@ -80,9 +85,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the HTTP server ended");
-    }
+    connections::serve(listener, routes).await;
 }
 
 fn answer(status: StatusCode, data: impl Serialize) -> Response {
@@ -95,8 +98,15 @@ fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Respons
 }
 
 /// Nobody is there yet who could do it; whoever asks must not take that for done.
-fn still_starting() -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", "this node is starting: ask again")
+fn still_starting(shared: &Shared) -> Response {
+    let problem = shared.look(|view| view.start.problem.clone());
+    let why = problem.map_or(String::new(), |problem| format!(" ({problem})"));
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", format!("this node is starting{why}: ask again"))
+}
+
+/// Waits for the start. Whether it holds nothing up any more.
+async fn is_settled(shared: &Shared) -> bool {
+    shared.wait_until(START_LIMIT, |view| !view.start.under_way).await
 }
 
 async fn not_found() -> Response {
@@ -223,7 +233,7 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
     };
     api.follow_clock(notice.hlc);
     if !api.shared.lines.claim.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let known = api.shared.epoch();
     api.shared.lines.claim.tell(Claim {
@@ -233,6 +243,7 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         switchpoint: notice.switchpoint,
         from: notice.from,
         learned_by: LearnedBy::Notice,
+        planned: notice.planned,
     });
     if notice.epoch < known {
         let message = format!("epoch {} is older than epoch {known}, which this node knows", notice.epoch);
@@ -267,7 +278,7 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         Err(refusal) => return *refusal,
     };
     if !api.shared.lines.fence_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let (epoch, is_main, superseded) = api.shared.look(|view| {
@@ -312,7 +323,7 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Err(refusal) => return *refusal,
         };
     if !api.shared.lines.lift_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let LiftFenceBody { by, run, .. } = request;
@@ -332,6 +343,15 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
     answer(StatusCode::OK, json!({ "words": "the old main's fence is lifted: it starts its servers" }))
 }
 
+/// Main is about to stop for a switchover to this node. The answer comes when this node has stored that it would take the role.
+async fn accept_handover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let asked = match api.admit(&headers, &body, |body: &AcceptHandoverBody| body.cluster_id) {
+        Ok(AcceptHandoverBody { asked, .. }) => asked,
+        Err(refusal) => return *refusal,
+    };
+    begun(operate(&api, Operation::AcceptHandover(asked), None, Cause::System).await)
+}
+
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
 /// takes longer, whoever asks comes again.
 async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -348,7 +368,7 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         // it may be heard or not: whoever asks comes again
         Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
         | Err(Unanswered::Nobody) => {
-            return still_starting();
+            return still_starting(&api.shared);
         }
     };
     let me = api.shared.settings.me;
@@ -390,6 +410,9 @@ async fn operate(
     due: Option<DateTime<Utc>>,
     asker: Cause,
 ) -> Result<Accepted, Unanswered> {
+    if !is_settled(&api.shared).await {
+        return Err(Unanswered::Nobody);
+    }
     let asked = api.shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
         Ok(Ok(Ok(accepted))) => Ok(accepted),
@@ -398,14 +421,14 @@ async fn operate(
     }
 }
 
-fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
+fn begun(api: &Api, accepted: Result<Accepted, Unanswered>) -> Response {
     match accepted {
         Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
         Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
         Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
         Ok(Accepted::FenceLifted(run)) => answer(StatusCode::ACCEPTED, json!({ "fence_lifted": run })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
-        Err(Unanswered::Nobody) => still_starting(),
+        Err(Unanswered::Nobody) => still_starting(&api.shared),
     }
 }
 
@@ -417,7 +440,7 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Err(refusal) => return *refusal,
         };
     match asked_for(wanted) {
-        Ok((operation, asker)) => begun(operate(&api, operation, None, asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, None, asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -444,7 +467,7 @@ async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) 
             Err(refusal) => return *refusal,
         };
     match asked_for(switchover) {
-        Ok((operation, asker)) => begun(operate(&api, operation, Some(due), asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, Some(due), asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -455,6 +478,9 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
+    if !is_settled(&api.shared).await {
+        return still_starting(&api.shared);
+    }
     let me = api.shared.settings.me;
     let main = api.shared.look(|view| view.cluster.nodes.main).unwrap_or(me);
     let (kind, operation, new_main) = match wanted {
@@ -477,7 +503,7 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
     let plan = dry_run(&api.shared, kind, &operation, new_main);
     match tokio::time::timeout(PLAN_LIMIT, plan).await {
         Ok(Ok(plan)) => answer(StatusCode::OK, plan),
-        Ok(Err(_)) | Err(_) => still_starting(),
+        Ok(Err(_)) | Err(_) => still_starting(&api.shared),
     }
 }
 
@@ -494,7 +520,7 @@ async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
             Err(refusal) => return *refusal,
         };
     let request = Request { forced: false, reason: wanted.reason };
-    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
 }
 
 /// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
@@ -506,7 +532,7 @@ async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         };
     let request = Request { forced: wanted.force, reason: wanted.reason };
     let sight = api.shared.look(|view| view.main_sight.clone());
-    begun(operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
 }
 
 /// What this node sees of main: what a promotion from here would go by.
@@ -539,5 +565,5 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Err(refusal) => return *refusal,
     };
     let operation = Operation::Cancel { reason: wanted.reason, force: wanted.force };
-    begun(operate(&api, operation, None, wanted.asker).await)
+    begun(&api, operate(&api, operation, None, wanted.asker).await)
 }

@@ -28,7 +28,7 @@ pub use self::{
     starting::asked,
     stray::main_beside,
 };
-use super::policy::FailoverPolicy;
+use super::{policy::FailoverPolicy, resting::Resting};
 use crate::{
     env::Moment,
     messages::{FenceEnded, FenceRequest, LiftRequest, MainSight, StepEnded, UndoEnded},
@@ -49,6 +49,8 @@ pub struct Situation<'a> {
     pub candidates: &'a BTreeMap<NodeId, Option<NodeId>>,
     /// What this node sees of main right now.
     pub sight: Option<&'a MainSight>,
+    /// What is left of the times in which no run begins by itself.
+    pub resting: Resting,
     /// Now.
     pub now: Moment,
     /// The id that a run begun now would get.

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{LocalPostgres, PostgresSettings};
 use crate::{
-    ports::{Held, HeldOnMain},
+    ports::{Held, HeldOnMain, NoReply},
     replication::{fork::FileNode, postgres_connection::connect},
 };
 
@@ -58,7 +58,7 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
             } else {
                 match log_in(settings, name).await {
                     Ok(session) => tables(&session, name, &files).await,
-                    Err(words) => Err(words),
+                    Err(refusal) => Err(refusal.to_string()),
                 }
             };
             match told {
@@ -71,7 +71,7 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
     Ok(())
 }
 
-async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, String> {
+async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, NoReply> {
     let login = (settings.user.as_str(), settings.password.as_deref());
     connect((&settings.host, settings.port), login, database).await
 }

@@ -9,6 +9,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
 use interrex_events::{
+    Address,
     journal::{Identity, Journal, Segment, Stamp, segment_file},
     *,
 };
@@ -374,6 +375,7 @@ impl Author {
             switchpoint: Some(Lsn(0x0300_0060)),
             announced_by: BETA,
             learned_by: LearnedBy::StartupCheck,
+            planned: None,
         };
         self.tell(900_000, None, announced);
         let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
@@ -394,9 +396,9 @@ fn supervisor_started(name: &str, role: Role) -> SupervisorStarted {
     let spec = |node: NodeId, name: &str| NodeSpec {
         node,
         name: name.to_owned(),
-        address: format!("127.0.0.1:740{node}"),
-        postgres: format!("127.0.0.1:540{node}"),
-        redis: Some(format!("127.0.0.1:630{node}")),
+        address: Address::as_recorded(format!("127.0.0.1:740{node}")),
+        postgres: Address::as_recorded(format!("127.0.0.1:540{node}")),
+        redis: Some(Address::as_recorded(format!("127.0.0.1:630{node}"))),
     };
     let settings = json!({
         "auto_failover_enabled": true, "auto_failover_threshold_ms": 5_000, "quorum": "none",
@@ -475,6 +477,10 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         epoch: Epoch(1),
         main: Some(ALPHA),
         switchpoint: None,
+        planned: None,
+        rests: None,
+        no_session: None,
+        main_no_session: None,
         healthy: true,
         problems: Vec::new(),
         postgres_age_ms: Some(0),

@@ -2,7 +2,7 @@
 
 use interrex_events::cluster_events::IS_OWN_TABLE;
 
-use super::database::{Database, DatabaseError, Row, identifier, literal};
+use super::database::{Database, DatabaseError, Name, Row, identifier, literal, name_in_hex};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
 const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
@@ -24,8 +24,19 @@ pub(super) struct TableName {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
+    /// Why it is not compared, whatever is in it.
+    pub(super) left_out: Option<LeftOutFor>,
+}
+
+/// Why a table is not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOutFor {
     /// Interrex's own: its events are in the journals, and reach the new main from there.
-    pub(super) is_own: bool,
+    Own,
+    /// Its rows are in no log.
+    Unlogged,
+    /// Its name is no text that a statement could have.
+    Name,
 }
 
 impl TableName {
@@ -64,17 +75,27 @@ pub(super) struct Column {
 
 /// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
-    let sql = format!(
-        "SELECT n.nspname, c.relname, {IS_OWN_TABLE} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
-         AND n.nspname <> 'information_schema' ORDER BY 1, 2"
-    );
-    let names = server.ask(&sql).await?.into_iter().filter_map(|row| {
-        let mut values = row.into_iter().flatten();
-        let (schema, table) = (values.next()?, values.next()?);
-        Some(TableName { database: database.to_owned(), schema, table, is_own: values.next()? == "t" })
+    let of_all = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+         AND n.nspname <> 'information_schema' ORDER BY n.nspname, c.relname";
+    let names = format!("SELECT {}, {} {of_all}", name_in_hex("n.nspname"), name_in_hex("c.relname"));
+    let kinds = format!("SELECT {IS_OWN_TABLE}, c.relpersistence = 'u' {of_all}");
+    let kinds = server.ask(&kinds).await?;
+    let names = server.names(&names).await?.into_iter().zip(kinds);
+    let tables = names.filter_map(|(names, kind)| {
+        let [schema, table] = <[Name; 2]>::try_from(names).ok()?;
+        let is = |place: usize| kind.get(place).and_then(Option::as_deref) == Some("t");
+        let is_text = |name: &Name| matches!(name, Name::Text(_));
+        let left_out = match (is(0), is(1)) {
+            _ if !is_text(&schema) || !is_text(&table) => Some(LeftOutFor::Name),
+            (true, _) => Some(LeftOutFor::Own),
+            (_, true) => Some(LeftOutFor::Unlogged),
+            _ => None,
+        };
+        let (schema, table) = (schema.shown().to_owned(), table.shown().to_owned());
+        Some(TableName { database: database.to_owned(), schema, table, left_out })
     });
-    Ok(names.collect())
+    Ok(tables.collect())
 }
 
 /// The columns of a table in order; none if there is no such table.
