@@ -21,6 +21,8 @@ mod hlc;
 mod ids;
 #[cfg(feature = "journal")]
 pub mod journal;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod record_ref;
 
 pub use base::{Base, Bases};

@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod dry_run;
 mod fork_report;
+mod hostile;
 mod late_promotion;
 mod not_let_in;
 mod panic;

@@ -15,7 +15,10 @@ use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
 use interrex_tests::run;
 use serde_json::Value;
 
-use crate::{checks::has_its_own_tables, two_nodes};
+use crate::{
+    checks::{has_its_own_tables, session},
+    two_nodes,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -70,7 +73,7 @@ async fn parted() -> Done<Sandbox> {
         sandbox.kill_supervisor(node);
     }
     // its row reaches the standby, its commit does not
-    let begun = session(&sandbox).await?;
+    let begun = session(&sandbox, ALPHA).await?;
     begun.batch_execute("BEGIN; INSERT INTO untouched VALUES (200)").await.map_err(refused)?;
     sandbox.psql(ALPHA, "CREATE TABLE marker (id int PRIMARY KEY)").await?;
     until("the standby has it", LIMIT, || async {
@@ -110,16 +113,6 @@ fn move_tablespaces(data_dir: &Path) {
         fs::rename(space.path(), &place).unwrap();
         std::os::unix::fs::symlink(place, space.path()).unwrap();
     }
-}
-
-/// A session on the old main.
-async fn session(sandbox: &Sandbox) -> Done<tokio_postgres::Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(sandbox.node(ALPHA)?.postgres_port).user("interrex").dbname("postgres");
-    config.password(sandbox.superuser_password());
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(refused)?;
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 fn refused(error: tokio_postgres::Error) -> SandboxError {

@@ -4,17 +4,17 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duratio
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId, postgres};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::{
     messages::{HandoverOffer, MainPostgres},
     ports::{JournalPage, NotFenced, OfferAnswer, PeersPort},
-    replication::{connect_to_postgres, redis as local_redis},
+    replication::{READS, connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
 
@@ -302,10 +302,9 @@ impl RemotePeers {
         }
         let (host, port) = split(&self.spec(peer)?.postgres)?;
         let login = &self.login;
-        let client =
-            connect_to_postgres((host, port), (&login.user, login.password.as_deref()), &login.database)
-                .await?;
-        Ok(Rc::new(client))
+        let login_as = (login.user.as_str(), login.password.as_deref());
+        let opened = connect_to_postgres(READS, (host, port), login_as, &login.database).await;
+        opened.map(Rc::new).map_err(|error| error.to_string())
     }
 }
 
@@ -337,15 +336,11 @@ impl PeersPort for RemotePeers {
         self.postgres.borrow_mut().remove(&peer);
         let sql = "SELECT pg_is_in_recovery()::text, \
                    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
-        let answer = client.simple_query(sql).await;
+        let answer = postgres::rows(&client, sql).await;
         let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
         self.postgres.borrow_mut().insert(peer, client);
-        let row = answer.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or("it answered without a row")?;
-        let lsn = row.get(1).and_then(|text| text.parse().ok());
+        let row = answer.first().ok_or("it answered without a row")?;
+        let lsn = row.parsed(1);
         Ok(MainPostgres { writable: row.get(0) == Some("false"), lsn })
     }
 
@@ -396,15 +391,11 @@ impl PeersPort for RemotePeers {
         let client = self.main_client(peer).await?;
         self.postgres.borrow_mut().remove(&peer);
         let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
-        let answer = client.simple_query(sql).await;
+        let answer = postgres::rows(&client, sql).await;
         let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
         self.postgres.borrow_mut().insert(peer, client);
-        let row = answer.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or("it is no standby")?;
-        row.get(0).and_then(|text| text.parse().ok()).ok_or_else(|| "it names no position".to_owned())
+        let row = answer.first().ok_or("it is no standby")?;
+        row.parsed(0).ok_or_else(|| "it names no position".to_owned())
     }
 
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String> {

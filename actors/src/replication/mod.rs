@@ -26,5 +26,5 @@ mod withdrawing;
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
 pub use fork_report::ForkOfRun;
-pub(crate) use postgres_connection::connect as connect_to_postgres;
+pub(crate) use postgres_connection::{READS, connect as connect_to_postgres};
 pub use steps::LOSS_OBSERVED;

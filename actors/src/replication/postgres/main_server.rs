@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use interrex_events::NodeId;
+use interrex_events::{NodeId, postgres::identifier};
 
-use super::{
-    LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
-};
+use super::{LocalPostgres, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits};
 use crate::{
     ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _, ReturnSlot},
     replication::fork::FileNode,
@@ -42,9 +40,9 @@ impl MainServer {
     /// What this node's login there may not do, and what mends that.
     fn lacks_rights(&self, may_not: &str) -> String {
         let user = &self.0.settings.user;
-        let quoted = user.replace('"', "\"\"");
+        let quoted = identifier(user);
         format!(
-            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE \"{quoted}\" SUPERUSER; or \
+            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE {quoted} SUPERUSER; or \
              name one here in postgres.user, and restart the supervisor"
         )
     }
@@ -89,10 +87,10 @@ impl MainServerPort for MainServer {
         let rows = self.0.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("no answer about its size".to_owned()))?;
         // pg_default and pg_global lie in the data directory
-        if parsed::<u32>(row, "tablespaces").is_some_and(|number| number > 2) {
+        if row.parsed::<u32>("tablespaces").is_some_and(|number| number > 2) {
             return Err(tablespaces());
         }
-        parsed(row, "bytes").ok_or_else(|| PortError("it does not tell its size".to_owned()))
+        row.parsed("bytes").ok_or_else(|| PortError("it does not tell its size".to_owned()))
     }
 
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot> {
@@ -142,7 +140,7 @@ impl MainServerPort for MainServer {
         if text("allowed") != "true" {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
         }
-        let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
+        let (taken, most): (Option<u64>, Option<u64>) = (row.parsed("taken"), row.parsed("most"));
         // one whose log is gone gives its place to the new one
         if row.get("slot_type").is_none() && taken >= most {
             return Ok(ReturnSlot::Withheld(format!(

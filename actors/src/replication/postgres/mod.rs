@@ -25,12 +25,15 @@ pub use super::postgres_connection::STANDBY_TIMELINE;
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
+use interrex_events::{
+    Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
+    postgres::{self, NotOpened, Row, Session, conninfo_value, literal},
+};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::Client;
 
-use super::postgres_connection::{connect, facts, measure_sql, parsed};
+use super::postgres_connection::{WRITES, connect, facts, measure_sql};
 use crate::{
     ports::{
         Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState, StopMode,
@@ -118,39 +121,30 @@ impl LocalPostgres {
         if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let client = Rc::new(self.open().await?);
+        let client = Rc::new(self.open(WRITES).await?);
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
     }
 
-    async fn open(&self) -> Answer<Client> {
+    async fn open(&self, session: Session) -> Answer<Client> {
         let settings = &self.settings;
-        connect(
+        let opened = connect(
+            session,
             (&settings.host, settings.port),
             (&settings.user, settings.password.as_deref()),
             &settings.database,
-        )
-        .await
-        .map_err(|words| {
-            PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })
+        );
+        opened.await.map_err(|error| not_opened((&settings.host, settings.port), &error))
     }
 
-    async fn rows(&self, sql: &str) -> Answer<Vec<SimpleQueryRow>> {
+    async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
         let client = self.client().await?;
-        let messages = client.simple_query(sql).await.map_err(|error| {
+        postgres::rows(&client, sql).await.map_err(|error| {
             PortError::new(
                 sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
                 cluster_events::in_words(&error),
             )
-        })?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .collect())
+        })
     }
 
     async fn value(&self, sql: &str) -> Answer<Option<String>> {
@@ -202,8 +196,7 @@ impl LocalPostgres {
             ("primary_conninfo", conninfo),
             ("primary_slot_name", &slot),
         ] {
-            let value = value.replace('\'', "''");
-            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+            self.rows(&format!("ALTER SYSTEM SET {setting} = {}", literal(value))).await?;
         }
         self.rows("SELECT pg_reload_conf()").await?;
         Ok(())
@@ -289,13 +282,14 @@ impl PostgresPort for LocalPostgres {
         let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
-            Some(file) => format!(" passfile='{}'", file.display()),
+            Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
             None => String::new(),
         };
         format!(
             "host={host} port={port} user={}{passfile} application_name=interrex_{} connect_timeout=5 \
              keepalives_idle=5 keepalives_interval=2 keepalives_count=3",
-            settings.replication_user, settings.node
+            conninfo_value(&settings.replication_user),
+            settings.node
         )
     }
 
@@ -307,10 +301,10 @@ impl PostgresPort for LocalPostgres {
                                     FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
-        let replayed: Lsn = parsed(row, "replayed").unwrap_or_default();
+        let replayed: Lsn = row.parsed("replayed").unwrap_or_default();
         Ok(ReplayState {
             receiving: row.get("receiving") == Some("true"),
-            received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed),
+            received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed),
             replayed,
             waits_for_more: row.get("waits") == Some("true"),
         })
@@ -374,12 +368,15 @@ impl PostgresPort for LocalPostgres {
             "INSERT INTO interrex.write_probe (epoch, written_at) VALUES ({epoch}, now())
              ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
         );
-        let Err(error) = self.rows(&sql).await else { return Ok(()) };
-        // 3F000 and 42P01: this cluster never had a supervised main, so the table is missing
-        if !error.0.contains("3F000") && !error.0.contains("42P01") {
-            return Err(error);
+        let there = cluster_events::is_there(&*self.client().await?).await;
+        if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
+            let Err(error) = self.rows(&sql).await else { return Ok(()) };
+            if !error.0.contains("42P01") {
+                return Err(error);
+            }
         }
-        let mut client = self.open().await?;
+        // this cluster never had a supervised main: the table is missing
+        let mut client = self.open(WRITES).await?;
         cluster_events::migrate(&mut client)
             .await
             .map_err(|error| PortError::new("creating the schema interrex", error))?;
@@ -414,18 +411,20 @@ impl PostgresPort for LocalPostgres {
 
     async fn checkpoint(&self) -> Answer<()> {
         // on a connection of its own, without its statement limit: it takes as long as the disk does
-        let client = self.open().await?;
-        let sql = "SET statement_timeout = 0; CHECKPOINT";
-        client
-            .batch_execute(sql)
-            .await
-            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))
+        let client = self.open(WRITES.statements_within(Duration::ZERO)).await?;
+        let made = client.batch_execute("CHECKPOINT").await;
+        made.map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))
     }
 
     async fn control_timeline(&self) -> Answer<TimelineId> {
         let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
         value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
     }
+}
+
+/// Why there is no session with a server.
+pub(crate) fn not_opened((host, port): (&str, u16), error: &NotOpened) -> PortError {
+    PortError(format!("connecting to PostgreSQL at {host}:{port}: {error}"))
 }
 
 /// Writes a text that may hold a password.

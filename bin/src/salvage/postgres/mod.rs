@@ -20,6 +20,7 @@ use interrex_actors::{
     },
     runtime::{self, RunAs},
 };
+use interrex_events::postgres::shown;
 
 use self::{
     database::{Database, Server},
@@ -41,8 +42,12 @@ use crate::{
 /// When reading the old main's log is given up.
 const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Databases with connections, but for templates.
-const DATABASES: &str =
-    "SELECT datname, oid FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1";
+fn databases_in_sql() -> String {
+    format!(
+        "SELECT {name}, oid, {name} = datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname",
+        name = shown("datname")
+    )
+}
 
 /// The data directory that was kept, and where it is read.
 pub(super) struct Kept {
@@ -105,6 +110,9 @@ fn programs(config: &Config, kept: &Path) -> Done<PathBuf> {
     })
 }
 
+/// A database's tables.
+type Tables = (String, Vec<TableName>);
+
 /// The comparison with a new main.
 pub(super) struct Work<'a> {
     options: &'a SalvageOptions,
@@ -139,7 +147,7 @@ impl<'a> Work<'a> {
         let parted = (parting.timeline, parting.switchpoint);
         let read = fork::read((programs, run_as), folder, parted, LOG_LIMIT).await;
         let mut fork = read.map_err(|error| SalvageError::Failed(error.to_string()))?;
-        let databases = self.databases(&scratch, &mut fork).await?;
+        let (databases, left_out) = self.databases(&scratch, &mut fork).await?;
 
         let mut summary = PostgresSummary {
             kept: folder.clone(),
@@ -148,7 +156,7 @@ impl<'a> Work<'a> {
             fork: fork.report.clone(),
             tables_read: 0,
             tables: Vec::new(),
-            left_out: Vec::new(),
+            left_out,
             inserts: 0,
             conflicts: 0,
         };
@@ -202,18 +210,25 @@ impl<'a> Work<'a> {
         read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }
 
-    /// The tables to compare, database by database; and the names of the relations in the fork report.
-    async fn databases(&self, kept: &Server, fork: &mut Fork) -> Done<Vec<(String, Vec<TableName>)>> {
-        let mut databases = Vec::new();
-        for row in kept.connect("postgres").await?.ask(DATABASES).await? {
-            let [Some(database), Some(number)] = row.as_slice() else { continue };
+    /// The tables to compare, database by database, and databases that cannot be entered; and the names of the relations in
+    /// the fork report.
+    async fn databases(&self, kept: &Server, fork: &mut Fork) -> Done<(Vec<Tables>, Vec<LeftOut>)> {
+        let (mut databases, mut left_out) = (Vec::new(), Vec::new());
+        for row in kept.connect("postgres").await?.ask(&databases_in_sql()).await? {
+            let [Some(database), Some(number), Some(can_be_entered)] = row.as_slice() else { continue };
+            if can_be_entered != "t" {
+                let reason = "the database's name is no UTF-8, so that no session here can name it; its rows were not looked at";
+                let table = format!("{database}.*.*");
+                left_out.push(LeftOut { table, reason: reason.to_owned(), rows: 0 });
+                continue;
+            }
             let session = kept.connect(database).await?;
             name_relations(&session, (database, number), fork).await?;
             databases.push((database.clone(), tables::tables(&session, database).await?));
         }
         let wanted = &self.options.tables;
         if wanted.is_empty() {
-            return Ok(databases);
+            return Ok((databases, left_out));
         }
         let known = |text: &String| {
             databases.iter().any(|(_, tables)| tables.iter().any(|table| table.is_meant_by(text)))
@@ -225,7 +240,7 @@ impl<'a> Work<'a> {
             tables.retain(|table| wanted.iter().any(|text| table.is_meant_by(text)));
         }
         databases.retain(|(_, tables)| !tables.is_empty());
-        Ok(databases)
+        Ok((databases, left_out))
     }
 
     async fn compare(
@@ -241,6 +256,10 @@ impl<'a> Work<'a> {
             _ if table.is_own => Some("it is Interrex's own, and the journals hold it".to_owned()),
             _ if columns.iter().all(|column| column.key.is_none()) => {
                 Some("it has no primary key".to_owned())
+            }
+            _ if columns.iter().any(|column| column.key.is_some() && column.plain_type.is_none()) => {
+                let why = "its key has a type made of others, whose constraints would run their owner's code as a superuser";
+                Some(why.to_owned())
             }
             Err(words) => Some(format!("the new main does not let us in ({words})")),
             Ok(main) => match tables::columns(main, table).await? {

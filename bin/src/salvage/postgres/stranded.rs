@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use interrex_actors::replication::fork::Xids;
+use interrex_events::postgres::{identifier, literal};
 
 use super::{
     super::summary::TableSummary,
     SalvageError,
-    database::{Database, DatabaseError, Row, identifier, literal_or_null},
+    database::{Database, DatabaseError, Row, literal_or_null},
     files::TableFiles,
     tables::{Column, TableName},
 };
@@ -96,6 +97,19 @@ impl Comparison<'_> {
         columns.collect::<Vec<_>>().join(", ")
     }
 
+    /// Its owner, who is at work there, could put a view of the same name into its place: what that calls would run as we do,
+    /// who are a superuser. For the one question that follows, it stays the table that it is.
+    async fn hold_table(&self) -> Result<(), DatabaseError> {
+        let table = self.table.in_sql();
+        let of_kind = format!("SELECT relkind FROM pg_class WHERE oid = {}::regclass", literal(&table));
+        self.main.ask("BEGIN").await?;
+        let hold = format!("LOCK TABLE ONLY {table} IN ACCESS SHARE MODE; {of_kind}");
+        if self.main.value(&hold).await? == "r" {
+            return Ok(());
+        }
+        Err(self.main.error(format!("{} is no table any more", self.table.in_words())))
+    }
+
     /// The new main's rows with the same keys, by their place in the batch.
     async fn on_main(&self, rows: &[Row]) -> Result<HashMap<usize, Row>, DatabaseError> {
         let keys = || {
@@ -107,7 +121,8 @@ impl Comparison<'_> {
         let wanted = rows.iter().enumerate().map(|(number, row)| {
             let values = keys().map(|(index, column, ..)| {
                 let value = row.get(index).and_then(Option::as_deref);
-                format!(", {}::{}", literal_or_null(value), column.of_type)
+                let of_type = column.plain_type.as_ref().unwrap_or(&column.of_type);
+                format!(", {}::{of_type}", literal_or_null(value))
             });
             format!("({number}{})", values.collect::<String>())
         });
@@ -122,11 +137,14 @@ impl Comparison<'_> {
             self.selected(),
             self.table.in_sql()
         );
+        self.hold_table().await?;
         let answer = self.main.ask(&sql).await?.into_iter();
         let found = answer.filter_map(|mut row| {
             let number = row.remove(0)?.parse().ok()?;
             Some((number, row))
         });
-        Ok(found.collect())
+        let found = found.collect();
+        self.main.ask("ROLLBACK").await?;
+        Ok(found)
     }
 }

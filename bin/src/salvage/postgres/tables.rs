@@ -1,14 +1,28 @@
 //! The tables of a database, and what must be known of one to compare its rows.
 
-use interrex_events::cluster_events::IS_OWN_TABLE;
+use interrex_events::{
+    cluster_events::IS_OWN_TABLE,
+    postgres::{identifier, literal, shown},
+};
 
-use super::database::{Database, DatabaseError, Row, identifier, literal};
+use super::database::{Database, DatabaseError, Row};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
+///
+/// The type to which a value of the key is cast runs nothing of its owner's: a domain's constraint would run as we do, who are
+/// a superuser. So it is what a domain is made of, and none where there may be domains within it.
 const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
     a.attidentity <> '', k.place, 'OPERATOR(' || quote_ident(s.nspname) || '.' || o.oprname || ')', \
-    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname) \
+    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), plain.type \
     FROM pg_attribute a \
+    LEFT JOIN LATERAL ( \
+      WITH RECURSIVE base (number, modifier) AS ( \
+        SELECT a.atttypid, a.atttypmod \
+        UNION ALL SELECT t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = number WHERE t.typtype = 'd') \
+      SELECT format_type(t.oid, modifier) AS type FROM base JOIN pg_type t ON t.oid = number \
+      LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typlen = -1 \
+      WHERE t.typtype <> 'd' AND (t.oid < 16384::oid OR t.typtype IN ('b', 'e') AND coalesce(e.typtype, 'b') IN ('b', 'e')) \
+    ) plain ON true \
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
     LEFT JOIN LATERAL (SELECT place, i.indclass[place - 1] AS class FROM generate_series(1, i.indnkeyatts) place \
                        WHERE i.indkey[place - 1] = a.attnum) k ON true \
@@ -26,6 +40,8 @@ pub(super) struct TableName {
     pub(super) table: String,
     /// Interrex's own: its events are in the journals, and reach the new main from there.
     pub(super) is_own: bool,
+    /// Whose it is.
+    pub(super) owner: String,
 }
 
 impl TableName {
@@ -60,19 +76,23 @@ pub(super) struct Column {
     pub(super) key: Option<(usize, String)>,
     /// The sequence that it owns.
     pub(super) sequence: Option<String>,
+    /// What a value of it can be cast to without running anybody's code.
+    pub(super) plain_type: Option<String>,
 }
 
 /// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
     let sql = format!(
-        "SELECT n.nspname, c.relname, {IS_OWN_TABLE} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        "SELECT n.nspname, c.relname, {IS_OWN_TABLE}, {owner} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
-         AND n.nspname <> 'information_schema' ORDER BY 1, 2"
+         AND n.nspname <> 'information_schema' ORDER BY 1, 2",
+        owner = shown("pg_get_userbyid(c.relowner)"),
     );
     let names = server.ask(&sql).await?.into_iter().filter_map(|row| {
         let mut values = row.into_iter().flatten();
         let (schema, table) = (values.next()?, values.next()?);
-        Some(TableName { database: database.to_owned(), schema, table, is_own: values.next()? == "t" })
+        let is_own = values.next()? == "t";
+        Some(TableName { database: database.to_owned(), schema, table, is_own, owner: values.next()? })
     });
     Ok(names.collect())
 }
@@ -88,7 +108,7 @@ fn column(row: Row) -> Option<Column> {
     let mut next = || values.next().flatten();
     let (name, of_type) = (next()?, next()?);
     let (is_generated, is_identity) = (next()? == "t", next()? == "t");
-    let (place, operator, sequence) = (next(), next(), next());
+    let (place, operator, sequence, plain_type) = (next(), next(), next(), next());
     let key = place.and_then(|place| place.parse().ok()).zip(operator);
-    Some(Column { name, of_type, is_generated, is_identity, key, sequence })
+    Some(Column { name, of_type, is_generated, is_identity, key, sequence, plain_type })
 }

@@ -1,5 +1,7 @@
 //! Main's server as `pg_rewind` and `pg_basebackup` are told of it: never with a password, which every user could read.
 
+use interrex_events::postgres::conninfo_value;
+
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Source},
     replication::postgres::{LocalPostgres, files},
@@ -15,7 +17,8 @@ impl LocalPostgres {
         let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
         let conninfo = format!(
             "host={host} port={port} user={} dbname={} connect_timeout=10",
-            settings.user, settings.database
+            conninfo_value(&settings.user),
+            conninfo_value(&settings.database)
         );
         let Some(password) = &settings.password else { return Ok(Source { conninfo, passfile: None }) };
         let passfile = settings.upstream_file.with_file_name(PASSFILE);
