@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use interrex_events::{
-    Epoch, NodeId, NodeSeq, Record,
+    Address, Epoch, NodeId, NodeSeq, Record,
     cluster_events::{self, Found, Position, StoreError, StreamVerification},
     journal::Identity,
     postgres::{Login, Session},
@@ -25,14 +25,14 @@ pub(super) struct ClusterEvents {
     runtime: Runtime,
     client: Client,
     identity: Identity,
-    address: String,
+    address: Address,
 }
 
 impl ClusterEvents {
     /// Connects to the PostgreSQL that the configuration names.
     pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
         let postgres = &config.postgres;
-        let address = format!("{}:{}", postgres.host, postgres.port);
+        let address = Address::new(&postgres.host, postgres.port);
         let file = postgres.password_file.as_ref();
         let password = file.map(|file| read_secret(file, "postgres.password_file", 1)).transpose();
         let password = password.map_err(Failure::Unusable)?;
@@ -85,7 +85,7 @@ impl ClusterEvents {
     }
 
     /// Where it is, for people.
-    pub(super) fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &Address {
         &self.address
     }
 

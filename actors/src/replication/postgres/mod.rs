@@ -3,6 +3,7 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+pub mod config_file;
 pub mod control_file;
 mod files;
 mod handover;
@@ -26,7 +27,7 @@ use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
+    Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
     postgres::{self, NotOpened, Row, Session, conninfo_value, literal},
 };
 use rustix::process::Signal;
@@ -68,6 +69,8 @@ pub struct PostgresSettings {
     pub data_dir: PathBuf,
     /// Folder of `postgres` and the others.
     pub bin_dir: PathBuf,
+    /// `postgresql.conf`, where it does not lie in the data directory.
+    pub config_file: Option<PathBuf>,
     /// Where the server's log goes.
     pub log_file: PathBuf,
     /// Whom it runs as.
@@ -104,6 +107,12 @@ pub struct LocalPostgres {
     files: Arc<Mutex<()>>,
 }
 
+/// The condition by which main knows a node's standby, where `pg_stat_replication` is joined with `pg_replication_slots`: by its
+/// slot, whatever it calls itself, or by the name that a supervisor gives it.
+fn is_standby_of(node: NodeId) -> String {
+    format!("(slot_name = '{}' OR application_name = 'interrex_{node}')", slot_name(node))
+}
+
 /// The name of a node's replication slot, as in the runbook.
 #[must_use]
 pub fn slot_name(node: NodeId) -> String {
@@ -135,6 +144,10 @@ impl LocalPostgres {
             &settings.database,
         );
         opened.await.map_err(|error| not_opened((&settings.host, settings.port), &error))
+    }
+
+    fn address(&self) -> Address {
+        Address::new(&self.settings.host, self.settings.port)
     }
 
     async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
@@ -278,8 +291,8 @@ impl PostgresPort for LocalPostgres {
         self.receive_from(conninfo).await
     }
 
-    fn conninfo_of(&self, server: &str) -> String {
-        let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+    fn conninfo_of(&self, server: &Address) -> String {
+        let Address { host, port } = server;
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
             Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
@@ -424,7 +437,7 @@ impl PostgresPort for LocalPostgres {
 
 /// Why there is no session with a server.
 pub(crate) fn not_opened((host, port): (&str, u16), error: &NotOpened) -> PortError {
-    PortError(format!("connecting to PostgreSQL at {host}:{port}: {error}"))
+    PortError(format!("connecting to PostgreSQL at {}: {error}", Address::new(host, port)))
 }
 
 /// Writes a text that may hold a password.

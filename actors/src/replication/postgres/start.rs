@@ -7,7 +7,10 @@ use std::{
     io,
 };
 
-use super::{LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files, server_log};
+use super::{
+    LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files,
+    server_log::{self, Collected},
+};
 use crate::{
     ports::{Answer, PortError},
     runtime,
@@ -30,6 +33,10 @@ impl LocalPostgres {
         }
         let log = &self.settings.log_file;
         let doing = format!("starting PostgreSQL with its log in {}", log.display());
+        self.settings
+            .make_folders_in_run()
+            .map_err(|error| PortError::new("making the socket's folder", error))?;
+        let collected = Collected::now(&self.settings.data_dir);
         let (output, begin) = self.open_log().map_err(|error| PortError::new(&doing, error))?;
         let mut postmaster = self.spawn(output).map_err(|error| PortError::new(&doing, error))?;
         let pid = postmaster.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
@@ -44,13 +51,16 @@ impl LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
-        let words = server_log::last_words(log, begin);
+        let (words, log) = match collected.last_complaint_since(&self.settings.data_dir) {
+            Some(of_collector) if !server_log::complains(log, begin) => of_collector,
+            _ => (server_log::last_words(log, begin), log.clone()),
+        };
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
     }
 
     /// In a process group of its own, so that a Ctrl-C meant for the supervisor does not reach it.
     fn spawn(&self, output: File) -> io::Result<tokio::process::Child> {
-        let mut command = self.program("postgres");
+        let mut command = self.settings.server();
         // as from pg_ctl: the server's own commands may use it
         command.env("PGDATA", &self.settings.data_dir);
         command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()

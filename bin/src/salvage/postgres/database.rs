@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use interrex_events::{
-    cluster_events,
+    Address, cluster_events,
     postgres::{self, Login, Session, literal, rows},
 };
 use tokio_postgres::Client;
@@ -44,8 +44,7 @@ impl From<DatabaseError> for SalvageError {
 /// Where a server is, and as whom it is asked.
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
-    host: String,
-    port: u16,
+    pub(super) address: Address,
     user: String,
     password: Option<String>,
     /// How long it may think about one question.
@@ -60,8 +59,7 @@ impl Server {
     /// The scratch server. It may read a whole table for one answer.
     pub(super) fn on_socket(folder: &Path, user: &str) -> Self {
         Self {
-            host: folder.display().to_string(),
-            port: Self::SOCKET_PORT,
+            address: Address::new(folder.display().to_string(), Self::SOCKET_PORT),
             user: user.to_owned(),
             password: None,
             limit: Duration::from_secs(6 * 3_600),
@@ -70,14 +68,14 @@ impl Server {
     }
 
     /// The new main: every session is read-only, and no question may burden it for long.
-    pub(super) fn main((host, port): (&str, u16), user: &str, password: Option<String>) -> Self {
-        let (host, user) = (host.to_owned(), user.to_owned());
-        Self { host, port, user, password, limit: Duration::from_secs(60), read_only: true }
+    pub(super) fn main(address: Address, user: &str, password: Option<String>) -> Self {
+        let user = user.to_owned();
+        Self { address, user, password, limit: Duration::from_secs(60), read_only: true }
     }
 
     /// `host:port`.
     pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.address.to_string()
     }
 
     /// A session in one of its databases.
@@ -88,8 +86,9 @@ impl Server {
         // between two batches of rows it idles for as long as the other server needs
         let session =
             session.connect_within(CONNECT_LIMIT).statements_within(self.limit).idles_within(self.limit);
-        let (host, user, password) = (self.host.as_str(), self.user.as_str(), self.password.as_deref());
-        let opened = session.open(Login { host, port: self.port, user, password, database }).await;
+        let Address { host, port } = &self.address;
+        let (user, password) = (self.user.as_str(), self.password.as_deref());
+        let opened = session.open(Login { host, port: *port, user, password, database }).await;
         let client = opened.map_err(|error| DatabaseError {
             place: place.clone(),
             words: error.to_string(),
