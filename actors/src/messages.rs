@@ -380,6 +380,11 @@ pub struct LiftRequest {
     pub run: RunId,
 }
 
+/// To the FailoverActor: this node's start holds nothing up any more.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Settled;
+
 /// From the FailoverActor to the ReplicationActor: start every server of this node, which is main as before.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

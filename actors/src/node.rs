@@ -26,7 +26,7 @@ use crate::{
     messages::{
         Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LiftRequest,
         LookAhead, MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, ServeAgain,
-        SettingsHeard, StepEnded, UndoEnded, UndoStep,
+        SettingsHeard, Settled, StepEnded, UndoEnded, UndoStep,
     },
     report::{
         ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
@@ -169,6 +169,8 @@ pub struct Lines {
     pub fence_ended: Line<FenceEnded>,
     /// To the FailoverActor, from people and peers.
     pub operate: Line<Operate>,
+    /// To the FailoverActor, from the start.
+    pub settled: Line<Settled>,
     /// To the ReplicationActor.
     pub replication_step: Line<RunStep>,
     /// To the ReplicationActor.
@@ -210,6 +212,7 @@ impl Default for Lines {
             lift_request: Line::new(to(FAILOVER)),
             fence_ended: Line::new(to(FAILOVER)),
             operate: Line::new(to(FAILOVER)),
+            settled: Line::new(to(FAILOVER)),
             replication_step: Line::new(to(REPLICATION)),
             undo_step: Line::new(to(REPLICATION)),
             look_ahead: Line::new(to(REPLICATION)),
@@ -220,6 +223,15 @@ impl Default for Lines {
             dropped,
         }
     }
+}
+
+/// How far the start of this supervisor is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartFacts {
+    /// Whether it holds up everything but a fence: no run is made, and nothing is asked for in vain.
+    pub under_way: bool,
+    /// What keeps servers from running that should, in a sentence.
+    pub problem: Option<String>,
 }
 
 /// What is shown outside: the fold of the journal, and what was measured last.
@@ -249,6 +261,8 @@ pub struct View {
     pub stream: Option<StreamFacts>,
     /// How far this node is with copying main's data, or its own aside.
     pub copying: Option<CopyProgress>,
+    /// How far the start is.
+    pub start: StartFacts,
 }
 
 /// What the actors of one node share.
@@ -294,6 +308,7 @@ impl Shared {
             main_sight: None,
             stream: None,
             copying: None,
+            start: StartFacts::default(),
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
@@ -375,17 +390,19 @@ impl Shared {
     /// Waits until the view satisfies a condition.
     ///
     /// Returns whether it did within the limit.
-    pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&View) -> bool) -> bool {
+    pub async fn wait_until(&self, limit: Duration, condition: impl FnMut(&View) -> bool) -> bool {
+        tokio::time::timeout(limit, self.wait_for(condition)).await.is_ok()
+    }
+
+    /// The same for whoever has another end in mind: it may never come.
+    pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View) -> bool) {
         let mut changes = self.changed.subscribe();
-        let wait = async {
-            while !self.look(&mut condition) {
-                if changes.changed().await.is_err() {
-                    return false;
-                }
+        while !self.look(&mut condition) {
+            if changes.changed().await.is_err() {
+                // nothing changes any more
+                std::future::pending::<()>().await;
             }
-            true
-        };
-        tokio::time::timeout(limit, wait).await.unwrap_or(false)
+        }
     }
 
     /// The newest epoch this node knows.
@@ -517,6 +534,7 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
         Role::Main | Role::Standalone => (PostgresStatus::Primary, RedisStatus::Master),
         Role::Secondary => (PostgresStatus::Streaming, RedisStatus::Linked),
     };
+    problems.extend(view.start.problem.clone());
     if view.postgres.status != wanted_postgres {
         problems.push(with_detail(format!("PostgreSQL is {}", view.postgres.status), &view.postgres.detail));
     }

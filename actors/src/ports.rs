@@ -23,7 +23,9 @@ use crate::{
 };
 
 pub use self::{
-    handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
+    handover::{
+        HandoverPort, Lineage, LogRecord, MainLineage, Parted, Received, ShutdownProof, Switch, Verdict,
+    },
     main_server::{Held, HeldOnMain, MainServerPort, ReturnSlot},
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };

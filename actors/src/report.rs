@@ -165,10 +165,16 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
+    /// Whether it makes a run that shall make it main.
+    #[must_use]
+    pub fn is_taking_over(&self) -> bool {
+        self.taking_over.unwrap_or(self.run.is_some())
+    }
+
     /// Whether it is about to be main, or its PostgreSQL is a primary already.
     #[must_use]
     pub fn takes_over(&self) -> bool {
-        self.taking_over.unwrap_or(self.run.is_some()) || self.postgres.status == PostgresStatus::Primary
+        self.is_taking_over() || self.postgres.status == PostgresStatus::Primary
     }
 
     /// Whether it is a main that has stopped, or is about to, in a switchover; every step of that ends in time.

@@ -283,6 +283,7 @@ impl Projection for ClusterNodes {
             | Event::FailoverFailed(_)
             | Event::NoticeRefused(_)
             | Event::StartedUnconfirmed(_)
+            | Event::StartHeldUp(_)
             | Event::FencingFailed(_)
             | Event::FenceLifted(_)
             | Event::FollowFinished(_)

@@ -269,6 +269,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
                 started.detail
             ),
         ),
+        Event::StartHeldUp(held_up) => (Level::Alarm, held_up.detail.clone()),
         Event::FencingStarted(fencing) => (
             Level::Alarm,
             format!(

@@ -30,6 +30,7 @@ mod salvage;
 mod salvage_redis;
 mod schedule;
 mod set_up;
+mod starting;
 mod store;
 mod store_hostile;
 mod switchover;

@@ -80,22 +80,38 @@ pub struct Lineage {
     pub end: Lsn,
 }
 
+/// Where a data directory and a main went different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parted {
+    /// The last place that both share.
+    pub switchpoint: Lsn,
+    /// Bytes of log that only the directory has.
+    pub bytes: u64,
+    /// Whether it is that place. If not, they parted there or later, for the log in between is not on both any more.
+    pub exact: bool,
+}
+
 /// Whether a data directory can follow a main.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Its log is a part of main's: it can stream without a rewind.
     SameLine,
-    /// It wrote on after main had left its timeline.
+    /// It wrote on after main had gone another way.
     Diverged {
-        /// The last place that both share.
-        switchpoint: Lsn,
-        /// Bytes that only it has.
-        bytes: u64,
+        /// Where.
+        parted: Parted,
+        /// Whether `pg_rewind`, which goes by histories alone, would find that place; the error says why not.
+        by_rewind: Result<(), String>,
     },
     /// It is another cluster's.
     OtherSystem,
-    /// It has what main has not, and main is no later line than it: a person must say which of them counts.
-    Ahead(String),
+    /// It has all of main's log and more: a person must say which of them counts.
+    Ahead {
+        /// Where main ends.
+        parted: Parted,
+        /// In words.
+        words: String,
+    },
     /// It cannot be told, and why.
     Unknown(String),
 }
@@ -129,8 +145,8 @@ pub trait HandoverPort {
     fn last_complaint(&self) -> Option<String>;
     /// The local running main's lineage.
     async fn main_lineage(&self) -> Answer<MainLineage>;
-    /// What the stopped directory is to a main.
-    async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage>;
+    /// What the stopped directory is to a main, whose log is read where histories do not tell.
+    async fn lineage_against(&self, main: &MainLineage, server: &dyn MainServerPort) -> Answer<Lineage>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
     /// What the stopped directory's log holds after the place where main left its timeline.

@@ -147,9 +147,11 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
     async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept>;
-    /// Removes kept copies until the newest are left, and one's own; those that are half-rewound whatever their age. One that has
-    /// nothing that main lacked never takes the place of one that has, or may have. The folders removed.
+    /// Removes kept copies until the newest are left, and one's own; those that are half-rewound whatever their age. One that has,
+    /// or may have, what main lacked stays until that is salvaged, however many there are. The folders removed.
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>>;
+    /// Removes what lies beside the directory and is in the kept copies too, which are on another volume. The folders removed.
+    async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>>;
     /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
     /// After that it can only start as a standby, with its own configuration; its upstream is not set. For a directory
     /// that has diverged: one that was not closed and has not is parted from main by the recovery that comes first, and then

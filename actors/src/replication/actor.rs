@@ -62,6 +62,9 @@ pub struct Servers {
     pub fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
+    /// Held while this supervisor's start starts servers, and while a fence stops them: a proof that they are stopped must
+    /// not be overtaken by a start that was under way.
+    pub starting: tokio::sync::Mutex<()>,
 }
 
 impl Servers {
@@ -109,22 +112,6 @@ impl Servers {
 
     pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
         self.spec(node)?.redis.clone()
-    }
-
-    /// Starts every server that does not run, databases first. What had to be started.
-    ///
-    /// # Errors
-    /// A server did not start.
-    pub async fn start(&self) -> Answer<Vec<String>> {
-        let mut started = Vec::new();
-        if self.postgres.start().await? {
-            started.push("PostgreSQL".to_owned());
-        }
-        if self.start_redis().await? {
-            started.push("Redis".to_owned());
-        }
-        started.extend(self.dependents.start().await?);
-        Ok(started)
     }
 
     /// Starts Redis, if there is one and it does not run; not as a replica, while what only it has is not kept.
@@ -338,7 +325,8 @@ fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
         let me = shared.settings.me;
-        nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+        let confirmed = nodes.is_main(me) && !nodes.is_superseded(me) && !view.start.under_way;
+        confirmed && view.postgres.status == PostgresStatus::Primary
     })
 }
 
@@ -471,7 +459,10 @@ impl Handler<Fence> for ReplicationActor {
         let work = async move {
             tokio::time::sleep(order.pause).await;
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
-            let stop = serving::fence(&shared, &servers);
+            let stop = async {
+                let _none_starts = servers.starting.lock().await;
+                serving::fence(&shared, &servers).await
+            };
             let stopped = tokio::time::timeout(FENCE_LIMIT, barrier::caught(stop)).await;
             let stopped = stopped
                 .map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));

@@ -76,6 +76,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         main: RefCell::default(),
         fork: ForkOfRun::default(),
         relaying: tokio::sync::Mutex::default(),
+        starting: tokio::sync::Mutex::default(),
     };
     Ok(Ports {
         servers: Rc::new(servers),

@@ -42,6 +42,8 @@ const LIFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a node may take to take a role over before whoever offers it asks again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
+/// How long a request may wait for the start of this node.
+const START_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the look before a run may take; each of its questions has a limit of its own.
@@ -95,8 +97,15 @@ fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Respons
 }
 
 /// Nobody is there yet who could do it; whoever asks must not take that for done.
-fn still_starting() -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", "this node is starting: ask again")
+fn still_starting(shared: &Shared) -> Response {
+    let problem = shared.look(|view| view.start.problem.clone());
+    let why = problem.map_or(String::new(), |problem| format!(" ({problem})"));
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", format!("this node is starting{why}: ask again"))
+}
+
+/// Waits for the start. Whether it holds nothing up any more.
+async fn is_settled(shared: &Shared) -> bool {
+    shared.wait_until(START_LIMIT, |view| !view.start.under_way).await
 }
 
 async fn not_found() -> Response {
@@ -203,7 +212,7 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
     };
     api.follow_clock(notice.hlc);
     if !api.shared.lines.claim.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let known = api.shared.epoch();
     api.shared.lines.claim.tell(Claim {
@@ -241,7 +250,7 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         Err(refusal) => return *refusal,
     };
     if !api.shared.lines.fence_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let (epoch, is_main, superseded) = api.shared.look(|view| {
@@ -278,7 +287,7 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Err(refusal) => return *refusal,
         };
     if !api.shared.lines.lift_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let LiftFenceBody { by, run, .. } = request;
@@ -313,7 +322,7 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         // it may be heard or not: whoever asks comes again
         Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
         | Err(Unanswered::Nobody) => {
-            return still_starting();
+            return still_starting(&api.shared);
         }
     };
     let me = api.shared.settings.me;
@@ -355,6 +364,9 @@ async fn operate(
     due: Option<DateTime<Utc>>,
     asker: Cause,
 ) -> Result<Accepted, Unanswered> {
+    if !is_settled(&api.shared).await {
+        return Err(Unanswered::Nobody);
+    }
     let asked = api.shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
         Ok(Ok(Ok(accepted))) => Ok(accepted),
@@ -363,14 +375,14 @@ async fn operate(
     }
 }
 
-fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
+fn begun(api: &Api, accepted: Result<Accepted, Unanswered>) -> Response {
     match accepted {
         Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
         Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
         Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
         Ok(Accepted::FenceLifted(run)) => answer(StatusCode::ACCEPTED, json!({ "fence_lifted": run })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
-        Err(Unanswered::Nobody) => still_starting(),
+        Err(Unanswered::Nobody) => still_starting(&api.shared),
     }
 }
 
@@ -382,7 +394,7 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Err(refusal) => return *refusal,
         };
     match asked_for(wanted) {
-        Ok((operation, asker)) => begun(operate(&api, operation, None, asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, None, asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -409,7 +421,7 @@ async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) 
             Err(refusal) => return *refusal,
         };
     match asked_for(switchover) {
-        Ok((operation, asker)) => begun(operate(&api, operation, Some(due), asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, Some(due), asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -420,6 +432,9 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
+    if !is_settled(&api.shared).await {
+        return still_starting(&api.shared);
+    }
     let me = api.shared.settings.me;
     let main = api.shared.look(|view| view.cluster.nodes.main).unwrap_or(me);
     let (kind, operation, new_main) = match wanted {
@@ -442,7 +457,7 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
     let plan = dry_run(&api.shared, kind, &operation, new_main);
     match tokio::time::timeout(PLAN_LIMIT, plan).await {
         Ok(Ok(plan)) => answer(StatusCode::OK, plan),
-        Ok(Err(_)) | Err(_) => still_starting(),
+        Ok(Err(_)) | Err(_) => still_starting(&api.shared),
     }
 }
 
@@ -459,7 +474,7 @@ async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
             Err(refusal) => return *refusal,
         };
     let request = Request { forced: false, reason: wanted.reason };
-    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
 }
 
 /// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
@@ -471,7 +486,7 @@ async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         };
     let request = Request { forced: wanted.force, reason: wanted.reason };
     let sight = api.shared.look(|view| view.main_sight.clone());
-    begun(operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
 }
 
 /// What this node sees of main: what a promotion from here would go by.
@@ -504,5 +519,5 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Err(refusal) => return *refusal,
     };
     let operation = Operation::Cancel { reason: wanted.reason, force: wanted.force };
-    begun(operate(&api, operation, None, wanted.asker).await)
+    begun(&api, operate(&api, operation, None, wanted.asker).await)
 }

@@ -144,6 +144,7 @@ pub(crate) fn healthy() -> Facts {
             copy_room: Ok(20 << 30),
             keep_room: Ok(None),
             keeps_on_volume: Ok(true),
+            not_salvaged: Ok(Vec::new()),
             rivals: Ok(Vec::new()),
             commands: Ok(vec![("radius".to_owned(), Ok(()))]),
             ready: vec![("radius".to_owned(), Ok(()))],

@@ -330,6 +330,8 @@ pub struct MachineFacts {
     pub keep_room: Measured<Option<u64>>,
     /// Whether what only this node has can be kept on the data directory's volume.
     pub keeps_on_volume: Measured<bool>,
+    /// Kept copies that may have rows which are in no other place, the newest first: the folder of each, and its bytes.
+    pub not_salvaged: Measured<Vec<(PathBuf, u64)>>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
     /// Commands of dependents and hooks: name, and what is wrong with it.
@@ -357,6 +359,7 @@ impl MachineFacts {
             copy_room: Err(reason.clone()),
             keep_room: Err(reason.clone()),
             keeps_on_volume: Err(reason.clone()),
+            not_salvaged: Err(reason.clone()),
             rivals: Err(reason.clone()),
             commands: Err(reason),
             ready: Vec::new(),

@@ -240,6 +240,8 @@ event_kinds! {
     "notice_refused" version 1 by HeartbeatActor => NoticeRefused,
     /// Main started its database without any peer to confirm that it is still main.
     "started_unconfirmed" version 1 by Supervisor => StartedUnconfirmed,
+    /// Servers of this node that should run stay stopped, or were stopped: the start goes on when that has passed.
+    "start_held_up" version 1 by Supervisor => StartHeldUp,
     /// This node's reign was superseded: its servers are being stopped.
     "fencing_started" version 1 by FailoverActor => FencingStarted,
     /// This node acknowledges no more writes, by observation.

@@ -89,6 +89,29 @@ pub struct StartedUnconfirmed {
     pub detail: String,
 }
 
+/// What keeps a node's servers from running that should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartObstacle {
+    /// Another node takes writes as main, or is about to: what ran here was stopped.
+    Contested,
+    /// This node is a secondary, and its data directory would start as a primary.
+    SecondMain,
+    /// A server does not start.
+    Failed,
+}
+
+shown_in_words!(StartObstacle { Contested => "contested", SecondMain => "second main", Failed => "failed" });
+
+/// Payload of `start_held_up`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHeldUp {
+    /// By what.
+    pub obstacle: StartObstacle,
+    /// In a sentence, with what to do.
+    pub detail: String,
+}
+
 /// Payload of `fencing_started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FencingStarted {

@@ -13,7 +13,7 @@ mod rows;
 mod session;
 
 pub use self::{
-    names::{conninfo_value, identifier, literal, shown},
+    names::{bytes_of, conninfo_value, identifier, literal, shown},
     rows::{Answer, Row, rows},
     session::{Login, NotOpened, Session, pinned_for_libpq},
 };

@@ -26,13 +26,19 @@ pub fn conninfo_value(value: &str) -> String {
 const UTF8: &str = "^([0-7].|(c[2-9a-f]|d.)[89ab].|e0[ab].[89ab].|e[1-9a-cef]([89ab].){2}|ed[89].[89ab].\
     |f0[9ab].([89ab].){2}|f[1-3]([89ab].){3}|f48.([89ab].){2})*$";
 
+/// The bytes of a text, in SQL, also where they are no text in the encoding of a session.
+#[must_use]
+pub fn bytes_of(text: &str) -> String {
+    format!(
+        "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN convert_to({text}::text, 'SQL_ASCII') ELSE textsend({text}::text) END"
+    )
+}
+
 /// A name of all databases, in SQL, as it can be shown: one that is no UTF-8 has its bytes escaped, as in `caf\351`. The
 /// server hands on the bytes as they are, for in its own database they could not have come to be.
 #[must_use]
 pub fn shown(name: &str) -> String {
-    let bytes = format!(
-        "CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN convert_to({name}::text, 'SQL_ASCII') ELSE textsend({name}::text) END"
-    );
+    let bytes = bytes_of(name);
     format!(
         "CASE WHEN encode({bytes}, 'hex') ~ '{UTF8}' THEN {name}::text ELSE encode({bytes}, 'escape') END"
     )

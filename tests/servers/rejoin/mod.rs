@@ -20,8 +20,8 @@ use interrex::{
 };
 use interrex_actors::{
     ports::{
-        Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, PostgresPort as _, RejoinPort as _, Rewind,
-        Source, StopMode, Verdict,
+        Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, Lineage, PostgresPort as _, RejoinPort as _,
+        Rewind, Source, StopMode, Verdict,
     },
     replication::postgres::LocalPostgres,
     report::CopyProgress,
@@ -70,6 +70,42 @@ impl Parted {
         parted.kill_alpha().await;
         parted.promote_beta().await;
         parted
+    }
+
+    /// Alpha follows beta, which is main by a switchover.
+    async fn following() -> Self {
+        let parted = Self { pair: Pair::start().await };
+        let Pair { sandbox, alpha, .. } = &parted.pair;
+        let rows = "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) AS i";
+        for sql in ["CREATE TABLE t (i int PRIMARY KEY, x text)", rows, "ALTER SYSTEM SET work_mem = '7MB'"] {
+            sandbox.psql(ALPHA, sql).await.unwrap();
+        }
+        let hba = parted.data_dir().join("pg_hba.conf");
+        fs::write(&hba, fs::read_to_string(&hba).unwrap() + "# alpha's own\n").unwrap();
+        let proof = alpha.hand_down(LIMIT).await.unwrap();
+        parted.pair.beta_has(proof.end).await;
+        parted.promote_beta().await;
+        parted
+    }
+
+    async fn alpha_follows(&self) {
+        let Pair { alpha, beta, .. } = &self.pair;
+        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA)).await.unwrap();
+        alpha.start().await.unwrap();
+        self.pair.streams(BETA, ALPHA).await;
+        let flushed = beta.main_lineage().await.unwrap().flushed;
+        until("alpha has it", LIMIT, async || match alpha.received().await {
+            Ok(received) if received.replayed >= flushed => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+        .unwrap();
+    }
+
+    /// What alpha's stopped directory is to beta.
+    async fn lineage(&self) -> Lineage {
+        let main = self.pair.beta.main_lineage().await.unwrap();
+        self.pair.alpha.lineage_against(&main, &*self.pair.server(BETA)).await.unwrap()
     }
 
     async fn kill_alpha(&self) {
@@ -227,8 +263,7 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
     on_one_thread(async {
         let parted = Parted::make().await;
         let alpha = &parted.pair.alpha;
-        let main = parted.pair.beta.main_lineage().await.unwrap();
-        let lineage = alpha.lineage_against(&main).await.unwrap();
+        let lineage = parted.lineage().await;
         assert!(matches!(lineage.verdict, Verdict::Diverged { .. }), "{lineage:?}");
 
         let request = parted.request(1);
@@ -277,7 +312,7 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
 
         assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));
         assert_eq!(alpha.keep_copy(&request, &|_| {}).await.unwrap(), kept, "asked late");
-        let lineage = alpha.lineage_against(&parted.pair.beta.main_lineage().await.unwrap()).await.unwrap();
+        let lineage = parted.lineage().await;
         assert_eq!(lineage.verdict, Verdict::SameLine);
         parted.comes_back().await;
         assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
@@ -399,11 +434,10 @@ fn a_rewind_that_is_cancelled_leaves_no_process_and_one_that_was_left_is_ended()
 fn a_rewind_that_cannot_begin_changes_nothing() {
     on_one_thread(async {
         let parted = Parted::make().await;
-        let before = parted.pair.beta.main_lineage().await.unwrap();
         let nobody = Source { conninfo: "host=127.0.0.1 port=1 dbname=postgres".to_owned(), passfile: None };
         let error = parted.pair.alpha.rewind(&nobody, LIMIT).await.unwrap_err().to_string();
         assert!(error.contains("nothing was changed"), "{error}");
-        let lineage = parted.pair.alpha.lineage_against(&before).await.unwrap();
+        let lineage = parted.lineage().await;
         assert!(matches!(lineage.verdict, Verdict::Diverged { .. }), "{lineage:?}");
         assert!(parted.pair.alpha.is_standby_directory());
         assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));

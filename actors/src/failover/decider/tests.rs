@@ -2,11 +2,11 @@
 
 mod detached;
 mod fencing;
+mod nodes;
 mod promotion;
 mod rejoin;
 mod scheduling;
 mod switchover;
-mod two_nodes;
 mod withdrawal;
 
 use std::collections::BTreeSet;
@@ -42,17 +42,10 @@ struct Node {
 }
 
 impl Node {
-    /// A secondary whose standby streams.
-    fn secondary() -> Self {
-        let spec = |node: NodeId, name: &str| NodeSpec {
-            node,
-            name: name.to_owned(),
-            address: Address::as_recorded(String::new()),
-            postgres: Address::as_recorded(String::new()),
-            redis: None,
-        };
-        let mut node = Self {
-            me: ME,
+    /// A node that has stored nothing yet.
+    fn empty(me: NodeId) -> Self {
+        Self {
+            me,
             belief: Belief::default(),
             policy: FailoverPolicy {
                 auto_enabled: true,
@@ -70,7 +63,19 @@ impl Node {
             stated: Vec::new(),
             journal: Vec::new(),
             fresh_run: RUN,
+        }
+    }
+
+    /// A secondary whose standby streams.
+    fn secondary() -> Self {
+        let spec = |node: NodeId, name: &str| NodeSpec {
+            node,
+            name: name.to_owned(),
+            address: Address::as_recorded(String::new()),
+            postgres: Address::as_recorded(String::new()),
+            redis: None,
         };
+        let mut node = Self::empty(ME);
         node.store(
             SupervisorStarted {
                 name: "beta".to_owned(),

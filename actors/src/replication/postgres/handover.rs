@@ -82,8 +82,8 @@ impl HandoverPort for LocalPostgres {
         self.read_main_lineage().await
     }
 
-    async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage> {
-        self.compare_lineage(main).await
+    async fn lineage_against(&self, main: &MainLineage, server: &dyn MainServerPort) -> Answer<Lineage> {
+        self.compare_lineage(main, server).await
     }
 
     async fn can_rewind(&self) -> Answer<()> {

@@ -54,6 +54,14 @@ impl MainServer {
         Ok(self.0.value(sql).await?.as_deref() == Some("t"))
     }
 
+    /// An answer about a file of the log; nothing where this node's login may not read it.
+    async fn of_log(&self, sql: &str) -> Answer<Option<String>> {
+        match self.0.value(sql).await {
+            Err(_) if self.may_call(&READ_BY_A_REWIND).await == Ok(false) => Ok(None),
+            answer => answer,
+        }
+    }
+
     /// Whether this node's login there may call all of these.
     async fn may_call(&self, functions: &[&str]) -> Answer<bool> {
         let may = functions.iter().map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
@@ -75,6 +83,24 @@ impl MainServerPort for MainServer {
             }
             lineage => lineage,
         }
+    }
+
+    async fn log_sums(&self, file: &str, (from, to, piece): (u64, u64, u64)) -> Answer<Option<Vec<String>>> {
+        // a piece of a file that is missing is NULL, and so is the whole then
+        let sql = format!(
+            "SELECT CASE WHEN count(piece) = count(*) THEN string_agg(encode(sha256(piece), 'hex'), ',' ORDER BY at) END
+             FROM (SELECT at, pg_read_binary_file('pg_wal/{file}', at, least({piece}, {to} - at), true) AS piece
+                   FROM generate_series({from}::bigint, {to}::bigint - 1, {piece}::bigint) AS at) AS pieces"
+        );
+        let sums = self.of_log(&sql).await?;
+        Ok(sums.map(|sums| sums.split(',').map(str::to_owned).collect()))
+    }
+
+    async fn log_bytes(&self, file: &str, (from, length): (u64, u64)) -> Answer<Option<Vec<u8>>> {
+        let sql =
+            format!("SELECT encode(pg_read_binary_file('pg_wal/{file}', {from}, {length}, true), 'hex')");
+        let bytes = self.of_log(&sql).await?.map(hex::decode).transpose();
+        bytes.map_err(|error| PortError::new("reading main's log", error))
     }
 
     async fn lets_itself_be_read(&self) -> Answer<bool> {

@@ -3,11 +3,13 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+mod common_log;
 pub mod config_file;
 pub mod control_file;
 mod files;
 mod handover;
 pub mod inherited;
+mod line;
 pub(super) mod lineage;
 mod main_server;
 mod recovery;
@@ -20,10 +22,16 @@ pub mod standby_limits;
 mod start;
 pub(super) mod wal;
 
-pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
+pub use self::rejoin::{log_in_for_replication, not_salvaged, note_salvaged, put_base_backup_in_place};
 pub use super::postgres_connection::STANDBY_TIMELINE;
 
-use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use interrex_events::{
@@ -34,6 +42,7 @@ use rustix::process::Signal;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
+use self::start::end_what_starts;
 use super::postgres_connection::{WRITES, connect, facts, measure_sql};
 use crate::{
     ports::{
@@ -101,6 +110,8 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
+    /// The server that is being started: before it has written its pid file, nothing else names it.
+    starting: Cell<Option<i32>>,
     /// As it was last read.
     control: RefCell<Option<control_file::Read>>,
     /// Held while another thread works on the data directory's files, also for a call that was given up.
@@ -123,7 +134,13 @@ impl LocalPostgres {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self { settings, client: RefCell::default(), control: RefCell::default(), files: Arc::default() }
+        Self {
+            settings,
+            client: RefCell::default(),
+            starting: Cell::default(),
+            control: RefCell::default(),
+            files: Arc::default(),
+        }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {
@@ -248,7 +265,11 @@ impl PostgresPort for LocalPostgres {
 
     async fn stop(&self, mode: StopMode) -> Answer<String> {
         self.client.borrow_mut().take();
+        let starting = self.starting.take();
         let Some(pid) = self.postmaster() else {
+            if let Some(pid) = starting {
+                end_what_starts(pid).await?;
+            }
             self.end_orphans().await?;
             return Ok(format!("was not running (control file: {})", self.cluster_state().await));
         };

@@ -7,19 +7,30 @@ use std::{
     io,
 };
 
+use rustix::process::Signal;
+
 use super::{
-    LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files,
+    KILL_PATIENCE, LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files,
     server_log::{self, Collected},
 };
 use crate::{
     ports::{Answer, PortError},
-    runtime,
+    runtime::{self, wait_gone},
 };
 
 /// The line of `postmaster.pid` that tells how far the server is.
 const STATUS_LINE: usize = 7;
 /// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
 const STARTED: [&str; 2] = ["ready", "standby"];
+
+/// A start that was given up goes on by itself: its server may not have written its pid file yet.
+pub(super) async fn end_what_starts(pid: i32) -> Answer<()> {
+    runtime::signal_child(pid, Signal::KILL);
+    if wait_gone(pid, "postgres", KILL_PATIENCE).await {
+        return Ok(());
+    }
+    Err(PortError(format!("PostgreSQL, process {pid}, was being started and lives on after SIGKILL")))
+}
 
 impl LocalPostgres {
     /// Starts the server, and waits until it is ready. Whether this call is what started it.
@@ -40,9 +51,13 @@ impl LocalPostgres {
         let (output, begin) = self.open_log().map_err(|error| PortError::new(&doing, error))?;
         let mut postmaster = self.spawn(output).map_err(|error| PortError::new(&doing, error))?;
         let pid = postmaster.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
+        self.starting.set(Some(pid));
         tokio::select! {
-            () = self.is_started(pid) => return Ok(true),
-            _ = postmaster.wait() => {}
+            () = self.is_started(pid) => {
+                self.starting.set(None);
+                return Ok(true);
+            }
+            _ = postmaster.wait() => self.starting.set(None),
             () = tokio::time::sleep(START_LIMIT) => {
                 return Err(PortError(format!("PostgreSQL, process {pid}, is not ready within {START_LIMIT:?}")));
             }

@@ -137,7 +137,14 @@ if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_f
   esac
   if as_owner env PGOPTIONS="$pinned" "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
     rewound=yes
-  else
+    # it takes two timelines of the same number for one, also those of two servers that were both main
+    if [ "$(control "$new" 'Database cluster state')" = 'shut down' ] &&
+      [ "$(control "$new" "Latest checkpoint's TimeLineID")" = "$(ask_main 'SELECT timeline_id FROM pg_control_checkpoint()')" ]; then
+      say "pg_rewind cannot tell the two lines apart, which have the same number: {MAIN}'s data are copied"
+      rewound=no
+    fi
+  fi
+  if [ "$rewound" = no ]; then
     rm -rf "$new"
     folder "$new"
   fi

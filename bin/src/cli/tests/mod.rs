@@ -251,6 +251,29 @@ fn status_while_two_nodes_accept_writes() {
 }
 
 #[test]
+fn of_two_mains_of_the_same_epoch_the_lowest_id_keeps_it() {
+    let mut alpha = report(ALPHA);
+    alpha.epoch = Epoch(2);
+    let stage = Stage::failed_over().with([alpha, beta_as_main()]);
+    let (_, text) = stage.show("status --config @interrex.toml", Style::default());
+    assert!(
+        text.contains("they hold epoch 2 both, and of equals the lowest node id, alpha, keeps it"),
+        "{text}"
+    );
+    assert!(text.contains("The supervisor of beta stops its servers by itself"), "{text}");
+}
+
+#[test]
+fn a_node_that_goes_by_an_older_epoch_is_not_called_ready() {
+    let mut late = report(ALPHA);
+    late.role = Role::Secondary;
+    late.postgres.status = PostgresStatus::Streaming;
+    let stage = Stage::failed_over().with([late, beta_as_main()]);
+    let (_, text) = stage.show("status --config @interrex.toml", Style::default());
+    assert!(text.contains("alpha could not take over now: it goes by epoch 1"), "{text}");
+}
+
+#[test]
 fn status_without_a_supervisor_in_the_middle_of_a_run() {
     let stage = Stage::set(700_000, |author| author.quiet_morning().death_of_main());
     stage.golden("status-interrupted.txt", "status --config @interrex.toml", Exit::NotHealthy);

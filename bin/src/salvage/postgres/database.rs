@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use interrex_events::{
     Address, cluster_events,
-    postgres::{self, Login, Session, literal, rows},
+    postgres::{self, Login, Session, bytes_of, literal, rows},
 };
 use tokio_postgres::Client;
 
@@ -14,7 +14,6 @@ use super::SalvageError;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// When an answer is given up, after the server's own limit should have ended it.
 const GRACE: Duration = Duration::from_secs(10);
-
 /// A row, every value as text.
 pub(super) type Row = Vec<Option<String>>;
 
@@ -26,12 +25,19 @@ pub(super) struct DatabaseError {
     words: String,
     /// Whether it was the server who refused, and would again.
     refused: bool,
+    /// Whether a value is in no encoding that could be told.
+    undecodable: bool,
 }
 
 impl DatabaseError {
     /// Whether to try again is of no use.
     pub(super) fn is_final(&self) -> bool {
         self.refused
+    }
+
+    /// Whether a value could not be told as text: its bytes can.
+    pub(super) fn is_about_encoding(&self) -> bool {
+        self.undecodable
     }
 }
 
@@ -94,6 +100,7 @@ impl Server {
             words: error.to_string(),
             // 57P03: it starts
             refused: error.code().is_some_and(|code| code.code() != "57P03"),
+            undecodable: false,
         })?;
         Ok(Database { client, place, limit: self.limit.saturating_add(GRACE) })
     }
@@ -109,17 +116,36 @@ pub(super) struct Database {
 impl Database {
     /// The rows of all statements.
     pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        let failed = |words| self.error(words);
+        let failed = |words, undecodable| DatabaseError {
+            place: self.place.clone(),
+            words,
+            refused: true,
+            undecodable,
+        };
         let answer = tokio::time::timeout(self.limit, rows(&self.client, sql)).await;
         let rows = answer
-            .map_err(|_| failed(format!("no answer within {:?}", self.limit)))?
-            .map_err(|error| failed(cluster_events::in_words(&error)))?;
+            .map_err(|_| failed(format!("no answer within {:?}", self.limit), false))?
+            .map_err(|error| failed(cluster_events::in_words(&error), is_about_encoding(&error)))?;
         Ok(rows.into_iter().map(postgres::Row::into_values).collect())
     }
 
     /// Something that it answered and that will not do.
     pub(super) fn error(&self, words: String) -> DatabaseError {
-        DatabaseError { place: self.place.clone(), words, refused: true }
+        DatabaseError { place: self.place.clone(), words, refused: true, undecodable: false }
+    }
+
+    /// Whether the session has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// The names in the rows of a query that selects each by [`name_in_hex`].
+    pub(super) async fn names(&self, sql: &str) -> Result<Vec<Vec<Name>>, DatabaseError> {
+        let rows = self.ask(sql).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| row.into_iter().flatten().map(|hex| Name::of(&hex)).collect())
+            .collect())
     }
 
     /// The first value of the first row; empty if there is none.
@@ -129,7 +155,117 @@ impl Database {
     }
 }
 
-/// A value as a literal.
-pub(super) fn literal_or_null(value: Option<&str>) -> String {
-    value.map_or_else(|| "NULL".to_owned(), literal)
+/// Whether a value is in no encoding that could be told: by the server's word, or by the look of it.
+fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
+    // character_not_in_repertoire, untranslatable_character
+    let told = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
+    told || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::str::Utf8Error>())
+}
+
+/// How a query gives the bytes of a name, whatever they are.
+pub(super) fn name_in_hex(name: &str) -> String {
+    format!("encode({}, 'hex')", bytes_of(name))
+}
+
+/// A name as a server has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Text(String),
+    /// One that is no UTF-8, its other bytes escaped.
+    Escaped(String),
+}
+
+impl Name {
+    pub(super) fn of(hex: &str) -> Self {
+        match String::from_utf8(hex::decode(hex).unwrap_or_default()) {
+            Ok(text) => Self::Text(text),
+            Err(error) => Self::Escaped(error.as_bytes().escape_ascii().to_string()),
+        }
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> &str {
+        let (Self::Text(name) | Self::Escaped(name)) = self;
+        name
+    }
+}
+
+/// How the values of a table are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As text.
+    Text,
+    /// As the bytes of that text, in hexadecimal digits, for some are no text in the encoding of the database, which is named.
+    Bytes(String),
+}
+
+impl Told {
+    /// What a query selects of a column.
+    pub(super) fn selected(&self, column: &str) -> String {
+        match self {
+            Self::Text => column.to_owned(),
+            // as its type writes it, and nothing of NULL, which is another thing than a row of NULLs
+            Self::Bytes(encoding) => {
+                let text = format!("format('%s', {column})");
+                let bytes = match encoding.as_str() {
+                    "UTF8" => format!("textsend({text})"),
+                    other => format!("convert_to({text}, {})", literal(other)),
+                };
+                format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN encode({bytes}, 'hex') END")
+            }
+        }
+    }
+
+    /// A value for people: as text where it is one, else as `bytea` is written.
+    pub(super) fn shown(&self, value: &str) -> String {
+        self.as_text(value).unwrap_or_else(|| format!("\\x{value}"))
+    }
+
+    /// A value as an expression of a type.
+    pub(super) fn in_sql(&self, value: Option<&str>, of_type: &str) -> String {
+        let Some(value) = value else { return "NULL".to_owned() };
+        match (self.as_text(value), self) {
+            (None, Self::Bytes(encoding)) => {
+                format!("convert_from('\\x{value}'::bytea, {})::{of_type}", literal(encoding))
+            }
+            (text, _) => literal(text.as_deref().unwrap_or(value)),
+        }
+    }
+
+    fn as_text(&self, value: &str) -> Option<String> {
+        match self {
+            Self::Text => Some(value.to_owned()),
+            Self::Bytes(encoding) => {
+                let text = String::from_utf8(hex::decode(value).ok()?).ok()?;
+                // of other encodings only what all of them have in common
+                (["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) || text.is_ascii()).then_some(text)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_text_is_told_by_its_bytes_and_every_other_as_text() {
+        let bytes = Told::Bytes("SQL_ASCII".to_owned());
+        let (text, latin) = (hex::encode("Märkte 'x'"), hex::encode(b"M\xe4rkte"));
+        assert_eq!(bytes.in_sql(Some(&text), "text"), "'Märkte ''x'''");
+        assert_eq!(bytes.shown(&text), "Märkte 'x'");
+        let expected = r"convert_from('\x4de4726b7465'::bytea, 'SQL_ASCII')::text[]";
+        assert_eq!(bytes.in_sql(Some(&latin), "text[]"), expected);
+        assert_eq!(bytes.shown(&latin), r"\x4de4726b7465");
+        let other = Told::Bytes("WIN1252".to_owned());
+        assert_eq!(other.shown(&text), format!(r"\x{text}"), "its bytes mean something else there");
+        assert_eq!(bytes.in_sql(None, "text"), "NULL");
+        assert_eq!(Told::Text.in_sql(Some("it's"), "text"), "'it''s'");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_shown_escaped() {
+        assert_eq!(Name::of(&hex::encode("Müller")), Name::Text("Müller".to_owned()));
+        assert_eq!(Name::of(&hex::encode(b"M\xfcller")), Name::Escaped(r"M\xfcller".to_owned()));
+    }
 }

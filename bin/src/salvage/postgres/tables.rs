@@ -2,10 +2,10 @@
 
 use interrex_events::{
     cluster_events::IS_OWN_TABLE,
-    postgres::{identifier, literal, shown},
+    postgres::{identifier, literal},
 };
 
-use super::database::{Database, DatabaseError, Row};
+use super::database::{Database, DatabaseError, Name, Row, name_in_hex};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
 ///
@@ -38,10 +38,21 @@ pub(super) struct TableName {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
-    /// Interrex's own: its events are in the journals, and reach the new main from there.
-    pub(super) is_own: bool,
+    /// Why it is not compared, whatever is in it.
+    pub(super) left_out: Option<LeftOutFor>,
     /// Whose it is.
     pub(super) owner: String,
+}
+
+/// Why a table is not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOutFor {
+    /// Interrex's own: its events are in the journals, and reach the new main from there.
+    Own,
+    /// Its rows are in no log.
+    Unlogged,
+    /// Its name is no text that a statement could have.
+    Name,
 }
 
 impl TableName {
@@ -82,19 +93,32 @@ pub(super) struct Column {
 
 /// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
-    let sql = format!(
-        "SELECT n.nspname, c.relname, {IS_OWN_TABLE}, {owner} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
-         AND n.nspname <> 'information_schema' ORDER BY 1, 2",
-        owner = shown("pg_get_userbyid(c.relowner)"),
+    let of_all = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+         AND n.nspname <> 'information_schema' ORDER BY n.nspname, c.relname";
+    let names = format!(
+        "SELECT {}, {}, {} {of_all}",
+        name_in_hex("n.nspname"),
+        name_in_hex("c.relname"),
+        name_in_hex("pg_get_userbyid(c.relowner)")
     );
-    let names = server.ask(&sql).await?.into_iter().filter_map(|row| {
-        let mut values = row.into_iter().flatten();
-        let (schema, table) = (values.next()?, values.next()?);
-        let is_own = values.next()? == "t";
-        Some(TableName { database: database.to_owned(), schema, table, is_own, owner: values.next()? })
+    let kinds = format!("SELECT {IS_OWN_TABLE}, c.relpersistence = 'u' {of_all}");
+    let kinds = server.ask(&kinds).await?;
+    let names = server.names(&names).await?.into_iter().zip(kinds);
+    let tables = names.filter_map(|(names, kind)| {
+        let [schema, table, owner] = <[Name; 3]>::try_from(names).ok()?;
+        let is = |place: usize| kind.get(place).and_then(Option::as_deref) == Some("t");
+        let is_text = |name: &Name| matches!(name, Name::Text(_));
+        let left_out = match (is(0), is(1)) {
+            _ if !is_text(&schema) || !is_text(&table) => Some(LeftOutFor::Name),
+            (true, _) => Some(LeftOutFor::Own),
+            (_, true) => Some(LeftOutFor::Unlogged),
+            _ => None,
+        };
+        let [schema, table, owner] = [schema, table, owner].map(|name| name.shown().to_owned());
+        Some(TableName { database: database.to_owned(), schema, table, left_out, owner })
     });
-    Ok(names.collect())
+    Ok(tables.collect())
 }
 
 /// The columns of a table in order; none if there is no such table.

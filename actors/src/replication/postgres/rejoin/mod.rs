@@ -32,7 +32,11 @@ use async_trait::async_trait;
 use interrex_events::Address;
 
 pub(super) use self::base_backup::tablespaces;
-pub use self::{login::log_in_for_replication, swap::put_base_backup_in_place};
+pub use self::{
+    kept_folder::{not_salvaged, note_salvaged},
+    login::log_in_for_replication,
+    swap::put_base_backup_in_place,
+};
 use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
 use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};
@@ -79,6 +83,17 @@ impl RejoinPort for LocalPostgres {
         let (into, own) = (into.to_owned(), own.map(Path::to_owned));
         self.aside("removing old kept copies", move || kept_folder::prune(&into, newest, own.as_deref()))
             .await
+    }
+
+    async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>> {
+        let (beside, archive) = (beside.to_owned(), archive.to_owned());
+        self.aside("removing what was copied to the kept copies", move || {
+            let copies = kept_folder::all(&archive)?;
+            let is_copied =
+                |kept: &Kept| copies.iter().any(|copy| keep::is_of_the_same(&copy.manifest, &kept.manifest));
+            kept_folder::prune_copied(&beside, is_copied)
+        })
+        .await
     }
 
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {

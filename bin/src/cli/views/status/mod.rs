@@ -266,7 +266,7 @@ impl Readiness {
 impl RunNow {
     fn of(sight: &Sight) -> Option<Self> {
         let all = &sight.story.cluster.runs;
-        let run = all.runs.values().rev().find(|run| run.is_running()).or(all.newest_whole())?;
+        let run = all.newest_first().into_iter().find(|run| run.is_running()).or(all.newest_whole())?;
         let running = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
         let next = sight.story.next_steps.get(&run.id).cloned();
         Some(Self {
