@@ -17,7 +17,7 @@ use crate::{
     env::Moment,
     failover::plan::Check,
     line::Gone,
-    ports::JournalPage,
+    ports::{JournalPage, NoReply},
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -112,6 +112,8 @@ pub struct MainSight {
     pub last_report: Option<LastReport>,
     /// Whether it says itself that it has stopped, and offers its role.
     pub offers: bool,
+    /// Whether its supervisor gave no answer of any kind to the last probe.
+    pub supervisor_is_silent: bool,
 }
 
 impl MainSight {
@@ -305,11 +307,11 @@ pub struct ProbeEnded {
     /// When it ended.
     pub ended: Moment,
     /// Its supervisor's words, or the error.
-    pub supervisor: Result<Arc<NodeReport>, String>,
+    pub supervisor: Result<Arc<NodeReport>, NoReply>,
     /// Its PostgreSQL's words, or the error; nothing where it was not asked.
-    pub postgres: Option<Result<MainPostgres, String>>,
+    pub postgres: Option<Result<MainPostgres, NoReply>>,
     /// Its Redis' words, or the error; nothing where it was not asked.
-    pub redis: Option<Result<String, String>>,
+    pub redis: Option<Result<String, NoReply>>,
 }
 
 /// To the HeartbeatActor: what somebody said about who is main.
@@ -328,6 +330,8 @@ pub struct Claim {
     pub from: NodeId,
     /// By which way.
     pub learned_by: LearnedBy,
+    /// Whether a switchover made it main, where that was said.
+    pub planned: Option<bool>,
 }
 
 impl Claim {
@@ -341,6 +345,7 @@ impl Claim {
             switchpoint: report.switchpoint,
             from: report.node,
             learned_by,
+            planned: report.planned,
         })
     }
 
@@ -354,6 +359,7 @@ impl Claim {
             switchpoint: self.switchpoint,
             announced_by: self.from,
             learned_by: self.learned_by,
+            planned: self.planned,
         }
     }
 }

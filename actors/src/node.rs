@@ -20,7 +20,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     env::{Env, Moment},
-    failover::policy::FailoverPolicy,
+    failover::{
+        policy::FailoverPolicy,
+        resting::{Deadlines, why_it_rests},
+    },
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
@@ -29,7 +32,8 @@ use crate::{
         SettingsHeard, Settled, StepEnded, UndoEnded, UndoStep,
     },
     report::{
-        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
+        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, Rest,
+        StreamFacts,
     },
 };
 
@@ -261,6 +265,14 @@ pub struct View {
     pub stream: Option<StreamFacts>,
     /// How far this node is with copying main's data, or its own aside.
     pub copying: Option<CopyProgress>,
+    /// Why this node's PostgreSQL admits no new session, where it answers and admits none.
+    pub no_session: Option<String>,
+    /// Why main's admits none, by its supervisor's word or its own refusal of the last probe.
+    pub main_refuses: Option<String>,
+    /// Why main's admits none, as two attempts in a row found, on a secondary.
+    pub main_no_session: Option<String>,
+    /// Until when this node does not promote itself.
+    pub deadlines: Deadlines,
     /// How far the start is.
     pub start: StartFacts,
 }
@@ -295,6 +307,7 @@ impl Shared {
         let (fatal, fatals) = mpsc::channel(1);
         let (changed, _) = watch::channel(0);
         let (own, story) = read(&journal, settings.me)?;
+        let deadlines = Deadlines::begin(&own.standpoint.rests, &settings.failover, env.moment());
         let view = View {
             cluster: own.cluster,
             standpoint: own.standpoint,
@@ -308,6 +321,10 @@ impl Shared {
             main_sight: None,
             stream: None,
             copying: None,
+            no_session: None,
+            main_refuses: None,
+            main_no_session: None,
+            deadlines,
             start: StartFacts::default(),
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
@@ -345,10 +362,13 @@ impl Shared {
     /// told anew: an event belongs so far back in it that the journal has to be read.
     pub fn fold(&self, envelopes: &[Envelope]) -> Taken {
         let me = self.settings.me;
+        let (policy, now) = (&self.settings.failover, self.env.moment());
         let mut taken = Taken::Folded;
         self.measured(|view| {
             for envelope in envelopes.iter().filter(|envelope| envelope.node_id == me) {
+                let before = view.standpoint.rests.clone();
                 fold(view, envelope);
+                view.deadlines.follow(&before, &view.standpoint.rests, policy, now);
             }
             taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
@@ -467,10 +487,14 @@ impl Shared {
             epoch: nodes.epoch,
             main: nodes.main,
             switchpoint: view.standpoint.switchpoint,
+            planned: view.standpoint.rests.planned,
+            rests: rest(&view, me, now),
             healthy: problems.is_empty(),
             problems,
             postgres: view.postgres.clone(),
             postgres_age_ms: view.postgres_asked_at.map(|asked| now.ms_since(asked)),
+            no_session: view.no_session.clone(),
+            main_no_session: view.main_no_session.clone(),
             redis: view.redis.clone(),
             dependents: view.dependents.clone(),
             lag: view.lag,
@@ -522,6 +546,16 @@ fn fold(view: &mut View, envelope: &Envelope) {
     view.standpoint.apply(envelope);
 }
 
+/// How long a secondary does not promote itself, and why.
+fn rest(view: &View, me: NodeId, now: Moment) -> Option<Rest> {
+    if view.cluster.nodes.is_main(me) {
+        return None;
+    }
+    let (left_ms, because) =
+        why_it_rests(&view.standpoint.rests, &view.cluster.nodes, view.deadlines.left(now))?;
+    Some(Rest { left_ms, because })
+}
+
 /// What keeps a node from doing what its role demands.
 fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     use interrex_events::{DependentStatus, PostgresStatus};
@@ -537,6 +571,10 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     problems.extend(view.start.problem.clone());
     if view.postgres.status != wanted_postgres {
         problems.push(with_detail(format!("PostgreSQL is {}", view.postgres.status), &view.postgres.detail));
+    }
+    if let Some(words) = &view.no_session {
+        problems
+            .push(format!("PostgreSQL answers the sessions that are open, and admits no new one: {words}"));
     }
     if view.redis.status != wanted_redis && view.redis.status != RedisStatus::None {
         problems.push(with_detail(format!("Redis is {}", view.redis.status), &view.redis.detail));

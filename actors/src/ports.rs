@@ -3,6 +3,7 @@
 
 mod handover;
 mod main_server;
+mod no_reply;
 mod rejoin;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ pub use self::{
         HandoverPort, Lineage, LogRecord, MainLineage, Parted, Received, ShutdownProof, Switch, Verdict,
     },
     main_server::{Held, HeldOnMain, MainServerPort, ReturnSlot},
+    no_reply::NoReply,
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 
@@ -52,6 +54,8 @@ pub struct PostgresMeasure {
     pub facts: PostgresFacts,
     /// How long ago its log receiver last heard from main, where one is connected.
     pub receiver_heard: Option<Duration>,
+    /// Why it gave no facts, where it gave none.
+    pub no_reply: Option<NoReply>,
 }
 
 /// How far a standby is with what it received.
@@ -99,6 +103,8 @@ pub enum StopMode {
 pub trait PostgresPort {
     /// What it is doing. An answer always comes: that nothing answers is one.
     async fn measure(&self) -> PostgresMeasure;
+    /// Whether it admits a new session. One for what takes long is opened beforehand while it does.
+    async fn admits(&self) -> Result<(), NoReply>;
     /// Starts it, if it does not run. Whether it had to be started.
     async fn start(&self) -> Answer<bool>;
     /// Stops it, and proves by observation that it is stopped. What was observed.
@@ -334,11 +340,13 @@ pub struct JournalPage {
 #[async_trait(?Send)]
 pub trait PeersPort {
     /// Exchanges reports with a peer's supervisor.
-    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String>;
+    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, NoReply>;
     /// Asks a peer's PostgreSQL whether it serves.
-    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String>;
+    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, NoReply>;
+    /// Whether a peer's PostgreSQL admits a new session.
+    async fn admits(&self, peer: NodeId) -> Result<(), NoReply>;
     /// Asks a peer's Redis for its role; nothing where none is configured.
-    async fn redis(&self, peer: NodeId) -> Option<Result<String, String>>;
+    async fn redis(&self, peer: NodeId) -> Option<Result<String, NoReply>>;
     /// Events of a node that a peer's journal holds, after a place, in that node's order; not more than a page.
     async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String>;
     /// Tells a peer's supervisor who is main.

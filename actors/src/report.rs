@@ -97,6 +97,15 @@ pub struct CopyProgress {
     pub total_bytes: u64,
 }
 
+/// A time in which a node does not promote itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// What is left of it, in milliseconds.
+    pub left_ms: u64,
+    /// Why.
+    pub because: String,
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -116,6 +125,12 @@ pub struct NodeReport {
     pub main: Option<NodeId>,
     /// Where the timeline of that epoch left the old one, if it opened the epoch itself.
     pub switchpoint: Option<Lsn>,
+    /// Whether a switchover opened that epoch, as far as it knows; an older program does not say.
+    #[serde(default)]
+    pub planned: Option<bool>,
+    /// How long this node does not promote itself, and why, where it would otherwise.
+    #[serde(default)]
+    pub rests: Option<Rest>,
     /// Whether it does what its role demands; decides between 200 and 503.
     pub healthy: bool,
     /// What is missing, if not.
@@ -125,6 +140,12 @@ pub struct NodeReport {
     /// How long ago it was asked for that, in milliseconds; nothing before its first answer, and by older versions.
     #[serde(default)]
     pub postgres_age_ms: Option<u64>,
+    /// Why its PostgreSQL admits no new session, where it answers those that are open and admits none.
+    #[serde(default)]
+    pub no_session: Option<String>,
+    /// The same of main's PostgreSQL, as a secondary sees it.
+    #[serde(default)]
+    pub main_no_session: Option<String>,
     /// Its Redis.
     pub redis: RedisFacts,
     /// Its dependents.
@@ -202,6 +223,9 @@ pub struct Notice {
     pub timeline: Option<TimelineId>,
     /// Where that timeline left the old one.
     pub switchpoint: Option<Lsn>,
+    /// Whether a switchover made it main; an older program does not say.
+    #[serde(default)]
+    pub planned: Option<bool>,
     /// The sender's clock.
     pub hlc: Hlc,
 }

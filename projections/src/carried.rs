@@ -9,7 +9,7 @@ use interrex_events::{
     NodeSpec,
 };
 
-use crate::{Cluster, ClusterNodes, Node, RunEnd, Settings, Standpoint, settings::Configured};
+use crate::{Cluster, ClusterNodes, Node, Rests, RunEnd, Settings, Standpoint, settings::Configured};
 
 /// What a node's own events said so far.
 #[must_use]
@@ -60,6 +60,9 @@ impl Standpoint {
             switchpoint: carried.switchpoint,
             fence_proof: carried.fence_proof.clone(),
             fenced_for: carried.fence_proof.as_ref().and_then(|proof| proof.run),
+            main_is_back: None,
+            // what is sealed is older than the cool-down
+            rests: Rests::default(),
         }
     }
 }

@@ -258,6 +258,7 @@ impl Projection for ClusterNodes {
                 self.set_status(me, NodeStatus::Fencing, at);
             }
             Event::SupervisorStalled(_)
+            | Event::AdmissionChanged(_)
             | Event::ClockJumped(_)
             | Event::HeartbeatsObserved(_)
             | Event::FailoverWithheld(_)

@@ -6,7 +6,7 @@ use interrex_events::{
     WithheldRule,
 };
 
-use crate::{FOLDED_BY_NOBODY, Projection};
+use crate::{FOLDED_BY_NOBODY, Projection, Rests};
 
 /// The fold. It must be given one node's events only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +26,10 @@ pub struct Standpoint {
     pub fence_proof: Option<NodeFenced>,
     /// The run of another node that asked last for the fence.
     pub fenced_for: Option<RunId>,
+    /// The main that gave a good sign after the last verdict against one.
+    pub main_is_back: Option<NodeId>,
+    /// What keeps this node from promoting itself for a while.
+    pub rests: Rests,
 }
 
 /// A verdict that stands.
@@ -47,6 +51,13 @@ impl Projection for Standpoint {
     }
 
     fn apply(&mut self, envelope: &Envelope) {
+        self.rests.apply(envelope);
+        match &envelope.event {
+            Event::MainSeen(seen) => self.main_is_back = Some(seen.main),
+            Event::MainRecovered(recovered) => self.main_is_back = Some(recovered.main),
+            Event::MainLost(_) | Event::EpochOpened(_) | Event::MainAnnounced(_) => self.main_is_back = None,
+            _ => {}
+        }
         match &envelope.event {
             Event::SupervisorStarted(_) => self.seen_main = None,
             Event::MainSeen(seen) => self.seen_main = Some(seen.main),

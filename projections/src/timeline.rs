@@ -148,6 +148,17 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::RedisChanged(changed) => {
             (Level::Info, with_detail(format!("Redis is {}", changed.status), &changed.detail))
         }
+        Event::AdmissionChanged(changed) if changed.admits => {
+            (Level::Notice, format!("PostgreSQL of {} admits new sessions again", name(changed.node)))
+        }
+        Event::AdmissionChanged(changed) => (
+            Level::Alarm,
+            format!(
+                "PostgreSQL of {} answers the sessions that are open, and admits no new one: {}",
+                name(changed.node),
+                changed.detail
+            ),
+        ),
         Event::DependentChanged(changed) => {
             (Level::Info, with_detail(format!("{} is {}", changed.name, changed.status), &changed.detail))
         }

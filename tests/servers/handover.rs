@@ -127,7 +127,8 @@ fn a_crash_is_no_proof_and_a_diverged_log_is_measured() {
         let main = pair.beta.main_lineage().await.unwrap();
         let lineage = pair.alpha.lineage_against(&main, &*pair.server(BETA)).await.unwrap();
         assert!(!lineage.clean && lineage.end >= flushed, "{lineage:?}, flushed {flushed}");
-        assert!(matches!(lineage.verdict, Verdict::Diverged { bytes, .. } if bytes > 0), "{lineage:?}");
+        let by_log = matches!(&lineage.verdict, Verdict::Diverged { parted, .. } if parted.bytes > 0);
+        assert!(by_log, "{lineage:?}");
         assert_eq!(pair.alpha.can_rewind().await, Ok(()));
     });
 }

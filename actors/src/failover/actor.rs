@@ -128,12 +128,16 @@ impl FailoverActor {
 
     fn situated<T>(&self, decide: impl FnOnce(Situation<'_>) -> T) -> T {
         let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
+        let now = self.shared.env.moment();
+        let (sight, resting) = self.shared.look(|view| (view.main_sight.clone(), view.deadlines.left(now)));
         decide(Situation {
             me: self.shared.settings.me,
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &policy,
-            now: self.shared.env.moment(),
+            sight: sight.as_ref(),
+            resting,
+            now,
             fresh_run: self.shared.env.run_id(),
         })
     }

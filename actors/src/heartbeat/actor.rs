@@ -23,7 +23,7 @@ use crate::{
         Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, SettingsHeard, StepReport,
     },
     node::{Fatal, Shared},
-    ports::PeersPort,
+    ports::{NoReply, PeersPort},
     report::NodeReport,
 };
 
@@ -112,7 +112,10 @@ impl HeartbeatActor {
             now: self.shared.env.moment(),
         };
         let verdict = self.watch.decide(situation, input);
-        self.shared.measured(|view| (view.lag, view.main_sight) = (verdict.lag, verdict.sight));
+        self.shared.measured(|view| {
+            (view.lag, view.main_sight) = (verdict.lag, verdict.sight);
+            view.main_refuses = verdict.no_session;
+        });
         self.state(verdict.facts);
     }
 
@@ -204,7 +207,7 @@ impl HeartbeatActor {
         tokio::task::spawn_local(async move {
             let began = shared.env.moment();
             let own = shared.report();
-            let late = || format!("no answer within {limit:?}");
+            let late = || NoReply::late(limit);
             let supervisor = async {
                 tokio::time::timeout(limit, peers.exchange(peer, &own)).await.unwrap_or_else(|_| Err(late()))
             };

@@ -8,8 +8,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use interrex_events::{
-    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, MainRecovered,
-    NodeId, PeerReachable, PeerUnreachable, SettingsAdopted, SettingsStamp, SupervisorStalled, WithheldRule,
+    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, NodeId,
+    PeerReachable, PeerUnreachable, SettingsAdopted, SettingsStamp, SupervisorStalled, WithheldRule,
 };
 use interrex_projections::{Cluster, Standpoint, human_ms};
 
@@ -21,6 +21,7 @@ use super::{
 use crate::{
     env::{Moment, ms},
     messages::{Claim, MainSight, Measured, ProbeEnded, SettingsHeard},
+    ports::NoReply,
     report::Lag,
 };
 
@@ -113,6 +114,8 @@ pub struct Judgement {
     pub lag: Option<Lag>,
     /// What is seen of main.
     pub sight: Option<MainSight>,
+    /// Why main's PostgreSQL admits no new session, by its supervisor's word or its own refusal.
+    pub no_session: Option<String>,
 }
 
 impl Watch {
@@ -143,6 +146,7 @@ impl Watch {
             facts: facts.into_iter().map(|event| Draft::new(epoch, event)).collect(),
             lag: self.lag(situation),
             sight: self.main.as_ref().map(MainWatch::sight),
+            no_session: self.main.as_ref().and_then(|main| main.no_session.clone()),
         }
     }
 
@@ -270,9 +274,13 @@ impl Watch {
 
     /// The window of one peer, and whether it can be reached at all.
     fn note_probe(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
+        // what this node could not ask says nothing of the peer
+        if probe.supervisor.as_ref().is_err_and(NoReply::is_unknown) {
+            return Vec::new();
+        }
         let is_main = self.main.as_ref().is_some_and(|main| main.main == probe.peer);
         let peer = self.peers.entry(probe.peer).or_insert_with(|| PeerWatch::new(probe.began));
-        let answered = probe.supervisor.is_ok();
+        let answered = matches!(probe.supervisor, Ok(_) | Err(NoReply::Refused { .. }));
         peer.note(probe, answered);
         let mut facts = Vec::new();
         // main's reachability is told by the verdicts on main
@@ -288,7 +296,7 @@ impl Watch {
         {
             peer.reachable = Some(false);
             if !is_main {
-                facts.push(PeerUnreachable { peer: probe.peer, detail: detail.clone() }.into());
+                facts.push(PeerUnreachable { peer: probe.peer, detail: detail.to_string() }.into());
             }
         }
         if answered {
@@ -337,19 +345,19 @@ impl Watch {
             // what main has written after it had reported this is not known to be here
             report.caught_up_at = Some(report.at);
         }
+        let sent = measured.receiver_heard.map(|heard| measured.at.before(ms(heard)));
         self.measured = Some(measured);
         let receiver = self.receiver_finding(situation);
         if let Some(main) = &mut self.main {
             // log that arrives from main is a sign of it, whatever became of the probes
             let speaks = receiver.is_good() && main.last_good.is_some();
             main.evidence.wal_receiver = receiver;
-            if speaks {
+            // it counts from when main sent it, not from when it was looked at
+            if let Some(sent) = sent.filter(|sent| speaks && sent.monotonic > main.silent_since.monotonic) {
                 let silent_ms = situation.now.ms_since(main.silent_since);
-                (main.silent_since, main.last_good) = (situation.now, Some(situation.now));
-                if std::mem::take(&mut main.lost) {
-                    let threshold_ms = situation.timing.threshold_ms;
-                    let evidence = main.evidence.clone();
-                    return vec![MainRecovered { main: main.main, silent_ms, threshold_ms, evidence }.into()];
+                (main.silent_since, main.last_good) = (sent, Some(sent));
+                if main.is_lost(situation) {
+                    return vec![main.recovered(situation, silent_ms)];
                 }
             }
         }

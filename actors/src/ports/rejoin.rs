@@ -129,6 +129,9 @@ pub trait RejoinPort {
     /// # Errors
     /// The server's refusal, or why there was no answer.
     async fn log_in(&self, source: &Source) -> Answer<Option<String>>;
+    /// Whether main's PostgreSQL, which has just let nobody log in for replication, would refuse the next attempt too: it asks for
+    /// a password that was wrong, or refuses by a code of its own. A server that is starting, ending or full lets in later.
+    async fn turned_away(&self, address: &Address) -> bool;
     /// The bytes that [`keep_copy`](Self::keep_copy) would copy with this request; none where a copy of the same data is there.
     /// Nothing is changed.
     ///

@@ -11,8 +11,8 @@ use interrex_events::{
 };
 
 use super::{
-    fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps,
-    stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay,
+    serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -108,6 +108,14 @@ impl Servers {
 
     pub(super) fn copy_source(&self, node: NodeId) -> Answer<Source> {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
+    }
+
+    /// Whether a node's PostgreSQL turns a standby of this one away until somebody changes something there.
+    pub(super) async fn turned_away(&self, node: NodeId) -> bool {
+        match self.address_of(node) {
+            Ok(address) => self.rejoin.turned_away(address).await,
+            Err(_) => false,
+        }
     }
 
     pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
@@ -271,7 +279,12 @@ impl ReplicationActor {
     }
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
-        let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
+        let crate::ports::PostgresMeasure { facts, receiver_heard, no_reply } = measure;
+        // what this node lacks itself says nothing of the server: what was measured last stands, and grows old
+        if let Some(unknown) = no_reply.filter(crate::ports::NoReply::is_unknown) {
+            tracing::warn!(%unknown, "PostgreSQL could not be measured");
+            return;
+        }
         if self.postgres.replace(facts.status) != Some(facts.status) {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
@@ -353,6 +366,10 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = stream_upkeep::keep_following(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let own = admission::watch_own(self.shared.clone(), self.servers.clone());
+        context.spawn(own.into_actor(self));
+        let mains = admission::watch_main(self.shared.clone(), self.peers.clone());
+        context.spawn(mains.into_actor(self));
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
         context.spawn(one_master.into_actor(self));

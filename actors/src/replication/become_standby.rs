@@ -92,6 +92,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
 async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Answer<TimelineId> {
     let wanted = shared.look(|view| view.cluster.nodes.timeline).unwrap_or_default();
     let (mut reached, mut moved, mut asked) = (None, shared.env.moment(), shared.env.moment());
+    let mut refused = false;
     loop {
         let facts = servers.postgres.measure().await.facts;
         if let Some(timeline) = facts.timeline.filter(|timeline| *timeline >= wanted)
@@ -106,10 +107,15 @@ async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Ans
         let since = |then: Moment| now.monotonic.saturating_sub(then.monotonic);
         if since(asked) > ASK_WHY {
             asked = now;
-            if let Err(error) = rejoin::log_in(servers, run.new_main).await
-                && is_refusal(&error)
-            {
-                return Err(error);
+            let logged_in = rejoin::log_in(servers, run.new_main).await;
+            match logged_in {
+                // once may be the program's own trouble
+                Err(error) if servers.turned_away(run.new_main).await => {
+                    if std::mem::replace(&mut refused, true) {
+                        return Err(error);
+                    }
+                }
+                _ => refused = false,
             }
         }
         if since(moved) > IDLE_LIMIT {
@@ -117,19 +123,6 @@ async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Ans
         }
         tokio::time::sleep(LOOK_CALMLY).await;
     }
-}
-
-/// Whether another attempt would be refused too, until somebody changes something: a server that is starting, ending or full
-/// lets in later.
-fn is_refusal(error: &PortError) -> bool {
-    let passes = [
-        "the database system is",
-        "terminating connection",
-        "too many",
-        "max_wal_senders",
-        "remaining connection",
-    ];
-    error.0.contains("FATAL") && !passes.iter().any(|sign| error.0.contains(sign))
 }
 
 fn nothing_arrives(servers: &Servers) -> PortError {

@@ -8,7 +8,10 @@ use interrex_events::{
 };
 use tokio_postgres::Client;
 
-use crate::{ports::PostgresMeasure, report::PostgresFacts};
+use crate::{
+    ports::{NoReply, PostgresMeasure},
+    report::PostgresFacts,
+};
 
 /// The timeline of a standby's newest log, in SQL: of the log that arrives, or else by the names of its files. The control file
 /// names it only after the next restartpoint (facts 5), which may be hours away; a recycled file bears the name of the timeline
@@ -46,8 +49,13 @@ pub(crate) async fn connect(
     (host, port): (&str, u16),
     (user, password): (&str, Option<&str>),
     database: &str,
-) -> Result<Client, NotOpened> {
-    session.open(Login { host, port, user, password, database }).await
+) -> Result<Client, NoReply> {
+    let opened = session.open(Login { host, port, user, password, database }).await;
+    opened.map_err(|error| match error {
+        NotOpened::Late(_) => NoReply::Silent(error.to_string()),
+        NotOpened::Refused(error) => NoReply::of_postgres(&error),
+        NotOpened::NotPinned(_) => NoReply::Refused { code: "not_pinned".to_owned(), words: error.to_string() },
+    })
 }
 
 /// What the answer says.
@@ -67,5 +75,6 @@ pub(super) fn facts(row: &Row) -> PostgresMeasure {
     PostgresMeasure {
         facts: PostgresFacts { status, timeline, lsn, replayed, detail: String::new() },
         receiver_heard: heard,
+        no_reply: None,
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    Epoch, Head, JournalForked, NodeId, NodeSeq, Record,
+    Address, Epoch, Head, JournalForked, NodeId, NodeSeq, Record,
     cluster_events::{self, Relay, StoreError},
     postgres::Session,
 };
@@ -14,7 +14,6 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_postgres::Client;
 
 use super::{
-    postgres::not_opened,
     postgres_connection::{READS, WRITES, connect},
     safe,
 };
@@ -97,7 +96,8 @@ impl LocalStream {
         let address = (settings.host.as_str(), settings.port);
         let login = (settings.user.as_str(), settings.password.as_deref());
         let opened = connect(session, address, login, &settings.database).await;
-        let client = opened.map_err(|error| not_opened(address, &error))?;
+        let doing = format!("connecting to PostgreSQL at {}", Address::new(address.0, address.1));
+        let client = opened.map_err(|refusal| PortError(refusal.while_doing(&doing).to_string()))?;
         // not there yet is no obstacle: a main makes it, and of a standby nothing is read
         cluster_events::is_there(&client)
             .await

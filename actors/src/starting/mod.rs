@@ -16,7 +16,7 @@ use crate::{
     env::ms,
     messages::{Append, Settled},
     node::{Fatal, Shared, StartFacts, View},
-    ports::{Answer, PeersPort, PortError, StopMode},
+    ports::{Answer, NoReply, PeersPort, PortError, StopMode},
     replication::Servers,
 };
 
@@ -57,12 +57,10 @@ pub async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), Start
 
 /// What a running server says against the configured login; nothing where it lets us in, or does not run.
 pub async fn refused_login(servers: &Servers) -> Option<String> {
-    let facts = servers.postgres.measure().await.facts;
+    let reply = servers.postgres.measure().await.no_reply?;
     // invalid_password and invalid_authorization_specification
-    let refused = ["28P01", "28000"].iter().any(|code| facts.detail.contains(code));
-    refused.then(|| {
-        format!("postgres.user, postgres.password_file: PostgreSQL refuses the login: {}", facts.detail)
-    })
+    let refused = matches!(reply.code(), Some("28P01" | "28000"));
+    refused.then(|| format!("postgres.user, postgres.password_file: PostgreSQL refuses the login: {reply}"))
 }
 
 /// Starts the servers that may run, and tries again where one does not. What holds it up is shown in the view; there too it
@@ -208,15 +206,16 @@ async fn make_redis_master(servers: &Servers) {
 async fn ask_everyone(shared: &Arc<Shared>, peers: &dyn PeersPort) -> Vec<Heard> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
-    let late = || format!("no answer within {limit:?}");
+    let late = || NoReply::late(limit);
     let asked = shared.settings.peers().map(|spec| {
         let peer = spec.node;
         let supervisor = tokio::time::timeout(limit, peers.exchange(peer, &own));
         let postgres = tokio::time::timeout(limit, peers.postgres(peer));
         async move {
             let (supervisor, postgres) = tokio::join!(supervisor, postgres);
-            let supervisor = supervisor.unwrap_or_else(|_| Err(late()));
-            Heard { peer, supervisor, postgres: postgres.unwrap_or_else(|_| Err(late())) }
+            let supervisor = supervisor.unwrap_or_else(|_| Err(late())).map_err(|reply| reply.to_string());
+            let postgres = postgres.unwrap_or_else(|_| Err(late())).map_err(|reply| reply.to_string());
+            Heard { peer, supervisor, postgres }
         }
     });
     let answers = futures_util::future::join_all(asked).await;

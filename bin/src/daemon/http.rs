@@ -33,6 +33,8 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 
+use super::connections;
+
 /// How long a notice may take to be stored.
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a node may take to fence itself before the peer that asked is told so.
@@ -82,9 +84,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the HTTP server ended");
-    }
+    connections::serve(listener, routes).await;
 }
 
 fn answer(status: StatusCode, data: impl Serialize) -> Response {
@@ -222,6 +222,7 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         switchpoint: notice.switchpoint,
         from: notice.from,
         learned_by: LearnedBy::Notice,
+        planned: notice.planned,
     });
     if notice.epoch < known {
         let message = format!("epoch {} is older than epoch {known}, which this node knows", notice.epoch);

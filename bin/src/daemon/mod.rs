@@ -5,6 +5,7 @@
 //! database lets a client in.
 
 mod assemble;
+mod connections;
 mod http;
 
 pub(crate) use self::assemble::{find_programs, postgres_settings};
@@ -23,6 +24,7 @@ use interrex_events::{
     Draft, SupervisorStopped,
     journal::{Identity, Journal, JournalError},
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -31,6 +33,9 @@ use tokio::{
 };
 
 use crate::config::{Config, OnExit};
+
+/// File descriptors that this process may have open: connections to it take 256 at most, its own far fewer.
+const DESCRIPTORS: u64 = 4_096;
 
 /// Why a supervisor did not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +93,23 @@ pub fn supervise(config: Config) -> Result<(), DaemonError> {
     if !problems.is_empty() {
         return Err(DaemonError::Machine(problems));
     }
+    raise_the_limit_of_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(config))
+}
+
+/// The usual limit of 1,024 file descriptors is for programs that use `select`. What this process starts inherits the limit: it
+/// stays small enough for programs that close every descriptor below it.
+fn raise_the_limit_of_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    limit.current = Some(wanted);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
 }
 
 fn log_to_stderr() {

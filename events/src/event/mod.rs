@@ -172,6 +172,8 @@ event_kinds! {
     "postgres_changed" version 1 by ReplicationActor => PostgresChanged,
     /// The local Redis changed its state.
     "redis_changed" version 1 by ReplicationActor, Supervisor => RedisChanged,
+    /// PostgreSQL answers the sessions that are open and admits no new one, or admits them again; this node's, or main's as seen from here.
+    "admission_changed" version 1 by ReplicationActor => AdmissionChanged,
     /// A local dependent, such as RADIUS, changed its state.
     "dependent_changed" version 1 by ReplicationActor, NotifierActor => DependentChanged,
     /// First good observation of main since this supervisor started.

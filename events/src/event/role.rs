@@ -65,6 +65,9 @@ pub struct MainAnnounced {
     pub announced_by: NodeId,
     /// By which way.
     pub learned_by: LearnedBy,
+    /// Whether it was a switchover that made it main; an older program does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<bool>,
 }
 
 /// Payload of `notice_refused`.

@@ -26,10 +26,14 @@ pub enum WithheldRule {
     WalStillStreaming,
     /// This supervisor itself was frozen: the silence may be its own.
     OwnStall,
+    /// This node lacked file descriptors, memory or ports, and could not ask main.
+    OwnTrouble,
     /// The wall clock jumped; the verdict is measured on another clock.
     ClockJump,
-    /// The last run was too recent.
+    /// Main changed unplanned a short while ago.
     CoolDown,
+    /// The last run of this node ended before it changed anything, a short while ago.
+    RunInVain,
     /// The local PostgreSQL is no standby that could be promoted.
     NotPromotable,
 }
@@ -38,7 +42,7 @@ shown_in_words!(WithheldRule {
     AutoFailoverDisabled => "auto_failover_disabled", MainNeverSeenSinceBoot => "main_never_seen_since_boot",
     PostgresStillAnswers => "postgres_still_answers",
     SupervisorVouches => "supervisor_vouches", WalStillStreaming => "wal_still_streaming",
-    OwnStall => "own_stall", ClockJump => "clock_jump", CoolDown => "cool_down", NotPromotable => "not_promotable",
+    OwnStall => "own_stall", OwnTrouble => "own_trouble", ClockJump => "clock_jump", CoolDown => "cool_down", RunInVain => "run_in_vain", NotPromotable => "not_promotable",
 });
 
 /// Payload of `failover_withheld`.

@@ -27,6 +27,7 @@ use interrex_actors::{
     report::CopyProgress,
     runtime,
 };
+use interrex_events::Address;
 use rustix::process::Signal;
 
 use crate::pair::{LIMIT, Pair, on_one_thread, slot};
@@ -194,7 +195,7 @@ impl Parted {
             kept: Some(kept.join("pgdata")),
             kept_redis: None,
             output: self.node().folder.join("salvaged"),
-            main: Some(format!("127.0.0.1:{}", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
+            main: Some(Address::new("127.0.0.1", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
             main_redis: None,
             tables: Vec::new(),
         };

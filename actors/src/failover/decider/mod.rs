@@ -24,10 +24,10 @@ pub use self::{
     scheduling::answer,
     starting::asked,
 };
-use super::policy::FailoverPolicy;
+use super::{policy::FailoverPolicy, resting::Resting};
 use crate::{
     env::Moment,
-    messages::{FenceEnded, FenceRequest, LiftRequest, StepEnded, UndoEnded},
+    messages::{FenceEnded, FenceRequest, LiftRequest, MainSight, StepEnded, UndoEnded},
 };
 
 /// What a decision is made from, beside the input.
@@ -41,6 +41,10 @@ pub struct Situation<'a> {
     pub standpoint: &'a Standpoint,
     /// What the operator configured.
     pub policy: &'a FailoverPolicy,
+    /// What this node sees of main right now.
+    pub sight: Option<&'a MainSight>,
+    /// What is left of the times in which no run begins by itself.
+    pub resting: Resting,
     /// Now.
     pub now: Moment,
     /// The id that a run begun now would get.

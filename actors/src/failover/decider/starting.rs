@@ -1,11 +1,11 @@
 //! How runs begin: a verdict that no rule speaks against, and what people ask for.
 
 use interrex_events::{
-    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverWithdrawn, MainLost,
-    NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
+    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverWithdrawn, NodeId,
+    PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
     SwitchoverStarted, Trigger, WithheldRule,
 };
-use interrex_projections::{NodeStatus, Run, RunEnd, Standing};
+use interrex_projections::{NodeStatus, Run, RunEnd, Standing, human_ms};
 
 use super::{
     Situation,
@@ -14,7 +14,10 @@ use super::{
     outcomes::still_main,
     returning::{rejoin, return_by_itself},
 };
-use crate::messages::{Declined, MainSight, Operation};
+use crate::{
+    failover::resting::why_it_rests,
+    messages::{Declined, MainSight, Operation},
+};
 
 /// A standing verdict becomes a run, unless a rule says no; a rule is recorded once per verdict.
 pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
@@ -23,8 +26,9 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
         return Vec::new();
     }
     let Some(verdict) = &standpoint.verdict else { return return_by_itself(situation) };
+    let Some(sight) = still_lost(situation, verdict) else { return Vec::new() };
     match reason_against(situation, verdict) {
-        None => start(situation, verdict),
+        None => start(situation, verdict, sight),
         Some((rule, _)) if verdict.withheld == Some(rule) => Vec::new(),
         Some((rule, detail)) => {
             let event = FailoverWithheld {
@@ -40,8 +44,18 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     }
 }
 
+/// What is seen of a lost main now, if that bears the verdict out: it may be old, for a rule held it back since.
+fn still_lost<'a>(situation: Situation<'a>, verdict: &Standing) -> Option<&'a MainSight> {
+    let Situation { policy, sight, now, .. } = situation;
+    sight.filter(|sight| {
+        sight.main == verdict.lost.main
+            && !sight.answers()
+            && now.ms_since(sight.silent_since) >= policy.threshold_ms
+    })
+}
+
 fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(WithheldRule, String)> {
-    let Situation { me, cluster, policy, now, .. } = situation;
+    let Situation { me, cluster, standpoint, policy, resting, .. } = situation;
     if !policy.auto_enabled {
         let detail = "failover.auto_failover_enabled is false on this node".to_owned();
         return Some((WithheldRule::AutoFailoverDisabled, detail));
@@ -58,27 +72,27 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
         );
         return Some((WithheldRule::NotPromotable, detail));
     }
-    // what a person planned is no flapping
-    let unplanned = |run: &&Run| matches!(run.kind, RunKind::Failover | RunKind::Promotion);
-    let last = cluster.runs.runs.values().rev().find(unplanned)?;
-    let ended_at = last.ended_at?;
-    let since_ms = (now.wall - ended_at).num_milliseconds().max(0).cast_unsigned();
-    (since_ms < policy.cool_down_ms).then(|| {
+    let (_, because) = why_it_rests(&standpoint.rests, &cluster.nodes, resting)?;
+    let main = cluster.nodes.name(verdict.lost.main);
+    Some(if resting.cool_down_ms >= resting.pause_ms {
+        let left = human_ms(resting.cool_down_ms);
         let detail = format!(
-            "run {} ended {} {} s ago; no other begins by itself within {} s (failover.cool_down); main {} stays lost",
-            last.id.short(),
-            last.end,
-            since_ms / 1000,
-            policy.cool_down_ms / 1000,
-            cluster.nodes.name(verdict.lost.main)
+            "{because}; no failover begins by itself for another {left} (failover.cool_down); main {main} stays lost. To \
+             make this node main now: interrex promote"
         );
         (WithheldRule::CoolDown, detail)
+    } else {
+        let left = human_ms(resting.pause_ms);
+        let detail = format!("{because}; the next one begins by itself in {left}; main {main} stays lost");
+        (WithheldRule::RunInVain, detail)
     })
 }
 
-fn start(situation: Situation<'_>, verdict: &Standing) -> Vec<Draft> {
-    let Situation { me, cluster, policy, fresh_run, .. } = situation;
-    let MainLost { main, silent_ms, threshold_ms, evidence, last_report } = verdict.lost.clone();
+/// The run goes by what is seen now, not by what was when the verdict fell.
+fn start(situation: Situation<'_>, verdict: &Standing, sight: &MainSight) -> Vec<Draft> {
+    let Situation { me, cluster, policy, now, fresh_run, .. } = situation;
+    let MainSight { main, evidence, last_report, .. } = sight.clone();
+    let (silent_ms, threshold_ms) = (now.ms_since(sight.silent_since), policy.threshold_ms);
     let started = FailoverStarted {
         trigger: Trigger::Automatic,
         old_main: main,

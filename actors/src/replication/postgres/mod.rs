@@ -36,17 +36,21 @@ use std::{
 use async_trait::async_trait;
 use interrex_events::{
     Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
-    postgres::{self, NotOpened, Row, Session, conninfo_value, literal},
+    postgres::{Row, conninfo_value, literal, rows},
 };
 use rustix::process::Signal;
 use tokio::sync::Mutex;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use self::start::end_what_starts;
-use super::postgres_connection::{WRITES, connect, facts, measure_sql};
+use super::{
+    admission::ask_for_a_session,
+    postgres_connection::{WRITES, connect, facts, measure_sql},
+};
 use crate::{
     ports::{
-        Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState, StopMode,
+        Answer, NoReply, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState,
+        StopMode,
     },
     report::PostgresFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
@@ -110,6 +114,8 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
+    /// A session for what takes long, opened before it is needed: then the server may admit none.
+    spare: RefCell<Option<Client>>,
     /// The server that is being started: before it has written its pid file, nothing else names it.
     starting: Cell<Option<i32>>,
     /// As it was last read.
@@ -137,6 +143,7 @@ impl LocalPostgres {
         Self {
             settings,
             client: RefCell::default(),
+            spare: RefCell::default(),
             starting: Cell::default(),
             control: RefCell::default(),
             files: Arc::default(),
@@ -144,23 +151,72 @@ impl LocalPostgres {
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {
+        self.session().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    /// The session that is open, or a new one.
+    async fn session(&self) -> Result<Rc<Client>, NoReply> {
         if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let client = Rc::new(self.open(WRITES).await?);
+        let client = Rc::new(self.log_in_here().await?);
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
     }
 
-    async fn open(&self, session: Session) -> Answer<Client> {
+    async fn open(&self) -> Answer<Client> {
+        self.log_in_here().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    async fn log_in_here(&self) -> Result<Client, NoReply> {
         let settings = &self.settings;
-        let opened = connect(
-            session,
+        let connecting = connect(
+            WRITES,
             (&settings.host, settings.port),
             (&settings.user, settings.password.as_deref()),
             &settings.database,
         );
-        opened.await.map_err(|error| not_opened((&settings.host, settings.port), &error))
+        let doing = format!("connecting to PostgreSQL at {}", self.address());
+        connecting.await.map_err(|refusal| refusal.while_doing(&doing))
+    }
+
+    /// Everything that is measured. A session that was ended says nothing about the server: a new one does.
+    async fn measured(&self) -> Result<Vec<Row>, NoReply> {
+        let asked = |client: Rc<Client>| async move {
+            let answer = rows(&client, &measure_sql()).await;
+            answer.map_err(|error| NoReply::of_postgres(&error))
+        };
+        let open = self.client.borrow().clone().filter(|client| !client.is_closed());
+        let was_open = open.is_some();
+        match asked(self.session().await?).await {
+            Err(NoReply::Passing(_) | NoReply::Silent(_)) if was_open => {
+                self.client.borrow_mut().take();
+                asked(self.session().await?).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// A superuser still gets in where the places that are left are kept for superusers.
+    async fn has_places_for_ordinary_users(&self) -> Result<(), NoReply> {
+        let sql = "SELECT count(*)::text AS taken,
+                          (current_setting('max_connections')::int
+                           - current_setting('superuser_reserved_connections')::int
+                           - coalesce(current_setting('reserved_connections', true)::int, 0))::text AS places
+                   FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        let client = self.session().await?;
+        let found = rows(&client, sql).await.map_err(|error| NoReply::of_postgres(&error))?;
+        let read = |column: &'static str| found.first().and_then(|row| row.parsed::<u64>(column));
+        match (read("taken"), read("places")) {
+            (Some(taken), Some(places)) if taken >= places => {
+                let words = format!(
+                    "all {places} places for ordinary users are taken ({taken} sessions); the rest of max_connections is kept for \
+                     superusers"
+                );
+                Err(NoReply::Refused { code: "53300".to_owned(), words })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn address(&self) -> Address {
@@ -169,7 +225,7 @@ impl LocalPostgres {
 
     async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
         let client = self.client().await?;
-        postgres::rows(&client, sql).await.map_err(|error| {
+        rows(&client, sql).await.map_err(|error| {
             PortError::new(
                 sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
                 cluster_events::in_words(&error),
@@ -236,27 +292,42 @@ impl LocalPostgres {
 #[async_trait(?Send)]
 impl PostgresPort for LocalPostgres {
     async fn measure(&self) -> PostgresMeasure {
-        let silent = |detail: String| {
+        let silent = |reply: NoReply| {
             let status = if self.postmaster().is_some() {
                 PostgresStatus::Unreachable
             } else {
                 PostgresStatus::Stopped
             };
-            PostgresMeasure { facts: PostgresFacts::silent(status, detail), receiver_heard: None }
+            let facts = PostgresFacts::silent(status, reply.to_string());
+            PostgresMeasure { facts, receiver_heard: None, no_reply: Some(reply) }
         };
         let limit = self.settings.measure_limit;
-        match tokio::time::timeout(limit, self.rows(&measure_sql())).await {
+        match tokio::time::timeout(limit, self.measured()).await {
             Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
-                None => silent("it answered without a row".to_owned()),
+                None => silent(NoReply::Silent("it answered without a row".to_owned())),
             },
-            Ok(Err(error)) => silent(error.to_string()),
+            Ok(Err(reply)) => silent(reply),
             Err(_) => {
                 // a connection that hangs is left: the next question gets its own
                 self.client.borrow_mut().take();
-                silent(format!("no answer within {limit:?}"))
+                silent(NoReply::late(limit))
             }
         }
+    }
+
+    async fn admits(&self) -> Result<(), NoReply> {
+        let settings = &self.settings;
+        let address = (settings.host.as_str(), settings.port);
+        ask_for_a_session(address, &settings.user, ("database", &settings.database)).await?;
+        self.has_places_for_ordinary_users().await?;
+        // what a switchover needs is open before it is needed
+        let open = self.spare.borrow().as_ref().is_some_and(|client| !client.is_closed());
+        if !open {
+            let client = self.log_in_here().await?;
+            *self.spare.borrow_mut() = Some(client);
+        }
+        Ok(())
     }
 
     async fn start(&self) -> Answer<bool> {
@@ -264,7 +335,8 @@ impl PostgresPort for LocalPostgres {
     }
 
     async fn stop(&self, mode: StopMode) -> Answer<String> {
-        self.client.borrow_mut().take();
+        self.client.take();
+        self.spare.take();
         let starting = self.starting.take();
         let Some(pid) = self.postmaster() else {
             if let Some(pid) = starting {
@@ -402,15 +474,16 @@ impl PostgresPort for LocalPostgres {
             "INSERT INTO interrex.write_probe (epoch, written_at) VALUES ({epoch}, now())
              ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
         );
-        let there = cluster_events::is_there(&*self.client().await?).await;
+        let client = self.client().await?;
+        let there = cluster_events::is_there(&client).await;
         if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
-            let Err(error) = self.rows(&sql).await else { return Ok(()) };
-            if !error.0.contains("42P01") {
-                return Err(error);
+            let Err(error) = rows(&client, &sql).await else { return Ok(()) };
+            // a cluster that never had a supervised main has no such table
+            if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
+                return Err(PortError::new("writing a row", cluster_events::in_words(&error)));
             }
         }
-        // this cluster never had a supervised main: the table is missing
-        let mut client = self.open(WRITES).await?;
+        let mut client = self.open().await?;
         cluster_events::migrate(&mut client)
             .await
             .map_err(|error| PortError::new("creating the schema interrex", error))?;
@@ -445,20 +518,24 @@ impl PostgresPort for LocalPostgres {
 
     async fn checkpoint(&self) -> Answer<()> {
         // on a connection of its own, without its statement limit: it takes as long as the disk does
-        let client = self.open(WRITES.statements_within(Duration::ZERO)).await?;
-        let made = client.batch_execute("CHECKPOINT").await;
-        made.map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))
+        let spare = self.spare.borrow_mut().take().filter(|client| !client.is_closed());
+        let client = match spare {
+            Some(client) => client,
+            None => self.open().await?,
+        };
+        let sql = "SET statement_timeout = 0; CHECKPOINT";
+        client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))?;
+        *self.spare.borrow_mut() = Some(client);
+        Ok(())
     }
 
     async fn control_timeline(&self) -> Answer<TimelineId> {
         let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
         value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
     }
-}
-
-/// Why there is no session with a server.
-pub(crate) fn not_opened((host, port): (&str, u16), error: &NotOpened) -> PortError {
-    PortError(format!("connecting to PostgreSQL at {}: {error}", Address::new(host, port)))
 }
 
 /// Writes a text that may hold a password.

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 
 use super::{LocalPostgres, PostgresSettings};
 use crate::{
-    ports::{Held, HeldOnMain},
+    ports::{Held, HeldOnMain, NoReply},
     replication::{
         fork::FileNode,
         postgres_connection::{READS, connect},
@@ -67,7 +67,7 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
             } else {
                 match log_in(settings, name).await {
                     Ok(session) => tables(&session, name, &files).await,
-                    Err(words) => Err(words),
+                    Err(refusal) => Err(refusal.to_string()),
                 }
             };
             match told {
@@ -80,10 +80,9 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
     Ok(())
 }
 
-async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, String> {
+async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, NoReply> {
     let login = (settings.user.as_str(), settings.password.as_deref());
-    let opened = connect(READS, (&settings.host, settings.port), login, database).await;
-    opened.map_err(|error| error.to_string())
+    connect(READS, (&settings.host, settings.port), login, database).await
 }
 
 async fn rows(session: &Client, sql: &str) -> Result<Vec<Row>, String> {

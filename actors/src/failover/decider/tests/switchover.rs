@@ -79,6 +79,7 @@ pub(super) fn another_main() -> MainAnnounced {
         switchpoint: None,
         announced_by: ME,
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     }
 }
 

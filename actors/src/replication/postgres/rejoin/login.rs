@@ -2,16 +2,18 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_events::postgres::pinned_for_libpq;
+use interrex_events::{Address, postgres::pinned_for_libpq};
 
 use crate::{
-    ports::{Answer, PortError, Source},
-    replication::postgres::LocalPostgres,
+    ports::{Answer, NoReply, PortError, Source},
+    replication::{ask_for_a_session, postgres::LocalPostgres},
     runtime::{self, RunAs},
 };
 
 /// When one login is given up.
 const LIMIT: Duration = Duration::from_secs(5);
+/// SQLSTATE of a server whose places, or whose walsenders, are all taken.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 
 impl LocalPostgres {
     pub(super) async fn try_login(&self, source: &Source) -> Answer<Option<String>> {
@@ -20,6 +22,18 @@ impl LocalPostgres {
             return Ok(None);
         }
         log_in_for_replication(&psql, self.settings.run_as, source).await.map(Some)
+    }
+
+    /// By the code of the server's first answer: its text is translated.
+    pub(super) async fn is_turned_away(&self, Address { host, port }: &Address) -> bool {
+        let asked =
+            ask_for_a_session((host, *port), &self.settings.replication_user, ("replication", "true"));
+        match tokio::time::timeout(LIMIT, asked).await {
+            // it asks for a password, and did not like the one that it got
+            Ok(Ok(())) => true,
+            Ok(Err(NoReply::Refused { code, .. })) => code != TOO_MANY_CONNECTIONS,
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 }
 

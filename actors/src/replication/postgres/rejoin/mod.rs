@@ -67,6 +67,10 @@ impl RejoinPort for LocalPostgres {
         self.try_login(source).await
     }
 
+    async fn turned_away(&self, address: &Address) -> bool {
+        self.is_turned_away(address).await
+    }
+
     async fn room_to_keep(&self, request: &KeepRequest) -> Answer<u64> {
         self.room_for_copy(request).await
     }

@@ -50,6 +50,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     for node in sight.nodes() {
         problems.extend(problems_of(node, sight));
     }
+    problems.extend(main_admits_nobody(sight));
     problems.extend(unfinished_run(sight));
     let has_successor = || candidates(sight).iter().any(|candidate| candidate.hindered.is_none());
     if serves && writable.len() <= 1 && sight.nodes().len() > 1 && !has_successor() {
@@ -62,6 +63,20 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
         (_, true, true) => Health::Healthy,
     };
     Judgement { health, problems }
+}
+
+/// What a secondary sees of main's PostgreSQL, where main does not say it itself.
+fn main_admits_nobody(sight: &Sight) -> Option<String> {
+    let main = sight.reign().0?;
+    if sight.report(main).is_some_and(|report| report.no_session.is_some()) {
+        return None;
+    }
+    let (seen_by, words) =
+        sight.reports().find_map(|report| Some((&report.name, report.main_no_session.as_ref()?)))?;
+    Some(format!(
+        "main {}: PostgreSQL answers the sessions that are open, and admits no new one, as {seen_by} sees it: {words}",
+        sight.name(main)
+    ))
 }
 
 /// Who keeps the role of main of those that accept writes, and what becomes of the others.

@@ -16,7 +16,7 @@ use super::{
         nodes::status_tone,
         runs,
     },
-    Health, Member, RunNow, Status,
+    Health, Member, Resting, RunNow, Status,
     candidates::Candidate,
 };
 
@@ -132,6 +132,14 @@ impl Screen {
                 Tone::Plain,
                 format!("main's last good sign reached {seen_by} {} ago", human_ms(silent)),
             );
+        }
+        for Resting { name, rest } in &failover.rests {
+            let words = format!(
+                "COOL-DOWN: {name} does not promote itself for another {}: {}; by hand it can: interrex promote",
+                human_ms(rest.left_ms),
+                rest.because
+            );
+            self.say("", Tone::Warning, words);
         }
         if status.health != Health::Unknown {
             self.candidates(&failover.candidates);

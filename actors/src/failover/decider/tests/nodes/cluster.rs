@@ -16,6 +16,7 @@ use crate::{
     failover::decider::*,
     heartbeat::decider as heartbeat,
     messages::{Accepted, Claim, HandoverOffer, MainPostgres, Measured, Operate, Operation, ProbeEnded},
+    ports::NoReply,
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -120,6 +121,10 @@ impl Cluster {
             epoch: nodes.epoch,
             main: nodes.main,
             switchpoint: supervisor.node.belief.standpoint.switchpoint,
+            planned: supervisor.node.belief.standpoint.rests.planned,
+            rests: None,
+            no_session: None,
+            main_no_session: None,
             healthy: true,
             problems: Vec::new(),
             postgres: self.postgres_facts(node),
@@ -204,6 +209,7 @@ impl Cluster {
             now: own.now,
         };
         let judgement = watch.decide(situation, input);
+        own.sight = judgement.sight;
         for draft in judgement.facts {
             self.store(node, draft.event, None);
         }
@@ -309,8 +315,8 @@ impl Cluster {
                 peer,
                 began: now,
                 ended: now,
-                supervisor: self.report(node, peer),
-                postgres: is_main.then(|| self.asked_postgres(node, peer)),
+                supervisor: self.report(node, peer).map_err(NoReply::Silent),
+                postgres: is_main.then(|| self.asked_postgres(node, peer).map_err(NoReply::Silent)),
                 redis: None,
             };
             self.watch(node, heartbeat::Input::ProbeEnded(Box::new(probe)));

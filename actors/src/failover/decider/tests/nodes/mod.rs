@@ -44,6 +44,7 @@ impl Node {
         };
         let mut node = Self::empty(me);
         node.policy.auto_enabled = me != THIRD;
+        node.policy.threshold_ms = cluster::PATIENCE_MS;
         let started = interrex_events::SupervisorStarted {
             name: String::new(),
             version: String::new(),
@@ -168,7 +169,14 @@ fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
         let mut evidence = evidence();
         evidence.supervisor = Finding::good("answers, and hands its role over");
         let silent_since = cluster.of(ME).node.now;
-        let sight = MainSight { main: MAIN, silent_since, evidence, last_report: None, offers: true };
+        let sight = MainSight {
+            main: MAIN,
+            silent_since,
+            evidence,
+            last_report: None,
+            offers: true,
+            supervisor_is_silent: false,
+        };
         cluster.ask(ME, &Operation::Promote { request, sight: Some(sight) }).unwrap();
         rests = cluster.settle();
     }
