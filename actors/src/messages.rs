@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use actix::Message;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, LastReport, LearnedBy, Lsn,
-    MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp, StepId, StepOutcome, TimelineId,
-    journal::Segment,
+    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, HandoverAccepted,
+    LastReport, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp,
+    StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,8 @@ pub enum Operation {
         /// What the person said.
         request: Request,
     },
+    /// The other node records that it would take the role, before main stops for it.
+    AcceptHandover(HandoverAccepted),
     /// The other half of it.
     TakeOver(HandoverOffer),
     /// A person makes this secondary main, now.

@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Address, Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused,
-    Record, RunId, TimelineId, cluster_events::Position,
+    Address, Base, ClusterSettings, Epoch, HandoverAccepted, Head, JournalForked, Lsn, NodeId, NodeSeq,
+    ProjectionPaused, Record, RunId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::{Run, postgres::Rebuilt};
 use serde::{Deserialize, Serialize};
@@ -305,6 +305,17 @@ pub enum NotFenced {
     NotProved(String),
 }
 
+/// Why a peer has not recorded that it would take the role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// No answer: it may be recorded, or not.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It says no.
+    #[error("{0}")]
+    Declined(String),
+}
+
 /// What a peer says to an offer of the role of main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
@@ -353,6 +364,8 @@ pub trait PeersPort {
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
     /// How far a peer's standby has received the log.
     async fn received(&self, peer: NodeId) -> Result<Lsn, String>;
+    /// Asks a peer to record that it would take the role by this switchover. It is on its disk when the answer comes.
+    async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted>;
     /// Offers a peer the role of main, and waits until it has taken it or says that it will not.
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.

@@ -268,6 +268,7 @@ impl Projection for ClusterNodes {
             | Event::RunRefused(_)
             | Event::RunFailed(_)
             | Event::RunCancelRequested(_)
+            | Event::HandoverAccepted(_)
             | Event::HandoverOffered(_)
             | Event::SwitchoverScheduled(_)
             | Event::SwitchoverUnscheduled(_)

@@ -226,6 +226,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         | Event::SwitchoverStarted(_)
         | Event::SwitchoverScheduled(_)
         | Event::SwitchoverUnscheduled(_)
+        | Event::HandoverAccepted(_)
         | Event::HandoverOffered(_)
         | Event::HandoverWithdrawn(_)
         | Event::RejoinStarted(_)

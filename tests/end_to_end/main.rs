@@ -31,6 +31,7 @@ mod salvage;
 mod salvage_redis;
 mod schedule;
 mod set_up;
+mod standby;
 mod starting;
 mod store;
 mod store_hostile;

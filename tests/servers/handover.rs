@@ -26,7 +26,7 @@ async fn hand_over(pair: &Pair) {
     let lineage = pair.alpha.lineage_against(&main, &*pair.server(BETA)).await.unwrap();
     assert_eq!((lineage.verdict, lineage.clean, lineage.end), (Verdict::SameLine, true, proof.end));
     for _ in 0..2 {
-        pair.alpha.become_standby(&pair.conninfo(&pair.alpha, BETA), &slot(ALPHA)).await.unwrap();
+        pair.alpha.become_standby(&pair.conninfo(&pair.alpha, BETA), &slot(ALPHA), None).await.unwrap();
     }
     assert!(pair.alpha.is_standby_directory());
     pair.alpha.start().await.unwrap();

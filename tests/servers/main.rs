@@ -9,5 +9,6 @@ mod pair;
 mod rejoin;
 mod reserving;
 mod settings;
+mod standby;
 mod start;
 mod stream;

@@ -4,7 +4,10 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Address, Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId, postgres::{Row, rows}};
+use interrex_events::{
+    Address, Cause, Epoch, HandoverAccepted, Lsn, NodeId, NodeSeq, NodeSpec, RunId,
+    postgres::{Row, rows},
+};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -13,7 +16,7 @@ use tokio_postgres::Client;
 
 use crate::{
     messages::{HandoverOffer, MainPostgres},
-    ports::{JournalPage, NoReply, NotFenced, OfferAnswer, PeersPort},
+    ports::{JournalPage, NoReply, NotAccepted, NotFenced, OfferAnswer, PeersPort},
     replication::{READS, ask_for_a_session, connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
@@ -24,6 +27,8 @@ pub const SECRET_HEADER: &str = "x-cluster-secret";
 const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
 /// When the wait for a fenced old main is given up.
 const FENCE_LIMIT: Duration = Duration::from_secs(9);
+/// When one question whether a switchover is accepted is given up: a disk that hangs is no disk for a run.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
 /// When one question whether the role was taken is given up; it is asked again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(12);
 /// When a page of a journal is given up.
@@ -98,6 +103,15 @@ pub struct LiftFenceBody {
     pub by: NodeId,
     /// Its run, which had asked for the fence.
     pub run: RunId,
+}
+
+/// Body of `POST /api/cluster/accept-handover`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptHandoverBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// What is to be recorded.
+    pub asked: HandoverAccepted,
 }
 
 /// Body of `POST /api/cluster/take-over`.
@@ -419,6 +433,27 @@ impl PeersPort for RemotePeers {
         let row = self.ask_postgres(peer, sql).await.map_err(|refusal| refusal.to_string())?;
         let row = row.ok_or("it is no standby")?;
         row.parsed(0).ok_or_else(|| "it names no position".to_owned())
+    }
+
+    async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted> {
+        let body = AcceptHandoverBody { cluster_id: self.cluster_id, asked: asked.clone() };
+        let path = "/api/cluster/accept-handover";
+        match self.post::<serde_json::Value>(peer, path, &body, ACCEPT_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(Refusal { code: Some(code), .. }) if code == "not_found" => {
+                Err(NotAccepted::Declined(
+                    "its supervisor is of an older version, which cannot accept a switchover: install the same one on all nodes \
+                     (interrex doctor: same_program)"
+                        .to_owned(),
+                ))
+            }
+            Err(Refusal { code: None, message }) => Err(NotAccepted::NoAnswer(message)),
+            // it has no actor yet, or that did not answer in time
+            Err(Refusal { code: Some(code), message }) if code == "starting" => {
+                Err(NotAccepted::NoAnswer(message))
+            }
+            Err(Refusal { message, .. }) => Err(NotAccepted::Declined(message)),
+        }
     }
 
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String> {

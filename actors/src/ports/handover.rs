@@ -139,8 +139,19 @@ pub trait HandoverPort {
     async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn>;
     /// A record of the log on this server's disk, running or not: with a proof's checkpoint, the other half of it.
     async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord>;
-    /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated.
-    async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()>;
+    /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated. With main's line
+    /// it follows that timeline and no other; without, whichever is the latest that it sees.
+    async fn become_standby(&self, conninfo: &str, slot: &str, along: Option<&MainLineage>) -> Answer<()>;
+    /// Whether a standby here looks for log in an archive too (`restore_command`), by the configuration of the next start. Then the
+    /// latest timeline that it sees may be one that somebody else has archived and main never had.
+    async fn restores_from_archive(&self) -> Answer<bool>;
+    /// The timeline that a standby here follows by its number, by the configuration of the next start.
+    async fn followed_timeline(&self) -> Answer<Option<TimelineId>>;
+    /// Whether the directory could be made a standby. Nothing is changed.
+    ///
+    /// # Errors
+    /// What would keep it from that, with the file's name.
+    async fn could_become_standby(&self) -> Answer<()>;
     /// The newest complaint in this server's log, if that is a file that the supervisor knows.
     fn last_complaint(&self) -> Option<String>;
     /// The local running main's lineage.

@@ -74,6 +74,11 @@ pub trait MainServerPort {
     /// # Errors
     /// It has tablespaces, which no base backup here takes along; or it does not answer.
     async fn size(&self) -> Answer<u64>;
+    /// Whether a base backup here takes all of it along.
+    ///
+    /// # Errors
+    /// It has tablespaces, or it does not answer.
+    async fn can_be_copied(&self) -> Answer<()>;
     /// A node's slot there. Nothing is changed.
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot>;
     /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since it was

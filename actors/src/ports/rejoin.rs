@@ -143,6 +143,11 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room beside the directory, or it cannot be renamed.
     fn room_to_replace(&self, bytes: u64) -> Answer<()>;
+    /// Whether a base backup could take the directory's place, room left aside. Nothing is changed.
+    ///
+    /// # Errors
+    /// What forbids it: tablespaces, a volume that is mounted there, or a log elsewhere that no fresh one can lie beside.
+    fn is_replaceable(&self) -> Answer<()>;
     /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the room for log
     /// to come. A copy of the same data that is there already is
     /// the answer.

@@ -515,7 +515,8 @@ impl Handler<Follow> for ReplicationActor {
                 if order.returns {
                     steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
                 } else {
-                    steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+                    let (me, main) = (shared.settings.me, order.main);
+                    steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
                 }
             };
             let result = barrier::caught(following).await.unwrap_or_else(|panic| Err(PortError(panic)));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use interrex_events::{Draft, Lsn, NodeDemoted, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId};
+use interrex_events::{
+    Draft, Lsn, NodeDemoted, NodeId, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId,
+};
 use interrex_projections::Run;
 
 use super::{Servers, postgres::slot_name, rejoin};
@@ -56,8 +58,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     if status == PostgresStatus::Stopped || fenced {
         // whoever started it, it is started again as what it shall be
         servers.postgres.stop(StopMode::Fast).await?;
-        let upstream = servers.conninfo_of(run.new_main)?;
-        servers.handover.become_standby(&upstream, &slot_name(me)).await?;
+        make_standby_of(servers, me, run.new_main).await?;
         if run.kind == RunKind::Rejoin {
             // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis goes on with it
             let late = || Err(PortError(format!("not done within {REDIS_PATIENCE:?}")));
@@ -85,6 +86,37 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     let words = words + &rejoin::prune(shared, servers, run).await;
     let report = StepReport::new(StepOutcome::Succeeded, words);
     Ok(rejoin::naming_kept_redis(servers, run, report).await)
+}
+
+/// Makes the stopped PostgreSQL here a standby of main. Where it looks for log in an archive too, it follows main's timeline by number:
+/// with "latest", a history file that somebody else left there sends it along a line which main never had, and it does not start.
+async fn make_standby_of(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
+    let along = match servers.handover.restores_from_archive().await? {
+        true => Some(servers.main_server(main)?.lineage().await?),
+        false => None,
+    };
+    servers.handover.become_standby(&servers.conninfo_of(main)?, &slot_name(me), along.as_ref()).await
+}
+
+/// Lets the standby here receive from another main. A reload does it, but where a timeline is followed by its number: only a start takes
+/// the next one.
+pub(super) async fn follow_another(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
+    let (upstream, handover) = (servers.conninfo_of(main)?, &servers.handover);
+    let (restores, followed) = (handover.restores_from_archive().await?, handover.followed_timeline().await?);
+    if !restores && followed.is_none() {
+        return servers.postgres.set_upstream(&upstream).await;
+    }
+    // nothing is stopped for a main that cannot be asked
+    let line = servers.server_of(main)?.lineage().await?;
+    let stopped = servers.postgres.measure().await.facts.status == PostgresStatus::Stopped;
+    if followed == Some(line.timeline) && !stopped {
+        return servers.postgres.set_upstream(&upstream).await;
+    }
+    servers.postgres.stop(StopMode::Fast).await?;
+    let made = handover.become_standby(&upstream, &slot_name(me), restores.then_some(&line)).await;
+    // whatever came of it, it is a standby still
+    servers.postgres.start().await?;
+    made
 }
 
 /// Waits until PostgreSQL here receives main's log, on main's timeline, which is told. What it has to replay before takes

@@ -18,8 +18,8 @@ use interrex_actors::{
     },
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody, PromoteBody,
-        RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
+        AcceptHandoverBody, ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody,
+        PromoteBody, RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
@@ -74,6 +74,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/lift-fence", post(lift_fence))
+        .route("/api/cluster/accept-handover", post(accept_handover))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/schedule", post(schedule))
@@ -306,6 +307,15 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
         return refuse(StatusCode::CONFLICT, "stays_fenced", message);
     }
     answer(StatusCode::OK, json!({ "words": "the old main's fence is lifted: it starts its servers" }))
+}
+
+/// Main is about to stop for a switchover to this node. The answer comes when this node has stored that it would take the role.
+async fn accept_handover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let asked = match api.admit(&headers, &body, |body: &AcceptHandoverBody| body.cluster_id) {
+        Ok(AcceptHandoverBody { asked, .. }) => asked,
+        Err(refusal) => return *refusal,
+    };
+    begun(operate(&api, Operation::AcceptHandover(asked), None, Cause::System).await)
 }
 
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that

@@ -132,6 +132,9 @@ pub struct ServerFacts {
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
     pub file_errors: Vec<String>,
+    /// Lines of the configuration files that would end the recovery of a standby, in force or not.
+    #[serde(default)]
+    pub ends_recovery: Vec<FileLine>,
     /// The command line that it was started with, as `postmaster.opts` has it.
     pub started_with: Option<String>,
     /// `default_transaction_read_only`, where a configuration file has it.
@@ -199,6 +202,19 @@ impl ServerFacts {
     pub fn major(&self) -> u32 {
         self.version / 10_000
     }
+}
+
+/// A line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FileLine {
+    /// The setting.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// The file.
+    pub file: String,
+    /// Number of the line.
+    pub line: u32,
 }
 
 /// A replication slot.
@@ -320,8 +336,8 @@ pub struct MachineFacts {
     pub next_start: Measured<Result<NextStart, String>>,
     /// What the configuration says of it.
     pub configured: Configured,
-    /// Whether the data directory would start as a standby.
-    pub standby_signal: Measured<bool>,
+    /// As what the data directory would start.
+    pub signal_files: Measured<SignalFiles>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
@@ -354,7 +370,7 @@ impl MachineFacts {
             data_version: Err(reason.clone()),
             next_start: Err(reason.clone()),
             configured: Configured::default(),
-            standby_signal: Err(reason.clone()),
+            signal_files: Err(reason.clone()),
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keep_room: Err(reason.clone()),
@@ -365,6 +381,15 @@ impl MachineFacts {
             ready: Vec::new(),
         }
     }
+}
+
+/// Files that say as what a data directory starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalFiles {
+    /// `standby.signal`: as a standby.
+    pub standby: bool,
+    /// `recovery.signal`: as a recovery from an archive, unless the other is there too.
+    pub recovery: bool,
 }
 
 /// What PostgreSQL would take at its next start, in its own words.

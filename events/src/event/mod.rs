@@ -222,6 +222,8 @@ event_kinds! {
     "switchover_scheduled" version 1 by FailoverActor => SwitchoverScheduled,
     /// A switchover is scheduled no more: it began, or it never will by that schedule.
     "switchover_unscheduled" version 1 by FailoverActor => SwitchoverUnscheduled,
+    /// This node has recorded that it would take the role by main's switchover: its journal can store that.
+    "handover_accepted" version 1 by FailoverActor => HandoverAccepted,
     /// Main has stopped, has proved that the target lacks nothing, and offers it the role.
     "handover_offered" version 1 by FailoverActor => HandoverOffered,
     /// The role stays where it was: the target did not take it, and never will by this offer.

@@ -96,6 +96,15 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
             );
             (level, with_detail(text, &gone.detail))
         }
+        Event::HandoverAccepted(accepted) => (
+            Level::Info,
+            format!(
+                "the switchover {} of {} to this node is accepted: main may stop for it, and decides alone until it offers epoch {}",
+                accepted.run.short(),
+                name(accepted.from),
+                accepted.epoch
+            ),
+        ),
         Event::HandoverOffered(offered) => (
             Level::Notice,
             format!(

@@ -17,7 +17,7 @@ use crate::pair::{LIMIT, on_one_thread};
 /// Becomes main once more, on a timeline of its own.
 async fn is_promoted(server: &LocalPostgres) {
     server.stop(StopMode::Fast).await.unwrap();
-    server.become_standby("", "none").await.unwrap();
+    server.become_standby("", "none", None).await.unwrap();
     server.start().await.unwrap();
     server.promote().await.unwrap();
 }

@@ -91,7 +91,7 @@ impl Parted {
 
     async fn alpha_follows(&self) {
         let Pair { alpha, beta, .. } = &self.pair;
-        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA)).await.unwrap();
+        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA), None).await.unwrap();
         alpha.start().await.unwrap();
         self.pair.streams(BETA, ALPHA).await;
         let flushed = beta.main_lineage().await.unwrap().flushed;
@@ -212,7 +212,7 @@ impl Parted {
     async fn comes_back(&self) {
         let Pair { sandbox, alpha, .. } = &self.pair;
         assert!(alpha.is_standby_directory());
-        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA)).await.unwrap();
+        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA), None).await.unwrap();
         alpha.start().await.unwrap();
         self.pair.streams(BETA, ALPHA).await;
         let rows = "SELECT md5(string_agg(t::text, ',' ORDER BY i)) FROM t";
@@ -491,6 +491,36 @@ fn a_crash_between_the_two_renames_is_healed() {
         fs::write(&complete, &swap).unwrap();
         assert_eq!(parted.base_backup(alpha, &request).await.unwrap(), kept);
         parted.comes_back().await;
+    });
+}
+
+#[test]
+fn a_log_elsewhere_stays_elsewhere_and_goes_with_its_directory() {
+    on_one_thread(async {
+        let parted = Parted::make().await;
+        let (alpha, data_dir) = (&parted.pair.alpha, parted.data_dir());
+        let (log, limit) = (data_dir.with_extension("log"), "ulimit -f 1000\nexec REAL \"$@\"");
+        fs::rename(data_dir.join("pg_wal"), &log).unwrap();
+        symlink("../".to_owned() + log.file_name().unwrap().to_str().unwrap(), data_dir.join("pg_wal"))
+            .unwrap();
+        let limited = parted.alpha_whose("pg_basebackup", limit);
+        parted.base_backup(&limited, &parted.request(1)).await.unwrap_err();
+        let kept = parted.base_backup(alpha, &parted.request(1)).await.unwrap();
+        parted.comes_back().await;
+        let fresh = data_dir.join("pg_wal").read_link().unwrap();
+        let beside: Vec<PathBuf> = fs::read_dir(log.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().starts_with(&*log.to_string_lossy()))
+            .collect();
+        assert!(
+            beside.len() == 2 && beside.contains(&log) && beside.contains(&fresh),
+            "{beside:?}, {fresh:?}"
+        );
+        assert_eq!(kept.folder.join("pgdata/pg_wal").canonicalize().unwrap(), log.canonicalize().unwrap());
+        assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
+        alpha.prune_kept(&parted.request(1).into, 0, None).await.unwrap();
+        assert!(!log.exists() && fresh.is_dir(), "the kept directory's log goes with it, and no other");
     });
 }
 

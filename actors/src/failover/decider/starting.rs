@@ -1,9 +1,9 @@
 //! How runs begin: a verdict that no rule speaks against, and what people ask for.
 
 use interrex_events::{
-    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverWithdrawn, NodeId,
-    PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
-    SwitchoverStarted, Trigger, WithheldRule,
+    Cause, Draft, Epoch, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverAccepted,
+    HandoverWithdrawn, NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished,
+    StepId, StepOutcome, SwitchoverStarted, Trigger, WithheldRule,
 };
 use interrex_projections::{NodeStatus, Run, RunEnd, Standing, human_ms};
 
@@ -124,6 +124,10 @@ pub fn asked(
             let started = SwitchoverStarted { drain_ms: *drain_ms, request: request.clone(), ..started };
             begin(situation, RunKind::Switchover, StepId::CheckHandover, started.into())
         }
+        Operation::AcceptHandover(asked) => {
+            may_accept(situation, asked)?;
+            (asked.run, vec![Draft::new(situation.cluster.nodes.epoch, asked.clone())])
+        }
         Operation::TakeOver(offer) => match already_taken(situation, offer) {
             Some(run) => return Ok((run, Vec::new())),
             None => {
@@ -213,22 +217,39 @@ fn already_taken(situation: Situation<'_>, offer: &crate::messages::HandoverOffe
     newest_first().find(heard).or_else(|| newest_first().find(opened)).map(|run| run.id)
 }
 
+/// Nothing that is recorded here keeps this node from being main's successor.
+fn may_succeed(situation: Situation<'_>, from: NodeId, epoch: Epoch) -> Result<(), Declined> {
+    nothing_runs(situation)?;
+    let nodes = &situation.cluster.nodes;
+    if nodes.main == Some(from) && epoch == nodes.epoch.next() {
+        return Ok(());
+    }
+    let message = format!(
+        "epoch {epoch} cannot be taken over from {}: this node knows epoch {}",
+        nodes.name(from),
+        nodes.epoch
+    );
+    Err(Declined::new("older_epoch", message))
+}
+
+/// Main asks before it stops, and again before it offers its role: what is stored here then proves that this node can take part.
+fn may_accept(situation: Situation<'_>, asked: &HandoverAccepted) -> Result<(), Declined> {
+    let Situation { me, cluster, .. } = situation;
+    may_succeed(situation, asked.from, asked.epoch)?;
+    let postgres = cluster.nodes.get(me).and_then(|row| row.postgres);
+    if is_standby(postgres) {
+        return Ok(());
+    }
+    let state = postgres.map_or("not measured yet".to_owned(), |status| status.to_string());
+    Err(Declined::new("not_promotable", format!("PostgreSQL here is {state}, not a standby")))
+}
+
 fn may_take_over(
     situation: Situation<'_>,
     offer: &crate::messages::HandoverOffer,
 ) -> Result<FailoverStarted, Declined> {
-    let Situation { me, cluster, policy, .. } = situation;
-    nothing_runs(situation)?;
-    let nodes = &cluster.nodes;
-    if nodes.main != Some(offer.from) || offer.epoch != nodes.epoch.next() {
-        let message = format!(
-            "epoch {} cannot be taken over from {}: this node knows epoch {}",
-            offer.epoch,
-            nodes.name(offer.from),
-            nodes.epoch
-        );
-        return Err(Declined::new("older_epoch", message));
-    }
+    let Situation { me, policy, .. } = situation;
+    may_succeed(situation, offer.from, offer.epoch)?;
     // whether this node can is found out by the run, and so recorded: only that is an answer for good
     let told = || Finding::unknown("it stopped in good order, and offers its role");
     Ok(FailoverStarted {

@@ -70,8 +70,21 @@ impl HandoverPort for LocalPostgres {
         self.read_record(timeline, at).await
     }
 
-    async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()> {
-        self.turn_into_standby(conninfo, slot)
+    async fn become_standby(&self, conninfo: &str, slot: &str, along: Option<&MainLineage>) -> Answer<()> {
+        self.turn_into_standby(conninfo, slot, along)
+    }
+
+    async fn restores_from_archive(&self) -> Answer<bool> {
+        Ok(!self.settings.at_next_start("restore_command").await?.is_empty())
+    }
+
+    async fn followed_timeline(&self) -> Answer<Option<TimelineId>> {
+        Ok(self.settings.at_next_start("recovery_target_timeline").await?.parse().ok().map(TimelineId))
+    }
+
+    async fn could_become_standby(&self) -> Answer<()> {
+        self.is_fit_for_a_standby()?;
+        self.restores_from_archive().await.map(drop)
     }
 
     fn last_complaint(&self) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What a stopped data directory is to a main: whether its log is a part of main's, or where the two parted.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use interrex_events::{Lsn, TimelineId};
 
@@ -8,10 +8,14 @@ use super::{
     LocalPostgres,
     common_log::{Common, Compared},
     control_file::ControlFile,
+    files,
     line::Line,
     wal::Wal,
 };
-use crate::ports::{Answer, Lineage, MainLineage, MainServerPort, Parted, PortError, Switch, Verdict};
+use crate::{
+    ports::{Answer, Lineage, MainLineage, MainServerPort, Parted, PortError, Switch, Verdict},
+    runtime::RunAs,
+};
 
 impl LocalPostgres {
     /// The running main's own lineage.
@@ -64,7 +68,7 @@ impl LocalPostgres {
             Ok(history) => history,
             Err(words) => return Ok(found(Verdict::Unknown(words), Lsn::default())),
         };
-        let label = std::fs::read_to_string(self.settings.data_dir.join("backup_label")).unwrap_or_default();
+        let label = backup_label(&self.settings.data_dir);
         let log = self.settings.data_dir.join("pg_wal");
         let mut needed = log_needed(&label, &control, main).into_iter();
         if let Some(file) = needed.find(|file| !log.join(file).exists()) {
@@ -134,6 +138,13 @@ fn log_needed(label: &str, control: &ControlFile, main: &MainLineage) -> Vec<Str
         .map_or_else(Vec::new, |begin| (number_of(begin)..number_of(control.redo)).filter_map(name).collect())
 }
 
+/// The label of the backup, or the rewind, that made a directory; empty where there is none. The name that a person gave a backup may be
+/// of any encoding.
+pub(super) fn backup_label(data_dir: &Path) -> String {
+    let label = std::fs::read(data_dir.join("backup_label")).unwrap_or_default();
+    String::from_utf8_lossy(&label).into_owned()
+}
+
 pub(in crate::replication) fn own_history(
     data_dir: &Path,
     timeline: TimelineId,
@@ -142,10 +153,27 @@ pub(in crate::replication) fn own_history(
         return Ok(Vec::new());
     }
     let file = data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
-    let text = std::fs::read_to_string(&file).map_err(|error| {
+    let text = std::fs::read(&file).map_err(|error| {
         format!("how it came to timeline {timeline} is not known: {}: {error}", file.display())
     })?;
-    Ok(history(&text))
+    Ok(history(&String::from_utf8_lossy(&text)))
+}
+
+/// Puts the history of main's timeline into a directory that is to follow it by number: PostgreSQL refuses to start along a timeline
+/// whose history it has not. Durably.
+pub(super) fn write_history(data_dir: &Path, main: &MainLineage, owner: RunAs) -> io::Result<()> {
+    let known = own_history(data_dir, main.timeline);
+    if known.is_ok_and(|known| known == main.history) {
+        return Ok(());
+    }
+    let file = data_dir.join(format!("pg_wal/{:08X}.history", main.timeline.0));
+    files::write(&file, history_file(&main.history).as_bytes(), owner)
+}
+
+/// As PostgreSQL writes it.
+fn history_file(history: &[Switch]) -> String {
+    let line = |switch: &Switch| format!("{}\t{}\tas main has it\n", switch.timeline, switch.switchpoint);
+    history.iter().map(line).collect()
 }
 
 /// Lines of a history file: a timeline, where it was left, why.
@@ -349,6 +377,17 @@ mod tests {
             ["000000010000000000000002", "000000020000000000000003", "000000020000000000000004"]
         );
         assert!(log_needed("", &control, &main).is_empty(), "it was not rewound");
+    }
+
+    #[test]
+    fn a_history_that_is_written_is_read_as_it_was_and_another_ones_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pg_wal")).unwrap();
+        for main in [main(0x1A, &[(1, 300), (0x19, 700)]), main(0x1A, &[(2, 0x1_0000_0000)]), main(1, &[])] {
+            write_history(folder.path(), &main, RunAs::Myself).unwrap();
+            assert_eq!(own_history(folder.path(), main.timeline), Ok(main.history));
+        }
+        assert!(!folder.path().join("pg_wal/00000001.history").exists(), "the first has none");
     }
 
     #[test]

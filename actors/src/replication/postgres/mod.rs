@@ -3,6 +3,7 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+mod auto_conf;
 mod common_log;
 pub mod config_file;
 pub mod control_file;
@@ -17,7 +18,7 @@ mod rejoin;
 mod relations;
 mod server_log;
 mod shutdown;
-mod standby;
+pub mod standby;
 pub mod standby_limits;
 mod start;
 pub(super) mod wal;
@@ -246,8 +247,9 @@ impl LocalPostgres {
 
     /// The process that the data directory's pid file names.
     fn named_postmaster(&self) -> Option<i32> {
-        let text = std::fs::read_to_string(self.settings.data_dir.join("postmaster.pid")).ok()?;
-        text.lines().next()?.trim().parse().ok()
+        let text = std::fs::read(self.settings.data_dir.join("postmaster.pid")).ok()?;
+        // the path in it may be of any encoding
+        String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok()
     }
 
     /// The postmaster, if it lives.

@@ -14,7 +14,7 @@ use super::{
     server_log::{self, Collected},
 };
 use crate::{
-    ports::{Answer, PortError},
+    ports::{Answer, PortError, PostgresPort as _},
     runtime::{self, wait_gone},
 };
 
@@ -39,6 +39,9 @@ impl LocalPostgres {
             return Ok(false);
         }
         self.must_be_startable()?;
+        if self.is_standby_directory() {
+            self.keep_a_standby()?;
+        }
         if let Some(dead) = self.named_postmaster() {
             runtime::wait_reaped(dead, REAP_LIMIT).await;
         }
@@ -93,7 +96,9 @@ impl LocalPostgres {
         let own = postmaster.to_string();
         let pid_file = self.settings.data_dir.join("postmaster.pid");
         loop {
-            let told = std::fs::read_to_string(&pid_file).unwrap_or_default();
+            let told = std::fs::read(&pid_file).unwrap_or_default();
+            // the path in it may be of any encoding
+            let told = String::from_utf8_lossy(&told);
             let lines: Vec<&str> = told.lines().map(str::trim).collect();
             // until it has written its own, the file may be a dead server's
             let is_own = lines.first() == Some(&own.as_str());

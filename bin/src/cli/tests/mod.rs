@@ -264,6 +264,22 @@ fn of_two_mains_of_the_same_epoch_the_lowest_id_keeps_it() {
 }
 
 #[test]
+fn a_node_that_serves_beside_a_silent_main_is_not_called_an_outage() {
+    let mut beta = report(BETA);
+    (beta.postgres.status, beta.lag) = (PostgresStatus::Primary, None);
+    let stage = |beta: NodeReport| Stage::set(90_000, Author::quiet_morning).with([beta]);
+    let status = |beta| stage(beta).show("status --config @interrex.toml", Style::default()).1;
+    let text = status(beta.clone());
+    assert!(text.contains("SPLIT") && text.contains("PostgreSQL of alpha may accept writes too"), "{text}");
+    (beta.run, beta.taking_over) = (Some((RUN, Vec::new())), Some(true));
+    let text = status(beta);
+    assert!(
+        text.contains("DOWN") && !text.contains("SPLIT"),
+        "a failover between its promotion and its epoch: {text}"
+    );
+}
+
+#[test]
 fn a_node_that_goes_by_an_older_epoch_is_not_called_ready() {
     let mut late = report(ALPHA);
     late.role = Role::Secondary;

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, read_secret},
     daemon::find_programs,
     doctor::{
-        facts::{Configured, MachineFacts, Problem, Programs},
+        facts::{Configured, MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
     },
 };
@@ -46,8 +46,11 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
-        standby_signal: fs::metadata(data_dir)
-            .map(|_| data_dir.join("standby.signal").exists())
+        signal_files: fs::metadata(data_dir)
+            .map(|_| SignalFiles {
+                standby: data_dir.join("standby.signal").exists(),
+                recovery: data_dir.join("recovery.signal").exists(),
+            })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
         copy_room: room(data_dir.parent().unwrap_or(data_dir)),

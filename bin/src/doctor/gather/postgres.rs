@@ -7,6 +7,7 @@ use interrex_actors::{
     replication::postgres::{
         STANDBY_TIMELINE,
         inherited::{STARTED_WITH, read_only_by_setting},
+        standby::ENDS_RECOVERY,
     },
 };
 use interrex_events::{
@@ -50,7 +51,7 @@ SELECT json_build_object(
    'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
    'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
    'synchronous_standby_names', 'archive_mode', 'restart_after_crash',
-   'recovery_min_apply_delay', 'recovery_target_timeline', 'config_file', 'hba_file')),
+   'recovery_min_apply_delay', 'recovery_target_timeline', 'restore_command', 'config_file', 'hba_file')),
  'at_next_start', (SELECT json_object_agg(name, coalesce(
      (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
    FROM pg_settings AS limits WHERE name IN ('max_connections', 'max_locks_per_transaction',
@@ -58,6 +59,9 @@ SELECT json_build_object(
  'file_errors', coalesce((SELECT json_agg({FILE_ERROR}) FROM (
      SELECT concat_ws(':', sourcefile, sourceline, ' ' || name, ' ' || error) AS words
      FROM pg_file_settings WHERE error <> 'setting could not be applied') AS errors), '[]'),
+ 'ends_recovery', coalesce((SELECT json_agg(json_build_object(
+     'name', lower(name), 'setting', {SETTING}, 'file', {FILE}, 'line', sourceline) ORDER BY seqno)
+   FROM pg_file_settings WHERE lower(name) IN ({ENDS_RECOVERY}) AND setting <> ''), '[]'),
  'started_with', ({STARTED_WITH}),
  'read_only_in_files', (SELECT {SETTING} FROM pg_file_settings
    WHERE lower(name) = 'default_transaction_read_only' AND error IS NULL ORDER BY seqno DESC LIMIT 1),
@@ -172,6 +176,8 @@ pub(super) async fn measure(login: &Login, address: &Address) -> Result<ServerFa
         .replace("{REPLICATION_USER}", &literal(&login.replication_user))
         .replace("{STANDBY_TIMELINE}", STANDBY_TIMELINE)
         .replace("{STARTED_WITH}", STARTED_WITH)
+        .replace("{ENDS_RECOVERY}", &ENDS_RECOVERY.map(|name| format!("'{name}'")).join(", "))
+        .replace("{FILE}", &shown("sourcefile"))
         .replace("{READ_ONLY_BY_SETTING}", &read_only_by_setting())
         .replace("{SETTING}", &shown("setting"))
         .replace("{SPACE}", &shown("spcname"))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
-    facts::{Facts, MachineFacts, Problem, Programs, Rival},
+    facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
 };
 
@@ -58,7 +58,8 @@ const SIGNAL_FILE: Check = Check {
     subject: MACHINE,
     breaks: ALL_ACTS,
     looks_at: "the data directory would start again as what it is now",
-    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby.",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
+          another timeline.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
@@ -144,7 +145,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     if let Some(in_recovery) = in_recovery {
         findings
-            .push(SIGNAL_FILE.judge(here, &machine.standby_signal, |there| signal_file(in_recovery, *there)));
+            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
     }
     if let Ok(kept) = &machine.not_salvaged
         && let [(newest, _), ..] = kept.as_slice()
@@ -222,8 +223,11 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: bool) -> Judgement {
-    match (in_recovery, there) {
+fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+    if !in_recovery && there.recovery {
+        return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
+    }
+    match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
         (true, false) => {
@@ -365,7 +369,10 @@ mod tests {
         );
         assert_eq!(machine(|it| it.journal_sound = Ok(Ok(None))), []);
         assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
-        assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
+        for (standby, recovery) in [(true, false), (false, true)] {
+            let signal_files = Ok(SignalFiles { standby, recovery });
+            assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
+        }
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);

@@ -5,7 +5,7 @@ use interrex_events::{Address, NodeId, postgres::identifier};
 
 use super::silent;
 use crate::doctor::{
-    facts::{Facts, NoAnswer, ServerFacts},
+    facts::{Facts, FileLine, NoAnswer, ServerFacts},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
@@ -90,6 +90,13 @@ const RESTART_AFTER_CRASH: Check = ABOUT.check(
     "restart_after_crash is on",
     "With it off, one crashed session ends the server: a failover for what heals itself in a second.",
 );
+const ENDS_RECOVERY: Check = ABOUT.check(
+    "ends_recovery",
+    &[],
+    "no configuration file would end the recovery of a standby",
+    "A standby with such a setting promotes itself, or does not start. The supervisor overrides it in postgresql.auto.conf where it makes \
+     or starts one; a standby that is made by hand has it in force.",
+);
 const UNLOGGED: Check = ABOUT.check(
     "unlogged_tables",
     &[],
@@ -123,6 +130,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &ARCHIVING,
     &PREPARED,
     &RESTART_AFTER_CRASH,
+    &ENDS_RECOVERY,
     &UNLOGGED,
     &TABLESPACES,
     &FILES,
@@ -161,6 +169,7 @@ fn of_server(facts: &Facts, node: NodeId, address: &Address) -> Vec<Finding> {
         READ_ONLY.on(node, read_only(server)),
         ARCHIVING.on(node, archiving(server)),
         RESTART_AFTER_CRASH.on(node, restart_after_crash(server)),
+        ENDS_RECOVERY.on(node, ends_recovery(server)),
         FILES.on(node, files(server)),
     ];
     if !server.in_recovery {
@@ -390,6 +399,15 @@ fn tablespaces(outside: &[String]) -> Judgement {
     Judgement::pass_or_warn(outside.is_empty(), words, fix)
 }
 
+fn ends_recovery(server: &ServerFacts) -> Judgement {
+    let told = |it: &FileLine| format!("{} = '{}' ({}:{})", it.name, it.setting, it.file, it.line);
+    let found: Vec<String> = server.ends_recovery.iter().map(told).collect();
+    if found.is_empty() {
+        return Judgement::pass("no recovery target and no trigger file is set");
+    }
+    Judgement::warn(found.join(", "), "remove these lines from these files")
+}
+
 fn restart_after_crash(server: &ServerFacts) -> Judgement {
     let value = server.setting("restart_after_crash");
     Judgement::pass_or_warn(
@@ -463,6 +481,22 @@ mod tests {
         assert!(fix("53300").contains("max_connections"));
         assert!(!fix("57P03").contains("start it"));
         assert!(fix("XX000").contains("its own log"));
+    }
+
+    #[test]
+    fn a_setting_that_would_end_a_recovery_is_named_with_its_place() {
+        let line = FileLine {
+            name: "recovery_target".to_owned(),
+            setting: "immediate".to_owned(),
+            file: "/etc/conf.d/x.conf".to_owned(),
+            line: 3,
+        };
+        let server = ServerFacts { ends_recovery: vec![line], ..crate::doctor::examples::server(false) };
+        let judged = ends_recovery(&server);
+        assert!(
+            format!("{judged:?}").contains("recovery_target = 'immediate' (/etc/conf.d/x.conf:3)"),
+            "{judged:?}"
+        );
     }
 
     #[test]

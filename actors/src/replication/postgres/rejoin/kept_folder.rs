@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, KeptBy, KeptManifest, own_files::remove};
+use super::{Kept, KeptBy, KeptManifest, log_folder, own_files::remove};
 use crate::{
     replication::{
         checksums::{CHECKSUMS, Checksums},
@@ -130,23 +130,34 @@ pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
 
 /// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use
 /// should go for theirs. What may have rows that are in no other place stays, however many they are.
-pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+pub(super) fn prune(
+    into: &Path,
+    newest: usize,
+    own: Option<&Path>,
+    node: (&Path, RunAs),
+) -> io::Result<Vec<PathBuf>> {
     let all = all(into)?.into_iter().map(|kept| (has_nothing_to_lose(&kept), kept)).collect();
-    remove_all(into, too_many(all, newest, own))
+    remove_all(into, too_many(all, newest, own), node)
 }
 
 /// Removes those of which another folder has a copy, or that are of no use.
-pub(super) fn prune_copied(into: &Path, is_copied: impl Fn(&Kept) -> bool) -> io::Result<Vec<PathBuf>> {
+pub(super) fn prune_copied(
+    into: &Path,
+    is_copied: impl Fn(&Kept) -> bool,
+    node: (&Path, RunAs),
+) -> io::Result<Vec<PathBuf>> {
     let goes = |kept: &Kept| kept.manifest.half_rewound || is_copied(kept);
-    remove_all(into, all(into)?.into_iter().filter(goes).collect())
+    remove_all(into, all(into)?.into_iter().filter(goes).collect(), node)
 }
 
-fn remove_all(into: &Path, gone: Vec<Kept>) -> io::Result<Vec<PathBuf>> {
+/// With the node's data directory, whose log stays, and its servers' user.
+fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for kept in gone {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
         fs::rename(&kept.folder, &place)?;
+        log_folder::remove_kept(&place.join("pgdata"), in_use, owner)?;
         files::remove_file(&place.join(MANIFEST))?;
         remove(&place)?;
         removed.push(kept.folder);
@@ -276,12 +287,12 @@ mod tests {
         }
         fs::copy(kept[0].folder.join(MANIFEST), into.join("somebody's").join(MANIFEST)).unwrap();
 
-        let removed = prune(&into, 2, None).unwrap();
+        let removed = prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [half.folder, kept[0].folder.clone()]);
         assert_eq!(all(&into).unwrap(), [kept[2].clone(), kept[1].clone()]);
         assert!(!given_up.exists());
         assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
-        assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]
@@ -298,10 +309,10 @@ mod tests {
         let text = fs::read_to_string(&unknown).unwrap();
         fs::write(&unknown, text.replace("\"stranded\": null,", "")).unwrap();
 
-        let removed = prune(&into, 2, Some(&kept[4])).unwrap();
+        let removed = prune(&into, 2, Some(&kept[4]), (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [kept[3].clone(), kept[2].clone()], "and its own stays beside the two");
-        assert_eq!(prune(&into, 3, None).unwrap(), Vec::<PathBuf>::new());
-        assert_eq!(prune(&into, 0, None).unwrap(), [kept[4].clone()]);
+        assert_eq!(prune(&into, 3, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 0, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[4].clone()]);
         let names = |all: Vec<Kept>| all.into_iter().map(|kept| kept.folder).collect::<Vec<_>>();
         assert_eq!(names(not_salvaged(&into).unwrap()), [kept[1].clone(), kept[0].clone()]);
 
@@ -309,9 +320,16 @@ mod tests {
         let note = |folder: &Path| note_salvaged(&folder.join("pgdata"), output, at, RunAs::Myself).unwrap();
         assert!(!note(&folder.path().join("main")) && note(&kept[1]));
         assert_eq!(names(not_salvaged(&into).unwrap()), [kept[0].clone()]);
-        assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new(), "there is a place for it");
-        assert_eq!(prune(&into, 1, None).unwrap(), [kept[1].clone()]);
+        assert_eq!(
+            prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(),
+            Vec::<PathBuf>::new(),
+            "there is a place for it"
+        );
+        assert_eq!(prune(&into, 1, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[1].clone()]);
         let is_copied = |copied: &Kept| copied.folder == kept[0];
-        assert_eq!(prune_copied(&into, is_copied).unwrap(), [kept[0].clone()]);
+        assert_eq!(
+            prune_copied(&into, is_copied, (Path::new("/"), RunAs::Myself)).unwrap(),
+            [kept[0].clone()]
+        );
     }
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Rewind},
-    replication::postgres::{LocalPostgres, files, recovery::sync_at_once},
+    replication::postgres::{LocalPostgres, files, lineage::backup_label, recovery::sync_at_once},
 };
 
 /// `pg_rewind` says it with `--progress` right before its first change.
@@ -124,7 +124,7 @@ impl LocalPostgres {
 
     /// Whether the directory is as a rewind leaves it: a start would rename the label.
     async fn is_rewound_and_not_started(&self, places: &Places) -> Answer<bool> {
-        let label = std::fs::read_to_string(places.data_dir.join("backup_label")).unwrap_or_default();
+        let label = backup_label(&places.data_dir);
         Ok(label.contains("BACKUP METHOD: pg_rewind")
             && self.is_standby_directory()
             && !self.control_file().await?.is_clean())

@@ -47,6 +47,11 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
             false
         }
     };
+    let beside_main = if serves { None } else { beside_silent_main(&writable, sight) };
+    let may_be_split = beside_main.is_some();
+    if let Some(words) = beside_main {
+        problems.insert(0, words);
+    }
     for node in sight.nodes() {
         problems.extend(problems_of(node, sight));
     }
@@ -58,6 +63,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     }
     let health = match (writable.len(), serves, problems.is_empty()) {
         (2.., _, _) => Health::Split,
+        _ if may_be_split => Health::Split,
         (_, false, _) => Health::Down,
         (_, true, false) => Health::Degraded,
         (_, true, true) => Health::Healthy,
@@ -102,6 +108,18 @@ fn split(writable: &[NodeId], sight: &Sight) -> String {
         "{said}; {keeps}. The supervisor of {others} stops its servers by itself; where it does not, stop PostgreSQL there. What was \
          written there is kept by: interrex rejoin"
     )
+}
+
+/// Another node accepts writes, and what main does is not known: not that nobody serves.
+fn beside_silent_main(writable: &[NodeId], sight: &Sight) -> Option<String> {
+    let main = sight.reign().0.filter(|main| sight.report(*main).is_none())?;
+    let takes_over = |node: NodeId| sight.report(node).is_some_and(|report| report.taking_over == Some(true));
+    let other = writable.iter().find(|node| **node != main && !takes_over(**node))?;
+    let (other, main) = (sight.name(*other), sight.name(main));
+    Some(format!(
+        "{other} accepts writes and is not main. The supervisor of main {main} does not answer, so PostgreSQL of {main} may accept \
+         writes too: look there first"
+    ))
 }
 
 fn writable(sight: &Sight) -> Vec<NodeId> {

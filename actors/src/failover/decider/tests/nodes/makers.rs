@@ -9,7 +9,7 @@ use super::{
     world::{Kind, lsn, records},
 };
 use crate::{
-    messages::{Claim, HandoverOffer, StepReport},
+    messages::{Claim, HandoverOffer, Operation, StepReport},
     report::NodeReport,
 };
 
@@ -56,7 +56,7 @@ impl Cluster {
                 must(self.world.of(node).is_writable(), "it takes no writes").map(|()| done())
             }
             StepId::PromoteRedis => must(self.world.of(node).redis, "no answer").map(|()| done()),
-            StepId::CheckHandover => self.check_handover(run),
+            StepId::CheckHandover => self.check_handover(node, run),
             StepId::ProveHandover => self.prove(node, run),
             StepId::CheckLineage => self.check_lineage(node, run),
             StepId::ReserveSlot => self.main_answers(node, run).map(|()| done()),
@@ -250,11 +250,19 @@ impl Cluster {
 
     // ---- handing over ---------------------------------------------------------------------------------------
 
-    fn check_handover(&self, run: &Run) -> Made {
+    fn check_handover(&mut self, node: NodeId, run: &Run) -> Made {
         must(self.takes_requests(run.old_main, run.new_main), "the target does not answer")?;
-        let busy = self.of(run.new_main).active().is_some();
-        let ready = self.world.streams_from(run.new_main, run.old_main) && !busy;
-        Ok(if ready { done() } else { refused("the target is not ready") })
+        if !self.world.streams_from(run.new_main, run.old_main) {
+            return Ok(refused("the target is not ready"));
+        }
+        Ok(if self.accepts(node, run) { done() } else { refused("the target does not accept") })
+    }
+
+    /// Whether the target has stored that it would take the role.
+    fn accepts(&mut self, node: NodeId, run: &Run) -> bool {
+        let asked = HandoverAccepted { from: node, epoch: run.epoch, run: run.id };
+        self.takes_requests(node, run.new_main)
+            && self.ask(run.new_main, &Operation::AcceptHandover(asked)).is_ok()
     }
 
     fn stop_main(&mut self, node: NodeId, run: &Run, late: bool) -> Option<Made> {
@@ -284,7 +292,7 @@ impl Cluster {
         Ok(String::new())
     }
 
-    fn prove(&self, node: NodeId, run: &Run) -> Made {
+    fn prove(&mut self, node: NodeId, run: &Run) -> Made {
         let (own, target) = (self.world.of(node), self.world.of(run.new_main));
         must(!own.running && own.shut_down, "it did not stop in good order")?;
         must(
@@ -293,9 +301,13 @@ impl Cluster {
         )?;
         must(target.end() == own.end(), "that is not the same log")?;
         let end = own.end().to_string();
+        let timeline = own.timeline;
+        if !self.accepts(node, run) {
+            return Ok(refused("the target does not accept"));
+        }
         Ok(done()
             .with("system_id", "7312345678901234567")
-            .with("timeline", own.timeline)
+            .with("timeline", timeline)
             .with("checkpoint", end.clone())
             .with("end", end.clone())
             .with("received", end)

@@ -211,6 +211,30 @@ fn whatever_goes_wrong_at_whichever_step_the_end_is_named_and_one_node_at_most_t
     assert!(failed.is_empty(), "{} of {count} cases:\n{}", failed.len(), failed.join("\n"));
 }
 
+/// Until its offer is recorded main decides alone: a target that is gone, or out of reach, costs no outage that waits for it.
+#[test]
+fn a_target_that_is_gone_before_the_offer_leaves_main_serving() {
+    let before = [
+        StepId::CheckHandover,
+        StepId::WriteCheckpoint,
+        StepId::Drain,
+        StepId::StopMain,
+        StepId::ProveHandover,
+    ];
+    for (step, fault) in before.iter().flat_map(|step| [(step, Fault::OtherGone), (step, Fault::LinkCut)]) {
+        let (nodes, scene, kind) = (Nodes::Two, Scene::Switchover, RunKind::Switchover);
+        let case = Case { nodes, scene, kind, step: *step, fault };
+        let mut cluster = Cluster::new(case);
+        // with it, a cut link is a failover of its own
+        cluster.of_mut(ME).node.policy.auto_enabled = false;
+        cluster.begin();
+        cluster.settle();
+        let serve = [MAIN, ME].map(|node| cluster.world.of(node).is_writable());
+        assert!(cluster.struck && serve == [true, false], "{case}: {serve:?}");
+        assert!(cluster.of(MAIN).active().is_none(), "{case}: it has ended");
+    }
+}
+
 #[test]
 fn without_a_fault_every_run_completes() {
     for scene in Scene::ALL {
