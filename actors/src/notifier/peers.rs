@@ -438,22 +438,19 @@ impl PeersPort for RemotePeers {
     async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted> {
         let body = AcceptHandoverBody { cluster_id: self.cluster_id, asked: asked.clone() };
         let path = "/api/cluster/accept-handover";
-        match self.post::<serde_json::Value>(peer, path, &body, ACCEPT_LIMIT).await {
-            Ok(_) => Ok(()),
-            Err(Refusal { code: Some(code), .. }) if code == "not_found" => {
-                Err(NotAccepted::Declined(
-                    "its supervisor is of an older version, which cannot accept a switchover: install the same one on all nodes \
-                     (interrex doctor: same_program)"
-                        .to_owned(),
-                ))
-            }
-            Err(Refusal { code: None, message }) => Err(NotAccepted::NoAnswer(message)),
+        let Err(refusal) = self.post::<serde_json::Value>(peer, path, &body, ACCEPT_LIMIT).await else {
+            return Ok(());
+        };
+        Err(match refusal.code.as_deref() {
+            Some("not_found") => NotAccepted::Declined(
+                "its supervisor is of an older version, which cannot accept a switchover: install the same one on all nodes \
+                 (interrex doctor: same_program)"
+                    .to_owned(),
+            ),
             // it has no actor yet, or that did not answer in time
-            Err(Refusal { code: Some(code), message }) if code == "starting" => {
-                Err(NotAccepted::NoAnswer(message))
-            }
-            Err(Refusal { message, .. }) => Err(NotAccepted::Declined(message)),
-        }
+            None | Some("starting") => NotAccepted::NoAnswer(refusal.words()),
+            Some(_) => NotAccepted::Declined(refusal.words()),
+        })
     }
 
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String> {
