@@ -16,10 +16,7 @@ use interrex_events::NodeId;
 use interrex_tests::run;
 use serde_json::Value;
 
-use crate::{
-    checks::has_its_own_tables,
-    two_nodes,
-};
+use crate::{checks::has_its_own_tables, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -54,7 +54,9 @@ pub(crate) async fn connect(
     opened.map_err(|error| match error {
         NotOpened::Late(_) => NoReply::Silent(error.to_string()),
         NotOpened::Refused(error) => NoReply::of_postgres(&error),
-        NotOpened::NotPinned(_) => NoReply::Refused { code: "not_pinned".to_owned(), words: error.to_string() },
+        NotOpened::NotPinned(_) => {
+            NoReply::Refused { code: "not_pinned".to_owned(), words: error.to_string() }
+        }
     })
 }
 
