@@ -112,7 +112,7 @@ impl Rests {
                 self.in_vain = Some(InVain { at, run: run.id, times });
             }
             // a person sees for himself what came of it
-            Trigger::Operator => {}
+            Trigger::Operator | Trigger::ByHand => {}
         }
     }
 }

@@ -111,6 +111,7 @@ mod tests {
             cool_down_ms: 600_000,
             maximum_lag_bytes: None,
             rejoin_automatically: false,
+            candidate: None,
             quorum: "none",
         }
     }

@@ -93,7 +93,7 @@ pub(super) fn fact(known: Known<'_>, claim: &Claim) -> Option<Event> {
 
 #[cfg(test)]
 mod tests {
-    use interrex_events::Role;
+    use interrex_events::{Address, Role};
     use interrex_projections::Node;
 
     use super::*;
@@ -105,8 +105,8 @@ mod tests {
         let row = |node: u32| Node {
             node: NodeId(node),
             name: format!("node{node}"),
-            address: String::new(),
-            postgres_address: String::new(),
+            address: Address::as_recorded(String::new()),
+            postgres_address: Address::as_recorded(String::new()),
             redis_address: None,
             role: Role::Secondary,
             status: interrex_projections::NodeStatus::Online,
@@ -129,7 +129,7 @@ mod tests {
 
     fn claim(from: u32, main: u32, epoch: u64) -> Claim {
         let (from, main, epoch) = (NodeId(from), NodeId(main), Epoch(epoch));
-        Claim { main, epoch, timeline: None, switchpoint: None, from, learned_by: LearnedBy::Notice }
+        Claim { main, epoch, timeline: None, switchpoint: None, planned: None, from, learned_by: LearnedBy::Notice }
     }
 
     /// What becomes of a claim where the copies of journals show that these nodes opened these epochs.

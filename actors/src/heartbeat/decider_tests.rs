@@ -29,7 +29,7 @@ struct Node {
 
 fn spec(node: u32) -> NodeSpec {
     let node = NodeId(node);
-    NodeSpec { node, name: format!("node{node}"), address: String::new(), postgres: String::new(), redis: None }
+    NodeSpec { node, name: format!("node{node}"), address: Address::as_recorded(String::new()), postgres: Address::as_recorded(String::new()), redis: None }
 }
 
 impl Node {

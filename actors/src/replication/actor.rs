@@ -241,7 +241,11 @@ impl ReplicationActor {
             let silent = |words| PostgresFacts::silent(PostgresStatus::Unreachable, words);
             barrier::caught(servers.postgres.measure())
                 .await
-                .unwrap_or_else(|words| PostgresMeasure { facts: silent(words), receiver_heard: None })
+                .unwrap_or_else(|words| PostgresMeasure {
+                    facts: silent(words),
+                    receiver_heard: None,
+                    no_reply: None,
+                })
         };
         context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;

@@ -13,10 +13,10 @@
 //! goes by this node's own events, by what peers say now, and by what the data directory would start as. A node that is
 //! superseded meanwhile, by a fence or by a later epoch, starts nothing more: its fence stops what was started.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use interrex_events::{
-    Draft, Event, LearnedBy, NodeId, RedisChanged, RedisStatus, Role, RunKind, StartHeldUp, StartObstacle,
+    Draft, Epoch, Event, LearnedBy, NodeId, RedisChanged, RedisStatus, Role, RunKind, StartHeldUp, StartObstacle,
     StartedUnconfirmed, StepId,
 };
 use interrex_projections::{Cluster, Run};

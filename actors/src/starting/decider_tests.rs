@@ -125,6 +125,7 @@ fn report(main: NodeId, epoch: u64, postgres: PostgresStatus) -> NodeReport {
     NodeReport {
         cluster_id: ClusterId(Uuid::nil()),
         node: PEER,
+        candidate: None,
         name: "beta".to_owned(),
         role: Role::Secondary,
         status: NodeStatus::Online,

@@ -117,6 +117,7 @@ impl Cluster {
             node,
             name: nodes.name(node),
             role: nodes.get(node).unwrap().role,
+            candidate: supervisor.node.policy.candidate,
             status: supervisor.status(),
             epoch: nodes.epoch,
             main: nodes.main,
