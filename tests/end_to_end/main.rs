@@ -15,6 +15,7 @@ mod doctor;
 mod dry_run;
 mod evidence;
 mod fork_report;
+mod hostile;
 mod late_promotion;
 mod not_let_in;
 mod panic;

@@ -150,12 +150,7 @@ async fn session(sandbox: &Sandbox, database: &str) -> Done<tokio_postgres::Clie
 }
 
 async fn session_on(sandbox: &Sandbox, node: NodeId, database: &str) -> Done<tokio_postgres::Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(sandbox.node(node)?.postgres_port).user("interrex").dbname(database);
-    config.password(sandbox.superuser_password());
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(refused)?;
-    tokio::spawn(connection);
-    Ok(client)
+    sandbox.session(node, database).await
 }
 
 fn refused(error: tokio_postgres::Error) -> SandboxError {
@@ -331,7 +326,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         let sql = r"SELECT count(*) FROM notes WHERE v IN (convert_from('\xe46b', 'SQL_ASCII'), 'Märkte')
                     AND more[2] IS NOT DISTINCT FROM CASE WHEN v <> 'Märkte' THEN convert_from('\xfc', 'SQL_ASCII') END";
         let found = ascii.query_one(sql, &[]).await.map_err(refused)?;
-        assert_eq!(found.get::<_, i64>(0), 2);
+        assert_eq!(found.try_get::<_, i64>(0).unwrap(), 2);
         assert_values(&sandbox).await?;
         fs::remove_dir_all(output(&sandbox)).unwrap();
         let end = end_of(salvage(&sandbox, &["--table", "orders", "--table", "public.kinds"])).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
 mod handover;
+mod hostile;
 mod names;
 mod pair;
 mod rejoin;

@@ -72,6 +72,11 @@ impl Pair {
         .unwrap();
     }
 
+    /// An adapter that has no session yet.
+    pub(crate) fn again(&self, node: NodeId) -> LocalPostgres {
+        adapter(&self.sandbox, self.sandbox.node(node).unwrap(), self.sandbox.postgres_programs())
+    }
+
     /// Alpha's adapter with other programs.
     pub(crate) fn alpha_with(&self, programs: &Path) -> LocalPostgres {
         adapter(&self.sandbox, self.sandbox.node(ALPHA).unwrap(), programs)

@@ -4,17 +4,20 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Address, Cause, Epoch, HandoverAccepted, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_events::{
+    Address, Cause, Epoch, HandoverAccepted, Lsn, NodeId, NodeSeq, NodeSpec, RunId,
+    postgres::{Row, rows},
+};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::Client;
 
 use crate::{
     messages::{HandoverOffer, MainPostgres},
     ports::{JournalPage, NoReply, NotAccepted, NotFenced, OfferAnswer, PeersPort},
-    replication::{ask_for_a_session, connect_to_postgres, redis as local_redis},
+    replication::{READS, ask_for_a_session, connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
 
@@ -323,10 +326,10 @@ impl RemotePeers {
 
     /// Asks a peer's PostgreSQL, on the session that is open where one is. That session is taken out meanwhile: a question
     /// that is given up takes its connection with it. A session that was ended says nothing about the server: a new one does.
-    async fn ask_postgres(&self, peer: NodeId, sql: &str) -> Result<Option<SimpleQueryRow>, NoReply> {
+    async fn ask_postgres(&self, peer: NodeId, sql: &str) -> Result<Option<Row>, NoReply> {
         let open = self.postgres.borrow_mut().remove(&peer).filter(|client| !client.is_closed());
         let asked = match &open {
-            Some(client) => client.simple_query(sql).await.map_err(|error| NoReply::of_postgres(&error)),
+            Some(client) => rows(client, sql).await.map_err(|error| NoReply::of_postgres(&error)),
             None => Err(NoReply::Passing(String::new())),
         };
         let (client, asked) = match (open, asked) {
@@ -334,22 +337,20 @@ impl RemotePeers {
             (_, Err(refused @ (NoReply::Refused { .. } | NoReply::Unknown(_)))) => return Err(refused),
             _ => {
                 let client = self.log_in(peer).await?;
-                let asked = client.simple_query(sql).await;
+                let asked = rows(&client, sql).await;
                 let asked = asked.map_err(|error| NoReply::of_postgres(&error))?;
                 (client, asked)
             }
         };
         self.postgres.borrow_mut().insert(peer, client);
-        Ok(asked.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        }))
+        Ok(asked.into_iter().next())
     }
 
     async fn log_in(&self, peer: NodeId) -> Result<Client, NoReply> {
         let Address { host, port } = &self.spec(peer).map_err(NoReply::Unknown)?.postgres;
         let login = &self.login;
-        connect_to_postgres((host, *port), (&login.user, login.password.as_deref()), &login.database).await
+        let login_as = (login.user.as_str(), login.password.as_deref());
+        connect_to_postgres(READS, (host, *port), login_as, &login.database).await
     }
 }
 
@@ -375,7 +376,7 @@ impl PeersPort for RemotePeers {
                    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
         let row = self.ask_postgres(peer, sql).await?;
         let row = row.ok_or_else(|| NoReply::Silent("it answered without a row".to_owned()))?;
-        let lsn = row.get(1).and_then(|text| text.parse().ok());
+        let lsn = row.parsed(1);
         Ok(MainPostgres { writable: row.get(0) == Some("false"), lsn })
     }
 
@@ -431,7 +432,7 @@ impl PeersPort for RemotePeers {
         let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
         let row = self.ask_postgres(peer, sql).await.map_err(|refusal| refusal.to_string())?;
         let row = row.ok_or("it is no standby")?;
-        row.get(0).and_then(|text| text.parse().ok()).ok_or_else(|| "it names no position".to_owned())
+        row.parsed(0).ok_or_else(|| "it names no position".to_owned())
     }
 
     async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted> {

@@ -23,10 +23,10 @@ use crate::{
     },
     node::Shared,
     ports::{
-        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
-        RejoinPort, Source, StopMode, StreamPort,
+        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresMeasure,
+        PostgresPort, RedisPort, RejoinPort, Source, StopMode, StreamPort,
     },
-    report::{RedisFacts, StreamFacts},
+    report::{PostgresFacts, RedisFacts, StreamFacts},
 };
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
@@ -237,7 +237,12 @@ impl ReplicationActor {
         self.measuring = true;
         let servers = self.servers.clone();
         let asked = self.shared.env.moment();
-        let work = async move { servers.postgres.measure().await };
+        let work = async move {
+            let silent = |words| PostgresFacts::silent(PostgresStatus::Unreachable, words);
+            barrier::caught(servers.postgres.measure())
+                .await
+                .unwrap_or_else(|words| PostgresMeasure { facts: silent(words), receiver_heard: None })
+        };
         context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;
             actor.take_measure(postgres, asked);
@@ -250,12 +255,15 @@ impl ReplicationActor {
     fn measure_redis(&mut self, context: &mut Context<Self>) {
         self.measuring_redis = true;
         let servers = self.servers.clone();
-        let work = async move {
-            match &servers.redis {
-                Some(redis) => redis.measure().await,
-                None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
-            }
-        };
+        let work =
+            async move {
+                match &servers.redis {
+                    Some(redis) => barrier::caught(redis.measure()).await.unwrap_or_else(|detail| {
+                        RedisFacts { status: RedisStatus::Unreachable, offset: None, detail }
+                    }),
+                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+                }
+            };
         context.spawn(work.into_actor(self).map(|redis, actor, _| {
             actor.measuring_redis = false;
             actor.take_redis(redis);
@@ -298,7 +306,10 @@ impl ReplicationActor {
     fn measure_dependents(&mut self, context: &mut Context<Self>) {
         self.checking = true;
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
-        let work = async move { record_dependents(&shared, &servers).await };
+        let work = async move {
+            // the next round looks again
+            let _ = barrier::caught(record_dependents(&shared, &servers)).await;
+        };
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
@@ -308,7 +319,9 @@ impl ReplicationActor {
         let work = async move {
             if serves(&shared) {
                 let late = || Err(PortError(format!("not done within {RELAY_LIMIT:?}")));
-                let relayed = tokio::time::timeout(RELAY_LIMIT, relay(&shared, &servers)).await;
+                let relaying = barrier::caught(relay(&shared, &servers));
+                let relayed = tokio::time::timeout(RELAY_LIMIT, relaying).await;
+                let relayed = relayed.map(|caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
                 let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| StreamFacts {
                     problems: vec![error.to_string()],
                     ..StreamFacts::default()
@@ -411,7 +424,9 @@ impl Handler<UndoStep> for ReplicationActor {
                 }
             };
             let late = || Err(PortError(format!("not done within {:?}", order.limit)));
-            let result = tokio::time::timeout(order.limit, undo).await.unwrap_or_else(|_| late());
+            let undone = tokio::time::timeout(order.limit, barrier::caught(undo)).await;
+            let result =
+                undone.map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let undone = result.is_ok();
             let detail = result.unwrap_or_else(|error| error.to_string());
             shared.lines.undo_ended.tell(UndoEnded { run: order.run.id, step: order.step, undone, detail });
@@ -425,7 +440,7 @@ impl Handler<LookAhead> for ReplicationActor {
 
     fn handle(&mut self, question: LookAhead, _: &mut Self::Context) -> Self::Result {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        Box::pin(async move {
+        let look = async move {
             match question.kind {
                 RunKind::Switchover => {
                     handover_check::look(&shared, &servers, &*peers, question.new_main).await
@@ -443,6 +458,9 @@ impl Handler<LookAhead> for ReplicationActor {
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),
             }
+        };
+        Box::pin(async move {
+            barrier::caught(look).await.unwrap_or_else(|panic| vec![Check::unknown("looking ahead", panic)])
         })
     }
 }
@@ -462,7 +480,9 @@ impl Handler<Fence> for ReplicationActor {
                 let _none_starts = servers.starting.lock().await;
                 serving::fence(&shared, &servers).await
             };
-            let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
+            let stopped = tokio::time::timeout(FENCE_LIMIT, barrier::caught(stop)).await;
+            let stopped = stopped
+                .map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let result = stopped.map_err(|error| error.to_string());
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
         };
@@ -475,7 +495,10 @@ impl Handler<ServeAgain> for ReplicationActor {
 
     fn handle(&mut self, _: ServeAgain, context: &mut Self::Context) {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        let work = async move { serving::serve_again(&shared, &servers, &*peers).await };
+        let work = async move {
+            // what does not serve by it is seen by the next measurement
+            let _ = barrier::caught(serving::serve_again(&shared, &servers, &*peers)).await;
+        };
         context.spawn(work.into_actor(self));
     }
 }
@@ -488,12 +511,15 @@ impl Handler<Follow> for ReplicationActor {
         let work = async move {
             let (nodes, switchpoint) =
                 shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
-            let result = if order.returns {
-                steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
-            } else {
-                let (me, main) = (shared.settings.me, order.main);
-                steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
+            let following = async {
+                if order.returns {
+                    steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
+                } else {
+                    let (me, main) = (shared.settings.me, order.main);
+                    steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
+                }
             };
+            let result = barrier::caught(following).await.unwrap_or_else(|panic| Err(PortError(panic)));
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }
         };

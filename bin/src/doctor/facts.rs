@@ -42,7 +42,7 @@ pub struct Facts {
     /// The machine that looks.
     pub machine: MachineFacts,
     /// Every PostgreSQL.
-    pub servers: BTreeMap<NodeId, Measured<ServerFacts>>,
+    pub servers: BTreeMap<NodeId, Result<ServerFacts, NoAnswer>>,
     /// Logins of the replication user from here: the system identifier that the server told, or its refusal.
     pub replication_logins: BTreeMap<NodeId, Measured<Result<String, String>>>,
     /// Every Redis that is configured.
@@ -51,6 +51,21 @@ pub struct Facts {
     pub supervisors: BTreeMap<NodeId, SupervisorFacts>,
     /// Version of the program that looks.
     pub version: &'static str,
+}
+
+/// Why a PostgreSQL told nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// In words.
+    pub words: String,
+    /// The SQLSTATE of its refusal; nothing where no server answered.
+    pub code: Option<String>,
+}
+
+impl From<String> for NoAnswer {
+    fn from(words: String) -> Self {
+        Self { words, code: None }
+    }
 }
 
 impl Facts {

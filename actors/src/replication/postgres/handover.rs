@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use interrex_events::{Address, Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, is_standby_of, parsed, server_log, standby_limits::StandbyLimits};
+use super::{LocalPostgres, is_standby_of, server_log, standby_limits::StandbyLimits};
 use crate::{
     ports::{
         Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
@@ -40,7 +40,7 @@ impl HandoverPort for LocalPostgres {
         let sql = "SELECT pid::text AS pid, xact_start::text AS began FROM pg_stat_activity
                    WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND application_name <> 'interrex'";
         let rows = self.rows(sql).await?;
-        Ok(rows.iter().filter_map(|row| Some((parsed(row, "pid")?, row.get("began")?.to_owned()))).collect())
+        Ok(rows.iter().filter_map(|row| Some((row.parsed("pid")?, row.get("began")?.to_owned()))).collect())
     }
 
     async fn limits_at_next_start(&self) -> Answer<StandbyLimits> {
@@ -57,8 +57,8 @@ impl HandoverPort for LocalPostgres {
                    WHERE pg_is_in_recovery()";
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("PostgreSQL is no standby".to_owned()))?;
-        let replayed = parsed::<Lsn>(row, "replayed").unwrap_or_default();
-        Ok(Received { received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed), replayed })
+        let replayed = row.parsed::<Lsn>("replayed").unwrap_or_default();
+        Ok(Received { received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed), replayed })
     }
 
     async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn> {

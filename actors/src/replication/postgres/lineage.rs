@@ -38,9 +38,9 @@ impl LocalPostgres {
             }
         };
         Ok(MainLineage {
-            system_id: super::parsed(row, "system_id").ok_or_else(missing)?,
+            system_id: row.parsed("system_id").ok_or_else(missing)?,
             timeline,
-            flushed: super::parsed(row, "flushed").ok_or_else(missing)?,
+            flushed: row.parsed("flushed").ok_or_else(missing)?,
             history,
         })
     }

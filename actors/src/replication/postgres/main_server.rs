@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use interrex_events::{Address, NodeId};
+use interrex_events::{Address, NodeId, postgres::identifier};
 
-use super::{
-    LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
-};
+use super::{LocalPostgres, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits};
 use crate::{
     ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _, ReturnSlot},
     replication::fork::FileNode,
@@ -41,9 +39,9 @@ impl MainServer {
     /// What this node's login there may not do, and what mends that.
     fn lacks_rights(&self, may_not: &str) -> String {
         let user = &self.0.settings.user;
-        let quoted = user.replace('"', "\"\"");
+        let quoted = identifier(user);
         format!(
-            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE \"{quoted}\" SUPERUSER; or \
+            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE {quoted} SUPERUSER; or \
              name one here in postgres.user, and restart the supervisor"
         )
     }
@@ -171,7 +169,7 @@ impl MainServerPort for MainServer {
         if text("allowed") != "true" {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
         }
-        let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
+        let (taken, most): (Option<u64>, Option<u64>) = (row.parsed("taken"), row.parsed("most"));
         // one whose log is gone gives its place to the new one
         if row.get("slot_type").is_none() && taken >= most {
             return Ok(ReturnSlot::Withheld(format!(

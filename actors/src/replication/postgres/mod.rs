@@ -35,15 +35,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use interrex_events::{Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
+use interrex_events::{
+    Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
+    postgres::{Row, conninfo_value, literal, rows},
+};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, error::SqlState};
+use tokio_postgres::{Client, error::SqlState};
 
 use self::start::end_what_starts;
 use super::{
     admission::ask_for_a_session,
-    postgres_connection::{connect, facts, measure_sql, parsed},
+    postgres_connection::{WRITES, connect, facts, measure_sql},
 };
 use crate::{
     ports::{
@@ -169,6 +172,7 @@ impl LocalPostgres {
     async fn log_in_here(&self) -> Result<Client, NoReply> {
         let settings = &self.settings;
         let connecting = connect(
+            WRITES,
             (&settings.host, settings.port),
             (&settings.user, settings.password.as_deref()),
             &settings.database,
@@ -178,21 +182,20 @@ impl LocalPostgres {
     }
 
     /// Everything that is measured. A session that was ended says nothing about the server: a new one does.
-    async fn measured(&self) -> Result<Vec<SimpleQueryRow>, NoReply> {
+    async fn measured(&self) -> Result<Vec<Row>, NoReply> {
         let asked = |client: Rc<Client>| async move {
-            let answer = client.simple_query(&measure_sql()).await;
+            let answer = rows(&client, &measure_sql()).await;
             answer.map_err(|error| NoReply::of_postgres(&error))
         };
         let open = self.client.borrow().clone().filter(|client| !client.is_closed());
         let was_open = open.is_some();
-        let answer = match asked(self.session().await?).await {
+        match asked(self.session().await?).await {
             Err(NoReply::Passing(_) | NoReply::Silent(_)) if was_open => {
                 self.client.borrow_mut().take();
                 asked(self.session().await?).await
             }
             answer => answer,
-        };
-        Ok(only_rows(answer?))
+        }
     }
 
     /// A superuser still gets in where the places that are left are kept for superusers.
@@ -203,9 +206,8 @@ impl LocalPostgres {
                            - coalesce(current_setting('reserved_connections', true)::int, 0))::text AS places
                    FROM pg_stat_activity WHERE backend_type = 'client backend'";
         let client = self.session().await?;
-        let answer = client.simple_query(sql).await.map_err(|error| NoReply::of_postgres(&error))?;
-        let rows = only_rows(answer);
-        let read = |column: &str| rows.first().and_then(|row| parsed::<u64>(row, column));
+        let found = rows(&client, sql).await.map_err(|error| NoReply::of_postgres(&error))?;
+        let read = |column: &'static str| found.first().and_then(|row| row.parsed::<u64>(column));
         match (read("taken"), read("places")) {
             (Some(taken), Some(places)) if taken >= places => {
                 let words = format!(
@@ -222,15 +224,14 @@ impl LocalPostgres {
         Address::new(&self.settings.host, self.settings.port)
     }
 
-    async fn rows(&self, sql: &str) -> Answer<Vec<SimpleQueryRow>> {
+    async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
         let client = self.client().await?;
-        let messages = client.simple_query(sql).await.map_err(|error| {
+        rows(&client, sql).await.map_err(|error| {
             PortError::new(
                 sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
                 cluster_events::in_words(&error),
             )
-        })?;
-        Ok(only_rows(messages))
+        })
     }
 
     async fn value(&self, sql: &str) -> Answer<Option<String>> {
@@ -283,8 +284,7 @@ impl LocalPostgres {
             ("primary_conninfo", conninfo),
             ("primary_slot_name", &slot),
         ] {
-            let value = value.replace('\'', "''");
-            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+            self.rows(&format!("ALTER SYSTEM SET {setting} = {}", literal(value))).await?;
         }
         self.rows("SELECT pg_reload_conf()").await?;
         Ok(())
@@ -390,13 +390,14 @@ impl PostgresPort for LocalPostgres {
         let Address { host, port } = server;
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
-            Some(file) => format!(" passfile='{}'", file.display()),
+            Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
             None => String::new(),
         };
         format!(
             "host={host} port={port} user={}{passfile} application_name=interrex_{} connect_timeout=5 \
              keepalives_idle=5 keepalives_interval=2 keepalives_count=3",
-            settings.replication_user, settings.node
+            conninfo_value(&settings.replication_user),
+            settings.node
         )
     }
 
@@ -408,10 +409,10 @@ impl PostgresPort for LocalPostgres {
                                     FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
-        let replayed: Lsn = parsed(row, "replayed").unwrap_or_default();
+        let replayed: Lsn = row.parsed("replayed").unwrap_or_default();
         Ok(ReplayState {
             receiving: row.get("receiving") == Some("true"),
-            received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed),
+            received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed),
             replayed,
             waits_for_more: row.get("waits") == Some("true"),
         })
@@ -476,10 +477,13 @@ impl PostgresPort for LocalPostgres {
              ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
         );
         let client = self.client().await?;
-        let Err(error) = client.simple_query(&sql).await else { return Ok(()) };
-        // a cluster that never had a supervised main has no such table
-        if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
-            return Err(PortError::new("writing a row", cluster_events::in_words(&error)));
+        let there = cluster_events::is_there(&client).await;
+        if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
+            let Err(error) = rows(&client, &sql).await else { return Ok(()) };
+            // a cluster that never had a supervised main has no such table
+            if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
+                return Err(PortError::new("writing a row", cluster_events::in_words(&error)));
+            }
         }
         let mut client = self.open().await?;
         cluster_events::migrate(&mut client)
@@ -534,14 +538,6 @@ impl PostgresPort for LocalPostgres {
         let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
         value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
     }
-}
-
-fn only_rows(messages: Vec<SimpleQueryMessage>) -> Vec<SimpleQueryRow> {
-    let rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    rows.collect()
 }
 
 /// Writes a text that may hold a password.

@@ -66,7 +66,9 @@ fi
 main="host=$main_host port=$main_port user=$admin dbname=$database connect_timeout=10 passfile=$passfile"
 upstream="host=$main_host port=$main_port user=$replicator application_name=$application connect_timeout=5"
 [ -z "$replicator_passfile" ] || upstream="$upstream passfile='$replicator_passfile'"
-ask_main() { as_owner "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
+# what the owner of a database sets for whoever logs in there must not hold for a superuser
+pinned={PINNED}
+ask_main() { as_owner env PGOPTIONS="$pinned" "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
 control() { as_owner "$programs/pg_controldata" -D "$1" | sed -n "s/^$2: *//p"; }
 
 say "{MAIN} must be main, and of the same cluster"
@@ -140,7 +142,7 @@ if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_f
     *) as_owner "$programs/postgres" --single -D "$new" -c config_file="$config_file" -c data_directory="$new" \
       -c wal_keep_size=1TB template1 </dev/null >/dev/null || true ;;
   esac
-  if as_owner "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
+  if as_owner env PGOPTIONS="$pinned" "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
     rewound=yes
     # it takes two timelines of the same number for one, also those of two servers that were both main
     if [ "$(control "$new" 'Database cluster state')" = 'shut down' ] &&

@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(with("unreserved", true), [("slot", Verdict::Warn)]);
         assert_eq!(with("lost", false), [("slot", Verdict::Fail)]);
         let away = wrong(|facts| {
-            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
             change(facts, ALPHA, |server| server.slots[0].active = false);
         });
         assert_eq!(away, [("postgres_answers", Verdict::Fail), ("slot", Verdict::Warn)]);
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(login(BETA, "fe_sendauth: no password supplied"), [("replication_login", Verdict::Fail)]);
         assert_eq!(login(ALPHA, "fe_sendauth: no password supplied"), []);
         let down = wrong(|facts| {
-            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
             facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
         });
         assert_eq!(down, [("postgres_answers", Verdict::Fail), ("replication_login", Verdict::Unknown)]);

@@ -2,8 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_events::{Address, cluster_events};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use interrex_events::{
+    Address, cluster_events,
+    postgres::{self, Login, Session, bytes_of, literal, rows},
+};
+use tokio_postgres::Client;
 
 use super::SalvageError;
 
@@ -11,12 +14,6 @@ use super::SalvageError;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// When an answer is given up, after the server's own limit should have ended it.
 const GRACE: Duration = Duration::from_secs(10);
-/// The same texts on both servers for the same values, and no name found in a schema that was not meant.
-const SAME_WORDS: &str = "SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; \
-    SET search_path = pg_catalog; SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; \
-    SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; \
-    SET xmloption = 'content'; SET synchronous_commit = off; SET row_security = off";
-
 /// A row, every value as text.
 pub(super) type Row = Vec<Option<String>>;
 
@@ -90,42 +87,22 @@ impl Server {
     /// A session in one of its databases.
     pub(super) async fn connect(&self, database: &str) -> Result<Database, DatabaseError> {
         let place = format!("{}, database {database}", self.place());
-        let read_only = if self.read_only { "on" } else { "off" };
-        let milliseconds = self.limit.as_millis();
-        let mut config = Config::new();
-        config
-            .host(&self.address.host)
-            .port(self.address.port)
-            .user(&self.user)
-            .dbname(database)
-            .application_name("interrex salvage")
-            .connect_timeout(CONNECT_LIMIT)
-            .options(format!(
-                "-c default_transaction_read_only={read_only} -c statement_timeout={milliseconds} -c lock_timeout=10s"
-            ));
-        if let Some(password) = &self.password {
-            config.password(password);
-        }
-        let failed = |error: &tokio_postgres::Error| DatabaseError {
+        let name = "interrex salvage";
+        let session = if self.read_only { Session::reading(name) } else { Session::writing(name) };
+        // between two batches of rows it idles for as long as the other server needs
+        let session =
+            session.connect_within(CONNECT_LIMIT).statements_within(self.limit).idles_within(self.limit);
+        let Address { host, port } = &self.address;
+        let (user, password) = (self.user.as_str(), self.password.as_deref());
+        let opened = session.open(Login { host, port: *port, user, password, database }).await;
+        let client = opened.map_err(|error| DatabaseError {
             place: place.clone(),
-            words: cluster_events::in_words(error),
+            words: error.to_string(),
             // 57P03: it starts
             refused: error.code().is_some_and(|code| code.code() != "57P03"),
             undecodable: false,
-        };
-        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-        let late = |_| DatabaseError {
-            place: place.clone(),
-            words: format!("no connection within {CONNECT_LIMIT:?}"),
-            refused: false,
-            undecodable: false,
-        };
-        let (client, connection) = connecting.map_err(late)?.map_err(|error| failed(&error))?;
-        // it ends with the client
-        tokio::spawn(connection);
-        let database = Database { client, place, limit: self.limit.saturating_add(GRACE) };
-        database.ask(SAME_WORDS).await?;
-        Ok(database)
+        })?;
+        Ok(Database { client, place, limit: self.limit.saturating_add(GRACE) })
     }
 }
 
@@ -139,29 +116,22 @@ pub(super) struct Database {
 impl Database {
     /// The rows of all statements.
     pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        let failed = |words, undecodable| {
-            Err(DatabaseError { place: self.place.clone(), words, refused: true, undecodable })
+        let failed = |words, undecodable| DatabaseError {
+            place: self.place.clone(),
+            words,
+            refused: true,
+            undecodable,
         };
-        let messages = match tokio::time::timeout(self.limit, self.client.simple_query(sql)).await {
-            Err(_) => return failed(format!("no answer within {:?}", self.limit), false),
-            Ok(Err(error)) => {
-                // character_not_in_repertoire, untranslatable_character
-                let undecodable = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
-                return failed(cluster_events::in_words(&error), undecodable);
-            }
-            Ok(Ok(messages)) => messages,
-        };
-        let mut rows = Vec::new();
-        for message in messages {
-            let SimpleQueryMessage::Row(row) = message else { continue };
-            let values =
-                (0..row.len()).map(|column| row.try_get(column).map(|value| value.map(str::to_owned)));
-            match values.collect::<Result<Row, _>>() {
-                Ok(values) => rows.push(values),
-                Err(error) => return failed(format!("a value that is no UTF-8: {error}"), true),
-            }
-        }
-        Ok(rows)
+        let answer = tokio::time::timeout(self.limit, rows(&self.client, sql)).await;
+        let rows = answer
+            .map_err(|_| failed(format!("no answer within {:?}", self.limit), false))?
+            .map_err(|error| failed(cluster_events::in_words(&error), is_about_encoding(&error)))?;
+        Ok(rows.into_iter().map(postgres::Row::into_values).collect())
+    }
+
+    /// Something that it answered and that will not do.
+    pub(super) fn error(&self, words: String) -> DatabaseError {
+        DatabaseError { place: self.place.clone(), words, refused: true, undecodable: false }
     }
 
     /// Whether the session has ended.
@@ -185,9 +155,16 @@ impl Database {
     }
 }
 
+/// Whether a value is in no encoding that could be told: by the server's word, or by the look of it.
+fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
+    // character_not_in_repertoire, untranslatable_character
+    let told = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
+    told || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::str::Utf8Error>())
+}
+
 /// How a query gives the bytes of a name, whatever they are.
 pub(super) fn name_in_hex(name: &str) -> String {
-    format!("encode(textsend({name}::text), 'hex')")
+    format!("encode({}, 'hex')", bytes_of(name))
 }
 
 /// A name as a server has it.
@@ -231,7 +208,7 @@ impl Told {
             Self::Bytes(encoding) => {
                 let text = format!("format('%s', {column})");
                 let bytes = match encoding.as_str() {
-                    "UTF8" | "SQL_ASCII" => format!("textsend({text})"),
+                    "UTF8" => format!("textsend({text})"),
                     other => format!("convert_to({text}, {})", literal(other)),
                 };
                 format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN encode({bytes}, 'hex') END")
@@ -265,16 +242,6 @@ impl Told {
             }
         }
     }
-}
-
-/// A text as a literal, for sessions with `standard_conforming_strings`.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-/// A name as an identifier.
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 #[cfg(test)]

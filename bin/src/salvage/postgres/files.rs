@@ -7,10 +7,12 @@ use std::{
     path::Path,
 };
 
+use interrex_events::postgres::{identifier, literal};
+
 use super::{
     super::output::create,
     SalvageError,
-    database::{Row, Told, identifier, literal},
+    database::{Row, Told},
     tables::{Column, TableName},
 };
 
@@ -178,8 +180,24 @@ impl<'a> TableFiles<'a> {
 
     fn head(&self) -> String {
         format!(
-            "-- Rows of {} that only the old main has. Review them, then apply them yourself, all or none:\n\
-             --   psql --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
+            "-- Rows of {table} that only the old main has. Review them, then apply them yourself, all or none, as\n\
+             -- the table's owner:\n\
+             --   psql --no-psqlrc --username {owner} --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
+             -- Triggers, constraints, defaults and indexes run the code of the table's owner, with the rights of the session\n\
+             -- that adds a row. A superuser who applies this gives that owner a superuser's rights; SET ROLE would not help, for\n\
+             -- that code can RESET it. For an owner that may not log in: CREATE ROLE helper LOGIN IN ROLE that_owner, and\n\
+             -- PGOPTIONS='-c role=that_owner'.\n\
+             SET search_path = pg_catalog;\n\
+             DO $$ BEGIN\n  \
+               IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)\n      \
+                  AND NOT (SELECT rolsuper FROM pg_roles JOIN pg_class ON relowner = pg_roles.oid WHERE pg_class.oid = {name}::regclass)\n      \
+                  AND current_setting('salvage.as_superuser', true) IS DISTINCT FROM 'yes' THEN\n    \
+                 RAISE EXCEPTION 'code of the table''s owner would run as a superuser: log in as the owner'\n      \
+                   USING HINT = 'Only if that owner may do anything on this server: PGOPTIONS=\"-c salvage.as_superuser=yes\"';\n  \
+               END IF;\n\
+             END $$;\n\
+             -- the table's own code finds its names as ever\n\
+             RESET search_path;\n\
              SET client_encoding = 'UTF8';\n\
              SET standard_conforming_strings = on;\n\
              SET datestyle = 'ISO, MDY';\n\
@@ -187,7 +205,9 @@ impl<'a> TableFiles<'a> {
              SET lc_monetary = 'C';\n\
              SET xmloption = 'content';\n\
              BEGIN;\n",
-            harmless(&self.table.in_words())
+            table = harmless(&self.table.in_words()),
+            owner = harmless(&self.table.owner),
+            name = literal(&self.table.in_sql()),
         )
     }
 
@@ -247,6 +267,7 @@ mod tests {
             schema: "public".to_owned(),
             table: table.to_owned(),
             left_out: None,
+            owner: "app".to_owned(),
         }
     }
 

@@ -342,6 +342,10 @@ impl<'a> Work<'a> {
             _ if columns.iter().all(|column| column.key.is_none()) => {
                 Some("it has no primary key".to_owned())
             }
+            _ if columns.iter().any(|column| column.key.is_some() && column.plain_type.is_none()) => {
+                let why = "its key has a type made of others, whose constraints would run their owner's code as a superuser";
+                Some(why.to_owned())
+            }
             Err(words) => Some(format!("the new main does not let us in ({words})")),
             Ok(main) => match tables::columns(main, table).await? {
                 there if there == columns => None,

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use interrex_actors::replication::fork::Xids;
+use interrex_events::postgres::{identifier, literal};
 
 use super::{
     super::summary::TableSummary,
     SalvageError,
-    database::{Database, DatabaseError, Row, Told, identifier},
+    database::{Database, DatabaseError, Row, Told},
     files::TableFiles,
     tables::{Column, TableName},
 };
@@ -158,6 +159,19 @@ impl Comparison<'_> {
         columns.collect::<Vec<_>>().join(", ")
     }
 
+    /// The table's owner, who is at work there, could put a view of the same name into its place: what that calls would run as
+    /// we do, who are a superuser. For this one question it stays the table that it is.
+    async fn ask_of_table(&self, main: &Database, sql: &str) -> Result<Vec<Row>, DatabaseError> {
+        let table = self.table.in_sql();
+        let of_kind = format!("SELECT relkind FROM pg_class WHERE oid = {}::regclass", literal(&table));
+        main.ask("BEGIN").await?;
+        let hold = format!("LOCK TABLE ONLY {table} IN ACCESS SHARE MODE; {of_kind}");
+        if main.value(&hold).await? == "r" {
+            return main.ask(sql).await;
+        }
+        Err(main.error(format!("{} is no table any more", self.table.in_words())))
+    }
+
     /// The new main's rows with the same keys, by their place in the batch.
     async fn on_main(&self, main: &Database, rows: &[Row]) -> Result<HashMap<usize, Row>, DatabaseError> {
         let keys = || {
@@ -169,7 +183,8 @@ impl Comparison<'_> {
         let wanted = rows.iter().enumerate().map(|(number, row)| {
             let values = keys().map(|(index, column, ..)| {
                 let value = row.get(index).and_then(Option::as_deref);
-                format!(", {}::{}", self.told.in_sql(value, &column.of_type), column.of_type)
+                let of_type = column.plain_type.as_ref().unwrap_or(&column.of_type);
+                format!(", {}::{of_type}", self.told.in_sql(value, of_type))
             });
             format!("({number}{})", values.collect::<String>())
         });
@@ -184,7 +199,9 @@ impl Comparison<'_> {
             self.selected(),
             self.table.in_sql()
         );
-        let answer = main.ask(&sql).await?.into_iter();
+        let answer = self.ask_of_table(main, &sql).await;
+        main.ask("ROLLBACK").await?;
+        let answer = answer?.into_iter();
         let found = answer.filter_map(|mut row| {
             let number = row.remove(0)?.parse().ok()?;
             Some((number, row))

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use interrex_events::postgres::pinned_for_libpq;
+
 use super::{
     KeepRequest, Kept, KeptBy, Source, disk, kept_folder, log_folder, own_files,
     places::Places,
@@ -134,6 +136,8 @@ impl LocalPostgres {
         // without its fsync of every file: all of it gets to the disk at once afterwards
         command.args(["--no-sync", "--progress", "-d"]).arg(source.without_secrets()?);
         source.tell_passfile(&mut command);
+        let (variable, pinned) = pinned_for_libpq();
+        command.env(variable, pinned);
         let ended = programs::run(command, what, limit, |line| {
             let Some((told, tablespaces_told)) = progress_in(line) else { return Ok(()) };
             if tablespaces_told > 1 {

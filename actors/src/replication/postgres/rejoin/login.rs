@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_events::Address;
+use interrex_events::{Address, postgres::pinned_for_libpq};
 
 use crate::{
     ports::{Answer, NoReply, PortError, Source},
@@ -44,7 +44,9 @@ impl LocalPostgres {
 /// The server's refusal, or why there was no answer.
 pub async fn log_in_for_replication(psql: &Path, run_as: RunAs, source: &Source) -> Answer<String> {
     let mut command = run_as.command(psql);
+    let (variable, pinned) = pinned_for_libpq();
     command
+        .env(variable, pinned)
         .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--command", "IDENTIFY_SYSTEM"])
         .arg("--dbname")
         // of a word that is there twice, the last one counts

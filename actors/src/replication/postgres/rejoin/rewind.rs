@@ -9,6 +9,8 @@
 
 use std::{io, time::Duration};
 
+use interrex_events::postgres::pinned_for_libpq;
+
 use super::{
     Source, disk, own_files,
     places::Places,
@@ -204,6 +206,8 @@ impl LocalPostgres {
             command.arg("--config-file").arg(file);
         }
         source.tell_passfile(&mut command);
+        let (variable, pinned) = pinned_for_libpq();
+        command.env(variable, pinned);
         let (ended, text) = programs::run_logged(command, "pg_rewind", limit, &sentinel.log()).await?;
         let said = Said { begun: text.contains(CHANGES_BEGIN), nothing_to_do: text.contains(NOTHING_TO_DO) };
         Ok((ended, said))
