@@ -238,14 +238,12 @@ impl ReplicationActor {
         let servers = self.servers.clone();
         let asked = self.shared.env.moment();
         let work = async move {
-            let silent = |words| PostgresFacts::silent(PostgresStatus::Unreachable, words);
-            barrier::caught(servers.postgres.measure())
-                .await
-                .unwrap_or_else(|words| PostgresMeasure {
-                    facts: silent(words),
-                    receiver_heard: None,
-                    no_reply: None,
-                })
+            // a panic here says nothing of the server
+            barrier::caught(servers.postgres.measure()).await.unwrap_or_else(|words| PostgresMeasure {
+                facts: PostgresFacts::silent(PostgresStatus::Unreachable, words.clone()),
+                receiver_heard: None,
+                no_reply: Some(crate::ports::NoReply::Unknown(words)),
+            })
         };
         context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;

@@ -349,7 +349,7 @@ async fn accept_handover(State(api): State<Arc<Api>>, headers: HeaderMap, body: 
         Ok(AcceptHandoverBody { asked, .. }) => asked,
         Err(refusal) => return *refusal,
     };
-    begun(operate(&api, Operation::AcceptHandover(asked), None, Cause::System).await)
+    begun(&api, operate(&api, Operation::AcceptHandover(asked), None, Cause::System).await)
 }
 
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
