@@ -58,7 +58,9 @@ proptest! {
                 sealed.0.begin_after(&bases);
                 sealed.1.begin_after(&bases);
             }
-            prop_assert_eq!(&sealed.1, &whole.1);
+            // these end by themselves, long before anything is sealed (retention.keep is at least failover.cool_down)
+            let (rests, main_is_back) = (sealed.1.rests.clone(), sealed.1.main_is_back);
+            prop_assert_eq!(&sealed.1, &Standpoint { rests, main_is_back, ..whole.1.clone() });
             let (now, all) = (&sealed.0, &whole.0);
             prop_assert_eq!(&now.nodes, &all.nodes);
             prop_assert_eq!(now.runs.active(me), all.runs.active(me));
