@@ -33,7 +33,7 @@ const BOUND: u32 = 400;
 const QUIET: u32 = 8;
 
 impl Node {
-    /// A node of a cluster at rest: main serves, and the others stream from it. The third one waits for a person.
+    /// A node of a cluster at rest: main serves, and the others stream from it. Of three, one alone may promote itself.
     fn of_cluster(me: NodeId, nodes: &[NodeId]) -> Self {
         let spec = |node: &NodeId| interrex_events::NodeSpec {
             node: *node,
@@ -43,7 +43,7 @@ impl Node {
             redis: None,
         };
         let mut node = Self::empty(me);
-        node.policy.auto_enabled = me != THIRD;
+        node.policy.candidate = (nodes.len() > 2).then_some(ME);
         node.policy.threshold_ms = cluster::PATIENCE_MS;
         let started = interrex_events::SupervisorStarted {
             name: String::new(),
