@@ -13,6 +13,7 @@
 mod barrier;
 pub mod env;
 pub mod failover;
+pub mod guarded;
 pub mod heartbeat;
 pub mod journal;
 pub mod line;
@@ -23,4 +24,5 @@ pub mod ports;
 pub mod replication;
 pub mod report;
 pub mod runtime;
+pub mod secret;
 pub mod supervision;

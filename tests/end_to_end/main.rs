@@ -12,6 +12,7 @@ mod death_of_main;
 mod demo;
 mod doctor;
 mod dry_run;
+mod ending;
 mod fork_report;
 mod late_promotion;
 mod not_let_in;

@@ -98,13 +98,14 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
         host: "127.0.0.1".to_owned(),
         port: node.postgres_port,
         user: "interrex".to_owned(),
-        password: Some(sandbox.superuser_password().to_owned()),
+        password: Some(sandbox.superuser_password().into()),
         database: "postgres".to_owned(),
         replication_user: "replicator".to_owned(),
         replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
         node: node.id,
         measure_limit: Duration::from_secs(1),
         upstream_file: node.folder.join("upstream"),
+        stop_patience: Duration::from_secs(10),
     })
 }
 

@@ -13,6 +13,8 @@ use crate::{
     ports::{Answer, PortError, StopMode},
 };
 
+/// How long a server that is no main may take to stop in good order.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a condition is looked at.
 const LOOK_CALMLY: Duration = Duration::from_millis(50);
 /// How long nothing may arrive until main is asked whether it lets a standby in.
@@ -55,7 +57,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     let fenced = shared.look(|view| view.cluster.nodes.is_superseded(me));
     if status == PostgresStatus::Stopped || fenced {
         // whoever started it, it is started again as what it shall be
-        servers.postgres.stop(StopMode::Fast).await?;
+        servers.postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
         let upstream = servers.conninfo_of(run.new_main)?;
         servers.handover.become_standby(&upstream, &slot_name(me)).await?;
         if run.kind == RunKind::Rejoin {

@@ -1,7 +1,12 @@
 //! What is wrong with a configuration that reads well: its values against each other, and against this machine.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
 
+use interrex_actors::secret::Secret;
 use interrex_events::{NodeId, Role};
 
 use super::Config;
@@ -115,6 +120,11 @@ impl Config {
                 "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
             ),
         );
+        demand(
+            self.postgres.stop_timeout >= Duration::from_millis(500),
+            "postgres.stop_timeout must be at least 500ms: PostgreSQL needs time to stop in good order"
+                .to_owned(),
+        );
         for hook in &self.hooks {
             demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
         }
@@ -154,8 +164,9 @@ impl Config {
         if segments.exists() && !segments.is_dir() {
             problems.push(format!("retention.segments: {} is no folder", segments.display()));
         }
+        problems.extend(written_by_others("retention.segments", &segments));
         match self.node.journal.parent() {
-            Some(folder) if folder.is_dir() => {}
+            Some(folder) if folder.is_dir() => problems.extend(written_by_others("node.journal", folder)),
             _ => problems.push(format!(
                 "node.journal: the folder of {} does not exist; create it",
                 self.node.journal.display()
@@ -165,11 +176,25 @@ impl Config {
     }
 }
 
+/// A supervisor that is root believes its journal and the files beside it, such as those that name the processes to end: no
+/// other user may write there.
+fn written_by_others(key: &str, folder: &Path) -> Option<String> {
+    let found = std::fs::metadata(folder).ok()?;
+    let others = found.uid() != 0 || found.mode() & 0o022 != 0;
+    (rustix::process::geteuid().is_root() && others).then(|| {
+        let folder = folder.display();
+        format!(
+            "{key}: the supervisor runs as root, and another user may write in {folder}: chown root {folder} && chmod go-w \
+             {folder}"
+        )
+    })
+}
+
 /// Reads a secret from its file, without the line's end.
 ///
 /// # Errors
 /// The file cannot be read, can be read by others, or holds too little.
-pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, String> {
+pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<Secret, String> {
     let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
     if mode & 0o077 != 0 {
         return Err(format!(
@@ -188,5 +213,5 @@ pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, St
             secret.len()
         ));
     }
-    Ok(secret)
+    Ok(secret.into())
 }

@@ -16,8 +16,9 @@ use interrex_actors::{
     env::SystemEnv,
     messages::CloseWindows,
     node::{Fatal, Shared},
-    ports::{PortError, StopMode},
+    ports::PortError,
     replication::postgres::put_base_backup_in_place,
+    runtime::{ignored_signals, leave_nothing_inherited},
 };
 use interrex_events::{
     Draft, SupervisorStopped,
@@ -52,6 +53,9 @@ pub enum DaemonError {
     /// A server did not start.
     #[error("{0}")]
     Server(#[from] PortError),
+    /// Asked to end, and not all of its servers ended in good order.
+    #[error("{0}")]
+    NotInGoodOrder(String),
     /// The process cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
@@ -68,6 +72,8 @@ pub enum DaemonError {
 /// # Errors
 /// It could not start, or could not go on.
 pub fn supervise(config: Config) -> Result<(), DaemonError> {
+    // for as long as this process lives: one of them may be a lock
+    let _held = leave_nothing_inherited();
     log_to_stderr();
     if put_base_backup_in_place(&config.postgres.data_dir)? {
         tracing::warn!("a base backup was whole and not yet in the data directory's place: it is now");
@@ -119,10 +125,10 @@ async fn run(config: Config) -> Result<(), DaemonError> {
         taken_back = startup::take_back_own_events(&shared, &ports) => taken_back?,
         reason = asked_to_end.recv() => {
             tracing::info!(reason, "ends before it began: nothing is recorded");
-            if config.node.on_exit == OnExit::Stop {
-                ports.servers.stop(StopMode::Fast).await?;
-            }
-            return Ok(());
+            return match stop_servers(&config, &ports, &mut asked_to_end).await {
+                Some(Stopping { words, in_good_order: false }) => Err(DaemonError::NotInGoodOrder(words)),
+                _ => Ok(()),
+            };
         }
     }
     let start = async {
@@ -139,8 +145,8 @@ async fn run(config: Config) -> Result<(), DaemonError> {
         },
         started = start => started,
         reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            return was_recorded(&mut fatals);
+            let ended = end(&shared, &config, &ports, (reason, &mut asked_to_end)).await;
+            return was_recorded(&mut fatals).and(ended);
         }
     };
     if let Err(error) = started {
@@ -153,8 +159,8 @@ async fn run(config: Config) -> Result<(), DaemonError> {
 
     let result = tokio::select! {
         reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            was_recorded(&mut fatals)
+            let ended = end(&shared, &config, &ports, (reason, &mut asked_to_end)).await;
+            was_recorded(&mut fatals).and(ended)
         }
         fatal = fatals.recv() => match fatal {
             Some(fatal) => Err(DaemonError::Fatal(fatal)),
@@ -167,13 +173,58 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     result
 }
 
+/// What became of the servers when the supervisor ended.
+struct Stopping {
+    words: String,
+    in_good_order: bool,
+}
+
+/// Stops the servers, if that is configured. Whoever asks a second time does not want to wait: what is still stopping goes on by
+/// itself, for ending it harder would lose what it waits for.
+async fn stop_servers(
+    config: &Config,
+    ports: &assemble::Ports,
+    asked_to_end: &mut AskedToEnd,
+) -> Option<Stopping> {
+    if config.node.on_exit == OnExit::Leave {
+        return None;
+    }
+    tracing::info!(
+        stop_timeout = ?config.postgres.stop_timeout,
+        "stopping the servers, dependents first; a second signal ends this supervisor at once, and they go on stopping"
+    );
+    let again = tokio::select! {
+        ending = ports.servers.end() => {
+            let words = ending.words.join("; ");
+            let words = if ending.in_good_order {
+                format!("its servers were stopped (node.on_exit): {words}")
+            } else {
+                format!("its servers did not all stop in good order: {words}")
+            };
+            return Some(Stopping { words, in_good_order: ending.in_good_order });
+        }
+        again = asked_to_end.recv() => again.unwrap_or("asked to"),
+    };
+    ports.servers.ask_to_end().await;
+    let words = format!("{again} again before its servers had stopped: they go on stopping by themselves");
+    Some(Stopping { words, in_good_order: false })
+}
+
 /// The end in good order: servers as configured, and a last event.
-async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, reason: Option<&'static str>) {
+async fn end(
+    shared: &Arc<Shared>,
+    config: &Config,
+    ports: &assemble::Ports,
+    (reason, asked_to_end): (Option<&'static str>, &mut AskedToEnd),
+) -> Result<(), DaemonError> {
     let mut reason = reason.unwrap_or("its signals are gone").to_owned();
-    if config.node.on_exit == OnExit::Stop {
-        match ports.servers.stop(StopMode::Fast).await {
-            Ok(_) => reason.push_str("; its servers were stopped (node.on_exit)"),
-            Err(error) => reason.push_str(&format!("; its servers were not stopped: {error}")),
+    let stopping = stop_servers(config, ports, asked_to_end).await;
+    let mut result = Ok(());
+    if let Some(Stopping { words, in_good_order }) = stopping {
+        reason.push_str("; ");
+        reason.push_str(&words);
+        if !in_good_order {
+            result = Err(DaemonError::NotInGoodOrder(words));
         }
     }
     let windows =
@@ -183,6 +234,7 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
     if let Err(error) = startup::record(shared, facts).await {
         tracing::error!(%error, "the end was not recorded");
     }
+    result
 }
 
 /// An end that the journal did not take is no good end.
@@ -208,6 +260,10 @@ impl AskedToEnd {
 }
 
 fn signals() -> Result<AskedToEnd, DaemonError> {
+    // one that is handled here is at its default in every child; one that is ignored stays ignored there
+    for number in ignored_signals() {
+        drop(signal(SignalKind::from_raw(number))?);
+    }
     Ok(AskedToEnd {
         term: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,

@@ -127,6 +127,7 @@ impl Layout<'_> {
             node: node.id,
             measure_limit: Duration::from_secs(1),
             upstream_file: node.folder.join("upstream"),
+            stop_patience: Duration::from_secs(10),
         });
         let upstream = adapter.conninfo_of(&format!("127.0.0.1:{}", main.postgres_port)).replace('\'', "''");
         let slot = slot_name(node.id);

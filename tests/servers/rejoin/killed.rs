@@ -104,6 +104,7 @@ fn adapter(data_dir: &Path, programs: &Path, owned: &Path) -> LocalPostgres {
         node: ALPHA,
         measure_limit: Duration::from_secs(1),
         upstream_file: data_dir.with_extension("upstream"),
+        stop_patience: Duration::from_secs(10),
     })
 }
 

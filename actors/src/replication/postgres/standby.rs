@@ -42,7 +42,7 @@ impl LocalPostgres {
         slot: &str,
     ) -> io::Result<()> {
         let file = data_dir.join("postgresql.auto.conf");
-        let before = match std::fs::read_to_string(&file) {
+        let before = match self.settings.run_as.act(|| std::fs::read_to_string(&file)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other?,
         };

@@ -2,21 +2,24 @@
 //!
 //! Not by `pg_ctl`: it asks each program for its version before, and looks ten times a second whether the server is ready.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-};
+use std::{fs::File, io};
 
-use super::{LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files, server_log};
+use super::{LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, server_log};
 use crate::{
+    guarded,
     ports::{Answer, PortError},
     runtime,
 };
 
 /// The line of `postmaster.pid` that tells how far the server is.
-const STATUS_LINE: usize = 7;
+pub(super) const STATUS_LINE: usize = 7;
 /// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
 const STARTED: [&str; 2] = ["ready", "standby"];
+
+/// By which the server's sessions leave what protects it from the kernel when memory is short, as Debian's `pg_ctlcluster`
+/// sets them.
+const OOM_SETTINGS: [(&str, &str); 2] =
+    [("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"), ("PG_OOM_ADJUST_VALUE", "0")];
 
 impl LocalPostgres {
     /// Starts the server, and waits until it is ready. Whether this call is what started it.
@@ -44,7 +47,7 @@ impl LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
-        let words = server_log::last_words(log, begin);
+        let words = server_log::last_words(log, self.settings.run_as, begin);
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
     }
 
@@ -53,13 +56,16 @@ impl LocalPostgres {
         let mut command = self.program("postgres");
         // as from pg_ctl: the server's own commands may use it
         command.env("PGDATA", &self.settings.data_dir);
+        // the kernel is to end a session before it ends the server: what protects this process is not for them
+        for (name, otherwise) in OOM_SETTINGS {
+            command.env(name, std::env::var_os(name).unwrap_or_else(|| otherwise.into()));
+        }
         command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()
     }
 
-    /// The server's log, where it ends by now. Its user may write it: under a supervisor that is root the folder may be root's.
+    /// The server's log, where it ends by now.
     fn open_log(&self) -> io::Result<(File, u64)> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.settings.log_file)?;
-        files::hand_over(&self.settings.log_file, self.settings.run_as)?;
+        let log = guarded::append(&self.settings.log_file, self.settings.run_as)?;
         let end = log.metadata()?.len();
         Ok((log, end))
     }

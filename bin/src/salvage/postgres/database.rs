@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use interrex_actors::secret::Secret;
 use interrex_events::cluster_events;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -49,7 +50,7 @@ pub(in crate::salvage) struct Server {
     host: String,
     port: u16,
     user: String,
-    password: Option<String>,
+    password: Option<Secret>,
     /// How long it may think about one question.
     limit: Duration,
     read_only: bool,
@@ -72,7 +73,7 @@ impl Server {
     }
 
     /// The new main: every session is read-only, and no question may burden it for long.
-    pub(super) fn main((host, port): (&str, u16), user: &str, password: Option<String>) -> Self {
+    pub(super) fn main((host, port): (&str, u16), user: &str, password: Option<Secret>) -> Self {
         let (host, user) = (host.to_owned(), user.to_owned());
         Self { host, port, user, password, limit: Duration::from_secs(60), read_only: true }
     }

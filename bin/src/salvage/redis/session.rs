@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use interrex_actors::secret::Secret;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
     RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection,
@@ -39,7 +40,7 @@ impl From<SessionError> for SalvageError {
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
     address: ConnectionAddr,
-    password: Option<String>,
+    password: Option<Secret>,
 }
 
 impl Server {
@@ -49,7 +50,7 @@ impl Server {
     }
 
     /// The new main. It is only asked what changes nothing.
-    pub(super) fn main((host, port): (&str, u16), password: Option<String>) -> Self {
+    pub(super) fn main((host, port): (&str, u16), password: Option<Secret>) -> Self {
         Self { address: ConnectionAddr::Tcp(host.to_owned(), port), password }
     }
 

@@ -6,18 +6,18 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, KeptBy, KeptManifest, own_files::remove};
+use super::{Kept, KeptBy, KeptManifest};
 use crate::{
+    guarded::{self, remove},
     replication::{
         checksums::{CHECKSUMS, Checksums},
-        postgres::files::{self, beside, sync_parent},
+        postgres::files::{self, beside},
     },
     runtime::RunAs,
 };
@@ -27,13 +27,8 @@ const MANIFEST: &str = "manifest.json";
 
 /// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
 pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
-    if into.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = into.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    make_private(into, owner)
+    let missing: Vec<&Path> = into.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    missing.into_iter().rev().try_for_each(|folder| guarded::create_folder(folder, owner))
 }
 
 /// The place of a copy that is being made.
@@ -45,9 +40,9 @@ pub(super) fn unfinished(folder: &Path) -> PathBuf {
 pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
     let place = unfinished(folder);
     remove(&place)?;
-    make_private(&place, owner)?;
+    guarded::create_folder(&place, owner)?;
     // a hint, which many file systems do not know
-    let _ = make_top_of_its_own(&place);
+    let _ = owner.act(|| make_top_of_its_own(&place));
     Ok(place)
 }
 
@@ -57,13 +52,6 @@ fn make_top_of_its_own(folder: &Path) -> io::Result<()> {
     let folder = File::open(folder)?;
     let flags = ioctl_getflags(&folder)?;
     Ok(ioctl_setflags(&folder, flags | IFlags::TOPDIR)?)
-}
-
-/// Makes a folder that only the servers' user may enter. It gets to the disk with what is put into it.
-pub(super) fn make_private(folder: &Path, owner: RunAs) -> io::Result<()> {
-    fs::create_dir(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    files::hand_over(folder, owner)
 }
 
 /// Says what a copy is, durably.
@@ -85,8 +73,7 @@ pub(super) fn describe(
 pub(super) fn finish(folder: &Path) -> io::Result<Kept> {
     let place = unfinished(folder);
     if place.exists() {
-        fs::rename(&place, folder)?;
-        sync_parent(folder)?;
+        guarded::rename(&place, folder)?;
     }
     read(folder)
 }
@@ -131,7 +118,7 @@ pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Resul
     for kept in too_many(all(into)?, newest, own) {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
-        fs::rename(&kept.folder, &place)?;
+        guarded::rename(&kept.folder, &place)?;
         files::remove_file(&place.join(MANIFEST))?;
         remove(&place)?;
         removed.push(kept.folder);
