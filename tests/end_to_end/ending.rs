@@ -1,6 +1,8 @@
 //! What a supervisor gives its servers of its own, and how it stops them when it ends.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, path::Path, process::Command, time::Duration,
+};
 
 use interrex::sandbox::{ALPHA, Done, Sandbox, until};
 use interrex_events::Event;
@@ -41,21 +43,20 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         sandbox.start().await?;
         sandbox.wait_healthy(ALPHA).await?;
         sandbox.psql(ALPHA, "CREATE TABLE said (line text)").await?;
-        let program = "env; echo groups=$(id -G | tr \" \" \"\\\\n\" | sort -n | xargs); echo mask=$(umask)";
-        sandbox.psql(ALPHA, &format!("COPY said FROM PROGRAM '{program}'")).await?;
+        sandbox.psql(ALPHA, "COPY said FROM PROGRAM 'env; echo groups=$(id -G)'").await?;
         let said = sandbox.psql_value(ALPHA, "SELECT string_agg(line, E'\\n') FROM said").await?;
         for own in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "PGPASSWORD"] {
             assert!(!said.contains(own), "{own}: {said}");
         }
         assert!(said.contains("PG_OOM_ADJUST_FILE=/proc/self/oom_score_adj"), "{said}");
-        let user = fs::metadata(sandbox.node(ALPHA)?.data_dir()).unwrap();
-        let user = std::os::unix::fs::MetadataExt::uid(&user).to_string();
-        let listed = if geteuid().is_root() { vec!["-G", user.as_str()] } else { vec!["-G"] };
-        let listed = String::from_utf8(Command::new("id").args(listed).output().unwrap().stdout).unwrap();
-        let mut groups: Vec<u32> = listed.split_whitespace().map(|group| group.parse().unwrap()).collect();
-        groups.sort_unstable();
-        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
-        assert!(said.contains(&format!("groups={}", groups.join(" "))), "{groups:?}: {said}");
+        let owner = fs::metadata(sandbox.node(ALPHA)?.data_dir()).unwrap().uid().to_string();
+        let whose = if geteuid().is_root() { vec!["-G", owner.as_str()] } else { vec!["-G"] };
+        let listed = String::from_utf8(Command::new("id").args(whose).output().unwrap().stdout).unwrap();
+        let groups = |words: &str| -> BTreeSet<u32> {
+            words.split_whitespace().map(|group| group.parse().unwrap()).collect()
+        };
+        let own = said.lines().find_map(|line| line.strip_prefix("groups=")).unwrap();
+        assert_eq!(groups(own), groups(&listed));
 
         // who asks twice does not wait, and PostgreSQL goes on stopping in good order
         assert!(sandbox.signal_supervisor(ALPHA, Signal::TERM));

@@ -241,7 +241,8 @@ mod tests {
         // it answers from when it runs on; and whoever asks ends it when that is wanted
         let pid = folder.path().join("radius.pid");
         let ready = format!(
-            "test -e {0} && {{ test ! -e {0}.kill || kill -9 $(cut -d' ' -f1 {0}); }}",
+            "test -e {0} || exit 1; test -e {0}.kill || exit 0; it=$(cut -d' ' -f1 {0}); kill -9 $it
+             until test ! -e /proc/$it || grep -q ') Z' /proc/$it/stat; do sleep 0.01; done",
             pid.display()
         );
         let it = programs(folder.path(), &ready);

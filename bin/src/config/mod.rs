@@ -232,8 +232,8 @@ pub struct PostgresConfig {
 pub struct RedisConfig {
     /// Its configuration file; Redis must be able to write it, for that is how a role survives a restart.
     pub config_file: PathBuf,
-    /// The user that it runs as when the supervisor runs as root. By default the owner of its data folder (`dir` of its
-    /// configuration file), on Debian `redis`.
+    /// The user that it runs as when the supervisor runs as root. By default the owner of its configuration
+    /// file, on Debian `redis`.
     pub run_as: Option<String>,
     /// The program. By default `redis-server` on the path.
     pub program: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Whom this node's programs run as: each its own user.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
 
 use interrex_actors::runtime::RunAs;
 
@@ -48,17 +48,26 @@ impl Users {
         })
     }
 
-    /// Its data folder says whose it is, as that of PostgreSQL does; where it is root's or not there, PostgreSQL's user.
+    /// The owner of its configuration file, which it must be able to write; where that is root, PostgreSQL's user. Never what
+    /// stands in that file: its user may write there any folder, and would choose whom this supervisor starts it as.
     fn of_redis(config: &Config, otherwise: RunAs) -> Result<RunAs, String> {
         let Some(redis) = &config.redis else { return Ok(otherwise) };
         if let Some(name) = &redis.run_as {
             return RunAs::configured("redis.run_as", name).map_err(|error| error.to_string());
         }
-        let settings = std::fs::read_to_string(&redis.config_file).unwrap_or_default();
-        let folder = settings.lines().find_map(|line| line.trim().strip_prefix("dir "));
-        let folder = folder.map(|folder| PathBuf::from(folder.trim().trim_matches('"')));
-        let owner = folder.and_then(|folder| RunAs::owner_of(&folder).ok());
-        Ok(owner.filter(|owner| *owner != RunAs::Myself).unwrap_or(otherwise))
+        let file = &redis.config_file;
+        let Ok(found) = std::fs::symlink_metadata(file) else { return Ok(otherwise) };
+        // another name for another user's file
+        let borrowed = (found.is_symlink() && found.uid() != 0) || (found.is_file() && found.nlink() > 1);
+        if rustix::process::geteuid().is_root() && borrowed {
+            return Err(format!(
+                "redis.config_file: {} is a link that an unprivileged user may have made, so it does not tell whom Redis runs as: \
+                 set redis.run_as",
+                file.display()
+            ));
+        }
+        let owner = RunAs::owner_of(file).ok().filter(|owner| *owner != RunAs::Myself);
+        Ok(owner.unwrap_or(otherwise))
     }
 }
 

@@ -115,7 +115,7 @@ fn sections(config: &Config) -> Vec<Section> {
     // whom each really runs as, where this machine tells
     let users = Users::of(config).ok();
     let user = |name: &Option<String>, of: &dyn Fn(&Users) -> Option<RunAs>| {
-        let found = users.as_ref().and_then(of).map(user_name);
+        let found = users.as_ref().and_then(of).filter(|user| *user != RunAs::Myself).map(user_name);
         json!(found.or_else(|| name.clone()))
     };
     let mut sections = vec![

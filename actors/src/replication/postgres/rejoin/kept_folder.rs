@@ -27,7 +27,7 @@ const MANIFEST: &str = "manifest.json";
 
 /// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
 pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
-    let missing: Vec<&Path> = into.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    let missing: Vec<&Path> = into.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
     missing.into_iter().rev().try_for_each(|folder| guarded::create_folder(folder, owner))
 }
 
