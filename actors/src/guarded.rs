@@ -201,6 +201,18 @@ fn hand_over(made: impl std::os::fd::AsFd, owner: RunAs) -> io::Result<()> {
 /// # Errors
 /// The system's; something is there already.
 pub fn create_folder(path: &Path, owner: RunAs) -> io::Result<()> {
+    create_folder_with(path, owner, Mode::RWXU)
+}
+
+/// The same that others may enter too, such as one of a socket.
+///
+/// # Errors
+/// The system's; something is there already.
+pub fn create_open_folder(path: &Path, owner: RunAs) -> io::Result<()> {
+    create_folder_with(path, owner, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH)
+}
+
+fn create_folder_with(path: &Path, owner: RunAs, mode: Mode) -> io::Result<()> {
     let place = Place::of(path)?;
     mkdirat(&place.folder, &place.name, Mode::RWXU).map_err(|error| named(path, &error.into()))?;
     let as_folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -210,7 +222,7 @@ pub fn create_folder(path: &Path, owner: RunAs) -> io::Result<()> {
         return Err(refused(path, "somebody put another folder in its place"));
     }
     // whatever the umask says
-    rustix::fs::fchmod(&made, Mode::RWXU)?;
+    rustix::fs::fchmod(&made, mode)?;
     hand_over(&made, owner)
 }
 

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
-    TimelineId, cluster_events::Position,
+    Address, Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused,
+    Record, RunId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::{Run, postgres::Rebuilt};
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,7 @@ pub trait PostgresPort {
     /// Receives again from what was kept aside, or from this where nothing was.
     async fn return_to_upstream(&self, otherwise: &str) -> Answer<()>;
     /// The conninfo with which this node would follow a server.
-    fn conninfo_of(&self, server: &str) -> String;
+    fn conninfo_of(&self, server: &Address) -> String;
     /// How far it is with what it received.
     async fn replay_state(&self) -> Answer<ReplayState>;
     /// Settings that hinder a main and that cannot be cleared while the server runs, in words.
@@ -264,19 +264,19 @@ pub trait RedisPort {
     /// Makes it a master, ends its clients' connections, and writes the role to its configuration file.
     async fn promote(&self) -> Answer<String>;
     /// Changes places with its replica at `host:port`, which gets all of its data first. What was observed.
-    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String>;
+    async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<String>;
     /// Whether it is receiving all of its master's data.
     async fn is_copying(&self) -> bool;
     /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
     /// and makes its next start one as a replica of `host:port`: it serves no client before that.
-    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()>;
+    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<()>;
     /// Makes the copy that [`RedisPort::come_back_behind`] did not get to make. An error: it must not be started, for it
     /// would take over main's data instead of what only it has.
     async fn keep_what_is_owed(&self) -> Answer<()>;
     /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
     async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.
-    async fn follow(&self, master: &str) -> Answer<String>;
+    async fn follow(&self, master: &Address) -> Answer<String>;
 }
 
 /// The local dependents.

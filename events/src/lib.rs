@@ -9,6 +9,7 @@
 //! **Invariant:** this crate knows no actor, no clock of its own and no network but the event store's two
 //! databases, each behind a cargo feature (`journal`, `postgres`). `export` is files to carry away.
 
+mod address;
 mod base;
 mod chain;
 #[cfg(feature = "postgres")]
@@ -23,6 +24,7 @@ mod ids;
 pub mod journal;
 mod record_ref;
 
+pub use address::{Address, NotAnAddress, check_host};
 pub use base::{Base, Bases};
 pub use chain::{Broken, ChainHash, ChainWalk, ChainWalks, Head};
 pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};

@@ -1,4 +1,4 @@
-use interrex_events::{Envelope, Event, Head, Hlc, NodeFenced, NodeId, NodeStatus, RunId};
+use interrex_events::{Address, Envelope, Event, Head, Hlc, NodeFenced, NodeId, NodeStatus, RunId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -95,8 +95,8 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
             spec: NodeSpec {
                 node: NodeId(1),
                 name: "alpha".to_owned(),
-                address: String::new(),
-                postgres: String::new(),
+                address: Address::as_recorded(String::new()),
+                postgres: Address::as_recorded(String::new()),
                 redis: None,
             },
             role: interrex_events::Role::Secondary,

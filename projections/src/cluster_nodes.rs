@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus, RedisStatus,
-    Role, TimelineId,
+    Address, Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus,
+    RedisStatus, Role, TimelineId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +19,11 @@ pub struct Node {
     /// Its name.
     pub name: String,
     /// `host:port` of its supervisor.
-    pub address: String,
+    pub address: Address,
     /// `host:port` of its PostgreSQL.
-    pub postgres_address: String,
+    pub postgres_address: Address,
     /// `host:port` of its Redis.
-    pub redis_address: Option<String>,
+    pub redis_address: Option<Address>,
     /// What it is for.
     pub role: Role,
     /// How it is.
@@ -150,8 +150,8 @@ impl Projection for ClusterNodes {
                     let row = self.nodes.entry(spec.node).or_insert_with(|| Node {
                         node: spec.node,
                         name: String::new(),
-                        address: String::new(),
-                        postgres_address: String::new(),
+                        address: spec.address.clone(),
+                        postgres_address: spec.postgres.clone(),
                         redis_address: None,
                         role: if is_main { Role::Main } else { Role::Secondary },
                         status: NodeStatus::Unknown,

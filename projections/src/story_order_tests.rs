@@ -28,8 +28,8 @@ fn started(role: Role, main: u32, name: &str) -> SupervisorStarted {
     let spec = |node: u32| NodeSpec {
         node: NodeId(node),
         name: format!("{name}{node}"),
-        address: String::new(),
-        postgres: format!("10.0.0.{node}:5432"),
+        address: Address::as_recorded(String::new()),
+        postgres: Address::as_recorded(format!("10.0.0.{node}:5432")),
         redis: None,
     };
     let settings = serde_json::json!({

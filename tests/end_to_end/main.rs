@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
+mod addresses;
 mod bad_input;
 mod certificate;
 mod checks;
@@ -28,6 +29,7 @@ mod return_of_the_old_main;
 mod salvage;
 mod salvage_redis;
 mod schedule;
+mod set_up;
 mod store;
 mod store_hostile;
 mod switchover;

@@ -7,7 +7,7 @@ use interrex_actors::{
     ports::{HandoverPort as _, Held, MainServerPort},
     replication::fork::FileNode,
 };
-use interrex_events::cluster_events::migrate;
+use interrex_events::{Address, cluster_events::migrate};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::pair::{Pair, on_one_thread};
@@ -33,7 +33,7 @@ async fn file(client: &Client, relation: &str) -> FileNode {
 }
 
 fn main_at(pair: &Pair, port: u16) -> Box<dyn MainServerPort> {
-    pair.beta.main_server(&format!("127.0.0.1:{port}"))
+    pair.beta.main_server(&Address::new("127.0.0.1", port))
 }
 
 #[test]

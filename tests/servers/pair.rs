@@ -8,7 +8,7 @@ use interrex_actors::{
     replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
     runtime::RunAs,
 };
-use interrex_events::{Lsn, NodeId};
+use interrex_events::{Address, Lsn, NodeId};
 use tokio::task::LocalSet;
 
 /// How long anything may take.
@@ -79,7 +79,7 @@ impl Pair {
 
     /// The conninfo with which one follows the other.
     pub(crate) fn conninfo(&self, standby: &LocalPostgres, main: NodeId) -> String {
-        standby.conninfo_of(&format!("127.0.0.1:{}", self.sandbox.node(main).unwrap().postgres_port))
+        standby.conninfo_of(&Address::new("127.0.0.1", self.sandbox.node(main).unwrap().postgres_port))
     }
 }
 
@@ -104,6 +104,7 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
         replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
         node: node.id,
         measure_limit: Duration::from_secs(1),
+        config_file: None,
         upstream_file: node.folder.join("upstream"),
         stop_patience: Duration::from_secs(10),
     })

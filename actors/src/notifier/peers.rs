@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duratio
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_events::{Address, Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -300,18 +300,13 @@ impl RemotePeers {
         if let Some(client) = self.postgres.borrow().get(&peer).filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let (host, port) = split(&self.spec(peer)?.postgres)?;
+        let Address { host, port } = &self.spec(peer)?.postgres;
         let login = &self.login;
         let client =
-            connect_to_postgres((host, port), (&login.user, login.password.as_deref()), &login.database)
+            connect_to_postgres((host, *port), (&login.user, login.password.as_deref()), &login.database)
                 .await?;
         Ok(Rc::new(client))
     }
-}
-
-fn split(address: &str) -> Result<(&str, u16), String> {
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("`{address}` is not host:port"))?;
-    Ok((host, port.parse().map_err(|_| format!("`{address}` is not host:port"))?))
 }
 
 /// The error at the bottom: "connection refused" says more than "error sending request".
@@ -357,9 +352,9 @@ impl PeersPort for RemotePeers {
                 let mut connection = match existing {
                     Some(connection) => connection,
                     None => {
-                        let (host, port) = split(&address)?;
+                        let Address { host, port } = &address;
                         let fresh =
-                            local_redis::connect(host, port, self.login.redis_password.as_deref()).await?;
+                            local_redis::connect(host, *port, self.login.redis_password.as_deref()).await?;
                         self.redis.borrow_mut().insert(peer, fresh.clone());
                         fresh
                     }

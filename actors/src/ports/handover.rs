@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use interrex_events::{Lsn, NodeId, TimelineId};
+use interrex_events::{Address, Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, MainServerPort};
@@ -136,5 +136,5 @@ pub trait HandoverPort {
     /// What the stopped directory's log holds after the place where main left its timeline.
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport>;
     /// Another node's server, logged in to as to one's own, for they are copies of each other.
-    fn main_server(&self, address: &str) -> Box<dyn MainServerPort>;
+    fn main_server(&self, address: &Address) -> Box<dyn MainServerPort>;
 }

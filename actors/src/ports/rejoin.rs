@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Lsn, TimelineId};
+use interrex_events::{Address, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
@@ -128,9 +128,9 @@ pub trait RejoinPort {
     /// nothing where they are on its own.
     fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf>;
     /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
-    fn rewind_source(&self, address: &str) -> Answer<Source>;
+    fn rewind_source(&self, address: &Address) -> Answer<Source>;
     /// Main's server as the source of a base backup.
-    fn copy_source(&self, address: &str) -> Source;
+    fn copy_source(&self, address: &Address) -> Source;
     /// Logs in for replication, as a standby and a base backup do: the system identifier that the server told, or nothing
     /// where no `psql` is there to try it with.
     ///

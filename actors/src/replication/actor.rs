@@ -6,8 +6,8 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture, fut,
 };
 use interrex_events::{
-    DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
-    RedisChanged, RedisStatus, RunKind, StepId,
+    Address, DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged,
+    PostgresStatus, RedisChanged, RedisStatus, RunKind, StepId,
 };
 
 use super::{
@@ -114,7 +114,7 @@ impl Servers {
         self.main.borrow_mut().take();
     }
 
-    fn address_of(&self, node: NodeId) -> Answer<&str> {
+    fn address_of(&self, node: NodeId) -> Answer<&Address> {
         let spec = self.spec(node).ok_or_else(|| PortError(format!("node {node} is not configured here")))?;
         Ok(&spec.postgres)
     }
@@ -127,7 +127,7 @@ impl Servers {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
-    pub(super) fn redis_of(&self, node: NodeId) -> Option<String> {
+    pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
         self.spec(node)?.redis.clone()
     }
 

@@ -93,7 +93,14 @@ async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {
     let subject = "log of the target";
     match in_time(servers.handover.standby_behind(target)).await {
         Err(error) => Check::unknown(subject, format!("how far {name} is behind is not known: {error}")),
-        Ok(None) => Check::bad(subject, format!("PostgreSQL here knows no standby of {name} that streams")),
+        Ok(None) => Check::bad(
+            subject,
+            format!(
+                "no standby of {name} streams from here: none uses the slot {slot}. There: ALTER SYSTEM SET primary_slot_name = \
+                 '{slot}'; SELECT pg_reload_conf(); and see interrex doctor",
+                slot = slot_name(target)
+            ),
+        ),
         Ok(Some(bytes)) if bytes > BEHIND_LIMIT => Check::bad(
             subject,
             format!(

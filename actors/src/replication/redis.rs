@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::RedisStatus;
+use interrex_events::{Address, RedisStatus};
 use interrex_projections::counted;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, aio::MultiplexedConnection,
@@ -277,10 +277,9 @@ impl RedisPort for LocalRedis {
         Ok(format!("{was}; {ended} ended; the role is in its configuration file"))
     }
 
-    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<String> {
-        let (host, port) = replica.rsplit_once(':').unwrap_or((replica, "6379"));
-        let timeout = limit.as_millis().to_string();
-        self.command::<String>(&["FAILOVER", "TO", host, port, "TIMEOUT", &timeout]).await?;
+    async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<String> {
+        let (port, timeout) = (replica.port.to_string(), limit.as_millis().to_string());
+        self.command::<String>(&["FAILOVER", "TO", &replica.host, &port, "TIMEOUT", &timeout]).await?;
         // it answers at once, and goes on by itself: to its end, or back to where it was
         let over = async {
             loop {
@@ -307,10 +306,9 @@ impl RedisPort for LocalRedis {
         info.is_ok_and(|info| info.lines().any(|line| line.trim() == "master_sync_in_progress:1"))
     }
 
-    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<()> {
+    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<()> {
         self.stop().await?;
-        let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
-        let (host, port) = (host.to_owned(), port.to_owned());
+        let master = master.clone();
         let (config_file, user) = (self.settings.config_file.clone(), self.settings.run_as);
         let time = name_of_time(at);
         self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
@@ -318,7 +316,7 @@ impl RedisPort for LocalRedis {
             let data = redis_files::data_folder(&config);
             let owed = data.as_deref().map_or(Ok(()), |data| redis_files::owe(data, &time));
             // whatever became of that: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, user, &host, &port)?;
+            redis_files::follow_from_the_start(&config_file, user, &master)?;
             owed?;
             data.map_or(Ok(()), |data| redis_files::keep(&data, &time, newest, progress).map(drop))
         })
@@ -346,9 +344,8 @@ impl RedisPort for LocalRedis {
         place.is_dir().then_some(place)
     }
 
-    async fn follow(&self, master: &str) -> Answer<String> {
-        let (host, port) = master.rsplit_once(':').unwrap_or((master, "6379"));
-        self.command::<String>(&["REPLICAOF", host, port]).await?;
+    async fn follow(&self, master: &Address) -> Answer<String> {
+        self.command::<String>(&["REPLICAOF", &master.host, &master.port.to_string()]).await?;
         self.make_durable(false).await?;
         Ok(format!("replica of {master}"))
     }

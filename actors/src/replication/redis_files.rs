@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use interrex_events::Address;
+
 use super::{
     checksums::CHECKSUMS,
     copying::{Plan, Progress},
@@ -140,17 +142,12 @@ pub(super) fn read(config_file: &Path, user: RunAs) -> io::Result<String> {
 }
 
 /// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
-pub(super) fn follow_from_the_start(
-    config_file: &Path,
-    user: RunAs,
-    host: &str,
-    port: &str,
-) -> io::Result<()> {
+pub(super) fn follow_from_the_start(config_file: &Path, user: RunAs, master: &Address) -> io::Result<()> {
     let config = read(config_file, user)?;
-    guarded::rewrite(config_file, following(&config, host, port).as_bytes())
+    guarded::rewrite(config_file, following(&config, master).as_bytes())
 }
 
-fn following(config: &str, host: &str, port: &str) -> String {
+fn following(config: &str, Address { host, port }: &Address) -> String {
     let own = config.lines().filter(|line| {
         let line = line.trim_start();
         !line.starts_with("replicaof ") && !line.starts_with("slaveof ")
@@ -170,7 +167,7 @@ mod tests {
     fn a_configuration_names_one_master_and_keeps_everything_else() {
         let config = "port 1\nreplicaof 10.0.0.1 6379\nappendonly yes\n  slaveof a 1\n";
         assert_eq!(
-            following(config, "10.0.0.2", "6380"),
+            following(config, &Address::new("10.0.0.2", 6380)),
             "port 1\nappendonly yes\nreplicaof 10.0.0.2 6380\n"
         );
         assert_eq!(data_folder("port 1\ndir \"/var/lib/it is\"\n"), Some("/var/lib/it is".into()));

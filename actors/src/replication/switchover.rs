@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     Servers,
     handover_check::{self, BEHIND_LIMIT},
+    postgres::slot_name,
 };
 use crate::{
     env::ms,
@@ -127,7 +128,12 @@ async fn target_receives(servers: &Servers, run: &Run) -> Answer<()> {
         }
         Ok(())
     };
-    let late = || Err(PortError(format!("the target receives no log from here, for {RECEIVE_LIMIT:?}")));
+    let late = || {
+        Err(PortError(format!(
+            "the target receives no WAL from here, for {RECEIVE_LIMIT:?}: no standby streams through the slot {}",
+            slot_name(run.new_main)
+        )))
+    };
     tokio::time::timeout(RECEIVE_LIMIT, receives).await.unwrap_or_else(|_| late())
 }
 

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use interrex_events::{
-    Epoch, NodeId, NodeSeq, Record,
+    Address, Epoch, NodeId, NodeSeq, Record,
     cluster_events::{self, Found, Position, StoreError, StreamVerification, in_words},
     journal::Identity,
 };
@@ -21,14 +21,14 @@ pub(super) struct ClusterEvents {
     runtime: Runtime,
     client: Client,
     identity: Identity,
-    address: String,
+    address: Address,
 }
 
 impl ClusterEvents {
     /// Connects to the PostgreSQL that the configuration names.
     pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
         let postgres = &config.postgres;
-        let address = format!("{}:{}", postgres.host, postgres.port);
+        let address = Address::new(&postgres.host, postgres.port);
         let mut connection = Connection::new();
         connection
             .host(&postgres.host)
@@ -84,7 +84,7 @@ impl ClusterEvents {
     }
 
     /// Where it is, for people.
-    pub(super) fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &Address {
         &self.address
     }
 

@@ -33,7 +33,7 @@ use interrex_actors::{
     secret::Secret,
     supervision::keep,
 };
-use interrex_events::{NodeSpec, Role};
+use interrex_events::{Address, NodeSpec, Role};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Quorum, Users, read_secret};
@@ -111,6 +111,7 @@ pub(crate) fn postgres_settings(
     PostgresSettings {
         data_dir: postgres.data_dir.clone(),
         bin_dir,
+        config_file: config.postgres_config_file(),
         log_file: postgres.log_file.clone().unwrap_or_else(|| config.beside_journal("postgres.log")),
         run_as,
         host: postgres.host.clone(),
@@ -141,7 +142,14 @@ fn stream(config: &Config, password: Option<Secret>) -> LocalStream {
 
 /// The programs of the version that the data directory was made by, where Debian and others put them.
 pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
-    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
+    let file = data_dir.join("PG_VERSION");
+    let version = std::fs::read_to_string(&file).map_err(|error| {
+        format!(
+            "postgres.data_dir: {} is no PostgreSQL data directory ({}: {error})",
+            data_dir.display(),
+            file.display()
+        )
+    })?;
     let version = version.trim();
     [
         format!("/usr/lib/postgresql/{version}/bin"),
@@ -204,9 +212,9 @@ fn nodes(config: &Config) -> Vec<NodeSpec> {
     let me = NodeSpec {
         node: config.node.id,
         name: config.node.name.clone(),
-        address: format!("{host}:{}", config.node.listen.port()),
-        postgres: format!("{host}:{}", config.postgres.port),
-        redis: config.redis.as_ref().map(|redis| format!("{host}:{}", redis.port)),
+        address: Address::new(&host, config.node.listen.port()),
+        postgres: Address::new(&host, config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| Address::new(&host, redis.port)),
     };
     let peers = config.peers.iter().map(|peer| NodeSpec {
         node: peer.id,

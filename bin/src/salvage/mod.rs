@@ -24,6 +24,7 @@ mod summary;
 use std::{io, path::PathBuf};
 
 use interrex_actors::replication::checksums::{self, CHECKSUMS};
+use interrex_events::Address;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::summary::{
@@ -59,9 +60,9 @@ pub struct SalvageOptions {
     /// Folder for the files; it must be empty or not exist.
     pub output: PathBuf,
     /// The new main as `host:port`; by default the only server of the configuration that takes writes.
-    pub main: Option<String>,
+    pub main: Option<Address>,
     /// The new main's Redis as `host:port`; by default the only one of the configuration that is a master.
-    pub main_redis: Option<String>,
+    pub main_redis: Option<Address>,
     /// Only these tables; all if there are none.
     pub tables: Vec<String>,
 }
@@ -149,7 +150,7 @@ async fn compare(
         None => None,
     };
     let redis_main = match &kept.redis {
-        Some(_) => Some(redis::main(options.main_redis.as_deref(), config).await?),
+        Some(_) => Some(redis::main(options.main_redis.as_ref(), config).await?),
         None => None,
     };
     let checked = check_kept(kept, tell).await?;
@@ -164,10 +165,4 @@ async fn compare(
     let summary = Summary { checked, postgres, redis, output: options.output.clone() };
     output.finish(&summary)?;
     Ok(summary)
-}
-
-/// A place as people write it: `host:port`, or `[host]:port`.
-fn host_and_port(place: &str) -> Option<(&str, u16)> {
-    let (host, port) = place.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
 }

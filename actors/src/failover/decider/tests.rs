@@ -47,8 +47,8 @@ impl Node {
         let spec = |node: NodeId, name: &str| NodeSpec {
             node,
             name: name.to_owned(),
-            address: String::new(),
-            postgres: String::new(),
+            address: Address::as_recorded(String::new()),
+            postgres: Address::as_recorded(String::new()),
             redis: None,
         };
         let mut node = Self {

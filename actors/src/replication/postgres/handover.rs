@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use interrex_events::{Lsn, NodeId, TimelineId};
+use interrex_events::{Address, Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, parsed, server_log, standby_limits::StandbyLimits};
+use super::{LocalPostgres, is_standby_of, parsed, server_log, standby_limits::StandbyLimits};
 use crate::{
     ports::{
         Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
@@ -22,8 +22,10 @@ impl HandoverPort for LocalPostgres {
 
     async fn standby_behind(&self, node: NodeId) -> Answer<Option<u64>> {
         let sql = format!(
-            "SELECT greatest(pg_current_wal_flush_lsn() - flush_lsn, 0)::text FROM pg_stat_replication
-             WHERE application_name = 'interrex_{node}' AND state = 'streaming'"
+            "SELECT greatest(pg_current_wal_flush_lsn() - flush_lsn, 0)::text
+             FROM pg_stat_replication LEFT JOIN pg_replication_slots ON active_pid = pid
+             WHERE {} AND state = 'streaming' ORDER BY slot_name LIMIT 1",
+            is_standby_of(node)
         );
         Ok(self.value(&sql).await?.and_then(|bytes| bytes.parse().ok()))
     }
@@ -105,7 +107,7 @@ impl HandoverPort for LocalPostgres {
         Ok(fork::read(programs, &settings.data_dir, (timeline, switchpoint), limit).await?.report)
     }
 
-    fn main_server(&self, address: &str) -> Box<dyn MainServerPort> {
+    fn main_server(&self, address: &Address) -> Box<dyn MainServerPort> {
         Box::new(self.server_at(address))
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId};
 
 use super::{
     LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
@@ -28,10 +28,9 @@ pub(super) struct MainServer(LocalPostgres);
 
 impl LocalPostgres {
     /// Another node's server, with this node's login: they are copies of each other.
-    pub(super) fn server_at(&self, address: &str) -> MainServer {
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
+    pub(super) fn server_at(&self, address: &Address) -> MainServer {
         let mut settings = self.settings.clone();
-        (settings.host, settings.port) = (host.to_owned(), port.parse().unwrap_or(5432));
+        (settings.host, settings.port) = (address.host.clone(), address.port);
         // it has no files here
         settings.data_dir = PathBuf::new();
         MainServer(LocalPostgres::new(settings))
@@ -99,6 +98,7 @@ impl MainServerPort for MainServer {
         let name = slot_name(node);
         let sql = format!(
             "SELECT slot_type, wal_status, active_pid::text, application_name, host(client_addr) AS client,
+                    (client_addr = inet_client_addr() AND replay_lsn IS NOT NULL)::text AS standby_from_here,
                     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)::text AS allowed,
                     (SELECT bool_or(pg_has_role(oid, 'USAGE')) FROM pg_roles
                      WHERE rolname = 'pg_checkpoint' OR (rolsuper AND rolname = current_user))::text AS may_checkpoint,
@@ -124,8 +124,9 @@ impl MainServerPort for MainServer {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not write a CHECKPOINT")));
         }
         if let Some(pid) = row.get("active_pid") {
-            // a receiver or a base backup of the node itself ends with what the run stops
-            let own = text("application_name") == format!("interrex_{node}");
+            // a receiver or a base backup of the node itself ends with what the run stops; pg_basebackup -R gives it no name
+            let own =
+                text("application_name") == format!("interrex_{node}") || text("standby_from_here") == "true";
             return Ok(if own {
                 ReturnSlot::There
             } else {
@@ -157,8 +158,7 @@ impl MainServerPort for MainServer {
 
     async fn prepare_return(&self, node: NodeId) -> Answer<bool> {
         if let Some(obstacle) = self.return_slot(node).await?.obstacle() {
-            let (host, port) = (&self.0.settings.host, self.0.settings.port);
-            return Err(PortError(format!("main's PostgreSQL at {host}:{port}: {obstacle}")));
+            return Err(PortError(format!("main's PostgreSQL at {}: {obstacle}", self.0.address())));
         }
         let made = self.0.ensure_slot(node).await?;
         if !self.control_file_names_its_timeline().await? {

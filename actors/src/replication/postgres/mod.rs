@@ -3,6 +3,7 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+pub mod config_file;
 pub mod control_file;
 mod files;
 mod handover;
@@ -25,7 +26,7 @@ pub use super::postgres_connection::STANDBY_TIMELINE;
 use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
+use interrex_events::{Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
@@ -66,6 +67,8 @@ pub struct PostgresSettings {
     pub data_dir: PathBuf,
     /// Folder of `postgres` and the others.
     pub bin_dir: PathBuf,
+    /// `postgresql.conf`, where it does not lie in the data directory.
+    pub config_file: Option<PathBuf>,
     /// Where the server's log goes.
     pub log_file: PathBuf,
     /// Whom it runs as.
@@ -104,6 +107,12 @@ pub struct LocalPostgres {
     files: Arc<Mutex<()>>,
 }
 
+/// The condition by which main knows a node's standby, where `pg_stat_replication` is joined with `pg_replication_slots`: by its
+/// slot, whatever it calls itself, or by the name that a supervisor gives it.
+fn is_standby_of(node: NodeId) -> String {
+    format!("(slot_name = '{}' OR application_name = 'interrex_{node}')", slot_name(node))
+}
+
 /// The name of a node's replication slot, as in the runbook.
 #[must_use]
 pub fn slot_name(node: NodeId) -> String {
@@ -134,9 +143,11 @@ impl LocalPostgres {
             &settings.database,
         )
         .await
-        .map_err(|words| {
-            PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })
+        .map_err(|words| PortError(format!("connecting to PostgreSQL at {}: {words}", self.address())))
+    }
+
+    fn address(&self) -> Address {
+        Address::new(&self.settings.host, self.settings.port)
     }
 
     async fn rows(&self, sql: &str) -> Answer<Vec<SimpleQueryRow>> {
@@ -281,8 +292,8 @@ impl PostgresPort for LocalPostgres {
         self.receive_from(conninfo).await
     }
 
-    fn conninfo_of(&self, server: &str) -> String {
-        let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+    fn conninfo_of(&self, server: &Address) -> String {
+        let Address { host, port } = server;
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
             Some(file) => format!(" passfile='{}'", file.display()),

@@ -4,7 +4,10 @@
 
 use std::{fs::File, io};
 
-use super::{LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, server_log};
+use super::{
+    LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT,
+    server_log::{self, Collected},
+};
 use crate::{
     guarded,
     ports::{Answer, PortError},
@@ -15,11 +18,6 @@ use crate::{
 pub(super) const STATUS_LINE: usize = 7;
 /// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
 const STARTED: [&str; 2] = ["ready", "standby"];
-
-/// By which the server's sessions leave what protects it from the kernel when memory is short, as Debian's `pg_ctlcluster`
-/// sets them.
-const OOM_SETTINGS: [(&str, &str); 2] =
-    [("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"), ("PG_OOM_ADJUST_VALUE", "0")];
 
 impl LocalPostgres {
     /// Starts the server, and waits until it is ready. Whether this call is what started it.
@@ -33,6 +31,10 @@ impl LocalPostgres {
         }
         let log = &self.settings.log_file;
         let doing = format!("starting PostgreSQL with its log in {}", log.display());
+        self.settings
+            .make_folders_in_run()
+            .map_err(|error| PortError::new("making the socket's folder", error))?;
+        let collected = Collected::now(&self.settings.data_dir);
         let (output, begin) = self.open_log().map_err(|error| PortError::new(&doing, error))?;
         let mut postmaster = self.spawn(output).map_err(|error| PortError::new(&doing, error))?;
         let pid = postmaster.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
@@ -47,19 +49,19 @@ impl LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
-        let words = server_log::last_words(log, self.settings.run_as, begin);
+        let user = self.settings.run_as;
+        let (words, log) = match collected.last_complaint_since(&self.settings.data_dir, user) {
+            Some(of_collector) if !server_log::complains(log, user, begin) => of_collector,
+            _ => (server_log::last_words(log, user, begin), log.clone()),
+        };
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
     }
 
     /// In a process group of its own, so that a Ctrl-C meant for the supervisor does not reach it.
     fn spawn(&self, output: File) -> io::Result<tokio::process::Child> {
-        let mut command = self.program("postgres");
+        let mut command = self.settings.server();
         // as from pg_ctl: the server's own commands may use it
         command.env("PGDATA", &self.settings.data_dir);
-        // the kernel is to end a session before it ends the server: what protects this process is not for them
-        for (name, otherwise) in OOM_SETTINGS {
-            command.env(name, std::env::var_os(name).unwrap_or_else(|| otherwise.into()));
-        }
         command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()
     }
 

@@ -6,6 +6,7 @@ set -eu
 
 data_dir={DATA_DIR}
 programs={PROGRAMS}
+config_file={CONFIG_FILE} # postgresql.conf, where it does not lie in the data directory
 kept={KEPT} # the old directory ends here
 log={LOG}
 supervisor_lock={LOCK} # held by a supervisor that runs
@@ -61,7 +62,7 @@ passfile=$secrets/pgpass
 : >"$passfile"
 chmod 600 "$passfile"
 if [ -n "$admin_password_file" ]; then
-  printf '%s:%s:*:%s:%s\n' "$main_host" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
+  printf '%s:%s:*:%s:%s\n' "$(printf %s "$main_host" | sed 's/:/\\:/g')" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
 fi
 [ "$(id -un)" = "$owner" ] || chown -R "$owner" "$secrets"
 
@@ -126,9 +127,15 @@ rm -rf "$new"
 folder "$new"
 say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
 rewound=no
-if [ "$copy" != yes ] && [ -f "$data_dir/postgresql.conf" ]; then
+if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_file" ]; }; then
   # what a link leads to is copied too: a log that two directories share would be rewound for both
   as_owner cp -aL --reflink=auto "$data_dir/." "$new/"
+  # pg_rewind would not find the configuration, and that names the old directory
+  case "$config_file:$(control "$new" 'Database cluster state')" in
+    :* | *:"shut down"*) ;;
+    *) as_owner "$programs/postgres" --single -D "$new" -c config_file="$config_file" -c data_directory="$new" \
+      -c wal_keep_size=1TB template1 </dev/null >/dev/null || true ;;
+  esac
   if as_owner "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
     rewound=yes
   else
@@ -175,7 +182,7 @@ as_owner mv "$new" "$data_dir" 2>/dev/null || mv "$new" "$data_dir"
 
 say "PostgreSQL here starts"
 started=yes
-as_owner "$programs/pg_ctl" -D "$configured" -l "$log" -w start >&2 || started=no
+as_owner "$programs/pg_ctl" -D "$configured" ${config_file:+-o "-c config_file='$config_file'"} -l "$log" -w start >&2 || started=no
 
 # it catches up meanwhile
 say "what is kept gets its checksums: $place/SHA256SUMS"

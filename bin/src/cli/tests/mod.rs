@@ -383,6 +383,7 @@ fn config_check_shows_what_is_in_force_and_what_is_wrong() {
     let stage = Stage::set(0, |author| author);
     std::fs::create_dir(stage.path("pgdata")).unwrap();
     std::fs::write(stage.path("pgdata/PG_VERSION"), "15").unwrap();
+    std::fs::write(stage.path("pgdata/postgresql.conf"), "").unwrap();
     stage.golden("config-check-wrong.txt", "config check --config @interrex.toml", Exit::ConfigurationWrong);
     std::fs::write(stage.path("secret"), "sixteen characters\n").unwrap();
     std::fs::set_permissions(stage.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))

@@ -9,6 +9,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
 use interrex_events::{
+    Address,
     journal::{Identity, Journal, Segment, Stamp, segment_file},
     *,
 };
@@ -394,9 +395,9 @@ fn supervisor_started(name: &str, role: Role) -> SupervisorStarted {
     let spec = |node: NodeId, name: &str| NodeSpec {
         node,
         name: name.to_owned(),
-        address: format!("127.0.0.1:740{node}"),
-        postgres: format!("127.0.0.1:540{node}"),
-        redis: Some(format!("127.0.0.1:630{node}")),
+        address: Address::as_recorded(format!("127.0.0.1:740{node}")),
+        postgres: Address::as_recorded(format!("127.0.0.1:540{node}")),
+        redis: Some(Address::as_recorded(format!("127.0.0.1:630{node}"))),
     };
     let settings = json!({
         "auto_failover_enabled": true, "auto_failover_threshold_ms": 5_000, "quorum": "none",

@@ -9,11 +9,10 @@ use interrex_actors::{
         inherited::{READ_ONLY_BY_SETTING, STARTED_WITH},
     },
 };
-use interrex_events::cluster_events;
+use interrex_events::{Address, cluster_events};
 use serde::de::DeserializeOwned;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::host_and_port;
 use crate::{
     config::{Config, read_secret},
     doctor::{
@@ -45,7 +44,7 @@ SELECT json_build_object(
    'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
    'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
    'synchronous_standby_names', 'archive_mode', 'restart_after_crash',
-   'recovery_min_apply_delay', 'recovery_target_timeline')),
+   'recovery_min_apply_delay', 'recovery_target_timeline', 'config_file', 'hba_file')),
  'at_next_start', (SELECT json_object_agg(name, coalesce(
      (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
    FROM pg_settings AS limits WHERE name IN ('max_connections', 'max_locks_per_transaction',
@@ -58,10 +57,10 @@ SELECT json_build_object(
  'read_only_settings', coalesce((SELECT json_agg(found) FROM ({READ_ONLY_BY_SETTING}) AS found), '[]'),
  'slots', coalesce((SELECT json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status))
    FROM pg_replication_slots), '[]'),
- 'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'state', state,
+ 'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'slot', slot_name, 'state', state,
      'sync_state', sync_state, 'behind_bytes', pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
        THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, flush_lsn)::bigint))
-   FROM pg_stat_replication), '[]'),
+   FROM pg_stat_replication LEFT JOIN pg_replication_slots ON active_pid = pid), '[]'),
  'receiver', (SELECT json_build_object('status', status, 'slot', slot_name) FROM pg_stat_wal_receiver),
  'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
  'archive_failing', (SELECT last_failed_wal FROM pg_stat_archiver
@@ -118,12 +117,12 @@ impl Login {
 struct Session(Client);
 
 impl Session {
-    async fn open(login: &Login, address: &str, database: &str) -> Measured<Self> {
-        let (host, port) = host_and_port(address)?;
+    async fn open(login: &Login, address: &Address, database: &str) -> Measured<Self> {
+        let Address { host, port } = address;
         let mut config = tokio_postgres::Config::new();
         config
             .host(host)
-            .port(port)
+            .port(*port)
             .user(&login.user)
             .dbname(database)
             .application_name("interrex doctor")
@@ -182,7 +181,7 @@ fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance 
 }
 
 /// Everything that one server says of itself.
-pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFacts> {
+pub(super) async fn measure(login: &Login, address: &Address) -> Measured<ServerFacts> {
     let session = Session::open(login, address, &login.database).await?;
     let user = format!("'{}'", login.replication_user.replace('\'', "''"));
     let state = STATE
@@ -204,7 +203,7 @@ pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFact
     Ok(server)
 }
 
-async fn unlogged(login: &Login, address: &str, session: &Session) -> Measured<Vec<String>> {
+async fn unlogged(login: &Login, address: &Address, session: &Session) -> Measured<Vec<String>> {
     let databases: Vec<String> = session.ask(DATABASES).await?;
     if databases.len() > MOST_DATABASES {
         return Err(format!(

@@ -69,7 +69,8 @@ const COPY_ROOM: Check = Check {
     name: "copy_room",
     subject: MACHINE,
     breaks: &[Act::Rejoin],
-    looks_at: "beside the data directory there is room for a copy of main's",
+    looks_at: "there is room for a copy of main's data beside the data directory, and for the old one in rejoin.keep_in, where that \
+               is another volume",
     why: "A rejoin keeps what only the old main has, or makes a new copy beside the old one, which stays until it streams.",
 };
 const KEEPS: Check = Check {
@@ -127,7 +128,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         PROGRAMS.judge(here, &machine.programs, |found| programs(found, machine)),
         RUN_AS.on(here, run_as(&machine.run_as)),
         WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
-        COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, facts)),
+        COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, &machine.keep_room, facts)),
         KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
         RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
     ];
@@ -168,9 +169,10 @@ fn journal_room(room: &Measured<u64>) -> Judgement {
     }
 }
 
-fn journal_sound(found: &Result<usize, String>) -> Judgement {
+fn journal_sound(found: &Result<Option<usize>, String>) -> Judgement {
     match found {
-        Ok(events) => Judgement::pass(format!("the newest {events} events are sound")),
+        Ok(None) => Judgement::pass("none yet: the first start of the supervisor makes it"),
+        Ok(Some(events)) => Judgement::pass(format!("the newest {events} events are sound")),
         Err(problem) => Judgement::fail(problem, "interrex journal verify  # and keep the file as evidence"),
     }
 }
@@ -236,7 +238,7 @@ fn wal_room(room: u64, facts: &Facts) -> Judgement {
 }
 
 /// A tenth more than main's databases have now.
-fn copy_room(room: u64, facts: &Facts) -> Judgement {
+fn copy_room(room: u64, keep_room: &Measured<Option<u64>>, facts: &Facts) -> Judgement {
     let answering = facts.main().and_then(|main| facts.server(main)).or_else(|| facts.server(facts.here));
     let Some(bytes) = answering.and_then(|server| server.database_bytes) else {
         return Judgement::unknown(
@@ -245,11 +247,22 @@ fn copy_room(room: u64, facts: &Facts) -> Judgement {
         );
     };
     let needed = bytes + bytes / 10 + MARGIN;
-    Judgement::pass_or_fail(
-        room >= needed,
-        format!("{} free, a copy takes about {}", size(room), size(needed)),
-        "free space beside postgres.data_dir",
-    )
+    if room < needed {
+        return Judgement::fail(
+            format!("{} free beside the data directory, a copy takes about {}", size(room), size(needed)),
+            "free space beside postgres.data_dir",
+        );
+    }
+    let words = format!("{} free, a copy takes about {}", size(room), size(needed));
+    match keep_room {
+        Ok(None) => Judgement::pass(words),
+        Ok(Some(there)) => Judgement::pass_or_fail(
+            *there >= needed,
+            format!("{words}; {} free where the old directory is kept (rejoin.keep_in)", size(*there)),
+            "free space there, or set rejoin.keep_in to a folder on the volume of postgres.data_dir",
+        ),
+        Err(reason) => Judgement::unknown(reason, "see rejoin.keep_in"),
+    }
 }
 
 fn keeps(same_volume: bool) -> Judgement {
@@ -320,11 +333,13 @@ mod tests {
             machine(|it| it.journal_sound = Ok(Err("bad".to_owned()))),
             [("journal_sound", Verdict::Fail)]
         );
+        assert_eq!(machine(|it| it.journal_sound = Ok(Ok(None))), []);
         assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
         assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.keep_room = Ok(Some(90 << 20))), [("copy_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Warn)]);
         let rival = Rival {
             unit: "postgresql.service".to_owned(),

@@ -3,6 +3,7 @@
 pub(super) mod alike;
 pub(super) mod cluster;
 pub(super) mod machine;
+pub(super) mod next_start;
 pub(super) mod postgres;
 pub(super) mod redis;
 pub(super) mod replication;
@@ -19,6 +20,7 @@ use super::{
 pub fn checks() -> Vec<&'static Check> {
     let all = [
         machine::CHECKS,
+        next_start::CHECKS,
         postgres::CHECKS,
         replication::CHECKS,
         alike::CHECKS,
@@ -31,6 +33,7 @@ pub fn checks() -> Vec<&'static Check> {
 /// Everything that can be said of what was measured.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = machine::judge(facts);
+    findings.extend(next_start::judge(facts));
     findings.extend(postgres::judge(facts));
     findings.extend(replication::judge(facts));
     findings.extend(alike::judge(facts));

@@ -1,7 +1,7 @@
 //! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
 
 use interrex_actors::replication::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId};
 
 use super::silent;
 use crate::doctor::{
@@ -133,7 +133,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     facts.nodes.iter().flat_map(|named| of_server(facts, named.id, &named.postgres)).collect()
 }
 
-fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
+fn of_server(facts: &Facts, node: NodeId, address: &Address) -> Vec<Finding> {
     let server = match facts.servers.get(&node) {
         Some(Ok(server)) => server,
         Some(Err(reason)) => {

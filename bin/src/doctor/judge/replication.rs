@@ -116,8 +116,8 @@ fn same_timeline(main: &ServerFacts, standby: &ServerFacts, name: &str) -> Judge
 }
 
 fn standby_of(main: &ServerFacts, node: NodeId) -> Option<&crate::doctor::facts::Standby> {
-    let name = format!("interrex_{node}");
-    main.standbys.iter().find(|standby| standby.name == name)
+    let (slot, name) = (slot_name(node), format!("interrex_{node}"));
+    main.standbys.iter().find(|standby| standby.slot.as_deref() == Some(&slot) || standby.name == name)
 }
 
 fn streaming(main: &ServerFacts, standby: &ServerFacts, node: NodeId) -> Judgement {

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use interrex_actors::secret::Secret;
-use interrex_events::cluster_events;
+use interrex_events::{Address, cluster_events};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::SalvageError;
@@ -47,8 +47,7 @@ impl From<DatabaseError> for SalvageError {
 /// Where a server is, and as whom it is asked.
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
-    host: String,
-    port: u16,
+    pub(super) address: Address,
     user: String,
     password: Option<Secret>,
     /// How long it may think about one question.
@@ -63,8 +62,7 @@ impl Server {
     /// The scratch server. It may read a whole table for one answer.
     pub(super) fn on_socket(folder: &Path, user: &str) -> Self {
         Self {
-            host: folder.display().to_string(),
-            port: Self::SOCKET_PORT,
+            address: Address::new(folder.display().to_string(), Self::SOCKET_PORT),
             user: user.to_owned(),
             password: None,
             limit: Duration::from_secs(6 * 3_600),
@@ -73,14 +71,14 @@ impl Server {
     }
 
     /// The new main: every session is read-only, and no question may burden it for long.
-    pub(super) fn main((host, port): (&str, u16), user: &str, password: Option<Secret>) -> Self {
-        let (host, user) = (host.to_owned(), user.to_owned());
-        Self { host, port, user, password, limit: Duration::from_secs(60), read_only: true }
+    pub(super) fn main(address: Address, user: &str, password: Option<Secret>) -> Self {
+        let user = user.to_owned();
+        Self { address, user, password, limit: Duration::from_secs(60), read_only: true }
     }
 
     /// `host:port`.
     pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.address.to_string()
     }
 
     /// A session in one of its databases.
@@ -90,8 +88,8 @@ impl Server {
         let milliseconds = self.limit.as_millis();
         let mut config = Config::new();
         config
-            .host(&self.host)
-            .port(self.port)
+            .host(&self.address.host)
+            .port(self.address.port)
             .user(&self.user)
             .dbname(database)
             .application_name("interrex salvage")

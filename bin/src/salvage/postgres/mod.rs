@@ -20,6 +20,7 @@ use interrex_actors::{
     },
     runtime::{self, RunAs},
 };
+use interrex_events::Address;
 
 use self::{
     database::{Database, Server},
@@ -30,7 +31,7 @@ use self::{
     tables::TableName,
 };
 use super::{
-    Done, LeftOut, PostgresSummary, SalvageError, SalvageOptions, host_and_port,
+    Done, LeftOut, PostgresSummary, SalvageError, SalvageOptions,
     scratch::{Scratch, failed},
 };
 use crate::{
@@ -129,7 +130,7 @@ impl<'a> Work<'a> {
         let run_as = scratch.run_as();
         let settings = postgres_settings(self.config, programs.clone(), run_as, self.password()?);
         let stopped = LocalPostgres::new(PostgresSettings { data_dir: folder.clone(), ..settings });
-        let parting = Parting::find(&stopped, &main.place()).await?;
+        let parting = Parting::find(&stopped, &main.address).await?;
         let mut server = ScratchServer { scratch, programs };
         (self.tell)(&format!("copying {}", folder.display()));
         server.copy(folder).await?;
@@ -168,16 +169,14 @@ impl<'a> Work<'a> {
     pub(super) async fn main(&self) -> Done<Server> {
         let postgres = &self.config.postgres;
         let password = self.password()?;
-        let server =
-            |place: &str| Some(Server::main(host_and_port(place)?, &postgres.user, password.clone()));
+        let server = |place: Address| Server::main(place, &postgres.user, password.clone());
         if let Some(place) = &self.options.main {
-            return server(place)
-                .ok_or_else(|| SalvageError::Usage(format!("--main {place}: write it as HOST:PORT")));
+            return Ok(server(place.clone()));
         }
-        let own = format!("{}:{}", postgres.host, postgres.port);
+        let own = Address::new(&postgres.host, postgres.port);
         let places = std::iter::once(own).chain(self.config.peers.iter().map(|peer| peer.postgres.clone()));
         let mut mains = Vec::new();
-        for server in places.filter_map(|place| server(&place)) {
+        for server in places.map(server) {
             let Ok(session) = server.connect(&postgres.database).await else { continue };
             if session.value("SELECT pg_is_in_recovery()").await.is_ok_and(|answer| answer == "f") {
                 mains.push(server);

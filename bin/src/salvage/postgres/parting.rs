@@ -4,7 +4,7 @@ use interrex_actors::{
     ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict},
     replication::postgres::LocalPostgres,
 };
-use interrex_events::{Lsn, TimelineId};
+use interrex_events::{Address, Lsn, TimelineId};
 
 use super::{Done, SalvageError};
 
@@ -23,7 +23,7 @@ pub(super) struct Parting {
 
 impl Parting {
     /// Compares a stopped directory with the main at a place. Neither is changed.
-    pub(super) async fn find(kept: &LocalPostgres, main: &str) -> Done<Self> {
+    pub(super) async fn find(kept: &LocalPostgres, main: &Address) -> Done<Self> {
         let failed = |error: PortError| SalvageError::Failed(error.to_string());
         let lineage = kept.main_server(main).lineage().await;
         let main = lineage.map_err(|error| SalvageError::Failed(format!("the new main, {main}: {error}")))?;

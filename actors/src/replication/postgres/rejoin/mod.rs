@@ -29,6 +29,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use interrex_events::Address;
 
 pub(super) use self::base_backup::tablespaces;
 pub use self::{login::log_in_for_replication, swap::put_base_backup_in_place};
@@ -50,11 +51,11 @@ impl RejoinPort for LocalPostgres {
         (there.is_some() && there != here).then(|| files::beside(&self.settings.data_dir, "replaced"))
     }
 
-    fn rewind_source(&self, address: &str) -> Answer<Source> {
+    fn rewind_source(&self, address: &Address) -> Answer<Source> {
         self.source_of_rewind(address)
     }
 
-    fn copy_source(&self, address: &str) -> Source {
+    fn copy_source(&self, address: &Address) -> Source {
         self.source_of_copy(address)
     }
 

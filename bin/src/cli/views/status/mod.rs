@@ -10,8 +10,8 @@ use interrex_actors::{
     report::{Lag, NodeReport},
 };
 use interrex_events::{
-    Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, RunKind, StepId,
-    TimelineId,
+    Address, Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId,
+    RunKind, StepId, TimelineId,
 };
 use interrex_projections::{Node, NodeStatus, RunEnd};
 use serde::Serialize;
@@ -69,7 +69,7 @@ struct Member<'a> {
     /// When that began, where the journal says.
     since: Option<DateTime<Utc>>,
     postgres: Option<PostgresStatus>,
-    postgres_address: Option<String>,
+    postgres_address: Option<Address>,
     redis: Option<RedisStatus>,
     dependents: Vec<String>,
     lag: Option<Lag>,
