@@ -25,4 +25,5 @@ pub mod replication;
 pub mod report;
 pub mod runtime;
 pub mod secret;
+pub mod starting;
 pub mod supervision;

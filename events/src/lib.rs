@@ -22,6 +22,8 @@ mod hlc;
 mod ids;
 #[cfg(feature = "journal")]
 pub mod journal;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod record_ref;
 
 pub use address::{Address, NotAnAddress, check_host};

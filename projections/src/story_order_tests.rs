@@ -128,8 +128,16 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
         }),
         (node(), epoch(), node()).prop_map(move |(main, epoch, announced_by)| {
             let learned_by = LearnedBy::Heartbeat;
-            one(MainAnnounced { main, epoch, timeline: None, switchpoint: None, announced_by, learned_by }
-                .into())
+            one(MainAnnounced {
+                main,
+                epoch,
+                timeline: None,
+                switchpoint: None,
+                announced_by,
+                learned_by,
+                planned: None,
+            }
+            .into())
         }),
         (node(), epoch()).prop_map(move |(superseded_by, epoch)| {
             one(FencingStarted { superseded_by, epoch, own_epoch: Epoch(1), run: None }.into())

@@ -126,6 +126,7 @@ fn announced(epoch: u64, main: u32) -> MainAnnounced {
         switchpoint: None,
         announced_by: NodeId(main),
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     }
 }
 

@@ -64,7 +64,7 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         let is_stopping = |file: &Path| fs::read_to_string(file).is_ok_and(|told| told.contains("stopping"));
         until("PostgreSQL is stopping", LIMIT, async || match is_stopping(&pid_file) {
             true => Ok(()),
-            false => Err("it is not"),
+            false => Err("it is not".to_owned()),
         })
         .await?;
         assert!(sandbox.signal_supervisor(ALPHA, Signal::TERM));

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
 mod handover;
+mod hostile;
 mod names;
 mod pair;
 mod rejoin;
 mod reserving;
 mod settings;
+mod standby;
 mod start;
 mod stream;

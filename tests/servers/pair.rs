@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, NodePlan, Sandbox, until};
 use interrex_actors::{
-    ports::{HandoverPort as _, PostgresPort as _},
+    ports::{HandoverPort as _, MainServerPort, PostgresPort as _},
     replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
     runtime::RunAs,
 };
@@ -72,9 +72,19 @@ impl Pair {
         .unwrap();
     }
 
+    /// An adapter that has no session yet.
+    pub(crate) fn again(&self, node: NodeId) -> LocalPostgres {
+        adapter(&self.sandbox, self.sandbox.node(node).unwrap(), self.sandbox.postgres_programs())
+    }
+
     /// Alpha's adapter with other programs.
     pub(crate) fn alpha_with(&self, programs: &Path) -> LocalPostgres {
         adapter(&self.sandbox, self.sandbox.node(ALPHA).unwrap(), programs)
+    }
+
+    /// One's server, as the other logs in to it.
+    pub(crate) fn server(&self, main: NodeId) -> Box<dyn MainServerPort> {
+        self.alpha.main_server(&Address::new("127.0.0.1", self.sandbox.node(main).unwrap().postgres_port))
     }
 
     /// The conninfo with which one follows the other.

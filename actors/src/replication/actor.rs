@@ -11,8 +11,8 @@ use interrex_events::{
 };
 
 use super::{
-    fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay, serving, steps,
-    stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay,
+    serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -23,10 +23,10 @@ use crate::{
     },
     node::Shared,
     ports::{
-        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
-        RejoinPort, Source, StopMode, StreamPort,
+        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresMeasure,
+        PostgresPort, RedisPort, RejoinPort, Source, StopMode, StreamPort,
     },
-    report::{RedisFacts, StreamFacts},
+    report::{PostgresFacts, RedisFacts, StreamFacts},
 };
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
@@ -62,6 +62,9 @@ pub struct Servers {
     pub fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
+    /// Held while this supervisor's start starts servers, and while a fence stops them: a proof that they are stopped must
+    /// not be overtaken by a start that was under way.
+    pub starting: tokio::sync::Mutex<()>,
 }
 
 /// How long asking servers to stop takes; none is ended harder within that time.
@@ -127,24 +130,16 @@ impl Servers {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
-    pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
-        self.spec(node)?.redis.clone()
+    /// Whether a node's PostgreSQL turns a standby of this one away until somebody changes something there.
+    pub(super) async fn turned_away(&self, node: NodeId) -> bool {
+        match self.address_of(node) {
+            Ok(address) => self.rejoin.turned_away(address).await,
+            Err(_) => false,
+        }
     }
 
-    /// Starts every server that does not run, databases first. What had to be started.
-    ///
-    /// # Errors
-    /// A server did not start.
-    pub async fn start(&self) -> Answer<Vec<String>> {
-        let mut started = Vec::new();
-        if self.postgres.start().await? {
-            started.push("PostgreSQL".to_owned());
-        }
-        if self.start_redis().await? {
-            started.push("Redis".to_owned());
-        }
-        started.extend(self.dependents.start().await?);
-        Ok(started)
+    pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
+        self.spec(node)?.redis.clone()
     }
 
     /// Starts Redis, if there is one and it does not run; not as a replica, while what only it has is not kept.
@@ -292,7 +287,14 @@ impl ReplicationActor {
         self.measuring = true;
         let servers = self.servers.clone();
         let asked = self.shared.env.moment();
-        let work = async move { servers.postgres.measure().await };
+        let work = async move {
+            // a panic here says nothing of the server
+            barrier::caught(servers.postgres.measure()).await.unwrap_or_else(|words| PostgresMeasure {
+                facts: PostgresFacts::silent(PostgresStatus::Unreachable, words.clone()),
+                receiver_heard: None,
+                no_reply: Some(crate::ports::NoReply::Unknown(words)),
+            })
+        };
         context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;
             actor.take_measure(postgres, asked);
@@ -305,12 +307,15 @@ impl ReplicationActor {
     fn measure_redis(&mut self, context: &mut Context<Self>) {
         self.measuring_redis = true;
         let servers = self.servers.clone();
-        let work = async move {
-            match &servers.redis {
-                Some(redis) => redis.measure().await,
-                None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
-            }
-        };
+        let work =
+            async move {
+                match &servers.redis {
+                    Some(redis) => barrier::caught(redis.measure()).await.unwrap_or_else(|detail| {
+                        RedisFacts { status: RedisStatus::Unreachable, offset: None, detail }
+                    }),
+                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+                }
+            };
         context.spawn(work.into_actor(self).map(|redis, actor, _| {
             actor.measuring_redis = false;
             actor.take_redis(redis);
@@ -326,8 +331,15 @@ impl ReplicationActor {
     }
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
-        let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
-        if self.postgres.replace(facts.status) != Some(facts.status) {
+        let crate::ports::PostgresMeasure { facts, receiver_heard, no_reply } = measure;
+        // what this node lacks itself says nothing of the server: what was measured last stands, and grows old
+        if let Some(unknown) = no_reply.filter(crate::ports::NoReply::is_unknown) {
+            tracing::warn!(%unknown, "PostgreSQL could not be measured");
+            return;
+        }
+        // what became of a directory is measured anew once it is a standby's
+        let is_news = self.shared.look(|view| view.standpoint.postgres.is_none());
+        if self.postgres.replace(facts.status) != Some(facts.status) || is_news {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });
@@ -348,7 +360,10 @@ impl ReplicationActor {
     fn measure_dependents(&mut self, context: &mut Context<Self>) {
         self.checking = true;
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
-        let work = async move { record_dependents(&shared, &servers).await };
+        let work = async move {
+            // the next round looks again
+            let _ = barrier::caught(record_dependents(&shared, &servers)).await;
+        };
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
@@ -358,7 +373,9 @@ impl ReplicationActor {
         let work = async move {
             if serves(&shared) {
                 let late = || Err(PortError(format!("not done within {RELAY_LIMIT:?}")));
-                let relayed = tokio::time::timeout(RELAY_LIMIT, relay(&shared, &servers)).await;
+                let relaying = barrier::caught(relay(&shared, &servers));
+                let relayed = tokio::time::timeout(RELAY_LIMIT, relaying).await;
+                let relayed = relayed.map(|caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
                 let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| StreamFacts {
                     problems: vec![error.to_string()],
                     ..StreamFacts::default()
@@ -375,7 +392,8 @@ fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
         let me = shared.settings.me;
-        nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+        let confirmed = nodes.is_main(me) && !nodes.is_superseded(me) && !view.start.under_way;
+        confirmed && view.postgres.status == PostgresStatus::Primary
     })
 }
 
@@ -402,6 +420,10 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = stream_upkeep::keep_following(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let own = admission::watch_own(self.shared.clone(), self.servers.clone());
+        context.spawn(own.into_actor(self));
+        let mains = admission::watch_main(self.shared.clone(), self.peers.clone());
+        context.spawn(mains.into_actor(self));
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
         let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
         context.spawn(one_master.into_actor(self));
@@ -456,7 +478,9 @@ impl Handler<UndoStep> for ReplicationActor {
                 }
             };
             let late = || Err(PortError(format!("not done within {:?}", order.limit)));
-            let result = tokio::time::timeout(order.limit, undo).await.unwrap_or_else(|_| late());
+            let undone = tokio::time::timeout(order.limit, barrier::caught(undo)).await;
+            let result =
+                undone.map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let undone = result.is_ok();
             let detail = result.unwrap_or_else(|error| error.to_string());
             shared.lines.undo_ended.tell(UndoEnded { run: order.run.id, step: order.step, undone, detail });
@@ -470,7 +494,7 @@ impl Handler<LookAhead> for ReplicationActor {
 
     fn handle(&mut self, question: LookAhead, _: &mut Self::Context) -> Self::Result {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        Box::pin(async move {
+        let look = async move {
             match question.kind {
                 RunKind::Switchover => {
                     handover_check::look(&shared, &servers, &*peers, question.new_main).await
@@ -488,6 +512,9 @@ impl Handler<LookAhead> for ReplicationActor {
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),
             }
+        };
+        Box::pin(async move {
+            barrier::caught(look).await.unwrap_or_else(|panic| vec![Check::unknown("looking ahead", panic)])
         })
     }
 }
@@ -503,8 +530,13 @@ impl Handler<Fence> for ReplicationActor {
         let work = async move {
             tokio::time::sleep(order.pause).await;
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
-            let stop = serving::fence(&shared, &servers);
-            let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
+            let stop = async {
+                let _none_starts = servers.starting.lock().await;
+                serving::fence(&shared, &servers).await
+            };
+            let stopped = tokio::time::timeout(FENCE_LIMIT, barrier::caught(stop)).await;
+            let stopped = stopped
+                .map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let result = stopped.map_err(|error| error.to_string());
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
         };
@@ -517,7 +549,10 @@ impl Handler<ServeAgain> for ReplicationActor {
 
     fn handle(&mut self, _: ServeAgain, context: &mut Self::Context) {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        let work = async move { serving::serve_again(&shared, &servers, &*peers).await };
+        let work = async move {
+            // what does not serve by it is seen by the next measurement
+            let _ = barrier::caught(serving::serve_again(&shared, &servers, &*peers)).await;
+        };
         context.spawn(work.into_actor(self));
     }
 }
@@ -530,11 +565,15 @@ impl Handler<Follow> for ReplicationActor {
         let work = async move {
             let (nodes, switchpoint) =
                 shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
-            let result = if order.returns {
-                steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
-            } else {
-                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+            let following = async {
+                if order.returns {
+                    steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
+                } else {
+                    let (me, main) = (shared.settings.me, order.main);
+                    steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
+                }
             };
+            let result = barrier::caught(following).await.unwrap_or_else(|panic| Err(PortError(panic)));
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }
         };

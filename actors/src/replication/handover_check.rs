@@ -46,15 +46,16 @@ pub(super) async fn look(
         )),
     }
     if is_primary {
-        let (behind, settings, limits, slot, login, open) = tokio::join!(
+        let (behind, settings, limits, files, slot, login, open) = tokio::join!(
             behind(servers, target, &name),
             settings(servers, target, &name),
             limits(servers, target, &name),
+            files(servers),
             slot(servers, shared.settings.me, target, &name),
             login(servers, target, &name),
             open_transactions(servers)
         );
-        checks.extend([behind, settings, limits, slot, login, open]);
+        checks.extend([behind, settings, limits, files, slot, login, open]);
     }
     checks
 }
@@ -157,6 +158,15 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
         fixes.collect::<Vec<_>>().join(" ")
     );
     Check::bad(subject, detail)
+}
+
+/// Main would hand over, and then not be made a standby.
+async fn files(servers: &Servers) -> Check {
+    let subject = "files here";
+    match in_time(servers.handover.could_become_standby()).await {
+        Ok(()) => Check::good(subject, "the directory here can be made a standby's"),
+        Err(words) => Check::bad(subject, words),
+    }
 }
 
 /// Main would hand over, and then find no slot to receive through.

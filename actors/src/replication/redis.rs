@@ -22,7 +22,7 @@ use super::{
     redis_files,
 };
 use crate::{
-    ports::{Answer, PortError, RedisPort},
+    ports::{Answer, NoReply, PortError, RedisPort},
     report::RedisFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
 };
@@ -65,20 +65,25 @@ pub struct LocalRedis {
 ///
 /// # Errors
 /// The server's or the system's words.
-pub async fn connect(host: &str, port: u16, password: Option<&str>) -> Result<MultiplexedConnection, String> {
+pub async fn connect(
+    host: &str,
+    port: u16,
+    password: Option<&str>,
+) -> Result<MultiplexedConnection, NoReply> {
     let mut server = RedisConnectionInfo::default();
     if let Some(password) = password {
         server = server.set_password(password);
     }
     let info: ConnectionInfo = ConnectionAddr::Tcp(host.to_owned(), port)
         .into_connection_info()
-        .map_err(|error| error.to_string())?
+        .map_err(|error| NoReply::of_redis(&error))?
         .set_redis_settings(server);
-    let client = redis::Client::open(info).map_err(|error| error.to_string())?;
+    let client = redis::Client::open(info).map_err(|error| NoReply::of_redis(&error))?;
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(COMMAND_LIMIT))
         .set_response_timeout(Some(COMMAND_LIMIT));
-    client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
+    let connecting = client.get_multiplexed_async_connection_with_config(&config).await;
+    connecting.map_err(|error| NoReply::of_redis(&error))
 }
 
 /// What the folder of a copy that was kept then is called.

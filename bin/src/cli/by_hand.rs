@@ -7,7 +7,7 @@ use std::{
 };
 
 use interrex_actors::replication::postgres::slot_name;
-use interrex_events::{Address, NodeId};
+use interrex_events::{Address, NodeId, postgres::pinned_for_libpq};
 
 use super::{acts::nodes, arguments::Rejoin, exit::Exit, failure::Failure, output::Output};
 use crate::{config::Config, daemon::find_programs};
@@ -80,6 +80,7 @@ fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> R
         ("{REPLICATOR_PASSFILE}", optional(&postgres.replication_passfile)),
         ("{SLOT}", slot_name(returning)),
         ("{APPLICATION}", format!("interrex_{returning}")),
+        ("{PINNED}", quoted(&pinned_for_libpq().1)),
         ("{COPY}", if copy { "yes" } else { "no" }.to_owned()),
     ];
     Ok(values.iter().fold(SCRIPT.to_owned(), |script, (place, value)| script.replace(place, value)))

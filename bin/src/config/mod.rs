@@ -128,6 +128,9 @@ pub struct FailoverConfig {
     /// How long a starting main waits for a peer to confirm that it is still main.
     #[serde(deserialize_with = "duration")]
     pub startup_wait: Duration,
+    /// With quorum `none`: the `id` of the one node that may promote itself; the same on every node. Without it, of two nodes
+    /// the secondary may, and of three or more none.
+    pub candidate: Option<NodeId>,
     /// Who is asked before a node becomes main: `none` is the runbook's mode of two nodes without a third opinion.
     pub quorum: Quorum,
 }
@@ -142,6 +145,7 @@ impl Default for FailoverConfig {
             maximum_lag_bytes: None,
             cool_down: Duration::from_secs(600),
             startup_wait: Duration::from_secs(10),
+            candidate: None,
             quorum: Quorum::None,
         }
     }

@@ -76,6 +76,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         main: RefCell::default(),
         fork: ForkOfRun::default(),
         relaying: tokio::sync::Mutex::default(),
+        starting: tokio::sync::Mutex::default(),
     };
     Ok(Ports {
         servers: Rc::new(servers),
@@ -251,6 +252,7 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             cool_down_ms: ms(failover.cool_down),
             maximum_lag_bytes: failover.maximum_lag_bytes,
             rejoin_automatically: config.rejoin.automatic,
+            candidate: failover.candidate,
             quorum: match failover.quorum {
                 Quorum::None => "none",
             },

@@ -9,7 +9,7 @@ use super::{
     Verdict,
     facts::{
         ClockDistance, Configured, Facts, MachineFacts, NextStart, NodeNamed, Programs, Receiver,
-        RedisServerFacts, ReplicationRole, ServerFacts, Slot, Standby, SupervisorFacts,
+        RedisServerFacts, ReplicationRole, ServerFacts, SignalFiles, Slot, Standby, SupervisorFacts,
     },
     judge,
 };
@@ -45,6 +45,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         ("max_wal_size", "1024"),
         ("recovery_min_apply_delay", "0"),
         ("recovery_target_timeline", "latest"),
+        ("restore_command", ""),
         ("config_file", "/etc/postgresql/15/main/postgresql.conf"),
         ("hba_file", "/etc/postgresql/15/main/pg_hba.conf"),
     ];
@@ -58,6 +59,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         at_next_start: limits.into(),
         file_errors: Vec::new(),
+        ends_recovery: Vec::new(),
         started_with: Some("/usr/lib/postgresql/15/bin/postgres \"-D\" \"/data\"\n".to_owned()),
         read_only_in_files: None,
         read_only_settings: Vec::new(),
@@ -139,11 +141,12 @@ pub(crate) fn healthy() -> Facts {
                 port: 5432,
                 address: "10.0.0.1".to_owned(),
             },
-            standby_signal: Ok(false),
+            signal_files: Ok(SignalFiles { standby: false, recovery: false }),
             wal_room: Ok(20 << 30),
             copy_room: Ok(20 << 30),
             keep_room: Ok(None),
             keeps_on_volume: Ok(true),
+            not_salvaged: Ok(Vec::new()),
             rivals: Ok(Vec::new()),
             commands: Ok(vec![("radius".to_owned(), Ok(()))]),
             ready: vec![("radius".to_owned(), Ok(()))],

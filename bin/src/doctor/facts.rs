@@ -42,7 +42,7 @@ pub struct Facts {
     /// The machine that looks.
     pub machine: MachineFacts,
     /// Every PostgreSQL.
-    pub servers: BTreeMap<NodeId, Measured<ServerFacts>>,
+    pub servers: BTreeMap<NodeId, Result<ServerFacts, NoAnswer>>,
     /// Logins of the replication user from here: the system identifier that the server told, or its refusal.
     pub replication_logins: BTreeMap<NodeId, Measured<Result<String, String>>>,
     /// Every Redis that is configured.
@@ -51,6 +51,21 @@ pub struct Facts {
     pub supervisors: BTreeMap<NodeId, SupervisorFacts>,
     /// Version of the program that looks.
     pub version: &'static str,
+}
+
+/// Why a PostgreSQL told nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// In words.
+    pub words: String,
+    /// The SQLSTATE of its refusal; nothing where no server answered.
+    pub code: Option<String>,
+}
+
+impl From<String> for NoAnswer {
+    fn from(words: String) -> Self {
+        Self { words, code: None }
+    }
 }
 
 impl Facts {
@@ -117,6 +132,9 @@ pub struct ServerFacts {
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
     pub file_errors: Vec<String>,
+    /// Lines of the configuration files that would end the recovery of a standby, in force or not.
+    #[serde(default)]
+    pub ends_recovery: Vec<FileLine>,
     /// The command line that it was started with, as `postmaster.opts` has it.
     pub started_with: Option<String>,
     /// `default_transaction_read_only`, where a configuration file has it.
@@ -184,6 +202,19 @@ impl ServerFacts {
     pub fn major(&self) -> u32 {
         self.version / 10_000
     }
+}
+
+/// A line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FileLine {
+    /// The setting.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// The file.
+    pub file: String,
+    /// Number of the line.
+    pub line: u32,
 }
 
 /// A replication slot.
@@ -305,8 +336,8 @@ pub struct MachineFacts {
     pub next_start: Measured<Result<NextStart, String>>,
     /// What the configuration says of it.
     pub configured: Configured,
-    /// Whether the data directory would start as a standby.
-    pub standby_signal: Measured<bool>,
+    /// As what the data directory would start.
+    pub signal_files: Measured<SignalFiles>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
@@ -315,6 +346,8 @@ pub struct MachineFacts {
     pub keep_room: Measured<Option<u64>>,
     /// Whether what only this node has can be kept on the data directory's volume.
     pub keeps_on_volume: Measured<bool>,
+    /// Kept copies that may have rows which are in no other place, the newest first: the folder of each, and its bytes.
+    pub not_salvaged: Measured<Vec<(PathBuf, u64)>>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
     /// Commands of dependents and hooks: name, and what is wrong with it.
@@ -337,16 +370,26 @@ impl MachineFacts {
             data_version: Err(reason.clone()),
             next_start: Err(reason.clone()),
             configured: Configured::default(),
-            standby_signal: Err(reason.clone()),
+            signal_files: Err(reason.clone()),
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keep_room: Err(reason.clone()),
             keeps_on_volume: Err(reason.clone()),
+            not_salvaged: Err(reason.clone()),
             rivals: Err(reason.clone()),
             commands: Err(reason),
             ready: Vec::new(),
         }
     }
+}
+
+/// Files that say as what a data directory starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalFiles {
+    /// `standby.signal`: as a standby.
+    pub standby: bool,
+    /// `recovery.signal`: as a recovery from an archive, unless the other is there too.
+    pub recovery: bool,
 }
 
 /// What PostgreSQL would take at its next start, in its own words.

@@ -28,7 +28,8 @@ use interrex_events::Address;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::summary::{
-    CheckedFiles, DatabaseSummary, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary, Summary, TableSummary,
+    CheckedFiles, DatabaseSummary, LargeObjects, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary,
+    Summary, TableSummary,
 };
 use self::{output::Output, scratch::failed};
 use crate::config::Config;
@@ -97,6 +98,9 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
         done = Box::pin(compare(options, config, &tell, &mut kept)) => done,
         _ = interrupted => Err(SalvageError::Interrupted),
     };
+    if let (Ok(summary), Some(postgres)) = (&done, &kept.postgres) {
+        note_salvaged(summary, postgres, options, &tell);
+    }
     let scratches = [kept.postgres.map(|kept| kept.scratch), kept.redis.map(|kept| kept.scratch)];
     let mut ended = Ok(());
     for scratch in scratches.into_iter().flatten() {
@@ -105,6 +109,17 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
     let summary = done?;
     ended?;
     Ok(summary)
+}
+
+/// Notes beside a kept copy that all it has is in the output: from then on it may be removed by its number.
+fn note_salvaged(summary: &Summary, kept: &postgres::Kept, options: &SalvageOptions, tell: impl Fn(&str)) {
+    let is_whole = summary.postgres.as_ref().is_some_and(|postgres| !postgres.is_incomplete());
+    if is_whole && options.tables.is_empty() {
+        // the output is there all the same
+        if let Err(error) = kept.note_salvaged(&options.output) {
+            tell(&format!("that it is salvaged could not be noted beside the kept copy: {error}"));
+        }
+    }
 }
 
 /// What was named as kept.

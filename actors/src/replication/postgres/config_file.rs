@@ -145,8 +145,8 @@ impl PostgresSettings {
         }
         if let Some(file) = &self.config_file {
             // as Debian's own start tells the server
-            let environment = fs::read_to_string(file.with_file_name("environment")).unwrap_or_default();
-            command.envs(lines(&environment));
+            let environment = fs::read(file.with_file_name("environment")).unwrap_or_default();
+            command.envs(lines(&String::from_utf8_lossy(&environment)));
         }
         command
     }

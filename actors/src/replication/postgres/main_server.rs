@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use interrex_events::{Address, NodeId};
+use interrex_events::{Address, NodeId, postgres::identifier};
 
-use super::{
-    LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
-};
+use super::{LocalPostgres, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits};
 use crate::{
     ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _, ReturnSlot},
     replication::fork::FileNode,
@@ -41,9 +39,9 @@ impl MainServer {
     /// What this node's login there may not do, and what mends that.
     fn lacks_rights(&self, may_not: &str) -> String {
         let user = &self.0.settings.user;
-        let quoted = user.replace('"', "\"\"");
+        let quoted = identifier(user);
         format!(
-            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE \"{quoted}\" SUPERUSER; or \
+            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE {quoted} SUPERUSER; or \
              name one here in postgres.user, and restart the supervisor"
         )
     }
@@ -54,6 +52,14 @@ impl MainServer {
         let sql = "SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
                    FROM pg_control_checkpoint()";
         Ok(self.0.value(sql).await?.as_deref() == Some("t"))
+    }
+
+    /// An answer about a file of the log; nothing where this node's login may not read it.
+    async fn of_log(&self, sql: &str) -> Answer<Option<String>> {
+        match self.0.value(sql).await {
+            Err(_) if self.may_call(&READ_BY_A_REWIND).await == Ok(false) => Ok(None),
+            answer => answer,
+        }
     }
 
     /// Whether this node's login there may call all of these.
@@ -79,19 +85,39 @@ impl MainServerPort for MainServer {
         }
     }
 
+    async fn log_sums(&self, file: &str, (from, to, piece): (u64, u64, u64)) -> Answer<Option<Vec<String>>> {
+        // a piece of a file that is missing is NULL, and so is the whole then
+        let sql = format!(
+            "SELECT CASE WHEN count(piece) = count(*) THEN string_agg(encode(sha256(piece), 'hex'), ',' ORDER BY at) END
+             FROM (SELECT at, pg_read_binary_file('pg_wal/{file}', at, least({piece}, {to} - at), true) AS piece
+                   FROM generate_series({from}::bigint, {to}::bigint - 1, {piece}::bigint) AS at) AS pieces"
+        );
+        let sums = self.of_log(&sql).await?;
+        Ok(sums.map(|sums| sums.split(',').map(str::to_owned).collect()))
+    }
+
+    async fn log_bytes(&self, file: &str, (from, length): (u64, u64)) -> Answer<Option<Vec<u8>>> {
+        let sql =
+            format!("SELECT encode(pg_read_binary_file('pg_wal/{file}', {from}, {length}, true), 'hex')");
+        let bytes = self.of_log(&sql).await?.map(hex::decode).transpose();
+        bytes.map_err(|error| PortError::new("reading main's log", error))
+    }
+
     async fn lets_itself_be_read(&self) -> Answer<bool> {
         self.may_call(&READ_BY_A_REWIND).await
     }
 
     async fn size(&self) -> Answer<u64> {
-        let sql = "SELECT count(*)::text AS tablespaces, sum(pg_tablespace_size(oid))::text AS bytes FROM pg_tablespace";
-        let rows = self.0.rows(sql).await?;
-        let row = rows.first().ok_or_else(|| PortError("no answer about its size".to_owned()))?;
+        self.can_be_copied().await?;
+        let bytes = self.0.value("SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace").await?;
+        let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+        bytes.ok_or_else(|| PortError("it does not tell its size".to_owned()))
+    }
+
+    async fn can_be_copied(&self) -> Answer<()> {
         // pg_default and pg_global lie in the data directory
-        if parsed::<u32>(row, "tablespaces").is_some_and(|number| number > 2) {
-            return Err(tablespaces());
-        }
-        parsed(row, "bytes").ok_or_else(|| PortError("it does not tell its size".to_owned()))
+        let number = self.0.value("SELECT count(*) FROM pg_tablespace").await?;
+        if number.as_deref() == Some("2") { Ok(()) } else { Err(tablespaces()) }
     }
 
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot> {
@@ -143,7 +169,7 @@ impl MainServerPort for MainServer {
         if text("allowed") != "true" {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
         }
-        let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
+        let (taken, most): (Option<u64>, Option<u64>) = (row.parsed("taken"), row.parsed("most"));
         // one whose log is gone gives its place to the new one
         if row.get("slot_type").is_none() && taken >= most {
             return Ok(ReturnSlot::Withheld(format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use interrex_events::{Lsn, TimelineId};
 use rustix::process::Signal;
 
-use super::{KILL_PATIENCE, LocalPostgres, wal::Wal};
+use super::{KILL_PATIENCE, LocalPostgres, start::end_what_starts, wal::Wal};
 use crate::{
     ports::{Answer, LogRecord, PortError, PostgresEnd, ShutdownProof, StopMode},
     runtime::{self, wait_gone},
@@ -14,8 +14,13 @@ use crate::{
 impl LocalPostgres {
     /// Stops the server, harder and harder, and says how.
     pub(super) async fn stop_postmaster(&self, mode: StopMode) -> Answer<PostgresEnd> {
-        self.client.borrow_mut().take();
+        self.client.take();
+        self.spare.take();
+        let starting = self.starting.take();
         let Some(pid) = self.postmaster() else {
+            if let Some(pid) = starting {
+                end_what_starts(pid).await?;
+            }
             self.end_orphans().await?;
             let words = format!("was not running (control file: {})", self.cluster_state().await);
             return Ok(PostgresEnd { words, forced: false });
@@ -55,7 +60,8 @@ impl LocalPostgres {
 
     /// A fast stop and its proof.
     pub(super) async fn stop_and_prove(&self, limit: Duration) -> Answer<ShutdownProof> {
-        self.client.borrow_mut().take();
+        self.client.take();
+        self.spare.take();
         if let Some(pid) = self.postmaster() {
             runtime::signal(pid, Signal::INT);
             if !wait_gone(pid, "postgres", limit).await {

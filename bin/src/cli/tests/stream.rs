@@ -375,6 +375,7 @@ impl Author {
             switchpoint: Some(Lsn(0x0300_0060)),
             announced_by: BETA,
             learned_by: LearnedBy::StartupCheck,
+            planned: None,
         };
         self.tell(900_000, None, announced);
         let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
@@ -476,6 +477,10 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         epoch: Epoch(1),
         main: Some(ALPHA),
         switchpoint: None,
+        planned: None,
+        rests: None,
+        no_session: None,
+        main_no_session: None,
         healthy: true,
         problems: Vec::new(),
         postgres_age_ms: Some(0),
@@ -496,6 +501,7 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         main_silent_ms: (!is_main).then_some(400),
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
+        candidate: None,
         copying: None,
         run: None,
         taking_over: Some(false),

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interrex_actors::runtime::RunAs;
+use interrex_actors::{replication::postgres::not_salvaged, runtime::RunAs};
 use interrex_events::{ChainWalk, journal::JournalReader};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, read_secret},
     daemon::find_programs,
     doctor::{
-        facts::{Configured, MachineFacts, Problem, Programs},
+        facts::{Configured, MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
     },
 };
@@ -46,17 +46,27 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
-        standby_signal: fs::metadata(data_dir)
-            .map(|_| data_dir.join("standby.signal").exists())
+        signal_files: fs::metadata(data_dir)
+            .map(|_| SignalFiles {
+                standby: data_dir.join("standby.signal").exists(),
+                recovery: data_dir.join("recovery.signal").exists(),
+            })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
         copy_room: room(data_dir.parent().unwrap_or(data_dir)),
         keep_room: keep_room(&config.kept_folder(), data_dir),
         keeps_on_volume: same_volume(&config.kept_folder(), data_dir),
+        not_salvaged: kept_copies(&config.kept_folder()),
         rivals: Err("not asked".to_owned()),
         commands: Ok(commands(config)),
         ready: Vec::new(),
     }
+}
+
+/// Those that are never removed by their number.
+fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
+    let kept = not_salvaged(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
 }
 
 fn name_of(uid: u32) -> String {

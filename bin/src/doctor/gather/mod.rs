@@ -37,7 +37,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
     let login = Login::of(config);
     let servers = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
         let login = &login;
-        within(node, async move { postgres::measure(login.as_ref()?, &address).await })
+        within(node, async move { postgres::measure(login.as_ref().map_err(String::clone)?, &address).await })
     });
     let logins = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
         let run_as = &run_as;
@@ -98,9 +98,12 @@ fn nodes(config: &Config) -> Vec<NodeNamed> {
     nodes
 }
 
-async fn within<T>(node: NodeId, measuring: impl Future<Output = Measured<T>>) -> (NodeId, Measured<T>) {
+async fn within<T, E: From<String>>(
+    node: NodeId,
+    measuring: impl Future<Output = Result<T, E>>,
+) -> (NodeId, Result<T, E>) {
     let measured = tokio::time::timeout(LIMIT, measuring).await;
-    (node, measured.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))))
+    (node, measured.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}").into())))
 }
 
 async fn all<T>(measuring: impl Iterator<Item = impl Future<Output = (NodeId, T)>>) -> BTreeMap<NodeId, T> {

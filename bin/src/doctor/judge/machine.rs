@@ -1,8 +1,10 @@
 //! The machine that looks: its files, programs, users, services and disks. Of other machines their own doctor tells.
 
+use std::path::{Path, PathBuf};
+
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
-    facts::{Facts, MachineFacts, Problem, Programs, Rival},
+    facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
 };
 
@@ -56,7 +58,8 @@ const SIGNAL_FILE: Check = Check {
     subject: MACHINE,
     breaks: ALL_ACTS,
     looks_at: "the data directory would start again as what it is now",
-    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby.",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
+          another timeline.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
@@ -79,6 +82,13 @@ const KEEPS: Check = Check {
     breaks: &[Act::Rejoin],
     looks_at: "the folder for what only this node has is on the volume of its data directory",
     why: "Within one volume a directory is kept by a rename, at once; on another it is copied first, which takes time and room.",
+};
+const NOT_SALVAGED: Check = Check {
+    name: "kept_copies",
+    subject: MACHINE,
+    breaks: &[],
+    looks_at: "what earlier rejoins kept was salvaged, where main lacked some of it",
+    why: "A kept copy with rows that are in no other place is never removed by itself, and takes its room until then.",
 };
 const RIVALS: Check = Check {
     name: "started_by_interrex",
@@ -113,6 +123,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &WAL_ROOM,
     &COPY_ROOM,
     &KEEPS,
+    &NOT_SALVAGED,
     &RIVALS,
     &COMMANDS,
     &READY,
@@ -134,7 +145,12 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     ];
     if let Some(in_recovery) = in_recovery {
         findings
-            .push(SIGNAL_FILE.judge(here, &machine.standby_signal, |there| signal_file(in_recovery, *there)));
+            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
+    }
+    if let Ok(kept) = &machine.not_salvaged
+        && let [(newest, _), ..] = kept.as_slice()
+    {
+        findings.push(NOT_SALVAGED.on(here, not_salvaged(newest, kept)));
     }
     match &machine.commands {
         Ok(commands) if commands.is_empty() => {}
@@ -207,8 +223,11 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: bool) -> Judgement {
-    match (in_recovery, there) {
+fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+    if !in_recovery && there.recovery {
+        return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
+    }
+    match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
         (true, false) => {
@@ -278,6 +297,21 @@ fn keeps(same_volume: bool) -> Judgement {
     )
 }
 
+fn not_salvaged(newest: &Path, kept: &[(PathBuf, u64)]) -> Judgement {
+    let bytes = kept.iter().map(|(_, bytes)| bytes).fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    Judgement::warn(
+        format!(
+            "{} with rows that main lacked, or may have lacked, and that nobody salvaged: {}",
+            if kept.len() == 1 { "1 kept copy".to_owned() } else { format!("{} kept copies", kept.len()) },
+            size(bytes)
+        ),
+        format!(
+            "interrex salvage --kept {0}/pgdata --output FOLDER; or, if nobody needs what is in it: rm -r {0}",
+            newest.display()
+        ),
+    )
+}
+
 fn no_rivals(rivals: &[Rival]) -> Judgement {
     if rivals.is_empty() {
         return Judgement::pass("no service does");
@@ -335,12 +369,17 @@ mod tests {
         );
         assert_eq!(machine(|it| it.journal_sound = Ok(Ok(None))), []);
         assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
-        assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
+        for (standby, recovery) in [(true, false), (false, true)] {
+            let signal_files = Ok(SignalFiles { standby, recovery });
+            assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
+        }
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.keep_room = Ok(Some(90 << 20))), [("copy_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Warn)]);
+        let kept = vec![(PathBuf::from("/srv/kept/a"), 1 << 20)];
+        assert_eq!(machine(|it| it.not_salvaged = Ok(kept)), [("kept_copies", Verdict::Warn)]);
         let rival = Rival {
             unit: "postgresql.service".to_owned(),
             does: "is enabled".to_owned(),

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn nobody_is_told_to_start_the_servers_of_a_fenced_node() {
         let mut facts = healthy();
-        facts.servers.insert(BETA, Err("refused".to_owned()));
+        facts.servers.insert(BETA, Err("refused".to_owned().into()));
         facts.redis.insert(BETA, Err("refused".to_owned()));
         let told = |facts: &Facts| {
             let findings = judge(facts).into_iter();
@@ -140,7 +140,7 @@ mod tests {
         let mut facts = healthy();
         facts.machine = MachineFacts::unmeasured("it hangs");
         for node in [ALPHA, BETA] {
-            facts.servers.insert(node, Err("no answer".to_owned()));
+            facts.servers.insert(node, Err("no answer".to_owned().into()));
             facts.redis.insert(node, Err("no answer".to_owned()));
             facts.replication_logins.insert(node, Err("no answer".to_owned()));
         }

@@ -1,6 +1,6 @@
 //! Main's server as `pg_rewind` and `pg_basebackup` are told of it: never with a password, which every user could read.
 
-use interrex_events::Address;
+use interrex_events::{Address, postgres::conninfo_value};
 
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Source},
@@ -17,7 +17,8 @@ impl LocalPostgres {
         let Address { host, port } = address;
         let conninfo = format!(
             "host={host} port={port} user={} dbname={} connect_timeout=10",
-            settings.user, settings.database
+            conninfo_value(&settings.user),
+            conninfo_value(&settings.database)
         );
         let Some(password) = &settings.password else { return Ok(Source { conninfo, passfile: None }) };
         let passfile = settings.upstream_file.with_file_name(PASSFILE);
