@@ -283,7 +283,10 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         ),
         Event::StrayPrimaryFound(stray) => (
             Level::Alarm,
-            format!("PostgreSQL here takes writes, and this node is not main: {}; next: {}", stray.detail, stray.next),
+            format!(
+                "PostgreSQL here takes writes, and this node is not main: {}; next: {}",
+                stray.detail, stray.next
+            ),
         ),
         Event::StartHeldUp(held_up) => (Level::Alarm, held_up.detail.clone()),
         Event::FencingStarted(fencing) => (

@@ -8,7 +8,9 @@ use std::{
 };
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, RunKind, StepOutcome};
+use interrex_events::{
+    ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, RunKind, StepOutcome,
+};
 use tokio::sync::mpsc;
 
 use super::{

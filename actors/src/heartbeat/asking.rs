@@ -108,7 +108,9 @@ pub(crate) async fn ask_the_others(
             Answer::Wait(words) => Some(words.clone()),
             _ => None,
         });
-        let Some(words) = waits else { return Ok(reports.iter().map(|report| report.name.clone()).collect()) };
+        let Some(words) = waits else {
+            return Ok(reports.iter().map(|report| report.name.clone()).collect());
+        };
         if shared.env.moment().monotonic.saturating_sub(began.monotonic) > WAIT_LIMIT {
             return Err(format!("{words}, and has not given up within {WAIT_LIMIT:?}"));
         }

@@ -54,16 +54,24 @@ pub fn judge(known: Known<'_>, claim: &Claim) -> Judged {
         return Judged::Known;
     }
     if claim.main == me {
-        return Judged::Refused(format!("this node never opened epoch {}: only a node itself makes itself main", claim.epoch));
+        return Judged::Refused(format!(
+            "this node never opened epoch {}: only a node itself makes itself main",
+            claim.epoch
+        ));
     }
     let is_proved = opened.get(&claim.main) == Some(&claim.epoch);
     if claim.epoch == nodes.epoch {
         let other = nodes.main.map_or("none".to_owned(), |main| nodes.name(main));
-        let two = format!("epoch {} has another main here ({other}): two nodes may both think they are main", nodes.epoch);
+        let two = format!(
+            "epoch {} has another main here ({other}): two nodes may both think they are main",
+            nodes.epoch
+        );
         return match nodes.yields_to(claim.main, claim.epoch) {
             true if is_proved => Judged::Believed,
             true => Judged::Unproved(two),
-            false => Judged::Refused(format!("{two}; of two mains of one epoch the one with the lower node id keeps it")),
+            false => Judged::Refused(format!(
+                "{two}; of two mains of one epoch the one with the lower node id keeps it"
+            )),
         };
     }
     if is_proved || (claim.epoch == nodes.epoch.next() && claim.from == claim.main) {
@@ -129,7 +137,15 @@ mod tests {
 
     fn claim(from: u32, main: u32, epoch: u64) -> Claim {
         let (from, main, epoch) = (NodeId(from), NodeId(main), Epoch(epoch));
-        Claim { main, epoch, timeline: None, switchpoint: None, planned: None, from, learned_by: LearnedBy::Notice }
+        Claim {
+            main,
+            epoch,
+            timeline: None,
+            switchpoint: None,
+            planned: None,
+            from,
+            learned_by: LearnedBy::Notice,
+        }
     }
 
     /// What becomes of a claim where the copies of journals show that these nodes opened these epochs.

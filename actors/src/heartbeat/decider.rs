@@ -136,9 +136,7 @@ impl Watch {
             Input::ProbeEnded(probe) => self.probe_ended(situation, &probe),
             Input::Measured(measured) => self.take_measure(situation, *measured),
             // taken up before, and not folded yet
-            Input::Claim(claim)
-                if claim.epoch >= situation.cluster.nodes.epoch && !self.is_news(&claim) =>
-            {
+            Input::Claim(claim) if claim.epoch >= situation.cluster.nodes.epoch && !self.is_news(&claim) => {
                 Vec::new()
             }
             Input::Claim(claim) => claims::fact(situation.known(), &claim).into_iter().collect(),
@@ -175,7 +173,8 @@ impl Watch {
 
     /// Whether a claim says more than what was taken up and may not be folded yet.
     fn is_news(&self, claim: &Claim) -> bool {
-        self.believed.is_none_or(|(epoch, main)| claim.epoch > epoch || (claim.epoch == epoch && claim.main != main))
+        self.believed
+            .is_none_or(|(epoch, main)| claim.epoch > epoch || (claim.epoch == epoch && claim.main != main))
     }
 
     /// How long to wait for the next probes: a suspected main is asked once more just when its time is up.

@@ -29,7 +29,13 @@ struct Node {
 
 fn spec(node: u32) -> NodeSpec {
     let node = NodeId(node);
-    NodeSpec { node, name: format!("node{node}"), address: Address::as_recorded(String::new()), postgres: Address::as_recorded(String::new()), redis: None }
+    NodeSpec {
+        node,
+        name: format!("node{node}"),
+        address: Address::as_recorded(String::new()),
+        postgres: Address::as_recorded(String::new()),
+        redis: None,
+    }
 }
 
 impl Node {

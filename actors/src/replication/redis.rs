@@ -50,7 +50,7 @@ pub struct RedisSettings {
     /// Port.
     pub port: u16,
     /// Password.
-    pub password: Option<String>,
+    pub password: Option<crate::secret::Secret>,
 }
 
 /// The adapter.
@@ -314,14 +314,14 @@ impl RedisPort for LocalRedis {
     async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<()> {
         self.stop().await?;
         let master = master.clone();
-        let config_file = self.settings.config_file.clone();
+        let (config_file, user) = (self.settings.config_file.clone(), self.settings.run_as);
         let time = name_of_time(at);
         self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
-            let config = std::fs::read_to_string(&config_file)?;
+            let config = redis_files::read(&config_file, user)?;
             let data = redis_files::data_folder(&config);
             let owed = data.as_deref().map_or(Ok(()), |data| redis_files::owe(data, &time));
             // whatever became of that: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, &master)?;
+            redis_files::follow_from_the_start(&config_file, user, &master)?;
             owed?;
             data.map_or(Ok(()), |data| redis_files::keep(&data, &time, newest, progress).map(drop))
         })

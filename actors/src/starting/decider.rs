@@ -16,8 +16,8 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
 use interrex_events::{
-    Draft, Epoch, Event, LearnedBy, NodeId, RedisChanged, RedisStatus, Role, RunKind, StartHeldUp, StartObstacle,
-    StartedUnconfirmed, StepId,
+    Draft, Epoch, Event, LearnedBy, NodeId, RedisChanged, RedisStatus, Role, RunKind, StartHeldUp,
+    StartObstacle, StartedUnconfirmed, StepId,
 };
 use interrex_projections::{Cluster, Run};
 

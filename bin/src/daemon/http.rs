@@ -170,10 +170,11 @@ impl Api {
 
 /// An exchange of reports: the peer learns of this node, and this node of the peer.
 async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let report: NodeReport = match api.admit_peer(&headers, &body, |report: &NodeReport| (report.cluster_id, report.node)) {
-        Ok(report) => report,
-        Err(refusal) => return *refusal,
-    };
+    let report: NodeReport =
+        match api.admit_peer(&headers, &body, |report: &NodeReport| (report.cluster_id, report.node)) {
+            Ok(report) => report,
+            Err(refusal) => return *refusal,
+        };
     api.follow_clock(report.hlc);
     let (main, epoch) = api.shared.look(|view| (view.cluster.nodes.main, view.cluster.nodes.epoch));
     let is_news = |claim: &Claim| claim.epoch > epoch || (claim.epoch == epoch && Some(claim.main) != main);
@@ -227,10 +228,11 @@ fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
 
 /// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.
 async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let notice: Notice = match api.admit_peer(&headers, &body, |notice: &Notice| (notice.cluster_id, notice.from)) {
-        Ok(notice) => notice,
-        Err(refusal) => return *refusal,
-    };
+    let notice: Notice =
+        match api.admit_peer(&headers, &body, |notice: &Notice| (notice.cluster_id, notice.from)) {
+            Ok(notice) => notice,
+            Err(refusal) => return *refusal,
+        };
     api.follow_clock(notice.hlc);
     if !api.shared.lines.claim.is_bound() {
         return still_starting(&api.shared);
@@ -273,10 +275,11 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
 
 /// A peer won a later epoch: this node stops serving, and answers when that is proved.
 async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request: FenceBody = match api.admit_peer(&headers, &body, |request: &FenceBody| (request.cluster_id, request.by)) {
-        Ok(request) => request,
-        Err(refusal) => return *refusal,
-    };
+    let request: FenceBody =
+        match api.admit_peer(&headers, &body, |request: &FenceBody| (request.cluster_id, request.by)) {
+            Ok(request) => request,
+            Err(refusal) => return *refusal,
+        };
     if !api.shared.lines.fence_request.is_bound() {
         return still_starting(&api.shared);
     }

@@ -105,7 +105,9 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
             return_to(me, belief)
         }
         // it may be one that nobody was to make
-        (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Primary => vec![Effect::Look],
+        (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Primary => {
+            vec![Effect::Look]
+        }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),
     }

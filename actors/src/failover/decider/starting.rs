@@ -101,7 +101,9 @@ fn other_candidate(situation: Situation<'_>) -> Option<String> {
     match policy.candidate {
         Some(candidate) if candidate != me => {
             let name = nodes.name(candidate);
-            return Some(format!("failover.candidate is {name}: this node does not promote itself; a person may: interrex promote"));
+            return Some(format!(
+                "failover.candidate is {name}: this node does not promote itself; a person may: interrex promote"
+            ));
         }
         None if nodes.nodes.len() > 2 => {
             let count = nodes.nodes.len();
@@ -112,7 +114,8 @@ fn other_candidate(situation: Situation<'_>) -> Option<String> {
         }
         _ => {}
     }
-    let other = candidates.iter().find_map(|(peer, named)| Some((*peer, named.filter(|named| *named != me)?)));
+    let other =
+        candidates.iter().find_map(|(peer, named)| Some((*peer, named.filter(|named| *named != me)?)));
     other.map(|(peer, named)| {
         format!(
             "failover.candidate of {} is {}, and this node goes by another: set it to the same node on every node",

@@ -18,7 +18,14 @@ impl Node {
     fn sees_main(&mut self, alive: bool, silent_ms: u64) {
         let silent_since = self.now.before(silent_ms);
         let evidence = evidence(alive);
-        self.sight = Some(MainSight { main: MAIN, silent_since, evidence, last_report: None, offers: false, supervisor_is_silent: !alive });
+        self.sight = Some(MainSight {
+            main: MAIN,
+            silent_since,
+            evidence,
+            last_report: None,
+            offers: false,
+            supervisor_is_silent: !alive,
+        });
     }
 
     fn is_promoted_by_hand(&mut self) {
