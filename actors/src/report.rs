@@ -41,6 +41,29 @@ pub struct RedisFacts {
     pub offset: Option<u64>,
     /// The server's own words, where it does not answer.
     pub detail: String,
+    /// Of a replica: `host:port` of its master. An older program does not say.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// The commands that it does not let the supervisor give, with the reason of each.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// Whether it does not run by this supervisor's own doing: it killed it, or holds its start back.
+    #[serde(default)]
+    pub alarm: bool,
+}
+
+impl RedisFacts {
+    /// A server of which nothing but its state is known.
+    #[must_use]
+    pub fn silent(status: RedisStatus, detail: impl Into<String>) -> Self {
+        Self { status, offset: None, detail: detail.into(), upstream: None, lacks: Vec::new(), alarm: false }
+    }
+
+    /// Where no Redis is configured.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::silent(RedisStatus::None, "")
+    }
 }
 
 /// A measurement of a dependent.

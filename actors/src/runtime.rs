@@ -1,6 +1,8 @@
 //! The `process` runtime: programs started as an unprivileged user, found again after a restart, and stopped
 //! by process id, never by name.
 
+mod process;
+
 use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
@@ -21,6 +23,7 @@ use tokio::{
     process::Command,
 };
 
+pub use self::process::Process;
 use crate::ports::{Answer, PortError};
 
 /// How often a process that should end or appear is looked at.

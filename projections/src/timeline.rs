@@ -146,7 +146,8 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
             (Level::Info, with_detail(format!("PostgreSQL is {}{place}", changed.status), &changed.detail))
         }
         Event::RedisChanged(changed) => {
-            (Level::Info, with_detail(format!("Redis is {}", changed.status), &changed.detail))
+            let level = if changed.alarm { Level::Alarm } else { Level::Info };
+            (level, with_detail(format!("Redis is {}", changed.status), &changed.detail))
         }
         Event::DependentChanged(changed) => {
             (Level::Info, with_detail(format!("{} is {}", changed.name, changed.status), &changed.detail))

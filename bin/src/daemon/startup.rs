@@ -235,7 +235,7 @@ async fn start_none_as_primary(ports: &Ports) -> Result<(), DaemonError> {
 }
 
 async fn start_all_but_postgres(ports: &Ports) -> Result<(), DaemonError> {
-    ports.servers.start_redis().await?;
+    ports.servers.start_redis().await;
     ports.servers.dependents.start().await?;
     Ok(())
 }
@@ -278,8 +278,7 @@ fn refuse_a_second_main(shared: &Shared, ports: &Ports, role: Role) -> Result<()
 }
 
 /// Redis keeps its role in its configuration file. Where a main's came up as a replica all the same, it is made
-/// a master; a secondary's that came up as a master is left alone here, for following would throw its data away: once main's
-/// is seen to be one too, the ReplicationActor keeps what it has and makes it a replica.
+/// a master; a secondary's that came up as a master is left to the ReplicationActor, which keeps what it has before it follows.
 async fn assert_redis_role(shared: &Arc<Shared>, ports: &Ports, role: Role) -> Result<(), DaemonError> {
     let Some(redis) = &ports.servers.redis else { return Ok(()) };
     let facts = redis.measure().await;
@@ -288,7 +287,7 @@ async fn assert_redis_role(shared: &Arc<Shared>, ports: &Ports, role: Role) -> R
         return Ok(());
     }
     let detail = "it came up as a replica, but this node is main: making it a master".to_owned();
-    let found = RedisChanged { status: facts.status, offset: facts.offset, detail };
+    let found = RedisChanged { status: facts.status, offset: facts.offset, detail, alarm: true };
     record(shared, vec![Draft::new(shared.epoch(), found)]).await?;
     if let Err(error) = redis.promote().await {
         tracing::error!(%error, "Redis could not be made a master");

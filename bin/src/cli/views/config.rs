@@ -239,6 +239,7 @@ fn redis(config: &Config) -> Option<Section> {
         ("host", json!(redis.host)),
         ("port", json!(redis.port)),
         ("password_file", redis.password_file.as_deref().map_or(Value::Null, file)),
+        ("stop_timeout", span(redis.stop_timeout)),
     ];
     Some(Section { heading: "[redis]", keys })
 }

@@ -187,7 +187,11 @@ impl Cluster {
             self.store(node, PostgresChanged { status, timeline, lsn, detail: String::new() }, None);
         }
         if self.of_mut(node).measured.1.replace(redis) != Some(redis) {
-            self.store(node, RedisChanged { status: redis, offset: None, detail: String::new() }, None);
+            self.store(
+                node,
+                RedisChanged { status: redis, offset: None, detail: String::new(), alarm: false },
+                None,
+            );
         }
     }
 
