@@ -1,17 +1,20 @@
-//! The one way in which a step is made: pause, barrier, effect within its limit, barrier, outcome.
+//! The one way in which a step is made: pause, barrier, effect within its limit, barrier, outcome. An effect that panics has an
+//! outcome too: the actor, and the supervisor of a server that was just promoted, live on.
 //!
 //! In builds with debug assertions, the environment variable `INTERREX_BARRIER` names a place where the
 //! process kills itself as `kill -9` would (`before:promote`, `after:promote`) or an actor panics
 //! (`panic:heartbeat`, or in a step, `panic:detach`; once). The end-to-end tests crash a supervisor at every step that way.
 
-use std::future::Future;
+use std::{future::Future, panic::AssertUnwindSafe};
 
+use futures_util::FutureExt as _;
 use interrex_events::StepOutcome;
 
 use crate::{
     env::ms,
     messages::{RunStep, StepEnded, StepReport},
     node::Shared,
+    supervision::panic_message,
 };
 
 /// Makes one attempt at a step and reports what it came to.
@@ -20,12 +23,16 @@ pub(crate) async fn make_step(shared: &Shared, order: &RunStep, effect: impl Fut
         tokio::time::sleep(order.pause).await;
     }
     kill_if_asked("before", order);
-    panic_if_asked(order.step.name());
     let began = shared.env.moment();
-    let report = tokio::time::timeout(order.limit, effect).await.unwrap_or_else(|_| {
-        let detail = format!("no outcome within {:?}: it may or may not have happened", order.limit);
-        StepReport::new(StepOutcome::Unknown, detail)
-    });
+    let effect = async {
+        panic_if_asked(order.step.name());
+        effect.await
+    };
+    let report = match tokio::time::timeout(order.limit, caught(effect)).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(panic)) => unknown(format!("{panic}: it may or may not have happened")),
+        Err(_) => unknown(format!("no outcome within {:?}: it may or may not have happened", order.limit)),
+    };
     let took_ms = ms(shared.env.moment().monotonic.saturating_sub(began.monotonic));
     kill_if_asked("after", order);
     shared.lines.step_ended.tell(StepEnded {
@@ -35,6 +42,21 @@ pub(crate) async fn make_step(shared: &Shared, order: &RunStep, effect: impl Fut
         report,
         took_ms,
     });
+}
+
+fn unknown(detail: String) -> StepReport {
+    StepReport::new(StepOutcome::Unknown, detail)
+}
+
+/// What came of something that an actor does beside its decisions; a panic in it, in words. What it left half done is seen by
+/// the next look at the servers, for nothing else is kept of it.
+pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let caught = AssertUnwindSafe(work).catch_unwind().await;
+    caught.map_err(|panic| {
+        let words = panic_message(&*panic);
+        tracing::error!(reason = words, "a panic was caught");
+        words
+    })
 }
 
 #[cfg(debug_assertions)]

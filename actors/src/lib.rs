@@ -23,4 +23,5 @@ pub mod ports;
 pub mod replication;
 pub mod report;
 pub mod runtime;
+pub mod starting;
 pub mod supervision;

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use actix::Message;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, LastReport, LearnedBy, Lsn,
-    MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp, StepId, StepOutcome, TimelineId,
-    journal::Segment,
+    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, HandoverAccepted,
+    LastReport, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp,
+    StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::{
     env::Moment,
     failover::plan::Check,
     line::Gone,
-    ports::JournalPage,
+    ports::{JournalPage, NoReply},
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -112,6 +112,8 @@ pub struct MainSight {
     pub last_report: Option<LastReport>,
     /// Whether it says itself that it has stopped, and offers its role.
     pub offers: bool,
+    /// Whether its supervisor gave no answer of any kind to the last probe.
+    pub supervisor_is_silent: bool,
 }
 
 impl MainSight {
@@ -135,6 +137,8 @@ pub enum Operation {
         /// What the person said.
         request: Request,
     },
+    /// The other node records that it would take the role, before main stops for it.
+    AcceptHandover(HandoverAccepted),
     /// The other half of it.
     TakeOver(HandoverOffer),
     /// A person makes this secondary main, now.
@@ -315,11 +319,11 @@ pub struct ProbeEnded {
     /// When it ended.
     pub ended: Moment,
     /// Its supervisor's words, or the error.
-    pub supervisor: Result<Arc<NodeReport>, String>,
+    pub supervisor: Result<Arc<NodeReport>, NoReply>,
     /// Its PostgreSQL's words, or the error; nothing where it was not asked.
-    pub postgres: Option<Result<MainPostgres, String>>,
+    pub postgres: Option<Result<MainPostgres, NoReply>>,
     /// Its Redis' words, or the error; nothing where it was not asked.
-    pub redis: Option<Result<String, String>>,
+    pub redis: Option<Result<String, NoReply>>,
 }
 
 /// To the HeartbeatActor: what somebody said about who is main.
@@ -338,6 +342,8 @@ pub struct Claim {
     pub from: NodeId,
     /// By which way.
     pub learned_by: LearnedBy,
+    /// Whether a switchover made it main, where that was said.
+    pub planned: Option<bool>,
 }
 
 impl Claim {
@@ -351,6 +357,7 @@ impl Claim {
             switchpoint: report.switchpoint,
             from: report.node,
             learned_by,
+            planned: report.planned,
         })
     }
 
@@ -364,6 +371,7 @@ impl Claim {
             switchpoint: self.switchpoint,
             announced_by: self.from,
             learned_by: self.learned_by,
+            planned: self.planned,
         }
     }
 }
@@ -389,6 +397,11 @@ pub struct LiftRequest {
     /// The run.
     pub run: RunId,
 }
+
+/// To the FailoverActor: this node's start holds nothing up any more.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Settled;
 
 /// From the FailoverActor to the ReplicationActor: start every server of this node, which is main as before.
 #[derive(Debug, Clone, Copy, Message)]

@@ -20,16 +20,20 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     env::{Env, Moment},
-    failover::policy::FailoverPolicy,
+    failover::{
+        policy::FailoverPolicy,
+        resting::{Deadlines, why_it_rests},
+    },
     journal::{Belief, retention::RetentionPolicy},
     line::{DropCount, Line},
     messages::{
         Append, Claim, CloseWindows, Fence, FenceEnded, FenceRequest, Follow, KeepCopies, LiftRequest,
         LookAhead, MainSight, Measured, Operate, Persisted, ProbeEnded, RunStep, Seal, ServeAgain,
-        SettingsHeard, StepEnded, UndoEnded, UndoStep,
+        SettingsHeard, Settled, StepEnded, UndoEnded, UndoStep,
     },
     report::{
-        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, StreamFacts,
+        ActorFacts, CopyProgress, DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts, Rest,
+        StreamFacts,
     },
 };
 
@@ -169,6 +173,8 @@ pub struct Lines {
     pub fence_ended: Line<FenceEnded>,
     /// To the FailoverActor, from people and peers.
     pub operate: Line<Operate>,
+    /// To the FailoverActor, from the start.
+    pub settled: Line<Settled>,
     /// To the ReplicationActor.
     pub replication_step: Line<RunStep>,
     /// To the ReplicationActor.
@@ -210,6 +216,7 @@ impl Default for Lines {
             lift_request: Line::new(to(FAILOVER)),
             fence_ended: Line::new(to(FAILOVER)),
             operate: Line::new(to(FAILOVER)),
+            settled: Line::new(to(FAILOVER)),
             replication_step: Line::new(to(REPLICATION)),
             undo_step: Line::new(to(REPLICATION)),
             look_ahead: Line::new(to(REPLICATION)),
@@ -220,6 +227,15 @@ impl Default for Lines {
             dropped,
         }
     }
+}
+
+/// How far the start of this supervisor is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StartFacts {
+    /// Whether it holds up everything but a fence: no run is made, and nothing is asked for in vain.
+    pub under_way: bool,
+    /// What keeps servers from running that should, in a sentence.
+    pub problem: Option<String>,
 }
 
 /// What is shown outside: the fold of the journal, and what was measured last.
@@ -251,6 +267,18 @@ pub struct View {
     pub stream: Option<StreamFacts>,
     /// How far this node is with copying main's data, or its own aside.
     pub copying: Option<CopyProgress>,
+    /// Which node each peer says may promote itself, as last heard.
+    pub candidates: BTreeMap<NodeId, Option<NodeId>>,
+    /// Why this node's PostgreSQL admits no new session, where it answers and admits none.
+    pub no_session: Option<String>,
+    /// Why main's admits none, by its supervisor's word or its own refusal of the last probe.
+    pub main_refuses: Option<String>,
+    /// Why main's admits none, as two attempts in a row found, on a secondary.
+    pub main_no_session: Option<String>,
+    /// Until when this node does not promote itself.
+    pub deadlines: Deadlines,
+    /// How far the start is.
+    pub start: StartFacts,
 }
 
 /// What the actors of one node share.
@@ -283,6 +311,7 @@ impl Shared {
         let (fatal, fatals) = mpsc::channel(1);
         let (changed, _) = watch::channel(0);
         let (own, story) = read(&journal, settings.me)?;
+        let deadlines = Deadlines::begin(&own.standpoint.rests, &settings.failover, env.moment());
         let view = View {
             cluster: own.cluster,
             standpoint: own.standpoint,
@@ -297,6 +326,12 @@ impl Shared {
             main_sight: None,
             stream: None,
             copying: None,
+            candidates: BTreeMap::new(),
+            no_session: None,
+            main_refuses: None,
+            main_no_session: None,
+            deadlines,
+            start: StartFacts::default(),
         };
         let restarts = actor_names::ALL.into_iter().map(|actor| (actor, AtomicU32::new(0))).collect();
         let shared = Self {
@@ -333,10 +368,13 @@ impl Shared {
     /// told anew: an event belongs so far back in it that the journal has to be read.
     pub fn fold(&self, envelopes: &[Envelope]) -> Taken {
         let me = self.settings.me;
+        let (policy, now) = (&self.settings.failover, self.env.moment());
         let mut taken = Taken::Folded;
         self.measured(|view| {
             for envelope in envelopes.iter().filter(|envelope| envelope.node_id == me) {
+                let before = view.standpoint.rests.clone();
                 fold(view, envelope);
+                view.deadlines.follow(&before, &view.standpoint.rests, policy, now);
             }
             taken = view.story.take(envelopes.iter().cloned(), |_, _| {});
         });
@@ -378,23 +416,40 @@ impl Shared {
     /// Waits until the view satisfies a condition.
     ///
     /// Returns whether it did within the limit.
-    pub async fn wait_until(&self, limit: Duration, mut condition: impl FnMut(&View) -> bool) -> bool {
+    pub async fn wait_until(&self, limit: Duration, condition: impl FnMut(&View) -> bool) -> bool {
+        tokio::time::timeout(limit, self.wait_for(condition)).await.is_ok()
+    }
+
+    /// The same for whoever has another end in mind: it may never come.
+    pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View) -> bool) {
         let mut changes = self.changed.subscribe();
-        let wait = async {
-            while !self.look(&mut condition) {
-                if changes.changed().await.is_err() {
-                    return false;
-                }
+        while !self.look(&mut condition) {
+            if changes.changed().await.is_err() {
+                // nothing changes any more
+                std::future::pending::<()>().await;
             }
-            true
-        };
-        tokio::time::timeout(limit, wait).await.unwrap_or(false)
+        }
     }
 
     /// The newest epoch this node knows.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.look(|view| view.cluster.nodes.epoch)
+    }
+
+    /// The newest epoch that each node opened, by the journals that are held here.
+    #[must_use]
+    pub fn opened(&self) -> BTreeMap<NodeId, Epoch> {
+        self.look(|view| {
+            let rows = view.story.folded().nodes.nodes.values();
+            rows.filter_map(|row| Some((row.node, row.opened?))).collect()
+        })
+    }
+
+    /// Whether a node is one of this cluster.
+    #[must_use]
+    pub fn is_peer(&self, node: NodeId) -> bool {
+        self.settings.peers().any(|spec| spec.node == node)
     }
 
     /// Notes what `cluster_events` was found to be; a problem that is new is told in the log.
@@ -453,16 +508,21 @@ impl Shared {
             epoch: nodes.epoch,
             main: nodes.main,
             switchpoint: view.standpoint.switchpoint,
+            planned: view.standpoint.rests.planned,
+            rests: rest(&view, me, now),
             healthy: problems.is_empty(),
             problems,
             postgres: view.postgres.clone(),
             postgres_age_ms: view.postgres_asked_at.map(|asked| now.ms_since(asked)),
+            no_session: view.no_session.clone(),
+            main_no_session: view.main_no_session.clone(),
             redis: view.redis.clone(),
             dependents: view.dependents.clone(),
             lag: view.lag,
             main_silent_ms: view.main_sight.as_ref().map(|sight| now.ms_since(sight.silent_since)),
             threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
+            candidate: self.settings.failover.candidate,
             run: view.cluster.runs.active(me).map(|run| {
                 let steps = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
                 (run.id, steps.collect())
@@ -508,6 +568,16 @@ fn fold(view: &mut View, envelope: &Envelope) {
     view.standpoint.apply(envelope);
 }
 
+/// How long a secondary does not promote itself, and why.
+fn rest(view: &View, me: NodeId, now: Moment) -> Option<Rest> {
+    if view.cluster.nodes.is_main(me) {
+        return None;
+    }
+    let (left_ms, because) =
+        why_it_rests(&view.standpoint.rests, &view.cluster.nodes, view.deadlines.left(now))?;
+    Some(Rest { left_ms, because })
+}
+
 /// What keeps a node from doing what its role demands.
 fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     use interrex_events::{DependentStatus, PostgresStatus};
@@ -520,8 +590,13 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
         Role::Main | Role::Standalone => (PostgresStatus::Primary, RedisStatus::Master),
         Role::Secondary => (PostgresStatus::Streaming, RedisStatus::Linked),
     };
+    problems.extend(view.start.problem.clone());
     if view.postgres.status != wanted_postgres {
         problems.push(with_detail(format!("PostgreSQL is {}", view.postgres.status), &view.postgres.detail));
+    }
+    if let Some(words) = &view.no_session {
+        problems
+            .push(format!("PostgreSQL answers the sessions that are open, and admits no new one: {words}"));
     }
     if view.redis.status != wanted_redis && view.redis.status != RedisStatus::None {
         problems.push(with_detail(format!("Redis is {}", view.redis.status), &view.redis.detail));

@@ -3,6 +3,7 @@
 
 mod handover;
 mod main_server;
+mod no_reply;
 mod rejoin;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -10,8 +11,8 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Base, ClusterSettings, Epoch, Head, JournalForked, Lsn, NodeId, NodeSeq, ProjectionPaused, Record, RunId,
-    TimelineId, cluster_events::Position,
+    Address, Base, ClusterSettings, Epoch, HandoverAccepted, Head, JournalForked, Lsn, NodeId, NodeSeq,
+    ProjectionPaused, Record, RunId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::{Run, postgres::Rebuilt};
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,11 @@ use crate::{
 };
 
 pub use self::{
-    handover::{HandoverPort, Lineage, LogRecord, MainLineage, Received, ShutdownProof, Switch, Verdict},
+    handover::{
+        HandoverPort, Lineage, LogRecord, MainLineage, Parted, Received, ShutdownProof, Switch, Verdict,
+    },
     main_server::{Held, HeldOnMain, MainServerPort, ReturnSlot},
+    no_reply::NoReply,
     rejoin::{KeepRequest, Kept, KeptBy, KeptManifest, RejoinPort, Rewind, Source},
 };
 
@@ -50,6 +54,8 @@ pub struct PostgresMeasure {
     pub facts: PostgresFacts,
     /// How long ago its log receiver last heard from main, where one is connected.
     pub receiver_heard: Option<Duration>,
+    /// Why it gave no facts, where it gave none.
+    pub no_reply: Option<NoReply>,
 }
 
 /// How far a standby is with what it received.
@@ -97,6 +103,8 @@ pub enum StopMode {
 pub trait PostgresPort {
     /// What it is doing. An answer always comes: that nothing answers is one.
     async fn measure(&self) -> PostgresMeasure;
+    /// Whether it admits a new session. One for what takes long is opened beforehand while it does.
+    async fn admits(&self) -> Result<(), NoReply>;
     /// Starts it, if it does not run. Whether it had to be started.
     async fn start(&self) -> Answer<bool>;
     /// Stops it, and proves by observation that it is stopped. What was observed.
@@ -111,7 +119,7 @@ pub trait PostgresPort {
     /// Receives again from what was kept aside, or from this where nothing was.
     async fn return_to_upstream(&self, otherwise: &str) -> Answer<()>;
     /// The conninfo with which this node would follow a server.
-    fn conninfo_of(&self, server: &str) -> String;
+    fn conninfo_of(&self, server: &Address) -> String;
     /// How far it is with what it received.
     async fn replay_state(&self) -> Answer<ReplayState>;
     /// Settings that hinder a main and that cannot be cleared while the server runs, in words.
@@ -279,19 +287,19 @@ pub trait RedisPort {
     /// Makes it a master, ends its clients' connections, and writes the role to its configuration file.
     async fn promote(&self) -> Answer<String>;
     /// Changes places with its replica at `host:port`, which gets all of its data first.
-    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<RedisHandover>;
+    async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<RedisHandover>;
     /// Whether it is receiving all of its master's data.
     async fn is_copying(&self) -> bool;
     /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
     /// and makes its next start one as a replica of `host:port`: it serves no client before that. How it was stopped.
-    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd>;
+    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd>;
     /// Makes the copy that [`RedisPort::come_back_behind`] did not get to make. An error: it must not be started, for it
     /// would take over main's data instead of what only it has.
     async fn keep_what_is_owed(&self) -> Answer<()>;
     /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
     async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.
-    async fn follow(&self, master: &str) -> Answer<String>;
+    async fn follow(&self, master: &Address) -> Answer<String>;
     /// Whether it stands still because of what this supervisor did or held back: a start is to be tried again.
     fn waits_for_a_start(&self) -> bool;
 }
@@ -345,6 +353,17 @@ pub enum NotFenced {
     NotProved(String),
 }
 
+/// Why a peer has not recorded that it would take the role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// No answer: it may be recorded, or not.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// It says no.
+    #[error("{0}")]
+    Declined(String),
+}
+
 /// What a peer says to an offer of the role of main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
@@ -380,17 +399,21 @@ pub struct JournalPage {
 #[async_trait(?Send)]
 pub trait PeersPort {
     /// Exchanges reports with a peer's supervisor.
-    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String>;
+    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, NoReply>;
     /// Asks a peer's PostgreSQL whether it serves.
-    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String>;
+    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, NoReply>;
+    /// Whether a peer's PostgreSQL admits a new session.
+    async fn admits(&self, peer: NodeId) -> Result<(), NoReply>;
     /// Asks a peer's Redis for its role; nothing where none is configured.
-    async fn redis(&self, peer: NodeId) -> Option<Result<String, String>>;
+    async fn redis(&self, peer: NodeId) -> Option<Result<String, NoReply>>;
     /// Events of a node that a peer's journal holds, after a place, in that node's order; not more than a page.
     async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String>;
     /// Tells a peer's supervisor who is main.
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String>;
     /// How far a peer's standby has received the log.
     async fn received(&self, peer: NodeId) -> Result<Lsn, String>;
+    /// Asks a peer to record that it would take the role by this switchover. It is on its disk when the answer comes.
+    async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted>;
     /// Offers a peer the role of main, and waits until it has taken it or says that it will not.
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String>;
     /// Asks a peer's supervisor to stop its servers, and waits for the proof.

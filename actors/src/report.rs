@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use interrex_events::{
-    ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus,
-    Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
+    Address, ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus,
+    RedisStatus, Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::NodeStatus;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub struct RedisFacts {
     pub detail: String,
     /// Of a replica: `host:port` of its master. An older program does not say.
     #[serde(default)]
-    pub upstream: Option<String>,
+    pub upstream: Option<Address>,
     /// The commands that it does not let the supervisor give, with the reason of each.
     #[serde(default)]
     pub lacks: Vec<String>,
@@ -120,6 +120,15 @@ pub struct CopyProgress {
     pub total_bytes: u64,
 }
 
+/// A time in which a node does not promote itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rest {
+    /// What is left of it, in milliseconds.
+    pub left_ms: u64,
+    /// Why.
+    pub because: String,
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
@@ -139,6 +148,12 @@ pub struct NodeReport {
     pub main: Option<NodeId>,
     /// Where the timeline of that epoch left the old one, if it opened the epoch itself.
     pub switchpoint: Option<Lsn>,
+    /// Whether a switchover opened that epoch, as far as it knows; an older program does not say.
+    #[serde(default)]
+    pub planned: Option<bool>,
+    /// How long this node does not promote itself, and why, where it would otherwise.
+    #[serde(default)]
+    pub rests: Option<Rest>,
     /// Whether it does what its role demands; decides between 200 and 503.
     pub healthy: bool,
     /// What is missing, if not.
@@ -148,6 +163,12 @@ pub struct NodeReport {
     /// How long ago it was asked for that, in milliseconds; nothing before its first answer, and by older versions.
     #[serde(default)]
     pub postgres_age_ms: Option<u64>,
+    /// Why its PostgreSQL admits no new session, where it answers those that are open and admits none.
+    #[serde(default)]
+    pub no_session: Option<String>,
+    /// The same of main's PostgreSQL, as a secondary sees it.
+    #[serde(default)]
+    pub main_no_session: Option<String>,
     /// Its Redis.
     pub redis: RedisFacts,
     /// Its dependents.
@@ -160,6 +181,9 @@ pub struct NodeReport {
     pub threshold_ms: u64,
     /// Who is asked before a node becomes main; `none` protects nobody from a cut link.
     pub quorum: String,
+    /// Which node may promote itself, where that is configured: with quorum `none` it is one at most.
+    #[serde(default)]
+    pub candidate: Option<NodeId>,
     /// The run this node is making, and the steps it is at.
     pub run: Option<(RunId, Vec<StepId>)>,
     /// How far it is with copying main's data, or its own aside.
@@ -188,10 +212,16 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
+    /// Whether it makes a run that shall make it main.
+    #[must_use]
+    pub fn is_taking_over(&self) -> bool {
+        self.taking_over.unwrap_or(self.run.is_some())
+    }
+
     /// Whether it is about to be main, or its PostgreSQL is a primary already.
     #[must_use]
     pub fn takes_over(&self) -> bool {
-        self.taking_over.unwrap_or(self.run.is_some()) || self.postgres.status == PostgresStatus::Primary
+        self.is_taking_over() || self.postgres.status == PostgresStatus::Primary
     }
 
     /// Whether it is a main that has stopped, or is about to, in a switchover; every step of that ends in time.
@@ -219,6 +249,9 @@ pub struct Notice {
     pub timeline: Option<TimelineId>,
     /// Where that timeline left the old one.
     pub switchpoint: Option<Lsn>,
+    /// Whether a switchover made it main; an older program does not say.
+    #[serde(default)]
+    pub planned: Option<bool>,
     /// The sender's clock.
     pub hlc: Hlc,
 }

@@ -204,6 +204,16 @@ pub fn signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Sends a signal to a process that this one started, and no other: its number may be another process's by now.
+pub(crate) fn signal_child(pid: i32, number: Signal) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // field 4 of proc(5), after the name in parentheses and the state
+    let parent = stat.rsplit_once(')').and_then(|(_, tail)| tail.split_whitespace().nth(1)?.parse().ok());
+    if parent == Some(std::process::id()) {
+        signal(pid, number);
+    }
+}
+
 /// Waits until a process is gone. Whether it was, within the limit.
 pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
     tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()

@@ -42,6 +42,7 @@ fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
             cool_down_ms: 0,
             rejoin_automatically: false,
             maximum_lag_bytes: None,
+            candidate: None,
             quorum: "none",
         },
         rejoin: RejoinSettings { keep_in: std::path::PathBuf::new(), keep_newest: 1 },

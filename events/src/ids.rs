@@ -82,10 +82,13 @@ unique! {
 }
 
 impl Epoch {
+    /// No cluster gets so far; PostgreSQL's `bigint` ends here. A higher number is no epoch, but a false claim.
+    pub const HIGHEST: Self = Self(i64::MAX as u64);
+
     /// The epoch that a promotion opens after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
@@ -93,7 +96,7 @@ impl NodeSeq {
     /// The place after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

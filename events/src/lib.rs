@@ -9,6 +9,7 @@
 //! **Invariant:** this crate knows no actor, no clock of its own and no network but the event store's two
 //! databases, each behind a cargo feature (`journal`, `postgres`). `export` is files to carry away.
 
+mod address;
 mod base;
 mod chain;
 #[cfg(feature = "postgres")]
@@ -21,8 +22,11 @@ mod hlc;
 mod ids;
 #[cfg(feature = "journal")]
 pub mod journal;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod record_ref;
 
+pub use address::{Address, NotAnAddress, check_host};
 pub use base::{Base, Bases};
 pub use chain::{Broken, ChainHash, ChainWalk, ChainWalks, Head};
 pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};

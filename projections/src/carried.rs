@@ -9,7 +9,7 @@ use interrex_events::{
     NodeSpec,
 };
 
-use crate::{Cluster, ClusterNodes, Node, RunEnd, Settings, Standpoint, settings::Configured};
+use crate::{Cluster, ClusterNodes, Node, Rests, RunEnd, Settings, Standpoint, settings::Configured};
 
 /// What a node's own events said so far.
 #[must_use]
@@ -45,13 +45,17 @@ pub fn is_settled(node: NodeId, cluster: &Cluster, standpoint: &Standpoint) -> b
         && !cluster.nodes.is_handing_over(node)
         && standpoint.verdict.is_none()
         && !standpoint.is_left_alone
+        && standpoint.stray.is_none()
+        // what is carried of PostgreSQL is what was measured since the supervisor started
+        && standpoint.postgres == cluster.nodes.get(node).and_then(|row| row.postgres)
         && !promoted_without_an_epoch
         && cluster.unknown_kinds.is_empty()
 }
 
 impl Standpoint {
     /// As one node's own sealed events left it.
-    pub(crate) fn sealed(carried: &Carried) -> Self {
+    pub(crate) fn sealed(node: NodeId, carried: &Carried) -> Self {
+        let own = carried.nodes.iter().find(|row| row.spec.node == node);
         Self {
             verdict: None,
             seen_main: carried.seen_main,
@@ -60,6 +64,11 @@ impl Standpoint {
             switchpoint: carried.switchpoint,
             fence_proof: carried.fence_proof.clone(),
             fenced_for: carried.fence_proof.as_ref().and_then(|proof| proof.run),
+            postgres: own.and_then(|row| row.postgres),
+            stray: None,
+            main_is_back: None,
+            // what is sealed is older than the cool-down
+            rests: Rests::default(),
         }
     }
 }
@@ -127,6 +136,7 @@ impl Node {
             redis: self.redis,
             dependents: dependents.collect(),
             actor_restarts: self.actor_restarts,
+            opened: self.opened,
             configured: configured.map(|configured| CarriedConfiguration {
                 settings: configured.settings,
                 probe_interval_ms: configured.probe_interval_ms,
@@ -151,6 +161,7 @@ impl Node {
             redis: carried.redis,
             dependents: carried.dependents.iter().map(|it| (it.name.clone(), it.status)).collect(),
             actor_restarts: carried.actor_restarts,
+            opened: carried.opened,
         }
     }
 

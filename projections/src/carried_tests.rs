@@ -1,4 +1,4 @@
-use interrex_events::{Envelope, Event, Head, Hlc, NodeFenced, NodeId, NodeStatus, RunId};
+use interrex_events::{Address, Envelope, Event, Head, Hlc, NodeFenced, NodeId, NodeStatus, RunId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -95,8 +95,8 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
             spec: NodeSpec {
                 node: NodeId(1),
                 name: "alpha".to_owned(),
-                address: String::new(),
-                postgres: String::new(),
+                address: Address::as_recorded(String::new()),
+                postgres: Address::as_recorded(String::new()),
                 redis: None,
             },
             role: interrex_events::Role::Secondary,
@@ -109,6 +109,7 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
             dependents: Vec::new(),
             actor_restarts: 0,
             configured: None,
+            opened: None,
         }],
         main: Some(NodeId(2)),
         fence_proof: Some(NodeFenced {
@@ -123,5 +124,5 @@ fn a_node_that_was_fenced_when_its_events_were_sealed_is_fenced() {
     };
     let nodes = Cluster::sealed(&Bases::from([(NodeId(1), base(NodeId(1), carried.clone()))])).nodes;
     assert!(nodes.is_superseded(NodeId(1)) && !nodes.is_main(NodeId(1)));
-    assert_eq!(Standpoint::sealed(&carried).fence_proof, carried.fence_proof);
+    assert_eq!(Standpoint::sealed(NodeId(1), &carried).fence_proof, carried.fence_proof);
 }

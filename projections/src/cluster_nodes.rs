@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus, RedisStatus,
-    Role, TimelineId,
+    Address, Bases, DependentStatus, Envelope, Epoch, Event, Lsn, NodeId, NodeStatus, PostgresStatus,
+    RedisStatus, Role, StrayAnswer, TimelineId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +19,11 @@ pub struct Node {
     /// Its name.
     pub name: String,
     /// `host:port` of its supervisor.
-    pub address: String,
+    pub address: Address,
     /// `host:port` of its PostgreSQL.
-    pub postgres_address: String,
+    pub postgres_address: Address,
     /// `host:port` of its Redis.
-    pub redis_address: Option<String>,
+    pub redis_address: Option<Address>,
     /// What it is for.
     pub role: Role,
     /// How it is.
@@ -42,6 +42,9 @@ pub struct Node {
     pub dependents: BTreeMap<String, DependentStatus>,
     /// Actors restarted after a panic, since the supervisor's last start.
     pub actor_restarts: u32,
+    /// The newest epoch that this node itself recorded as opened: what proves that it is or was main of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Epoch>,
 }
 
 /// The fold.
@@ -117,9 +120,18 @@ impl ClusterNodes {
         }
     }
 
-    /// Takes a main for granted, unless a later epoch is known. Whether it was taken.
+    /// Whether a main of an epoch takes the place of the one that is known. Of two mains of one epoch the node with the
+    /// lower number keeps it: a fixed rule, so that every node comes to the same answer without asking.
+    #[must_use]
+    pub fn yields_to(&self, main: NodeId, epoch: Epoch) -> bool {
+        let known = self.main.is_none_or(|known| main <= known);
+        epoch <= Epoch::HIGHEST && (epoch > self.epoch || (epoch == self.epoch && known))
+    }
+
+    /// Takes a main for granted, unless a later epoch is known, or a main of this one that goes before it. Whether it was
+    /// taken.
     fn crown(&mut self, main: NodeId, epoch: Epoch, timeline: Option<TimelineId>, at: DateTime<Utc>) -> bool {
-        if epoch < self.epoch {
+        if !self.yields_to(main, epoch) {
             return false;
         }
         (self.main, self.epoch) = (Some(main), epoch);
@@ -150,8 +162,8 @@ impl Projection for ClusterNodes {
                     let row = self.nodes.entry(spec.node).or_insert_with(|| Node {
                         node: spec.node,
                         name: String::new(),
-                        address: String::new(),
-                        postgres_address: String::new(),
+                        address: spec.address.clone(),
+                        postgres_address: spec.postgres.clone(),
                         redis_address: None,
                         role: if is_main { Role::Main } else { Role::Secondary },
                         status: NodeStatus::Unknown,
@@ -162,6 +174,7 @@ impl Projection for ClusterNodes {
                         redis: None,
                         dependents: BTreeMap::new(),
                         actor_restarts: 0,
+                        opened: None,
                     });
                     row.name.clone_from(&spec.name);
                     row.address.clone_from(&spec.address);
@@ -218,15 +231,21 @@ impl Projection for ClusterNodes {
             Event::PeerUnreachable(peer) => self.observed(peer.peer, NodeStatus::Offline, at),
             Event::PeerReachable(peer) => self.observed(peer.peer, NodeStatus::Online, at),
             Event::EpochOpened(opened) => {
+                if let Some(row) = self.nodes.get_mut(&me).filter(|_| opened.main == me) {
+                    row.opened = row.opened.max(Some(opened.epoch));
+                }
                 let is_main = self.crown(opened.main, opened.epoch, Some(opened.timeline), at);
                 if let Some(old) = opened.old_main.filter(|old| is_main && *old != opened.main) {
                     self.observed(old, NodeStatus::Offline, at);
                 }
             }
+            // only a node itself makes itself main, by opening an epoch
+            Event::MainAnnounced(announced) if announced.main == me => {}
             Event::MainAnnounced(announced) => {
                 // a main that learns of another one is superseded from this very event on
-                let superseded = self.is_main(me) && announced.main != me && announced.epoch > self.epoch;
-                self.crown(announced.main, announced.epoch, announced.timeline, at);
+                let was_main = self.is_main(me) && announced.main != me;
+                let taken = self.crown(announced.main, announced.epoch, announced.timeline, at);
+                let superseded = was_main && taken;
                 // one that hands over has stopped already, and its run takes it from there; one that was fenced for the run
                 // that made the new main has proved it
                 if superseded && !self.is_handing_over(me) && !self.is_superseded(me) {
@@ -234,6 +253,10 @@ impl Projection for ClusterNodes {
                 }
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
+            // what it wrote is on a line of its own: it serves nobody until it has rejoined
+            Event::StrayPrimaryFound(stray) if stray.answer == StrayAnswer::Stopped => {
+                self.set_status(me, NodeStatus::Fencing, at);
+            }
             Event::NodeFenced(_) => self.set_status(me, NodeStatus::Fenced, at),
             Event::FenceLifted(_) if self.is_main(me) && self.is_superseded(me) => {
                 self.set_status(me, NodeStatus::Online, at);
@@ -258,6 +281,7 @@ impl Projection for ClusterNodes {
                 self.set_status(me, NodeStatus::Fencing, at);
             }
             Event::SupervisorStalled(_)
+            | Event::AdmissionChanged(_)
             | Event::ClockJumped(_)
             | Event::HeartbeatsObserved(_)
             | Event::FailoverWithheld(_)
@@ -267,6 +291,7 @@ impl Projection for ClusterNodes {
             | Event::RunRefused(_)
             | Event::RunFailed(_)
             | Event::RunCancelRequested(_)
+            | Event::HandoverAccepted(_)
             | Event::HandoverOffered(_)
             | Event::SwitchoverScheduled(_)
             | Event::SwitchoverUnscheduled(_)
@@ -283,6 +308,8 @@ impl Projection for ClusterNodes {
             | Event::FailoverFailed(_)
             | Event::NoticeRefused(_)
             | Event::StartedUnconfirmed(_)
+            | Event::StrayPrimaryFound(_)
+            | Event::StartHeldUp(_)
             | Event::FencingFailed(_)
             | Event::FenceLifted(_)
             | Event::FollowFinished(_)

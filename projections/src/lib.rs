@@ -12,6 +12,7 @@ mod cluster_nodes;
 pub mod postgres;
 #[cfg(feature = "journal")]
 mod rebuild;
+mod rests;
 mod runs;
 mod settings;
 mod standpoint;
@@ -29,6 +30,7 @@ pub use cluster_nodes::{ClusterNodes, Node};
 pub use interrex_events::NodeStatus;
 #[cfg(feature = "journal")]
 pub use rebuild::{rebuild, rebuild_in_story_order};
+pub use rests::{InVain, Rests, Upset, What};
 pub use runs::{Rejoin, Run, RunEnd, Runs, Scheduled, Step, StepState, Undo};
 pub use settings::Settings;
 pub use standpoint::{Standing, Standpoint};

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt};
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Cause, Certificate, Demotion, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed,
-    FailoverRefused, FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, RecoveryTime,
+    FailoverRefused, FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, Place, RecoveryTime,
     RejoinStarted, Request, RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome, Stranded,
     SwitchoverScheduled, SwitchoverStarted, Trigger,
 };
@@ -111,6 +111,9 @@ pub struct Run {
     /// The event that began it, as a cause of what follows.
     #[serde(skip)]
     pub lineage: Lineage,
+    /// That event's place in the story: nodes whose clocks differ give ids in another order.
+    #[serde(skip)]
+    pub begun: Place,
 }
 
 /// What a rejoin is asked for, and comes to.
@@ -161,13 +164,14 @@ impl Run {
             degraded: Vec::new(),
             problem: None,
             lineage: envelope.lineage(),
+            begun: envelope.place(),
         }
     }
 
     fn failover(id: RunId, started: &FailoverStarted, envelope: &Envelope) -> Self {
         let kind = match started.trigger {
             Trigger::Automatic => RunKind::Failover,
-            Trigger::Operator => RunKind::Promotion,
+            Trigger::Operator | Trigger::ByHand => RunKind::Promotion,
             Trigger::Switchover => RunKind::Takeover,
         };
         Self {
@@ -280,7 +284,7 @@ pub struct Scheduled {
 /// The fold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Runs {
-    /// Every run, oldest first: a version 7 id begins with its time.
+    /// Every run, by its id. That begins with the time by the clock of its node: for what came after what, see [`Self::newest_first`].
     pub runs: BTreeMap<RunId, Run>,
     /// What each node has scheduled.
     pub scheduled: BTreeMap<NodeId, Scheduled>,
@@ -290,7 +294,15 @@ impl Runs {
     /// The run that a node is making.
     #[must_use]
     pub fn active(&self, node: NodeId) -> Option<&Run> {
-        self.runs.values().rev().find(|run| run.node == node && run.is_running())
+        self.newest_first().into_iter().find(|run| run.node == node && run.is_running())
+    }
+
+    /// Every run, as the story has them.
+    #[must_use]
+    pub fn newest_first(&self) -> Vec<&Run> {
+        let mut runs: Vec<&Run> = self.runs.values().collect();
+        runs.sort_by_key(|run| std::cmp::Reverse(run.begun));
+        runs
     }
 
     /// The switchover that a node begins when it is due.
@@ -317,7 +329,7 @@ impl Runs {
     /// The newest run.
     #[must_use]
     pub fn newest(&self) -> Option<&Run> {
-        self.runs.values().next_back()
+        self.runs.values().max_by_key(|run| run.begun)
     }
 
     /// The other half of a switchover, seen from either: its id, whether the run itself is known here or not.

@@ -3,10 +3,10 @@
 
 use interrex_events::{
     Bases, Envelope, Event, Lineage, Lsn, MainLost, NodeFenced, NodeId, PostgresStatus, RunId, StepId,
-    WithheldRule,
+    StrayAnswer, WithheldRule,
 };
 
-use crate::{FOLDED_BY_NOBODY, Projection};
+use crate::{FOLDED_BY_NOBODY, Projection, Rests};
 
 /// The fold. It must be given one node's events only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +26,14 @@ pub struct Standpoint {
     pub fence_proof: Option<NodeFenced>,
     /// The run of another node that asked last for the fence.
     pub fenced_for: Option<RunId>,
+    /// What this node's PostgreSQL does, as measured since this supervisor started and since the directory became a standby's.
+    pub postgres: Option<PostgresStatus>,
+    /// What was said last of a PostgreSQL here that takes writes while this node is not main.
+    pub stray: Option<StrayAnswer>,
+    /// The main that gave a good sign after the last verdict against one.
+    pub main_is_back: Option<NodeId>,
+    /// What keeps this node from promoting itself for a while.
+    pub rests: Rests,
 }
 
 /// A verdict that stands.
@@ -41,12 +49,19 @@ pub struct Standing {
 
 impl Projection for Standpoint {
     fn begin_after(&mut self, bases: &Bases) {
-        if let Some(base) = bases.values().next() {
-            *self = Self::sealed(&base.carried);
+        if let Some((node, base)) = bases.iter().next() {
+            *self = Self::sealed(*node, &base.carried);
         }
     }
 
     fn apply(&mut self, envelope: &Envelope) {
+        self.rests.apply(envelope);
+        match &envelope.event {
+            Event::MainSeen(seen) => self.main_is_back = Some(seen.main),
+            Event::MainRecovered(recovered) => self.main_is_back = Some(recovered.main),
+            Event::MainLost(_) | Event::EpochOpened(_) | Event::MainAnnounced(_) => self.main_is_back = None,
+            _ => {}
+        }
         match &envelope.event {
             Event::SupervisorStarted(_) => self.seen_main = None,
             Event::MainSeen(seen) => self.seen_main = Some(seen.main),
@@ -72,6 +87,17 @@ impl Projection for Standpoint {
             Event::MainAnnounced(_) | Event::NodeDemoted(_) | Event::EpochOpened(_) => {
                 self.is_left_alone = false;
             }
+            _ => {}
+        }
+        match &envelope.event {
+            Event::SupervisorStarted(_) | Event::NodeDemoted(_) => (self.postgres, self.stray) = (None, None),
+            Event::PostgresChanged(changed) => {
+                self.postgres = Some(changed.status);
+                if changed.status != PostgresStatus::Primary {
+                    self.stray = None;
+                }
+            }
+            Event::StrayPrimaryFound(stray) => self.stray = Some(stray.answer),
             _ => {}
         }
         match &envelope.event {

@@ -28,8 +28,8 @@ fn started(role: Role, main: u32, name: &str) -> SupervisorStarted {
     let spec = |node: u32| NodeSpec {
         node: NodeId(node),
         name: format!("{name}{node}"),
-        address: String::new(),
-        postgres: format!("10.0.0.{node}:5432"),
+        address: Address::as_recorded(String::new()),
+        postgres: Address::as_recorded(format!("10.0.0.{node}:5432")),
         redis: None,
     };
     let settings = serde_json::json!({
@@ -128,8 +128,16 @@ fn anything() -> impl Strategy<Value = Vec<(Event, Option<RunId>)>> {
         }),
         (node(), epoch(), node()).prop_map(move |(main, epoch, announced_by)| {
             let learned_by = LearnedBy::Heartbeat;
-            one(MainAnnounced { main, epoch, timeline: None, switchpoint: None, announced_by, learned_by }
-                .into())
+            one(MainAnnounced {
+                main,
+                epoch,
+                timeline: None,
+                switchpoint: None,
+                announced_by,
+                learned_by,
+                planned: None,
+            }
+            .into())
         }),
         (node(), epoch()).prop_map(move |(superseded_by, epoch)| {
             one(FencingStarted { superseded_by, epoch, own_epoch: Epoch(1), run: None }.into())

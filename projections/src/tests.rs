@@ -65,8 +65,8 @@ fn started(role: Role) -> SupervisorStarted {
     let spec = |node: u32, name: &str| NodeSpec {
         node: NodeId(node),
         name: name.to_owned(),
-        address: format!("127.0.0.1:74{node:02}"),
-        postgres: format!("127.0.0.1:54{node:02}"),
+        address: Address::as_recorded(format!("127.0.0.1:74{node:02}")),
+        postgres: Address::as_recorded(format!("127.0.0.1:54{node:02}")),
         redis: None,
     };
     SupervisorStarted {
@@ -126,6 +126,7 @@ fn announced(epoch: u64, main: u32) -> MainAnnounced {
         switchpoint: None,
         announced_by: NodeId(main),
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     }
 }
 

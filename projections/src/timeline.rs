@@ -149,6 +149,17 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
             let level = if changed.alarm { Level::Alarm } else { Level::Info };
             (level, with_detail(format!("Redis is {}", changed.status), &changed.detail))
         }
+        Event::AdmissionChanged(changed) if changed.admits => {
+            (Level::Notice, format!("PostgreSQL of {} admits new sessions again", name(changed.node)))
+        }
+        Event::AdmissionChanged(changed) => (
+            Level::Alarm,
+            format!(
+                "PostgreSQL of {} answers the sessions that are open, and admits no new one: {}",
+                name(changed.node),
+                changed.detail
+            ),
+        ),
         Event::DependentChanged(changed) => {
             (Level::Info, with_detail(format!("{} is {}", changed.name, changed.status), &changed.detail))
         }
@@ -216,6 +227,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         | Event::SwitchoverStarted(_)
         | Event::SwitchoverScheduled(_)
         | Event::SwitchoverUnscheduled(_)
+        | Event::HandoverAccepted(_)
         | Event::HandoverOffered(_)
         | Event::HandoverWithdrawn(_)
         | Event::RejoinStarted(_)
@@ -270,6 +282,14 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
                 started.detail
             ),
         ),
+        Event::StrayPrimaryFound(stray) => (
+            Level::Alarm,
+            format!(
+                "PostgreSQL here takes writes, and this node is not main: {}; next: {}",
+                stray.detail, stray.next
+            ),
+        ),
+        Event::StartHeldUp(held_up) => (Level::Alarm, held_up.detail.clone()),
         Event::FencingStarted(fencing) => (
             Level::Alarm,
             format!(

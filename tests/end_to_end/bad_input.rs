@@ -141,19 +141,6 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn a_database_port_in_use_is_named_by_the_servers_own_words() {
-    run(async {
-        let sandbox = two_nodes().build().await?;
-        let node = sandbox.node(BETA)?;
-        let _taken = std::net::TcpListener::bind(("127.0.0.1", node.postgres_port)).unwrap();
-        let output = supervise(node)?;
-        assert_refused(&output, 1, &["PostgreSQL did not start", "postgres.log"]);
-        assert_eq!(sandbox.postmaster_pid(BETA), None);
-        Ok(())
-    });
-}
-
-#[test]
 fn the_journal_of_another_cluster_is_refused() {
     run(async {
         let sandbox = two_nodes().build().await?;
@@ -209,18 +196,6 @@ fn a_second_supervisor_on_the_same_journal_is_refused_and_the_first_goes_on() {
         let stopped =
             |event: &interrex_events::Event| matches!(event, interrex_events::Event::SupervisorStopped(_));
         assert!(!sandbox.events(BETA)?.iter().any(|envelope| stopped(&envelope.event)));
-        Ok(())
-    });
-}
-
-#[test]
-fn a_secondary_that_would_start_as_a_second_main_is_refused() {
-    run(async {
-        let sandbox = two_nodes().build().await?;
-        std::fs::remove_file(sandbox.node(BETA)?.data_dir().join("standby.signal")).unwrap();
-        let output = supervise(sandbox.node(BETA)?)?;
-        assert_refused(&output, 3, &["standby.signal", "second main"]);
-        assert_eq!(sandbox.postmaster_pid(BETA), None);
         Ok(())
     });
 }

@@ -8,14 +8,7 @@ use interrex_projections::{Run, RunEnd, StepState, postgres::Table};
 
 /// A session of one's own, which may hold a transaction open.
 pub(crate) async fn session(sandbox: &Sandbox, node: NodeId) -> Done<tokio_postgres::Client> {
-    let address = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(node)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let (session, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls).await.unwrap();
-    tokio::task::spawn_local(connection);
-    Ok(session)
+    sandbox.session(node, "postgres").await
 }
 
 /// Waits until main has made the tables of Interrex itself: made later, they would be among what only one node has. The

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
+mod addresses;
 mod bad_input;
 mod certificate;
 mod checks;
@@ -12,7 +13,9 @@ mod death_of_main;
 mod demo;
 mod doctor;
 mod dry_run;
+mod evidence;
 mod fork_report;
+mod hostile;
 mod late_promotion;
 mod not_let_in;
 mod panic;
@@ -27,6 +30,9 @@ mod return_of_the_old_main;
 mod salvage;
 mod salvage_redis;
 mod schedule;
+mod set_up;
+mod standby;
+mod starting;
 mod store;
 mod store_hostile;
 mod switchover;

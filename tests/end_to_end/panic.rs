@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA};
 use interrex_actors::env::{Env, SystemEnv};
-use interrex_events::{Event, StepId};
+use interrex_events::{Event, StepId, StepOutcome};
 use interrex_tests::run;
 
 use crate::{checks::sound_failover, two_nodes};
@@ -43,6 +43,17 @@ fn in_the_middle_of_a_step_it_makes_the_run_try_that_step_again() {
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
         assert_eq!(run.step(StepId::Detach).attempts, 2);
+        let told = sandbox.events(BETA)?.into_iter().find_map(|it| match it.event {
+            Event::StepFinished(it) if it.step == StepId::Detach => Some((it.outcome, it.detail)),
+            _ => None,
+        });
+        let (outcome, detail) = told.unwrap();
+        assert!(
+            outcome == StepOutcome::Unknown && detail.contains("it panicked: the test asked for it"),
+            "{detail}"
+        );
+        // the actor that made it lives on, with all that it knew
+        assert_eq!(sandbox.health(BETA).await?.report.actors["replication"].restarts, 0);
         let beta = sandbox.node(BETA)?.postgres_port;
         writer.wait_ack_by(beta, SystemEnv.moment(), Duration::from_secs(30)).await?;
         sound_failover(&sandbox, &run, &writer.stop()).await

@@ -24,6 +24,7 @@ use crate::{
     bad_input::interrex_with,
     checks::has_its_own_tables,
     fork_report::{ONLY_THERE, SHARED, told_before_anything_was_rewound, told_in_the_timeline},
+    hostile::Planted,
     two_nodes,
 };
 
@@ -78,6 +79,9 @@ async fn parted_with(sandbox: &Sandbox, shared: &[&str], only_there: &[&str]) ->
     writer.wait_acknowledged(20, LIMIT).await?;
     for sql in shared {
         sandbox.psql(ALPHA, sql).await?;
+    }
+    if !shared.is_empty() {
+        Planted::in_every_database(sandbox).await?;
     }
     let written = sandbox.psql_value(ALPHA, "SELECT pg_current_wal_flush_lsn()").await?;
     until("it has arrived", LIMIT, || async {
@@ -208,6 +212,7 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
         let saved = salvaged(&sandbox, &found.kept.unwrap()).await?;
         is_all_of_it(&saved, &lost);
+        Planted::before(&sandbox)?.took_in_no_session(&sandbox, BETA).await?;
         // one may have been written before the two parted, and committed after
         assert!(rows <= saved.len() as u64 && rows + 1 >= saved.len() as u64, "{rows} of {saved:?}");
         let redis = sandbox.node(ALPHA)?.redis_dir().with_extension("kept");

@@ -11,7 +11,7 @@ use interrex_actors::{
 use interrex_events::{Event, NodeId, RedisStatus, StepId};
 use interrex_projections::{Run, RunEnd, Undo};
 use interrex_tests::{interrex, run};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::{bad_input::interrex_with, checks::session, two_nodes};
 
@@ -109,6 +109,69 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
         }
         let acknowledged = writer.stop();
         assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());
+        Ok(())
+    });
+}
+
+/// How long clients may find no main because a target was silent: the wait for it, a stop and a start.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_target_whose_supervisor_ends_before_the_offer_leaves_main_serving() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let writer = sandbox.start_writer(200.0)?;
+        writer.wait_acknowledged(20, LIMIT).await?;
+        let open = session(&sandbox, ALPHA).await?;
+        open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let began = SystemEnv.moment();
+        let (said, ()) = tokio::try_join!(switch(&sandbox, ALPHA, "beta", &["--drain", "60s"]), async {
+            until("it waits for the transaction", LIMIT, || async {
+                let runs = sandbox.cluster(ALPHA).map_err(|error| error.to_string())?.runs;
+                let drains = runs.active(ALPHA).is_some_and(|run| run.step(StepId::Drain).is_running());
+                if drains { Ok(()) } else { Err("it does not".to_owned()) }
+            })
+            .await?;
+            assert!(sandbox.kill_supervisor(BETA));
+            open.batch_execute("COMMIT").await.unwrap();
+            Ok(())
+        })?;
+        let words = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && words.contains("has not recorded"), "{words}");
+        let switched = ended(&sandbox, ALPHA).await?;
+        assert_eq!((switched.end, switched.step(StepId::StopMain).undo), (RunEnd::Refused, Undo::Done));
+        writer.wait_ack_by(sandbox.node(ALPHA)?.postgres_port, SystemEnv.moment(), LIMIT).await?;
+        let acknowledged = writer.stop();
+        let gap = acknowledged.longest_gap_after(began).unwrap().duration();
+        println!("no main for {gap:?}");
+        assert!(gap < WITHDRAWN_WITHIN, "{gap:?}");
+        assert_eq!(sandbox.rows_lost(&acknowledged, ALPHA).await?, Vec::<i64>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_target_whose_journal_can_store_nothing_is_refused_before_main_stops() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let before = sandbox.postmaster_pid(ALPHA);
+        // no file of that supervisor may grow any more, as on a full disk; what is open stays open
+        let supervisor = sandbox.supervisor_pid(BETA).and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        let full = Rlimit { current: Some(1), maximum: Some(1) };
+        prlimit(Some(supervisor.unwrap()), Resource::Fsize, full).unwrap();
+        let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
+        assert!(!said.status.success(), "{said:?}");
+        let switched = ended(&sandbox, ALPHA).await?;
+        assert_eq!(switched.step(StepId::StopMain).attempts, 0, "{switched:?}");
+        assert!(sandbox.takes_writes(ALPHA).await && sandbox.postmaster_pid(ALPHA) == before);
         Ok(())
     });
 }

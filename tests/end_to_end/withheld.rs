@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::two_nodes;
 
-async fn withheld(sandbox: &Sandbox, rule: WithheldRule) -> Done<()> {
+pub(crate) async fn withheld(sandbox: &Sandbox, rule: WithheldRule) -> Done<()> {
     let is_it = |event: &Event| matches!(event, Event::FailoverWithheld(withheld) if withheld.rule == rule);
     sandbox
         .wait_event(BETA, &format!("failover_withheld by {rule}"), |envelope| is_it(&envelope.event))
@@ -160,7 +160,7 @@ fn a_wall_clock_that_jumps_by_an_hour_decides_nothing() {
 }
 
 #[test]
-fn a_cool_down_keeps_a_second_run_from_following_the_first() {
+fn a_run_that_is_refused_is_not_repeated_in_a_tight_loop() {
     run(async {
         let sandbox = two_nodes().build().await?;
         // a step before the point of no return that fails: the loss is not accepted
@@ -183,7 +183,7 @@ fn a_cool_down_keeps_a_second_run_from_following_the_first() {
         sandbox.kill_everything_of(ALPHA);
         let run = sandbox.wait_run_ended(BETA).await?;
         assert_eq!(run.end, interrex_projections::RunEnd::Refused, "{:?}", run.problem);
-        withheld(&sandbox, WithheldRule::CoolDown).await?;
+        withheld(&sandbox, WithheldRule::RunInVain).await?;
         assert!(!sandbox.takes_writes(BETA).await, "a refused run promoted");
         Ok(())
     });

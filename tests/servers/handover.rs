@@ -23,10 +23,10 @@ async fn hand_over(pair: &Pair) {
     pair.beta.ensure_slot(ALPHA).await.unwrap();
 
     let main = pair.beta.main_lineage().await.unwrap();
-    let lineage = pair.alpha.lineage_against(&main).await.unwrap();
+    let lineage = pair.alpha.lineage_against(&main, &*pair.server(BETA)).await.unwrap();
     assert_eq!((lineage.verdict, lineage.clean, lineage.end), (Verdict::SameLine, true, proof.end));
     for _ in 0..2 {
-        pair.alpha.become_standby(&pair.conninfo(&pair.alpha, BETA), &slot(ALPHA)).await.unwrap();
+        pair.alpha.become_standby(&pair.conninfo(&pair.alpha, BETA), &slot(ALPHA), None).await.unwrap();
     }
     assert!(pair.alpha.is_standby_directory());
     pair.alpha.start().await.unwrap();
@@ -125,9 +125,10 @@ fn a_crash_is_no_proof_and_a_diverged_log_is_measured() {
         let error = pair.alpha.shutdown_proof().await.unwrap_err().to_string();
         assert!(error.contains("in production"), "{error}");
         let main = pair.beta.main_lineage().await.unwrap();
-        let lineage = pair.alpha.lineage_against(&main).await.unwrap();
+        let lineage = pair.alpha.lineage_against(&main, &*pair.server(BETA)).await.unwrap();
         assert!(!lineage.clean && lineage.end >= flushed, "{lineage:?}, flushed {flushed}");
-        assert!(matches!(lineage.verdict, Verdict::Diverged { bytes, .. } if bytes > 0), "{lineage:?}");
+        let by_log = matches!(&lineage.verdict, Verdict::Diverged { parted, .. } if parted.bytes > 0);
+        assert!(by_log, "{lineage:?}");
         assert_eq!(pair.alpha.can_rewind().await, Ok(()));
     });
 }

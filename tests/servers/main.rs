@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
 mod handover;
+mod hostile;
 mod names;
 mod pair;
 mod redis;
 mod rejoin;
 mod reserving;
 mod settings;
+mod standby;
 mod start;
 mod stream;

@@ -7,19 +7,13 @@ use interrex_actors::{
     ports::{HandoverPort as _, Held, MainServerPort},
     replication::fork::FileNode,
 };
-use interrex_events::cluster_events::migrate;
-use tokio_postgres::{Client, Config, NoTls};
+use interrex_events::{Address, cluster_events::migrate};
+use tokio_postgres::Client;
 
 use crate::pair::{Pair, on_one_thread};
 
 async fn log_in(pair: &Pair, database: &str) -> Client {
-    let mut config = Config::new();
-    let port = pair.sandbox.node(ALPHA).unwrap().postgres_port;
-    config.host("127.0.0.1").port(port).user("interrex").dbname(database);
-    config.password(pair.sandbox.superuser_password());
-    let (client, connection) = config.connect(NoTls).await.unwrap();
-    tokio::task::spawn_local(connection);
-    client
+    pair.sandbox.session(ALPHA, database).await.unwrap()
 }
 
 /// The file of a relation.
@@ -29,11 +23,12 @@ async fn file(client: &Client, relation: &str) -> FileNode {
          FROM pg_class c, pg_database d WHERE c.oid = {relation} AND d.datname = current_database()"
     );
     let row = client.query_one(&sql, &[]).await.unwrap();
-    FileNode { tablespace: row.get(0), database: row.get(1), file: row.get(2) }
+    let number = |place: usize| row.try_get(place).unwrap();
+    FileNode { tablespace: number(0), database: number(1), file: number(2) }
 }
 
 fn main_at(pair: &Pair, port: u16) -> Box<dyn MainServerPort> {
-    pair.beta.main_server(&format!("127.0.0.1:{port}"))
+    pair.beta.main_server(&Address::new("127.0.0.1", port))
 }
 
 #[test]
@@ -92,7 +87,7 @@ fn every_table_of_interrexs_own_is_known_as_such() {
             "SELECT oid::int8 FROM pg_class WHERE relnamespace = 'interrex'::regnamespace AND relkind = 'r'";
         let mut own = Vec::new();
         for row in here.query(tables, &[]).await.unwrap() {
-            own.push(file(&here, &row.get::<_, i64>(0).to_string()).await);
+            own.push(file(&here, &row.try_get::<_, i64>(0).unwrap().to_string()).await);
         }
         assert!(own.len() > 4, "{own:?}");
         let port = pair.sandbox.node(ALPHA).unwrap().postgres_port;

@@ -4,11 +4,11 @@ use std::{path::Path, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, NodePlan, Sandbox, until};
 use interrex_actors::{
-    ports::{HandoverPort as _, PostgresPort as _},
+    ports::{HandoverPort as _, MainServerPort, PostgresPort as _},
     replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
     runtime::RunAs,
 };
-use interrex_events::{Lsn, NodeId};
+use interrex_events::{Address, Lsn, NodeId};
 use tokio::task::LocalSet;
 
 /// How long anything may take.
@@ -72,14 +72,24 @@ impl Pair {
         .unwrap();
     }
 
+    /// An adapter that has no session yet.
+    pub(crate) fn again(&self, node: NodeId) -> LocalPostgres {
+        adapter(&self.sandbox, self.sandbox.node(node).unwrap(), self.sandbox.postgres_programs())
+    }
+
     /// Alpha's adapter with other programs.
     pub(crate) fn alpha_with(&self, programs: &Path) -> LocalPostgres {
         adapter(&self.sandbox, self.sandbox.node(ALPHA).unwrap(), programs)
     }
 
+    /// One's server, as the other logs in to it.
+    pub(crate) fn server(&self, main: NodeId) -> Box<dyn MainServerPort> {
+        self.alpha.main_server(&Address::new("127.0.0.1", self.sandbox.node(main).unwrap().postgres_port))
+    }
+
     /// The conninfo with which one follows the other.
     pub(crate) fn conninfo(&self, standby: &LocalPostgres, main: NodeId) -> String {
-        standby.conninfo_of(&format!("127.0.0.1:{}", self.sandbox.node(main).unwrap().postgres_port))
+        standby.conninfo_of(&Address::new("127.0.0.1", self.sandbox.node(main).unwrap().postgres_port))
     }
 }
 
@@ -104,6 +114,7 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
         replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
         node: node.id,
         measure_limit: Duration::from_secs(1),
+        config_file: None,
         upstream_file: node.folder.join("upstream"),
     })
 }

@@ -15,7 +15,7 @@ use interrex_actors::{
     replication::redis::{LocalRedis, RedisSettings},
     runtime::{Process, RunAs},
 };
-use interrex_events::RedisStatus;
+use interrex_events::{Address, RedisStatus};
 
 use crate::pair::{LIMIT, on_one_thread};
 
@@ -45,18 +45,18 @@ impl Redis {
     }
 
     /// One that knows others.
-    fn beside(others: &[&Self], settings: &str) -> Self {
+    fn beside(others: &[&Self], more: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
         let text = format!(
             "bind 127.0.0.1\nport {port}\nDir {}\nset-proc-title no\nlogfile {}\nshutdown-timeout 0\nsave \"\"\n\
-             repl-diskless-sync-delay 0\n{settings}\n",
+             repl-diskless-sync-delay 0\n{more}\n",
             folder.path().join("data").display(),
             folder.path().join("log").display()
         );
         fs::write(folder.path().join("redis.conf"), text).unwrap();
-        let others = others.iter().map(|other| format!("127.0.0.1:{}", other.port)).collect();
+        let others = others.iter().map(|other| Address::new("127.0.0.1", other.port)).collect();
         let adapter = LocalRedis::new(RedisSettings { others, ..settings(folder.path(), port) });
         Self { folder, port, adapter }
     }
@@ -152,14 +152,14 @@ fn a_slow_save_is_waited_for_and_what_is_kept_is_what_was_in_memory() {
             "0",
         ]);
         let (at, pid) = (SystemEnv.moment().wall, redis.process().pid());
-        let end = redis.adapter.come_back_behind("127.0.0.1:1", at, 3).await.unwrap();
+        let end = redis.adapter.come_back_behind(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
         assert_eq!(end, RedisEnd::InGoodOrder(pid));
         let kept = redis.adapter.kept_at(at).await.unwrap();
         assert!(fs::metadata(kept.join("dump.rdb")).unwrap().len() > 60_000);
         redis.adapter.start().await.unwrap();
         redis.is(RedisStatus::Unlinked).await;
         assert_eq!(redis.cli(&["DBSIZE"]), "6000");
-        assert_eq!(redis.adapter.measure().await.upstream.as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(redis.adapter.measure().await.upstream, Some(Address::new("127.0.0.1", 1)));
     });
 }
 
@@ -209,7 +209,7 @@ fn a_master_does_not_start_from_less_than_its_replica_holds_unless_somebody_star
         let master = Redis::beside(&[&replica], "repl-ping-replica-period 3600");
         master.adapter.start().await.unwrap();
         replica.adapter.start().await.unwrap();
-        replica.adapter.follow(&format!("localhost:{}", master.port)).await.unwrap();
+        replica.adapter.follow(&Address::new("localhost", master.port)).await.unwrap();
         replica.is(RedisStatus::Linked).await;
         master.cli(&["SET", "a", "1"]);
         until("the replica has it", LIMIT, async || match replica.cli(&["GET", "a"]).as_str() {
@@ -265,21 +265,21 @@ fn the_role_is_handed_over_by_the_masters_own_spelling_and_a_refusal_is_told_at_
         let (one, other) = (Redis::new(""), Redis::new("rename-command FAILOVER \"\"\n"));
         one.adapter.start().await.unwrap();
         other.adapter.start().await.unwrap();
-        other.adapter.follow(&format!("127.0.0.1:{}", one.port)).await.unwrap();
+        other.adapter.follow(&Address::new("127.0.0.1", one.port)).await.unwrap();
         other.is(RedisStatus::Linked).await;
-        let handed = one.adapter.hand_over(&format!("localhost:{}", other.port), LIMIT).await.unwrap();
+        let handed = one.adapter.hand_over(&Address::new("localhost", other.port), LIMIT).await.unwrap();
         assert!(matches!(handed, RedisHandover::Done(_)), "{handed:?}");
         one.is(RedisStatus::Linked).await;
         assert_eq!(one.adapter.measure().await.lacks, Vec::<String>::new());
 
         let lacks = other.adapter.measure().await.lacks;
         assert_eq!(lacks, ["FAILOVER is renamed or disabled (rename-command)"]);
-        let refused = other.adapter.hand_over(&format!("localhost:{}", one.port), LIMIT).await.unwrap();
+        let refused = other.adapter.hand_over(&Address::new("localhost", one.port), LIMIT).await.unwrap();
         assert!(
             matches!(&refused, RedisHandover::Refused(words) if words.contains("unknown command")),
             "{refused:?}"
         );
-        let unknown = other.adapter.hand_over("localhost:1", LIMIT).await.unwrap();
+        let unknown = other.adapter.hand_over(&Address::new("localhost", 1), LIMIT).await.unwrap();
         let known = format!("127.0.0.1 port {}", one.port);
         assert!(matches!(&unknown, RedisHandover::Refused(words) if words.contains(&known)), "{unknown:?}");
     });

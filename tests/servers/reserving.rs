@@ -7,7 +7,7 @@ use interrex_actors::{
     ports::{HandoverPort as _, PostgresPort as _},
     runtime,
 };
-use interrex_events::TimelineId;
+use interrex_events::{Address, TimelineId};
 use rustix::process::Signal;
 
 use crate::pair::{LIMIT, Pair, on_one_thread};
@@ -18,7 +18,7 @@ fn main_writes_a_checkpoint_where_a_rewind_would_not_see_its_promotion_and_none_
         let pair = Pair::start().await;
         let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
         let checkpointer = pair.sandbox.psql_value(BETA, sql).await.unwrap().parse().unwrap();
-        let address = format!("127.0.0.1:{}", pair.sandbox.node(BETA).unwrap().postgres_port);
+        let address = Address::new("127.0.0.1", pair.sandbox.node(BETA).unwrap().postgres_port);
         let main = pair.alpha.main_server(&address);
         runtime::signal(checkpointer, Signal::STOP);
         pair.beta.promote().await.unwrap();

@@ -14,7 +14,7 @@ use interrex_events::{
     journal::{Identity, Journal},
 };
 use interrex_projections::postgres::Projector;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::pair::{LIMIT, Pair, on_one_thread};
@@ -65,14 +65,7 @@ impl Recorded {
 }
 
 async fn client(pair: &Pair, node: NodeId, database: &str) -> Client {
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname={database}",
-        pair.sandbox.node(node).unwrap().postgres_port,
-        pair.sandbox.superuser_password()
-    );
-    let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-    tokio::task::spawn_local(connection);
-    client
+    pair.sandbox.session(node, database).await.unwrap()
 }
 
 /// A database of its own, with the tables in it.
@@ -116,7 +109,7 @@ async fn shown(client: &Client) -> String {
         (SELECT string_agg(node::text, '' ORDER BY node_id) FROM interrex.cluster_nodes AS node),
         (SELECT string_agg(run::text, '' ORDER BY run_id) FROM interrex.cluster_runs AS run),
         (SELECT state::text FROM interrex.cluster_state AS state)))";
-    client.query_one(sql, &[]).await.unwrap().get(0)
+    client.query_one(sql, &[]).await.unwrap().try_get(0).unwrap()
 }
 
 /// Until beta shows what alpha's stream has.

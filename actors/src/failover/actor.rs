@@ -15,7 +15,7 @@ use crate::{
     journal::{Belief, Taken},
     messages::{
         Accepted, Append, Declined, Fence, FenceEnded, FenceRequest, Follow, LiftRequest, Operate, Persisted,
-        RunStep, ServeAgain, StepEnded, StepReport, UndoEnded, UndoStep,
+        RunStep, ServeAgain, Settled, StepEnded, StepReport, UndoEnded, UndoStep,
     },
     node::{Fatal, Shared},
     replication::{FENCE_LIMIT, FOLLOW_LIMIT},
@@ -79,6 +79,24 @@ impl FailoverActor {
         lines.lift_request.bind(address.clone().recipient());
         lines.fence_ended.bind(address.clone().recipient());
         lines.operate.bind(address.clone().recipient());
+        lines.settled.bind(address.clone().recipient());
+    }
+
+    /// While this node starts, it can be fenced, and nothing else is decided or done: what is outstanding is derived anew
+    /// once the start is settled.
+    fn is_held(&self) -> bool {
+        self.shared.look(|view| view.start.under_way)
+    }
+
+    fn next_input(&mut self) -> Option<Input> {
+        if !self.is_held() {
+            return self.waiting.pop_front();
+        }
+        let fences = |input: &Input| {
+            matches!(input, Input::FenceRequested(_) | Input::FenceEnded(_) | Input::LiftRequested(_))
+        };
+        let place = self.waiting.iter().position(fences)?;
+        self.waiting.remove(place)
     }
 
     fn take(&mut self, input: Input, context: &mut Context<Self>) {
@@ -89,9 +107,11 @@ impl FailoverActor {
     /// Decides input after input, until facts have to be stored first.
     fn work(&mut self, context: &mut Context<Self>) {
         while !self.writing && self.belief.folded >= self.must_fold {
-            if let Some(input) = self.waiting.pop_front() {
+            if let Some(input) = self.next_input() {
                 let facts = self.situated(|situation| decider::decide(situation, &input));
                 self.store(facts, None, context);
+            } else if self.is_held() {
+                return;
             } else if let Some((request, answer)) = self.asked.pop_front() {
                 match self.situated(|situation| decider::answer(situation, &request)) {
                     Ok((accepted, facts)) => self.store(facts, Some((answer, accepted)), context),
@@ -108,12 +128,19 @@ impl FailoverActor {
 
     fn situated<T>(&self, decide: impl FnOnce(Situation<'_>) -> T) -> T {
         let policy = self.shared.settings.failover.with(&self.belief.cluster.settings);
+        let now = self.shared.env.moment();
+        let (candidates, sight, resting) = self
+            .shared
+            .look(|view| (view.candidates.clone(), view.main_sight.clone(), view.deadlines.left(now)));
         decide(Situation {
             me: self.shared.settings.me,
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &policy,
-            now: self.shared.env.moment(),
+            candidates: &candidates,
+            sight: sight.as_ref(),
+            resting,
+            now,
             fresh_run: self.shared.env.run_id(),
         })
     }
@@ -142,6 +169,9 @@ impl FailoverActor {
     }
 
     fn act(&mut self, effect: &Effect) {
+        if !matches!(effect, Effect::Fence { .. }) && self.is_held() {
+            return;
+        }
         let lines = &self.shared.lines;
         let now = self.shared.env.moment();
         match *effect {
@@ -220,6 +250,7 @@ impl FailoverActor {
         let returns =
             settings.failover.rejoin_automatically && self.belief.cluster.nodes.is_superseded(settings.me);
         self.belief.standpoint.verdict.is_some()
+            || decider::main_beside(settings.me, &self.belief).is_some()
             || returns
             || scheduled.is_some_and(|it| it.switchover.due <= now)
     }
@@ -266,6 +297,17 @@ impl Handler<Persisted> for FailoverActor {
             for effect in decider::effects(me, &self.belief, envelope.run_id, &envelope.event) {
                 self.act(&effect);
             }
+        }
+        self.work(context);
+    }
+}
+
+impl Handler<Settled> for FailoverActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Settled, context: &mut Self::Context) {
+        for effect in decider::outstanding(self.shared.settings.me, &self.belief) {
+            self.act(&effect);
         }
         self.work(context);
     }

@@ -6,6 +6,7 @@ use interrex_events::{Cause, NodeId, RunKind};
 use super::{
     decider::{self, Situation},
     plan::{Check, Findings, Plan, plan},
+    resting::Resting,
 };
 use crate::{
     line::Gone,
@@ -64,6 +65,9 @@ fn declined(shared: &Shared, operation: &Operation) -> Option<Check> {
             cluster: &view.cluster,
             standpoint: &view.standpoint,
             policy: &policy,
+            candidates: &view.candidates,
+            sight: view.main_sight.as_ref(),
+            resting: Resting::default(),
             now: shared.env.moment(),
             fresh_run: shared.env.run_id(),
         };

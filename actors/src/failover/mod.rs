@@ -6,6 +6,7 @@ mod dry_run;
 mod orders;
 pub mod plan;
 pub mod policy;
+pub mod resting;
 mod second_look;
 pub mod steps;
 

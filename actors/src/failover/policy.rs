@@ -1,6 +1,6 @@
 //! What the operator configured about failovers.
 
-use interrex_events::ClusterSettings;
+use interrex_events::{ClusterSettings, NodeId};
 use interrex_projections::Settings;
 
 /// When a failover is made, and when it is refused.
@@ -16,6 +16,8 @@ pub struct FailoverPolicy {
     pub maximum_lag_bytes: Option<u64>,
     /// Whether a fenced node comes back as a secondary by itself.
     pub rejoin_automatically: bool,
+    /// With quorum `none`: the one node that may promote itself. None: of two nodes the secondary, of more none.
+    pub candidate: Option<NodeId>,
     /// Name of the quorum mode, for events and reports.
     pub quorum: &'static str,
 }

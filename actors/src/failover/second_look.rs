@@ -8,7 +8,11 @@ use std::time::Duration;
 use interrex_events::{PostgresStatus, RunKind, StepId};
 use interrex_projections::Run;
 
-use crate::{node::Shared, ports::PeersPort};
+use crate::{
+    messages::MainSight,
+    node::Shared,
+    ports::{NoReply, PeersPort},
+};
 
 /// A verdict that is no older than this is taken as it is: asking a silent host again would cost its timeout.
 const FRESH: Duration = Duration::from_secs(2);
@@ -27,8 +31,16 @@ pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, ru
     if let Some(reason) = opened_by_another(shared, run) {
         return Some(reason);
     }
+    let is_back = run.kind == RunKind::Failover
+        && shared.look(|view| {
+            let seen = |sight: &MainSight| sight.main == run.old_main && sight.answers();
+            view.standpoint.main_is_back == Some(run.old_main) || view.main_sight.as_ref().is_some_and(seen)
+        });
+    if is_back && run.step(StepId::FenceOldMain).is_running() {
+        return Some("main is back: it gave a good sign since the verdict".to_owned());
+    }
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
-    let fresh = run.resumed == 0 && age <= FRESH;
+    let fresh = run.resumed == 0 && age <= FRESH && !is_back;
     let forced = run.request.as_ref().is_some_and(|request| request.forced);
     let looks = if forced {
         // what a person ordered against the evidence is not held up by it; but another one may have lifted the fence since
@@ -46,8 +58,18 @@ pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, ru
         tokio::time::timeout(limit, peers.postgres(run.old_main)),
         tokio::time::timeout(limit, peers.exchange(run.old_main, &own)),
     );
-    if matches!(postgres, Ok(Ok(main)) if main.writable) {
-        return Some("main is back: its PostgreSQL answers as a primary".to_owned());
+    match postgres {
+        Ok(Ok(main)) if main.writable => {
+            return Some("main is back: its PostgreSQL answers as a primary".to_owned());
+        }
+        Ok(Err(refusal @ NoReply::Refused { .. })) if !forced => {
+            return Some(format!("main lives: its PostgreSQL answers, with an error ({refusal})"));
+        }
+        // by itself this node does nothing on what it does not know
+        Ok(Err(unknown @ NoReply::Unknown(_))) if run.kind == RunKind::Failover => {
+            return Some(unknown.to_string());
+        }
+        _ => {}
     }
     if let Ok(Ok(report)) = supervisor
         && report.postgres.status == PostgresStatus::Primary

@@ -8,10 +8,13 @@ use std::{
 };
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
-use interrex_events::{ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, StepOutcome};
+use interrex_events::{
+    ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, RunKind, StepOutcome,
+};
 use tokio::sync::mpsc;
 
 use super::{
+    asking::ask_the_others,
     decider::{Input, Situation, Timing, Watch},
     lease::{Grant, LeasePort},
 };
@@ -23,7 +26,7 @@ use crate::{
         Append, Claim, CloseWindows, Measured, Persisted, ProbeEnded, RunStep, SettingsHeard, StepReport,
     },
     node::{Fatal, Shared},
-    ports::PeersPort,
+    ports::{NoReply, PeersPort},
     report::NodeReport,
 };
 
@@ -104,15 +107,20 @@ impl HeartbeatActor {
 
     fn take(&mut self, input: Input) {
         let timing = self.timing();
+        let opened = self.shared.opened();
         let situation = Situation {
             me: self.shared.settings.me,
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
+            opened: &opened,
             timing: &timing,
             now: self.shared.env.moment(),
         };
         let verdict = self.watch.decide(situation, input);
-        self.shared.measured(|view| (view.lag, view.main_sight) = (verdict.lag, verdict.sight));
+        self.shared.measured(|view| {
+            (view.lag, view.main_sight) = (verdict.lag, verdict.sight);
+            view.main_refuses = verdict.no_session;
+        });
         self.state(verdict.facts);
     }
 
@@ -204,7 +212,7 @@ impl HeartbeatActor {
         tokio::task::spawn_local(async move {
             let began = shared.env.moment();
             let own = shared.report();
-            let late = || format!("no answer within {limit:?}");
+            let late = || NoReply::late(limit);
             let supervisor = async {
                 tokio::time::timeout(limit, peers.exchange(peer, &own)).await.unwrap_or_else(|_| Err(late()))
             };
@@ -273,6 +281,9 @@ impl Handler<ProbeEnded> for HeartbeatActor {
     fn handle(&mut self, probe: ProbeEnded, context: &mut Self::Context) {
         self.probing.remove(&probe.peer);
         if let Ok(report) = &probe.supervisor {
+            self.shared.measured(|view| {
+                view.candidates.insert(report.node, report.candidate);
+            });
             self.follow_clock(report);
             self.take_over(report.clone(), context);
             if let Some((settings, stamp)) = report.settings {
@@ -317,22 +328,29 @@ impl Handler<RunStep> for HeartbeatActor {
 
     /// The step `win_epoch`: the lease is this actor's.
     fn handle(&mut self, order: RunStep, context: &mut Self::Context) {
-        let (shared, lease) = (self.shared.clone(), self.lease.clone());
+        let (shared, lease, peers) = (self.shared.clone(), self.lease.clone(), self.peers.clone());
         let me = shared.settings.me;
         let work = async move {
             barrier::make_step(&shared, &order, async {
+                // a main that hands over says itself who takes its place
+                let others = match order.run.kind {
+                    RunKind::Takeover => Ok(Vec::new()),
+                    _ => ask_the_others(&shared, &*peers, &order.run).await,
+                };
+                let others = match others {
+                    Ok(others) if others.is_empty() => String::new(),
+                    Ok(others) => format!("; agreed: {}", others.join(", ")),
+                    Err(reason) => return StepReport::new(StepOutcome::Refused, reason),
+                };
                 match lease.win(me, order.run.epoch).await {
                     Grant::Granted { by } => StepReport::new(
                         StepOutcome::Succeeded,
-                        format!("epoch {} granted by {by}", order.run.epoch),
+                        format!("epoch {} granted by {by}{others}", order.run.epoch),
                     )
                     .with("granted_by", by),
                     Grant::NobodyToAsk => StepReport::new(
                         StepOutcome::Succeeded,
-                        format!(
-                            "epoch {} taken; quorum none: nobody was asked (unprotected)",
-                            order.run.epoch
-                        ),
+                        format!("epoch {} taken; quorum none (unprotected){others}", order.run.epoch),
                     )
                     .with("protected", false),
                     Grant::Refused { reason } => StepReport::new(StepOutcome::Refused, reason),

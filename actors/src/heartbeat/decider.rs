@@ -8,19 +8,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use interrex_events::{
-    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, MainRecovered,
-    NodeId, PeerReachable, PeerUnreachable, SettingsAdopted, SettingsStamp, SupervisorStalled, WithheldRule,
+    ClockJumped, Draft, Epoch, Event, Finding, HeartbeatsObserved, LearnedBy, MainLost, NodeId,
+    PeerReachable, PeerUnreachable, SettingsAdopted, SettingsStamp, SupervisorStalled, WithheldRule,
 };
 use interrex_projections::{Cluster, Standpoint, human_ms};
 
 use super::{
-    claims::{judge_claim, judge_report},
+    claims::{self, Known},
     main_watch::{MainWatch, SUSPECT_AFTER_MISSES},
     peer_watch::PeerWatch,
 };
 use crate::{
     env::{Moment, ms},
     messages::{Claim, MainSight, Measured, ProbeEnded, SettingsHeard},
+    ports::NoReply,
     report::Lag,
 };
 
@@ -69,10 +70,18 @@ pub struct Situation<'a> {
     pub cluster: &'a Cluster,
     /// What this node has seen since it started, as far as it recorded that.
     pub standpoint: &'a Standpoint,
+    /// The newest epoch that each node opened, by the copies of their journals that are held here.
+    pub opened: &'a BTreeMap<NodeId, Epoch>,
     /// Intervals and limits.
     pub timing: &'a Timing,
     /// Now.
     pub now: Moment,
+}
+
+impl Situation<'_> {
+    fn known(&self) -> Known<'_> {
+        Known { me: self.me, nodes: &self.cluster.nodes, opened: self.opened }
+    }
 }
 
 /// What happened.
@@ -99,7 +108,7 @@ pub struct Watch {
     peers: BTreeMap<NodeId, PeerWatch>,
     measured: Option<Measured>,
     /// The newest claim that was taken up and may not be folded yet.
-    believed: Option<Epoch>,
+    believed: Option<(Epoch, NodeId)>,
     /// The newest change of settings that was taken up and may not be folded yet.
     adopted: SettingsStamp,
 }
@@ -113,6 +122,8 @@ pub struct Judgement {
     pub lag: Option<Lag>,
     /// What is seen of main.
     pub sight: Option<MainSight>,
+    /// Why main's PostgreSQL admits no new session, by its supervisor's word or its own refusal.
+    pub no_session: Option<String>,
 }
 
 impl Watch {
@@ -125,17 +136,15 @@ impl Watch {
             Input::ProbeEnded(probe) => self.probe_ended(situation, &probe),
             Input::Measured(measured) => self.take_measure(situation, *measured),
             // taken up before, and not folded yet
-            Input::Claim(claim)
-                if claim.epoch > situation.cluster.nodes.epoch && Some(claim.epoch) <= self.believed =>
-            {
+            Input::Claim(claim) if claim.epoch >= situation.cluster.nodes.epoch && !self.is_news(&claim) => {
                 Vec::new()
             }
-            Input::Claim(claim) => judge_claim(situation, &claim),
+            Input::Claim(claim) => claims::fact(situation.known(), &claim).into_iter().collect(),
             Input::SettingsHeard(heard) => self.adopt(situation, heard),
         });
         for fact in &facts {
             if let Event::MainAnnounced(announced) = fact {
-                self.believed = Some(announced.epoch);
+                self.believed = Some((announced.epoch, announced.main));
             }
         }
         let epoch = situation.cluster.nodes.epoch;
@@ -143,6 +152,7 @@ impl Watch {
             facts: facts.into_iter().map(|event| Draft::new(epoch, event)).collect(),
             lag: self.lag(situation),
             sight: self.main.as_ref().map(MainWatch::sight),
+            no_session: self.main.as_ref().and_then(|main| main.no_session.clone()),
         }
     }
 
@@ -159,6 +169,12 @@ impl Watch {
         }
         self.adopted = stamp;
         vec![SettingsAdopted { settings, stamp, learned_from: from }.into()]
+    }
+
+    /// Whether a claim says more than what was taken up and may not be folded yet.
+    fn is_news(&self, claim: &Claim) -> bool {
+        self.believed
+            .is_none_or(|(epoch, main)| claim.epoch > epoch || (claim.epoch == epoch && claim.main != main))
     }
 
     /// How long to wait for the next probes: a suspected main is asked once more just when its time is up.
@@ -256,9 +272,8 @@ impl Watch {
     fn probe_ended(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
         let mut facts = self.note_probe(situation, probe);
         if let Ok(report) = &probe.supervisor {
-            let claim =
-                Claim::of(report, LearnedBy::Heartbeat).filter(|claim| Some(claim.epoch) > self.believed);
-            facts.extend(claim.and_then(|claim| judge_report(situation, &claim)));
+            let claim = Claim::of(report, LearnedBy::Heartbeat).filter(|claim| self.is_news(claim));
+            facts.extend(claim.and_then(|claim| claims::fact(situation.known(), &claim)));
         }
         let receiver = self.receiver_finding(situation);
         let Some(main) = self.main.as_mut().filter(|main| main.main == probe.peer) else { return facts };
@@ -270,9 +285,13 @@ impl Watch {
 
     /// The window of one peer, and whether it can be reached at all.
     fn note_probe(&mut self, situation: Situation<'_>, probe: &ProbeEnded) -> Vec<Event> {
+        // what this node could not ask says nothing of the peer
+        if probe.supervisor.as_ref().is_err_and(NoReply::is_unknown) {
+            return Vec::new();
+        }
         let is_main = self.main.as_ref().is_some_and(|main| main.main == probe.peer);
         let peer = self.peers.entry(probe.peer).or_insert_with(|| PeerWatch::new(probe.began));
-        let answered = probe.supervisor.is_ok();
+        let answered = matches!(probe.supervisor, Ok(_) | Err(NoReply::Refused { .. }));
         peer.note(probe, answered);
         let mut facts = Vec::new();
         // main's reachability is told by the verdicts on main
@@ -288,7 +307,7 @@ impl Watch {
         {
             peer.reachable = Some(false);
             if !is_main {
-                facts.push(PeerUnreachable { peer: probe.peer, detail: detail.clone() }.into());
+                facts.push(PeerUnreachable { peer: probe.peer, detail: detail.to_string() }.into());
             }
         }
         if answered {
@@ -337,19 +356,19 @@ impl Watch {
             // what main has written after it had reported this is not known to be here
             report.caught_up_at = Some(report.at);
         }
+        let sent = measured.receiver_heard.map(|heard| measured.at.before(ms(heard)));
         self.measured = Some(measured);
         let receiver = self.receiver_finding(situation);
         if let Some(main) = &mut self.main {
             // log that arrives from main is a sign of it, whatever became of the probes
             let speaks = receiver.is_good() && main.last_good.is_some();
             main.evidence.wal_receiver = receiver;
-            if speaks {
+            // it counts from when main sent it, not from when it was looked at
+            if let Some(sent) = sent.filter(|sent| speaks && sent.monotonic > main.silent_since.monotonic) {
                 let silent_ms = situation.now.ms_since(main.silent_since);
-                (main.silent_since, main.last_good) = (situation.now, Some(situation.now));
-                if std::mem::take(&mut main.lost) {
-                    let threshold_ms = situation.timing.threshold_ms;
-                    let evidence = main.evidence.clone();
-                    return vec![MainRecovered { main: main.main, silent_ms, threshold_ms, evidence }.into()];
+                (main.silent_since, main.last_good) = (sent, Some(sent));
+                if main.is_lost(situation) {
+                    return vec![main.recovered(situation, silent_ms)];
                 }
             }
         }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta};
 use interrex_events::*;
-use interrex_projections::Projection;
+use interrex_projections::{Projection, Standing};
 use uuid::Uuid;
 
 use super::*;
 use crate::{
     messages::MainPostgres,
+    ports::NoReply,
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -19,10 +20,22 @@ const MAIN: NodeId = NodeId(1);
 struct Node {
     cluster: Cluster,
     standpoint: Standpoint,
+    opened: BTreeMap<NodeId, Epoch>,
     timing: Timing,
     now: Moment,
     watch: Watch,
     stated: Vec<Event>,
+}
+
+fn spec(node: u32) -> NodeSpec {
+    let node = NodeId(node);
+    NodeSpec {
+        node,
+        name: format!("node{node}"),
+        address: Address::as_recorded(String::new()),
+        postgres: Address::as_recorded(String::new()),
+        redis: None,
+    }
 }
 
 impl Node {
@@ -49,7 +62,7 @@ impl Node {
                 version: String::new(),
                 pid: 1,
                 role: Role::Secondary,
-                nodes: Vec::new(),
+                nodes: (1..=3).map(spec).collect(),
                 main: Some(MAIN),
                 interrupted_run: None,
                 settings: serde_json::Map::new(),
@@ -62,8 +75,8 @@ impl Node {
             threshold_ms: 5_000,
         };
         let now = Moment { monotonic: Duration::from_secs(1_000), wall };
-        let standpoint = Standpoint::default();
-        Self { cluster, standpoint, timing, now, watch: Watch::default(), stated: Vec::new() }
+        let (standpoint, opened) = (Standpoint::default(), BTreeMap::new());
+        Self { cluster, standpoint, opened, timing, now, watch: Watch::default(), stated: Vec::new() }
     }
 
     fn take(&mut self, input: Input) -> Judgement {
@@ -71,6 +84,7 @@ impl Node {
             me: ME,
             cluster: &self.cluster,
             standpoint: &self.standpoint,
+            opened: &self.opened,
             timing: &self.timing,
             now: self.now,
         };
@@ -94,7 +108,7 @@ impl Node {
     }
 
     fn probe(&mut self, main: Main) {
-        let refused = || "connection refused".to_owned();
+        let refused = || NoReply::Silent("connection refused".to_owned());
         let postgres = match main {
             Main::Serves | Main::WithoutSupervisor => {
                 Ok(MainPostgres { writable: true, lsn: Some(Lsn(5_000)) })
@@ -157,6 +171,10 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         epoch,
         main: Some(node),
         switchpoint: None,
+        planned: None,
+        rests: None,
+        no_session: None,
+        main_no_session: None,
         healthy: true,
         problems: Vec::new(),
         postgres: PostgresFacts::silent(postgres, ""),
@@ -167,6 +185,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         main_silent_ms: None,
         threshold_ms: 0,
         quorum: String::new(),
+        candidate: None,
         copying: None,
         run: None,
         taking_over: Some(false),
@@ -332,7 +351,7 @@ fn what_a_supervisor_repeats_of_a_server_that_hangs_is_as_old_as_it_was() {
     let repeated = |node: &mut Node, lsn: u64, age_ms: u64| {
         let mut told = report(MAIN, Epoch(1), PostgresStatus::Primary);
         (told.postgres.lsn, told.postgres_age_ms) = (Some(Lsn(lsn)), Some(age_ms));
-        let (supervisor, postgres) = (Ok(Arc::new(told)), Some(Err("no answer".to_owned())));
+        let (supervisor, postgres) = (Ok(Arc::new(told)), Some(Err(NoReply::Silent("no answer".to_owned()))));
         let (began, ended) = (node.now, node.now);
         let probe = ProbeEnded { peer: MAIN, began, ended, supervisor, postgres, redis: None };
         node.take(Input::ProbeEnded(Box::new(probe))).sight.unwrap().last_report.unwrap()
@@ -353,7 +372,15 @@ fn what_a_supervisor_repeats_of_a_server_that_hangs_is_as_old_as_it_was() {
 fn a_later_epoch_is_believed_once_and_an_older_notice_refused() {
     let claim = |main: u32, epoch: u64, learned_by: LearnedBy| {
         let (main, epoch) = (NodeId(main), Epoch(epoch));
-        Input::Claim(Claim { main, epoch, timeline: None, switchpoint: None, from: main, learned_by })
+        Input::Claim(Claim {
+            main,
+            epoch,
+            timeline: None,
+            switchpoint: None,
+            from: main,
+            learned_by,
+            planned: None,
+        })
     };
     let mut node = Node::secondary();
     node.take(claim(3, 2, LearnedBy::Notice));
@@ -387,7 +414,7 @@ fn a_peer_beside_main_is_unreachable_after_three_misses() {
         let supervisor = if answers {
             Ok(Arc::new(NodeReport { main: Some(MAIN), ..report(peer, Epoch(1), PostgresStatus::Streaming) }))
         } else {
-            Err("connection refused".to_owned())
+            Err(NoReply::Silent("connection refused".to_owned()))
         };
         let (began, ended) = (node.now, node.now);
         let probe = ProbeEnded { peer, began, ended, supervisor, postgres: None, redis: None };
@@ -397,4 +424,118 @@ fn a_peer_beside_main_is_unreachable_after_three_misses() {
         probe(&mut node, answers);
     }
     assert_eq!(node.kinds(), ["peer_reachable", "peer_unreachable", "peer_reachable"]);
+}
+
+/// A probe of main with these answers of its supervisor and of its PostgreSQL.
+fn answers(node: &mut Node, supervisor: NoReply, postgres: NoReply) -> Judgement {
+    let (began, ended) = (node.now, node.now);
+    let (supervisor, postgres) = (Err(supervisor), Some(Err(postgres)));
+    node.take(Input::ProbeEnded(Box::new(ProbeEnded {
+        peer: MAIN,
+        began,
+        ended,
+        supervisor,
+        postgres,
+        redis: None,
+    })))
+}
+
+fn silent() -> NoReply {
+    NoReply::Silent("connection refused".to_owned())
+}
+
+#[test]
+fn an_error_that_main_answers_with_is_a_sign_of_life_but_not_one_that_it_is_starting_or_ending() {
+    for code in ["28P01", "53300", "3D000", "28000", "42501", "0A000", "57P05", "58030", "53100"] {
+        let mut node = Node::secondary();
+        node.seconds(10, Main::Serves);
+        for _ in 0..100 {
+            node.pass(1_000);
+            let words = "Passwort-Authentifizierung fehlgeschlagen".to_owned();
+            answers(&mut node, silent(), NoReply::Refused { code: code.to_owned(), words });
+        }
+        assert_eq!(node.kinds(), ["main_seen", "failover_withheld"], "{code}");
+        assert_eq!(node.withheld(), [WithheldRule::PostgresStillAnswers]);
+    }
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    for _ in 0..6 {
+        node.pass(1_000);
+        answers(&mut node, silent(), NoReply::Passing("das Datenbanksystem startet".to_owned()));
+    }
+    assert!(node.kinds().contains(&"main_lost"));
+}
+
+#[test]
+fn what_this_node_could_not_ask_is_held_against_nobody_and_said_once() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    let no_descriptors = || NoReply::Unknown("Too many open files".to_owned());
+    for second in 0..100 {
+        node.pass(1_000);
+        let (supervisor, postgres) =
+            if second % 2 == 0 { (no_descriptors(), silent()) } else { (silent(), no_descriptors()) };
+        answers(&mut node, supervisor, postgres);
+    }
+    assert_eq!(node.kinds(), ["main_seen", "failover_withheld"]);
+    assert_eq!(node.withheld(), [WithheldRule::OwnTrouble]);
+    // once it can ask again, the silence is measured from then on
+    node.seconds(4, Main::Dead);
+    assert!(!node.kinds().contains(&"main_lost"));
+    node.seconds(2, Main::Dead);
+    assert!(node.kinds().contains(&"main_lost"));
+}
+
+#[test]
+fn silence_counts_from_when_the_log_was_sent_not_from_when_it_was_looked_at() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    node.pass(1_800);
+    node.measure(5_000, Some(Duration::from_millis(1_700)));
+    node.pass(3_300);
+    answers(&mut node, silent(), silent());
+    answers(&mut node, silent(), silent());
+    let Some(Event::MainLost(lost)) = node.stated.last() else { panic!("{:?}", node.kinds()) };
+    assert_eq!(lost.silent_ms, 5_000, "since it was sent");
+}
+
+#[test]
+fn what_a_supervisor_vouches_for_is_as_old_as_its_measurement() {
+    let mut node = Node::secondary();
+    node.seconds(10, Main::Serves);
+    node.pass(2_000);
+    let mut told = report(MAIN, Epoch(1), PostgresStatus::Primary);
+    told.postgres_age_ms = Some(1_500);
+    let (began, ended) = (node.now, node.now);
+    let (supervisor, postgres) = (Ok(Arc::new(told)), Some(Err(silent())));
+    let probe = ProbeEnded { peer: MAIN, began, ended, supervisor, postgres, redis: None };
+    let sight = node.take(Input::ProbeEnded(Box::new(probe))).sight.unwrap();
+    assert_eq!(node.now.ms_since(sight.silent_since), 1_500);
+}
+
+#[test]
+fn a_verdict_of_an_earlier_instance_ends_when_main_gives_a_good_sign() {
+    for by_its_log in [false, true] {
+        let mut node = Node::secondary();
+        node.seconds(10, Main::Serves);
+        node.seconds(6, Main::Dead);
+        let Some(Event::MainLost(lost)) = node.stated.last().cloned() else { panic!() };
+        let event_id = EventId(Uuid::from_u128(7));
+        let lineage = Lineage { causation_id: event_id, correlation_id: event_id };
+        node.standpoint.verdict = Some(Standing { lost, lineage, withheld: None });
+        node.standpoint.seen_main = Some(MAIN);
+        node.watch = Watch::default();
+        if by_its_log {
+            node.measure(5_000, None);
+            node.pass(100);
+            node.measure(5_000, Some(Duration::from_millis(10)));
+        } else {
+            node.seconds(1, Main::Serves);
+        }
+        assert_eq!(node.kinds().last(), Some(&"main_recovered"), "{by_its_log}");
+        // it is told once, although it may not be folded yet
+        node.seconds(3, Main::Serves);
+        let told = node.kinds().into_iter().filter(|kind| *kind == "main_recovered").count();
+        assert_eq!(told, 1);
+    }
 }

@@ -2,14 +2,15 @@
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Event, Evidence, FailoverWithheld, Finding, LastReport, Lsn, MainRecovered, MainSeen, MainSuspected,
-    NodeId, NodeStatus, PostgresStatus, WithheldRule,
+    Event, EventId, Evidence, FailoverWithheld, Finding, LastReport, Lsn, MainRecovered, MainSeen,
+    MainSuspected, NodeId, NodeStatus, PostgresStatus, WithheldRule,
 };
 
 use super::decider::Situation;
 use crate::{
     env::Moment,
     messages::{MainSight, ProbeEnded},
+    ports::NoReply,
     report::NodeReport,
 };
 
@@ -33,8 +34,14 @@ pub(super) struct MainWatch {
     pub(super) withheld: Vec<WithheldRule>,
     pub(super) evidence: Evidence,
     pub(super) report: Option<Report>,
+    /// The verdict whose end was told already, and may not be folded yet.
+    ended: Option<EventId>,
     /// Whether it says that it has stopped, and offers its role.
     offers: bool,
+    /// Whether its supervisor gave no answer of any kind to the last probe.
+    supervisor_is_silent: bool,
+    /// Why its PostgreSQL admits no new session, by its supervisor's word or its own refusal.
+    pub(super) no_session: Option<String>,
 }
 
 /// Main's last report of its own log.
@@ -60,7 +67,8 @@ impl MainWatch {
             missed: 0,
             first_miss_at: None,
             suspected: false,
-            lost: false,
+            // a verdict of its predecessor ends as one of its own
+            lost: situation.standpoint.verdict.as_ref().is_some_and(|it| it.lost.main == main),
             withheld: Vec::new(),
             evidence: Evidence {
                 supervisor: nothing(),
@@ -71,7 +79,10 @@ impl MainWatch {
                 missed_probes: 0,
             },
             report: None,
+            ended: None,
             offers: false,
+            supervisor_is_silent: false,
+            no_session: None,
         }
     }
 
@@ -91,6 +102,13 @@ impl MainWatch {
             report.status == NodeStatus::HandingOver && report.postgres.status != PostgresStatus::Primary
         };
         self.offers = probe.supervisor.as_ref().is_ok_and(|report| says_so(report));
+        let refused = match &probe.postgres {
+            Some(Err(refusal @ NoReply::Refused { .. })) => Some(refusal.to_string()),
+            _ => None,
+        };
+        let said = probe.supervisor.as_ref().ok().and_then(|report| report.no_session.clone());
+        self.no_session = said.or(refused);
+        self.supervisor_is_silent = matches!(probe.supervisor, Err(NoReply::Silent(_)));
         let only_supervisor = supervisor.is_good() && !postgres.is_good() && !switching;
         self.evidence = Evidence {
             supervisor,
@@ -103,6 +121,8 @@ impl MainWatch {
         self.take_report(probe);
         if answered {
             self.good_sign(situation, probe, facts);
+        } else if let Some(own_trouble) = own_trouble(probe) {
+            facts.extend(self.could_not_ask(situation, own_trouble));
         } else {
             self.missed += 1;
             self.evidence.missed_probes = self.missed;
@@ -115,8 +135,14 @@ impl MainWatch {
             }
         }
         if only_postgres {
-            let detail =
-                "main's supervisor does not answer, but its PostgreSQL does: clients are served".to_owned();
+            let detail = match &probe.postgres {
+                Some(Err(refusal)) => format!(
+                    "main's supervisor does not answer, but its PostgreSQL does, with an error: it lives, whether it serves \
+                     or not ({refusal})"
+                ),
+                _ => "main's supervisor does not answer, but its PostgreSQL does: clients are served"
+                    .to_owned(),
+            };
             facts.extend(self.withhold_once(situation, WithheldRule::PostgresStillAnswers, detail, None));
         } else if only_supervisor {
             let detail = format!(
@@ -132,20 +158,41 @@ impl MainWatch {
         }
     }
 
+    /// What this node lacks itself speaks against nobody: the silence of that time is its own, as after a stall.
+    fn could_not_ask(&mut self, situation: Situation<'_>, own_trouble: &NoReply) -> Vec<Event> {
+        let silent_ms = situation.now.ms_since(self.silent_since);
+        (self.silent_since, self.answered, self.missed) = (situation.now, situation.now, 0);
+        let detail =
+            format!("{own_trouble}; nothing is known of main meanwhile, and its silence is measured anew");
+        self.withhold_once(situation, WithheldRule::OwnTrouble, detail, Some(silent_ms))
+    }
+
+    /// Whether a verdict against it stands, by this watch or by the journal.
+    pub(super) fn is_lost(&self, situation: Situation<'_>) -> bool {
+        let verdict = situation.standpoint.verdict.as_ref().filter(|it| it.lost.main == self.main);
+        self.lost || verdict.is_some_and(|it| Some(it.lineage.causation_id) != self.ended)
+    }
+
+    /// A good sign ends whatever was held against it.
+    pub(super) fn recovered(&mut self, situation: Situation<'_>, silent_ms: u64) -> Event {
+        self.lost = false;
+        self.ended = situation.standpoint.verdict.as_ref().map(|it| it.lineage.causation_id);
+        let (threshold_ms, evidence) = (situation.timing.threshold_ms, self.evidence.clone());
+        MainRecovered { main: self.main, silent_ms, threshold_ms, evidence }.into()
+    }
+
     pub(super) fn good_sign(&mut self, situation: Situation<'_>, probe: &ProbeEnded, facts: &mut Vec<Event>) {
         let silent_ms = probe.ended.ms_since(self.answered);
         if self.last_good.is_none() {
             let epoch = situation.cluster.nodes.epoch;
             facts.push(MainSeen { main: self.main, epoch, evidence: self.evidence.clone() }.into());
-        } else if self.suspected || self.lost {
-            let threshold_ms = situation.timing.threshold_ms;
-            let evidence = self.evidence.clone();
-            facts.push(MainRecovered { main: self.main, silent_ms, threshold_ms, evidence }.into());
+        } else if self.suspected || self.is_lost(situation) {
+            facts.push(self.recovered(situation, silent_ms));
         }
+        let made = sign_made_at(probe);
         // an answer that was under way during a stall does not take back what the stall set
-        let from =
-            if probe.ended.monotonic > self.silent_since.monotonic { probe.ended } else { self.silent_since };
-        (self.silent_since, self.answered, self.last_good) = (from, from, Some(probe.ended));
+        let from = if made.monotonic > self.silent_since.monotonic { made } else { self.silent_since };
+        (self.silent_since, self.answered, self.last_good) = (from, from, Some(made));
         (self.missed, self.first_miss_at, self.suspected, self.lost) = (0, None, false, false);
         self.withheld.retain(|rule| {
             matches!(rule, WithheldRule::PostgresStillAnswers | WithheldRule::SupervisorVouches)
@@ -179,6 +226,7 @@ impl MainWatch {
             evidence: self.evidence.clone(),
             last_report: self.last_report(),
             offers: self.offers,
+            supervisor_is_silent: self.supervisor_is_silent,
         }
     }
 
@@ -220,9 +268,36 @@ impl MainWatch {
     }
 }
 
+/// When the sign was made that this probe brought: what a supervisor says of its PostgreSQL is as old as its measurement.
+fn sign_made_at(probe: &ProbeEnded) -> Moment {
+    let by_itself = postgres_finding(probe).is_good();
+    match &probe.supervisor {
+        Ok(report) if !by_itself && !report.hands_over() => {
+            probe.ended.before(report.postgres_age_ms.unwrap_or(0))
+        }
+        _ => probe.ended,
+    }
+}
+
+/// What kept this node from asking, if anything did.
+fn own_trouble(probe: &ProbeEnded) -> Option<&NoReply> {
+    let supervisor = probe.supervisor.as_ref().err();
+    let postgres = probe.postgres.as_ref().and_then(|answer| answer.as_ref().err());
+    supervisor.into_iter().chain(postgres).find(|error| error.is_unknown())
+}
+
+/// Of a server that gave nothing that speaks for main.
+fn against(reply: &NoReply) -> Finding {
+    if reply.is_unknown() { Finding::unknown(reply.to_string()) } else { Finding::bad(reply.to_string()) }
+}
+
 fn supervisor_finding(probe: &ProbeEnded) -> Finding {
     match &probe.supervisor {
-        Err(error) => Finding::bad(error.clone()),
+        // it lives, and does not say what its PostgreSQL does
+        Err(refusal @ NoReply::Refused { .. }) => {
+            Finding::unknown(format!("answers with an error: {refusal}"))
+        }
+        Err(error) => against(error),
         Ok(report) if report.postgres.status == PostgresStatus::Primary => {
             Finding::good("answers, and says that its PostgreSQL serves")
         }
@@ -236,7 +311,10 @@ fn supervisor_finding(probe: &ProbeEnded) -> Finding {
 fn postgres_finding(probe: &ProbeEnded) -> Finding {
     match &probe.postgres {
         None => Finding::unknown("not asked"),
-        Some(Err(error)) => Finding::bad(error.clone()),
+        Some(Err(refusal @ NoReply::Refused { .. })) => {
+            Finding::good(format!("lives: it answers with an error ({refusal})"))
+        }
+        Some(Err(error)) => against(error),
         Some(Ok(main)) if main.writable => Finding::good("answers as a primary"),
         Some(Ok(_)) => Finding::bad("answers, but as a standby"),
     }
@@ -245,7 +323,10 @@ fn postgres_finding(probe: &ProbeEnded) -> Finding {
 fn redis_finding(probe: &ProbeEnded) -> Finding {
     match &probe.redis {
         None => Finding::unknown("not asked"),
-        Some(Err(error)) => Finding::bad(error.clone()),
+        Some(Err(refusal @ NoReply::Refused { .. })) => {
+            Finding::good(format!("lives: it answers with an error ({refusal})"))
+        }
+        Some(Err(error)) => against(error),
         Some(Ok(role)) => Finding::good(format!("answers as {role}")),
     }
 }

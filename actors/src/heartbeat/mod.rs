@@ -1,7 +1,8 @@
 //! HeartbeatActor: probes every peer, measures main's silence, and says when main is lost, or why not.
 
 mod actor;
-mod claims;
+pub(crate) mod asking;
+pub mod claims;
 pub mod decider;
 pub mod lease;
 mod main_watch;

@@ -3,16 +3,18 @@
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use interrex_events::{Anchor, Head, Lsn, NodeStatus, PostgresStatus, StepId, StepOutcome, TimelineId};
+use interrex_events::{
+    Anchor, Head, Lsn, NodeStatus, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId,
+};
 use interrex_projections::Run;
 use serde_json::Value;
 
 use crate::{
     barrier,
     failover::main_serves_again,
-    messages::{HandoverOffer, RunStep, StepReport},
+    messages::{HandoverOffer, MainSight, RunStep, StepReport},
     node::Shared,
-    ports::{HookFacts, HooksPort, NotFenced, OfferAnswer, PeersPort},
+    ports::{HookFacts, HooksPort, NoReply, NotFenced, OfferAnswer, PeersPort},
     replication::Servers,
     report::Notice,
 };
@@ -102,7 +104,7 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
     if run.handover.is_some() {
         return offered(shared, peers, run).await;
     }
-    match peers.fence(run.old_main, run).await {
+    match asked_to_stop(shared, peers, run).await {
         Ok(proof) => {
             StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
                 .with("fenced", true)
@@ -120,11 +122,35 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
     }
 }
 
+/// The old main's own word that it has stopped. A supervisor that gave no answer to the last probe is not waited for longer
+/// than for another one: a dead host says nothing at all.
+async fn asked_to_stop(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Result<String, NotFenced> {
+    let seen = |sight: &MainSight| sight.main == run.old_main && sight.supervisor_is_silent;
+    let was_silent = shared.look(|view| view.main_sight.as_ref().is_some_and(seen));
+    let fenced = peers.fence(run.old_main, run);
+    if !was_silent {
+        return fenced.await;
+    }
+    let (own, limit) = (shared.report(), shared.settings.probe_timeout);
+    let silent = async {
+        match tokio::time::timeout(limit, peers.exchange(run.old_main, &own)).await {
+            Err(_) => NotFenced::NoAnswer(NoReply::late(limit).to_string()),
+            // it answers after all, and needs its time to stop; or the other question fails by itself as fast
+            Ok(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        fenced = fenced => fenced,
+        silence = silent => Err(silence),
+    }
+}
+
 /// A main that offered its role has stopped: it is asked once more, for it may have taken its offer back.
 async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
     let own = shared.report();
     let asked = tokio::time::timeout(shared.settings.probe_timeout, peers.exchange(run.old_main, &own));
-    let answer = asked.await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+    let answer = asked.await.unwrap_or_else(|_| Err(NoReply::late(shared.settings.probe_timeout)));
     match answer {
         Ok(report)
             if report.status == NodeStatus::HandingOver
@@ -224,6 +250,7 @@ async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Step
         epoch: run.epoch,
         timeline: nodes.timeline,
         switchpoint: shared.look(|view| view.standpoint.switchpoint),
+        planned: Some(run.kind == RunKind::Takeover),
         hlc: shared.journal.tick_clock(),
     };
     let mut told = Vec::new();

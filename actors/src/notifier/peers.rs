@@ -1,20 +1,23 @@
 //! The other nodes over HTTP, and main's databases directly.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Cause, Epoch, Lsn, NodeId, NodeSeq, NodeSpec, RunId};
+use interrex_events::{
+    Address, Cause, Epoch, HandoverAccepted, Lsn, NodeId, NodeSeq, NodeSpec, RunId,
+    postgres::{Row, rows},
+};
 use interrex_projections::Run;
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::{
     messages::{HandoverOffer, MainPostgres},
-    ports::{JournalPage, NotFenced, OfferAnswer, PeersPort},
-    replication::{connect_to_postgres, redis as local_redis},
+    ports::{JournalPage, NoReply, NotAccepted, NotFenced, OfferAnswer, PeersPort},
+    replication::{READS, ask_for_a_session, connect_to_postgres, redis as local_redis},
     report::{NodeReport, Notice},
 };
 
@@ -24,12 +27,16 @@ pub const SECRET_HEADER: &str = "x-cluster-secret";
 const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
 /// When the wait for a fenced old main is given up.
 const FENCE_LIMIT: Duration = Duration::from_secs(9);
+/// When one question whether a switchover is accepted is given up: a disk that hangs is no disk for a run.
+const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
 /// When one question whether the role was taken is given up; it is asked again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(12);
 /// When a page of a journal is given up.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
 /// When a connection to a supervisor is given up: a dead host says nothing at all.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long a connection to a supervisor is kept for the next question.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The envelope of every answer over HTTP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,14 +57,18 @@ fn none<T>() -> Option<T> {
 
 /// Why a request came to nothing.
 struct Refusal {
-    /// What the peer called it; nothing if no peer answered.
+    /// What the peer's supervisor called it; nothing if none answered as one.
     code: Option<String>,
-    message: String,
+    reply: NoReply,
 }
 
 impl Refusal {
-    fn no_answer(message: impl Into<String>) -> Self {
-        Self { code: None, message: message.into() }
+    fn no_answer(reply: NoReply) -> Self {
+        Self { code: None, reply }
+    }
+
+    fn words(&self) -> String {
+        self.reply.to_string()
     }
 }
 
@@ -92,6 +103,15 @@ pub struct LiftFenceBody {
     pub by: NodeId,
     /// Its run, which had asked for the fence.
     pub run: RunId,
+}
+
+/// Body of `POST /api/cluster/accept-handover`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptHandoverBody {
+    /// The cluster it is meant for.
+    pub cluster_id: interrex_events::ClusterId,
+    /// What is to be recorded.
+    pub asked: HandoverAccepted,
 }
 
 /// Body of `POST /api/cluster/take-over`.
@@ -233,7 +253,7 @@ pub struct RemotePeers {
     secret: String,
     login: DatabaseLogin,
     http: reqwest::Client,
-    postgres: RefCell<BTreeMap<NodeId, Rc<Client>>>,
+    postgres: RefCell<BTreeMap<NodeId, Client>>,
     redis: RefCell<BTreeMap<NodeId, MultiplexedConnection>>,
 }
 
@@ -250,6 +270,8 @@ impl RemotePeers {
     ) -> Result<Self, String> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
+            // before the other side closes it: a question must not meet that
+            .pool_idle_timeout(IDLE_LIMIT)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -272,7 +294,7 @@ impl RemotePeers {
         body: &impl Serialize,
         limit: Duration,
     ) -> Result<T, Refusal> {
-        let address = &self.spec(peer).map_err(Refusal::no_answer)?.address;
+        let address = &self.spec(peer).map_err(|words| Refusal::no_answer(NoReply::Silent(words)))?.address;
         let answer = self
             .http
             .post(format!("http://{address}{path}"))
@@ -281,37 +303,55 @@ impl RemotePeers {
             .json(body)
             .send()
             .await
-            .map_err(|error| Refusal::no_answer(innermost(&error)))?;
+            .map_err(|error| Refusal::no_answer(NoReply::of_system(&error, innermost(&error))))?;
         let status = answer.status();
+        // whatever the status: something lives there
+        let refused = |code: Option<String>, words: String| Refusal {
+            reply: NoReply::Refused {
+                code: code.clone().unwrap_or_else(|| status.as_u16().to_string()),
+                words,
+            },
+            code,
+        };
         let answer: ApiAnswer<T> = answer
             .json()
             .await
-            .map_err(|error| Refusal::no_answer(format!("HTTP {status}: {}", innermost(&error))))?;
+            .map_err(|error| refused(None, format!("HTTP {status}: {}", innermost(&error))))?;
         match (answer.data, answer.error) {
             (Some(data), _) if answer.success => Ok(data),
-            (_, Some(error)) => {
-                Err(Refusal { code: Some(error.code), message: format!("{} (HTTP {status})", error.message) })
+            (_, Some(error)) => Err(refused(Some(error.code), format!("{} (HTTP {status})", error.message))),
+            _ => Err(refused(None, format!("HTTP {status} without an answer"))),
+        }
+    }
+
+    /// Asks a peer's PostgreSQL, on the session that is open where one is. That session is taken out meanwhile: a question
+    /// that is given up takes its connection with it. A session that was ended says nothing about the server: a new one does.
+    async fn ask_postgres(&self, peer: NodeId, sql: &str) -> Result<Option<Row>, NoReply> {
+        let open = self.postgres.borrow_mut().remove(&peer).filter(|client| !client.is_closed());
+        let asked = match &open {
+            Some(client) => rows(client, sql).await.map_err(|error| NoReply::of_postgres(&error)),
+            None => Err(NoReply::Passing(String::new())),
+        };
+        let (client, asked) = match (open, asked) {
+            (Some(client), Ok(answer)) => (client, answer),
+            (_, Err(refused @ (NoReply::Refused { .. } | NoReply::Unknown(_)))) => return Err(refused),
+            _ => {
+                let client = self.log_in(peer).await?;
+                let asked = rows(&client, sql).await;
+                let asked = asked.map_err(|error| NoReply::of_postgres(&error))?;
+                (client, asked)
             }
-            _ => Err(Refusal::no_answer(format!("HTTP {status} without an answer"))),
-        }
+        };
+        self.postgres.borrow_mut().insert(peer, client);
+        Ok(asked.into_iter().next())
     }
 
-    async fn main_client(&self, peer: NodeId) -> Result<Rc<Client>, String> {
-        if let Some(client) = self.postgres.borrow().get(&peer).filter(|client| !client.is_closed()) {
-            return Ok(client.clone());
-        }
-        let (host, port) = split(&self.spec(peer)?.postgres)?;
+    async fn log_in(&self, peer: NodeId) -> Result<Client, NoReply> {
+        let Address { host, port } = &self.spec(peer).map_err(NoReply::Unknown)?.postgres;
         let login = &self.login;
-        let client =
-            connect_to_postgres((host, port), (&login.user, login.password.as_deref()), &login.database)
-                .await?;
-        Ok(Rc::new(client))
+        let login_as = (login.user.as_str(), login.password.as_deref());
+        connect_to_postgres(READS, (host, *port), login_as, &login.database).await
     }
-}
-
-fn split(address: &str) -> Result<(&str, u16), String> {
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| format!("`{address}` is not host:port"))?;
-    Ok((host, port.parse().map_err(|_| format!("`{address}` is not host:port"))?))
 }
 
 /// The error at the bottom: "connection refused" says more than "error sending request".
@@ -325,31 +365,28 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 #[async_trait(?Send)]
 impl PeersPort for RemotePeers {
-    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, String> {
+    async fn exchange(&self, peer: NodeId, own: &NodeReport) -> Result<Arc<NodeReport>, NoReply> {
         let limit = Duration::from_secs(30);
         let answer = self.post::<NodeReport>(peer, "/api/cluster/heartbeat", own, limit).await;
-        answer.map(Arc::new).map_err(|refusal| refusal.message)
+        answer.map(Arc::new).map_err(|refusal| refusal.reply)
     }
 
-    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, String> {
-        // taken out while it is asked: a question that is given up takes its connection with it
-        let client = self.main_client(peer).await?;
-        self.postgres.borrow_mut().remove(&peer);
+    async fn postgres(&self, peer: NodeId) -> Result<MainPostgres, NoReply> {
         let sql = "SELECT pg_is_in_recovery()::text, \
                    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
-        let answer = client.simple_query(sql).await;
-        let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
-        self.postgres.borrow_mut().insert(peer, client);
-        let row = answer.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let row = row.ok_or("it answered without a row")?;
-        let lsn = row.get(1).and_then(|text| text.parse().ok());
+        let row = self.ask_postgres(peer, sql).await?;
+        let row = row.ok_or_else(|| NoReply::Silent("it answered without a row".to_owned()))?;
+        let lsn = row.parsed(1);
         Ok(MainPostgres { writable: row.get(0) == Some("false"), lsn })
     }
 
-    async fn redis(&self, peer: NodeId) -> Option<Result<String, String>> {
+    async fn admits(&self, peer: NodeId) -> Result<(), NoReply> {
+        let Address { host, port } = &self.spec(peer).map_err(NoReply::Unknown)?.postgres;
+        let login = &self.login;
+        ask_for_a_session((host, *port), &login.user, ("database", &login.database)).await
+    }
+
+    async fn redis(&self, peer: NodeId) -> Option<Result<String, NoReply>> {
         let address = self.spec(peer).ok()?.redis.clone()?;
         Some(
             async {
@@ -357,18 +394,18 @@ impl PeersPort for RemotePeers {
                 let mut connection = match existing {
                     Some(connection) => connection,
                     None => {
-                        let (host, port) = split(&address)?;
+                        let Address { host, port } = &address;
                         let fresh =
-                            local_redis::connect(host, port, self.login.redis_password.as_deref()).await?;
+                            local_redis::connect(host, *port, self.login.redis_password.as_deref()).await?;
                         self.redis.borrow_mut().insert(peer, fresh.clone());
                         fresh
                     }
                 };
-                let info: Result<String, _> =
+                let info: Result<String, redis::RedisError> =
                     redis::cmd("INFO").arg("replication").query_async(&mut connection).await;
                 let info = info.map_err(|error| {
                     self.redis.borrow_mut().remove(&peer);
-                    error.to_string()
+                    NoReply::of_redis(&error)
                 })?;
                 let role = info
                     .lines()
@@ -383,41 +420,50 @@ impl PeersPort for RemotePeers {
     async fn journal(&self, peer: NodeId, node: NodeId, after: NodeSeq) -> Result<JournalPage, String> {
         let body = JournalBody { cluster_id: self.cluster_id, node, after };
         let answer = self.post::<JournalPage>(peer, "/api/cluster/journal", &body, JOURNAL_LIMIT).await;
-        answer.map_err(|refusal| refusal.message)
+        answer.map_err(|refusal| refusal.words())
     }
 
     async fn notify(&self, peer: NodeId, notice: &Notice) -> Result<(), String> {
         let answer = self.post::<serde_json::Value>(peer, "/api/cluster/notify", notice, NOTIFY_LIMIT).await;
-        answer.map(drop).map_err(|refusal| refusal.message)
+        answer.map(drop).map_err(|refusal| refusal.words())
     }
 
     async fn received(&self, peer: NodeId) -> Result<Lsn, String> {
-        // as above: a connection that hangs is asked once
-        let client = self.main_client(peer).await?;
-        self.postgres.borrow_mut().remove(&peer);
         let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
-        let answer = client.simple_query(sql).await;
-        let answer = answer.map_err(|error| interrex_events::cluster_events::in_words(&error))?;
-        self.postgres.borrow_mut().insert(peer, client);
-        let row = answer.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
+        let row = self.ask_postgres(peer, sql).await.map_err(|refusal| refusal.to_string())?;
         let row = row.ok_or("it is no standby")?;
-        row.get(0).and_then(|text| text.parse().ok()).ok_or_else(|| "it names no position".to_owned())
+        row.parsed(0).ok_or_else(|| "it names no position".to_owned())
+    }
+
+    async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted> {
+        let body = AcceptHandoverBody { cluster_id: self.cluster_id, asked: asked.clone() };
+        let path = "/api/cluster/accept-handover";
+        let Err(refusal) = self.post::<serde_json::Value>(peer, path, &body, ACCEPT_LIMIT).await else {
+            return Ok(());
+        };
+        Err(match refusal.code.as_deref() {
+            Some("not_found") => NotAccepted::Declined(
+                "its supervisor is of an older version, which cannot accept a switchover: install the same one on all nodes \
+                 (interrex doctor: same_program)"
+                    .to_owned(),
+            ),
+            // it has no actor yet, or that did not answer in time
+            None | Some("starting") => NotAccepted::NoAnswer(refusal.words()),
+            Some(_) => NotAccepted::Declined(refusal.words()),
+        })
     }
 
     async fn take_over(&self, peer: NodeId, offer: &HandoverOffer) -> Result<OfferAnswer, String> {
         let body = TakeOverBody { cluster_id: self.cluster_id, offer: offer.clone() };
         let answer = self.post::<OfferAnswer>(peer, "/api/cluster/take-over", &body, TAKE_OVER_LIMIT).await;
-        answer.map_err(|refusal| refusal.message)
+        answer.map_err(|refusal| refusal.words())
     }
 
     async fn lift_fence(&self, peer: NodeId, run: &Run) -> Result<String, String> {
         let body = LiftFenceBody { cluster_id: self.cluster_id, by: run.node, run: run.id };
         let answer =
             self.post::<serde_json::Value>(peer, "/api/cluster/lift-fence", &body, FENCE_LIMIT).await;
-        let answer = answer.map_err(|refusal| refusal.message)?;
+        let answer = answer.map_err(|refusal| refusal.words())?;
         Ok(answer.get("words").and_then(|words| words.as_str()).unwrap_or("done").to_owned())
     }
 
@@ -426,9 +472,9 @@ impl PeersPort for RemotePeers {
         let answer =
             self.post::<serde_json::Value>(peer, "/api/cluster/fence", &json!(body), FENCE_LIMIT).await;
         let answer = answer.map_err(|refusal| match refusal.code.as_deref() {
-            None => NotFenced::NoAnswer(refusal.message),
-            Some("older_epoch") => NotFenced::LaterEpoch(refusal.message),
-            Some(_) => NotFenced::NotProved(refusal.message),
+            None => NotFenced::NoAnswer(refusal.words()),
+            Some("older_epoch") => NotFenced::LaterEpoch(refusal.words()),
+            Some(_) => NotFenced::NotProved(refusal.words()),
         })?;
         Ok(answer.get("postgres").and_then(|proof| proof.as_str()).unwrap_or("done").to_owned())
     }

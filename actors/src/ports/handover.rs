@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use interrex_events::{Lsn, NodeId, TimelineId};
+use interrex_events::{Address, Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, MainServerPort};
@@ -80,22 +80,38 @@ pub struct Lineage {
     pub end: Lsn,
 }
 
+/// Where a data directory and a main went different ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parted {
+    /// The last place that both share.
+    pub switchpoint: Lsn,
+    /// Bytes of log that only the directory has.
+    pub bytes: u64,
+    /// Whether it is that place. If not, they parted there or later, for the log in between is not on both any more.
+    pub exact: bool,
+}
+
 /// Whether a data directory can follow a main.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Its log is a part of main's: it can stream without a rewind.
     SameLine,
-    /// It wrote on after main had left its timeline.
+    /// It wrote on after main had gone another way.
     Diverged {
-        /// The last place that both share.
-        switchpoint: Lsn,
-        /// Bytes that only it has.
-        bytes: u64,
+        /// Where.
+        parted: Parted,
+        /// Whether `pg_rewind`, which goes by histories alone, would find that place; the error says why not.
+        by_rewind: Result<(), String>,
     },
     /// It is another cluster's.
     OtherSystem,
-    /// It has what main has not, and main is no later line than it: a person must say which of them counts.
-    Ahead(String),
+    /// It has all of main's log and more: a person must say which of them counts.
+    Ahead {
+        /// Where main ends.
+        parted: Parted,
+        /// In words.
+        words: String,
+    },
     /// It cannot be told, and why.
     Unknown(String),
 }
@@ -123,18 +139,29 @@ pub trait HandoverPort {
     async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn>;
     /// A record of the log on this server's disk, running or not: with a proof's checkpoint, the other half of it.
     async fn log_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord>;
-    /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated.
-    async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()>;
+    /// Makes the stopped directory one that can only start as a standby of this upstream, durably. Can be repeated. With main's line
+    /// it follows that timeline and no other; without, whichever is the latest that it sees.
+    async fn become_standby(&self, conninfo: &str, slot: &str, along: Option<&MainLineage>) -> Answer<()>;
+    /// Whether a standby here looks for log in an archive too (`restore_command`), by the configuration of the next start. Then the
+    /// latest timeline that it sees may be one that somebody else has archived and main never had.
+    async fn restores_from_archive(&self) -> Answer<bool>;
+    /// The timeline that a standby here follows by its number, by the configuration of the next start.
+    async fn followed_timeline(&self) -> Answer<Option<TimelineId>>;
+    /// Whether the directory could be made a standby. Nothing is changed.
+    ///
+    /// # Errors
+    /// What would keep it from that, with the file's name.
+    async fn could_become_standby(&self) -> Answer<()>;
     /// The newest complaint in this server's log, if that is a file that the supervisor knows.
     fn last_complaint(&self) -> Option<String>;
     /// The local running main's lineage.
     async fn main_lineage(&self) -> Answer<MainLineage>;
-    /// What the stopped directory is to a main.
-    async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage>;
+    /// What the stopped directory is to a main, whose log is read where histories do not tell.
+    async fn lineage_against(&self, main: &MainLineage, server: &dyn MainServerPort) -> Answer<Lineage>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
     /// What the stopped directory's log holds after the place where main left its timeline.
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport>;
     /// Another node's server, logged in to as to one's own, for they are copies of each other.
-    fn main_server(&self, address: &str) -> Box<dyn MainServerPort>;
+    fn main_server(&self, address: &Address) -> Box<dyn MainServerPort>;
 }

@@ -62,6 +62,11 @@ impl ReturnSlot {
 pub trait MainServerPort {
     /// Its lineage; an error if it is no primary.
     async fn lineage(&self) -> Answer<MainLineage>;
+    /// SHA-256 of a part of a file of its log, from one offset to another, piece by piece of so many bytes; nothing where it has
+    /// no such file, or this node's login may not read it.
+    async fn log_sums(&self, file: &str, part: (u64, u64, u64)) -> Answer<Option<Vec<String>>>;
+    /// So many bytes of a file of its log from an offset on; nothing as above.
+    async fn log_bytes(&self, file: &str, part: (u64, u64)) -> Answer<Option<Vec<u8>>>;
     /// Whether this node's login there may do what `pg_rewind` does: read the files of the data directory.
     async fn lets_itself_be_read(&self) -> Answer<bool>;
     /// Bytes of its data, the log left out: what a base backup of it takes.
@@ -69,6 +74,11 @@ pub trait MainServerPort {
     /// # Errors
     /// It has tablespaces, which no base backup here takes along; or it does not answer.
     async fn size(&self) -> Answer<u64>;
+    /// Whether a base backup here takes all of it along.
+    ///
+    /// # Errors
+    /// It has tablespaces, or it does not answer.
+    async fn can_be_copied(&self) -> Answer<()>;
     /// A node's slot there. Nothing is changed.
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot>;
     /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since it was

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::{Lsn, TimelineId};
+use interrex_events::{Address, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
@@ -120,15 +120,18 @@ pub trait RejoinPort {
     /// nothing where they are on its own.
     fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf>;
     /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
-    fn rewind_source(&self, address: &str) -> Answer<Source>;
+    fn rewind_source(&self, address: &Address) -> Answer<Source>;
     /// Main's server as the source of a base backup.
-    fn copy_source(&self, address: &str) -> Source;
+    fn copy_source(&self, address: &Address) -> Source;
     /// Logs in for replication, as a standby and a base backup do: the system identifier that the server told, or nothing
     /// where no `psql` is there to try it with.
     ///
     /// # Errors
     /// The server's refusal, or why there was no answer.
     async fn log_in(&self, source: &Source) -> Answer<Option<String>>;
+    /// Whether main's PostgreSQL, which has just let nobody log in for replication, would refuse the next attempt too: it asks for
+    /// a password that was wrong, or refuses by a code of its own. A server that is starting, ending or full lets in later.
+    async fn turned_away(&self, address: &Address) -> bool;
     /// The bytes that [`keep_copy`](Self::keep_copy) would copy with this request; none where a copy of the same data is there.
     /// Nothing is changed.
     ///
@@ -140,6 +143,11 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room beside the directory, or it cannot be renamed.
     fn room_to_replace(&self, bytes: u64) -> Answer<()>;
+    /// Whether a base backup could take the directory's place, room left aside. Nothing is changed.
+    ///
+    /// # Errors
+    /// What forbids it: tablespaces, a volume that is mounted there, or a log elsewhere that no fresh one can lie beside.
+    fn is_replaceable(&self) -> Answer<()>;
     /// Copies the stopped directory aside, whole or not at all, without what a start would remove and the room for log
     /// to come. A copy of the same data that is there already is
     /// the answer.
@@ -147,9 +155,11 @@ pub trait RejoinPort {
     /// # Errors
     /// There is too little room, the server runs, the directory is half-rewound, or copying failed.
     async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept>;
-    /// Removes kept copies until the newest are left, and one's own; those that are half-rewound whatever their age. One that has
-    /// nothing that main lacked never takes the place of one that has, or may have. The folders removed.
+    /// Removes kept copies until the newest are left, and one's own; those that are half-rewound whatever their age. One that has,
+    /// or may have, what main lacked stays until that is salvaged, however many there are. The folders removed.
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>>;
+    /// Removes what lies beside the directory and is in the kept copies too, which are on another volume. The folders removed.
+    async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>>;
     /// Brings the stopped directory to the line of a running main that has made a CHECKPOINT since its promotion.
     /// After that it can only start as a standby, with its own configuration; its upstream is not set. For a directory
     /// that has diverged: one that was not closed and has not is parted from main by the recovery that comes first, and then

@@ -6,13 +6,13 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture, fut,
 };
 use interrex_events::{
-    DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged, PostgresStatus,
-    RedisChanged, RedisStatus, RunKind, StepId,
+    Address, DependentChanged, Draft, Event, FollowFinished, NodeId, NodeSpec, PostgresChanged,
+    PostgresStatus, RedisChanged, RedisStatus, RunKind, StepId,
 };
 
 use super::{
-    fork_report::ForkOfRun, handover_check, redis::FENCE_PATIENCE, redis_role, rejoin, rejoin_check,
-    relay::relay, serving, steps, stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis::FENCE_PATIENCE, redis_role, rejoin,
+    rejoin_check, relay::relay, serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -23,10 +23,10 @@ use crate::{
     },
     node::Shared,
     ports::{
-        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresPort, RedisPort,
-        RejoinPort, Source, StopMode, StreamPort,
+        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresMeasure,
+        PostgresPort, RedisPort, RejoinPort, Source, StopMode, StreamPort,
     },
-    report::{RedisFacts, StreamFacts},
+    report::{PostgresFacts, RedisFacts, StreamFacts},
 };
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
@@ -62,6 +62,9 @@ pub struct Servers {
     pub fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub relaying: tokio::sync::Mutex<()>,
+    /// Held while this supervisor's start starts servers, and while a fence stops them: a proof that they are stopped must
+    /// not be overtaken by a start that was under way.
+    pub starting: tokio::sync::Mutex<()>,
 }
 
 impl Servers {
@@ -94,7 +97,7 @@ impl Servers {
         self.main.borrow_mut().take();
     }
 
-    fn address_of(&self, node: NodeId) -> Answer<&str> {
+    fn address_of(&self, node: NodeId) -> Answer<&Address> {
         let spec = self.spec(node).ok_or_else(|| PortError(format!("node {node} is not configured here")))?;
         Ok(&spec.postgres)
     }
@@ -107,24 +110,16 @@ impl Servers {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
-    pub(super) fn redis_of(&self, node: NodeId) -> Option<String> {
-        self.spec(node)?.redis.clone()
+    /// Whether a node's PostgreSQL turns a standby of this one away until somebody changes something there.
+    pub(super) async fn turned_away(&self, node: NodeId) -> bool {
+        match self.address_of(node) {
+            Ok(address) => self.rejoin.turned_away(address).await,
+            Err(_) => false,
+        }
     }
 
-    /// Starts every server that does not run, databases first. What had to be started.
-    ///
-    /// # Errors
-    /// A server did not start.
-    pub async fn start(&self) -> Answer<Vec<String>> {
-        let mut started = Vec::new();
-        if self.postgres.start().await? {
-            started.push("PostgreSQL".to_owned());
-        }
-        if self.start_redis().await {
-            started.push("Redis".to_owned());
-        }
-        started.extend(self.dependents.start().await?);
-        Ok(started)
+    pub(super) fn redis_of(&self, node: NodeId) -> Option<Address> {
+        self.spec(node)?.redis.clone()
     }
 
     /// Starts Redis, if there is one and it does not run. What keeps it stopped keeps nothing else from starting: it is told, and
@@ -137,7 +132,7 @@ impl Servers {
     }
 
     /// The same; not as a replica, while what only it has is not kept.
-    pub(super) async fn try_to_start_redis(&self) -> Answer<bool> {
+    pub(crate) async fn try_to_start_redis(&self) -> Answer<bool> {
         let Some(redis) = &self.redis else { return Ok(false) };
         redis.keep_what_is_owed().await.map_err(|error| {
             PortError(format!(
@@ -258,7 +253,14 @@ impl ReplicationActor {
         self.measuring = true;
         let servers = self.servers.clone();
         let asked = self.shared.env.moment();
-        let work = async move { servers.postgres.measure().await };
+        let work = async move {
+            // a panic here says nothing of the server
+            barrier::caught(servers.postgres.measure()).await.unwrap_or_else(|words| PostgresMeasure {
+                facts: PostgresFacts::silent(PostgresStatus::Unreachable, words.clone()),
+                receiver_heard: None,
+                no_reply: Some(crate::ports::NoReply::Unknown(words)),
+            })
+        };
         context.spawn(work.into_actor(self).map(move |postgres, actor, _| {
             actor.measuring = false;
             actor.take_measure(postgres, asked);
@@ -274,9 +276,13 @@ impl ReplicationActor {
         let shared = self.shared.clone();
         let work = async move {
             let Some(redis) = &servers.redis else { return (RedisFacts::none(), false) };
-            let mut facts = redis.measure().await;
-            let astray = redis_role::as_of_main(&shared, &servers, &mut facts).await;
-            (facts, astray)
+            let measuring = async {
+                let mut facts = redis.measure().await;
+                let astray = redis_role::as_of_main(&shared, &servers, &mut facts).await;
+                (facts, astray)
+            };
+            let measured = barrier::caught(measuring).await;
+            measured.unwrap_or_else(|words| (RedisFacts::silent(RedisStatus::Unreachable, words), false))
         };
         context.spawn(work.into_actor(self).map(|(redis, astray), actor, _| {
             actor.measuring_redis = false;
@@ -293,8 +299,15 @@ impl ReplicationActor {
     }
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
-        let crate::ports::PostgresMeasure { facts, receiver_heard } = measure;
-        if self.postgres.replace(facts.status) != Some(facts.status) {
+        let crate::ports::PostgresMeasure { facts, receiver_heard, no_reply } = measure;
+        // what this node lacks itself says nothing of the server: what was measured last stands, and grows old
+        if let Some(unknown) = no_reply.filter(crate::ports::NoReply::is_unknown) {
+            tracing::warn!(%unknown, "PostgreSQL could not be measured");
+            return;
+        }
+        // what became of a directory is measured anew once it is a standby's
+        let is_news = self.shared.look(|view| view.standpoint.postgres.is_none());
+        if self.postgres.replace(facts.status) != Some(facts.status) || is_news {
             let (status, timeline, lsn, detail) =
                 (facts.status, facts.timeline, facts.lsn, facts.detail.clone());
             self.record(PostgresChanged { status, timeline, lsn, detail });
@@ -315,7 +328,10 @@ impl ReplicationActor {
     fn measure_dependents(&mut self, context: &mut Context<Self>) {
         self.checking = true;
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
-        let work = async move { record_dependents(&shared, &servers).await };
+        let work = async move {
+            // the next round looks again
+            let _ = barrier::caught(record_dependents(&shared, &servers)).await;
+        };
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
@@ -325,7 +341,9 @@ impl ReplicationActor {
         let work = async move {
             if serves(&shared) {
                 let late = || Err(PortError(format!("not done within {RELAY_LIMIT:?}")));
-                let relayed = tokio::time::timeout(RELAY_LIMIT, relay(&shared, &servers)).await;
+                let relaying = barrier::caught(relay(&shared, &servers));
+                let relayed = tokio::time::timeout(RELAY_LIMIT, relaying).await;
+                let relayed = relayed.map(|caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
                 let facts = relayed.unwrap_or_else(|_| late()).unwrap_or_else(|error| StreamFacts {
                     problems: vec![error.to_string()],
                     ..StreamFacts::default()
@@ -342,7 +360,8 @@ fn serves(shared: &Shared) -> bool {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
         let me = shared.settings.me;
-        nodes.is_main(me) && !nodes.is_superseded(me) && view.postgres.status == PostgresStatus::Primary
+        let confirmed = nodes.is_main(me) && !nodes.is_superseded(me) && !view.start.under_way;
+        confirmed && view.postgres.status == PostgresStatus::Primary
     })
 }
 
@@ -369,6 +388,10 @@ impl Actor for ReplicationActor {
         context.spawn(sealing.into_actor(self));
         let following = stream_upkeep::keep_following(self.shared.clone(), self.servers.clone());
         context.spawn(following.into_actor(self));
+        let own = admission::watch_own(self.shared.clone(), self.servers.clone());
+        context.spawn(own.into_actor(self));
+        let mains = admission::watch_main(self.shared.clone(), self.peers.clone());
+        context.spawn(mains.into_actor(self));
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let one_master = async move { redis_role::keep_one_master(&shared, &servers).await };
         context.spawn(one_master.into_actor(self));
@@ -423,7 +446,9 @@ impl Handler<UndoStep> for ReplicationActor {
                 }
             };
             let late = || Err(PortError(format!("not done within {:?}", order.limit)));
-            let result = tokio::time::timeout(order.limit, undo).await.unwrap_or_else(|_| late());
+            let undone = tokio::time::timeout(order.limit, barrier::caught(undo)).await;
+            let result =
+                undone.map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let undone = result.is_ok();
             let detail = result.unwrap_or_else(|error| error.to_string());
             shared.lines.undo_ended.tell(UndoEnded { run: order.run.id, step: order.step, undone, detail });
@@ -437,7 +462,7 @@ impl Handler<LookAhead> for ReplicationActor {
 
     fn handle(&mut self, question: LookAhead, _: &mut Self::Context) -> Self::Result {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        Box::pin(async move {
+        let look = async move {
             match question.kind {
                 RunKind::Switchover => {
                     handover_check::look(&shared, &servers, &*peers, question.new_main).await
@@ -455,6 +480,9 @@ impl Handler<LookAhead> for ReplicationActor {
                 // nobody asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),
             }
+        };
+        Box::pin(async move {
+            barrier::caught(look).await.unwrap_or_else(|panic| vec![Check::unknown("looking ahead", panic)])
         })
     }
 }
@@ -470,8 +498,13 @@ impl Handler<Fence> for ReplicationActor {
         let work = async move {
             tokio::time::sleep(order.pause).await;
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
-            let stop = serving::fence(&shared, &servers);
-            let stopped = tokio::time::timeout(FENCE_LIMIT, stop).await.unwrap_or_else(|_| late());
+            let stop = async {
+                let _none_starts = servers.starting.lock().await;
+                serving::fence(&shared, &servers).await
+            };
+            let stopped = tokio::time::timeout(FENCE_LIMIT, barrier::caught(stop)).await;
+            let stopped = stopped
+                .map_or_else(|_| late(), |caught| caught.unwrap_or_else(|panic| Err(PortError(panic))));
             let result = stopped.map_err(|error| error.to_string());
             shared.lines.fence_ended.tell(FenceEnded { epoch: order.epoch, result });
         };
@@ -484,7 +517,10 @@ impl Handler<ServeAgain> for ReplicationActor {
 
     fn handle(&mut self, _: ServeAgain, context: &mut Self::Context) {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        let work = async move { serving::serve_again(&shared, &servers, &*peers).await };
+        let work = async move {
+            // what does not serve by it is seen by the next measurement
+            let _ = barrier::caught(serving::serve_again(&shared, &servers, &*peers)).await;
+        };
         context.spawn(work.into_actor(self));
     }
 }
@@ -497,11 +533,15 @@ impl Handler<Follow> for ReplicationActor {
         let work = async move {
             let (nodes, switchpoint) =
                 shared.look(|view| (view.cluster.nodes.clone(), view.standpoint.switchpoint));
-            let result = if order.returns {
-                steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
-            } else {
-                steps::follow(&servers, &nodes, switchpoint, order.main, FOLLOW_LIMIT).await
+            let following = async {
+                if order.returns {
+                    steps::return_to(&servers, &nodes, order.main, FOLLOW_LIMIT).await
+                } else {
+                    let (me, main) = (shared.settings.me, order.main);
+                    steps::follow(&servers, &nodes, switchpoint, (me, main), FOLLOW_LIMIT).await
+                }
             };
+            let result = barrier::caught(following).await.unwrap_or_else(|panic| Err(PortError(panic)));
             let (streaming, detail) = result.unwrap_or_else(|error| (false, error.to_string()));
             FollowFinished { main: order.main, streaming, detail }
         };

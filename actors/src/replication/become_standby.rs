@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use interrex_events::{Draft, Lsn, NodeDemoted, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId};
+use interrex_events::{
+    Draft, Lsn, NodeDemoted, NodeId, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId,
+};
 use interrex_projections::Run;
 
 use super::{Servers, postgres::slot_name, rejoin};
@@ -56,8 +58,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     if status == PostgresStatus::Stopped || fenced {
         // whoever started it, it is started again as what it shall be
         servers.postgres.stop(StopMode::Fast).await?;
-        let upstream = servers.conninfo_of(run.new_main)?;
-        servers.handover.become_standby(&upstream, &slot_name(me)).await?;
+        make_standby_of(servers, me, run.new_main).await?;
         if run.kind == RunKind::Rejoin {
             // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis goes on with it
             let late = || Err(PortError(format!("not done within {REDIS_PATIENCE:?}")));
@@ -89,11 +90,43 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     Ok(price.map_or(report.clone(), |price| report.at_a_price(&price)))
 }
 
+/// Makes the stopped PostgreSQL here a standby of main. Where it looks for log in an archive too, it follows main's timeline by number:
+/// with "latest", a history file that somebody else left there sends it along a line which main never had, and it does not start.
+async fn make_standby_of(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
+    let along = match servers.handover.restores_from_archive().await? {
+        true => Some(servers.main_server(main)?.lineage().await?),
+        false => None,
+    };
+    servers.handover.become_standby(&servers.conninfo_of(main)?, &slot_name(me), along.as_ref()).await
+}
+
+/// Lets the standby here receive from another main. A reload does it, but where a timeline is followed by its number: only a start takes
+/// the next one.
+pub(super) async fn follow_another(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
+    let (upstream, handover) = (servers.conninfo_of(main)?, &servers.handover);
+    let (restores, followed) = (handover.restores_from_archive().await?, handover.followed_timeline().await?);
+    if !restores && followed.is_none() {
+        return servers.postgres.set_upstream(&upstream).await;
+    }
+    // nothing is stopped for a main that cannot be asked
+    let line = servers.server_of(main)?.lineage().await?;
+    let stopped = servers.postgres.measure().await.facts.status == PostgresStatus::Stopped;
+    if followed == Some(line.timeline) && !stopped {
+        return servers.postgres.set_upstream(&upstream).await;
+    }
+    servers.postgres.stop(StopMode::Fast).await?;
+    let made = handover.become_standby(&upstream, &slot_name(me), restores.then_some(&line)).await;
+    // whatever came of it, it is a standby still
+    servers.postgres.start().await?;
+    made
+}
+
 /// Waits until PostgreSQL here receives main's log, on main's timeline, which is told. What it has to replay before takes
 /// as long as it takes; but a standby that is not let in would try for ever, and say so in its log alone.
 async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Answer<TimelineId> {
     let wanted = shared.look(|view| view.cluster.nodes.timeline).unwrap_or_default();
     let (mut reached, mut moved, mut asked) = (None, shared.env.moment(), shared.env.moment());
+    let mut refused = false;
     loop {
         let facts = servers.postgres.measure().await.facts;
         if let Some(timeline) = facts.timeline.filter(|timeline| *timeline >= wanted)
@@ -108,10 +141,15 @@ async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Ans
         let since = |then: Moment| now.monotonic.saturating_sub(then.monotonic);
         if since(asked) > ASK_WHY {
             asked = now;
-            if let Err(error) = rejoin::log_in(servers, run.new_main).await
-                && is_refusal(&error)
-            {
-                return Err(error);
+            let logged_in = rejoin::log_in(servers, run.new_main).await;
+            match logged_in {
+                // once may be the program's own trouble
+                Err(error) if servers.turned_away(run.new_main).await => {
+                    if std::mem::replace(&mut refused, true) {
+                        return Err(error);
+                    }
+                }
+                _ => refused = false,
             }
         }
         if since(moved) > IDLE_LIMIT {
@@ -119,19 +157,6 @@ async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Ans
         }
         tokio::time::sleep(LOOK_CALMLY).await;
     }
-}
-
-/// Whether another attempt would be refused too, until somebody changes something: a server that is starting, ending or full
-/// lets in later.
-fn is_refusal(error: &PortError) -> bool {
-    let passes = [
-        "the database system is",
-        "terminating connection",
-        "too many",
-        "max_wal_senders",
-        "remaining connection",
-    ];
-    error.0.contains("FATAL") && !passes.iter().any(|sign| error.0.contains(sign))
 }
 
 fn nothing_arrives(servers: &Servers) -> PortError {

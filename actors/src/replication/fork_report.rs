@@ -50,10 +50,24 @@ pub(super) async fn read_once(servers: &Servers, run: &Run, parting: &Parting) -
 /// What only this node has.
 pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
     let Some(parting) = Parting::of(run) else {
-        let words = "nothing is here that main lacks, as far as the log tells";
+        let compared = run.step(StepId::CheckLineage);
+        // only of a part of main's line the step tells the end alone
+        let words = if compared.observed.contains_key("end") {
+            "nothing is here that main lacks: its log is a part of main's"
+        } else {
+            "what only this directory has cannot be counted, for its log could not be compared with main's (see why in the step \
+             check_lineage); all of it is kept"
+        };
         return Ok(StepReport::new(StepOutcome::Skipped, words));
     };
-    count_fork(servers, run.new_main, read_once(servers, run, &parting)).await
+    let mut report = count_fork(servers, run.new_main, read_once(servers, run, &parting)).await?;
+    if !parting.exact {
+        report.detail.push_str(
+            "; the log of the place where the two parted is not on both any more: what they shared after the last known place is \
+             counted too, and salvage tells it apart",
+        );
+    }
+    Ok(report)
 }
 
 /// The same, once it is known where the two parted.

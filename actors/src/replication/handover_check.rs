@@ -46,15 +46,16 @@ pub(super) async fn look(
         )),
     }
     if is_primary {
-        let (behind, settings, limits, slot, login, open) = tokio::join!(
+        let (behind, settings, limits, files, slot, login, open) = tokio::join!(
             behind(servers, target, &name),
             settings(servers, target, &name),
             limits(servers, target, &name),
+            files(servers),
             slot(servers, shared.settings.me, target, &name),
             login(servers, target, &name),
             open_transactions(servers)
         );
-        checks.extend([behind, settings, limits, slot, login, open]);
+        checks.extend([behind, settings, limits, files, slot, login, open]);
     }
     checks
 }
@@ -112,7 +113,14 @@ async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {
     let subject = "log of the target";
     match in_time(servers.handover.standby_behind(target)).await {
         Err(error) => Check::unknown(subject, format!("how far {name} is behind is not known: {error}")),
-        Ok(None) => Check::bad(subject, format!("PostgreSQL here knows no standby of {name} that streams")),
+        Ok(None) => Check::bad(
+            subject,
+            format!(
+                "no standby of {name} streams from here: none uses the slot {slot}. There: ALTER SYSTEM SET primary_slot_name = \
+                 '{slot}'; SELECT pg_reload_conf(); and see interrex doctor",
+                slot = slot_name(target)
+            ),
+        ),
         Ok(Some(bytes)) if bytes > BEHIND_LIMIT => Check::bad(
             subject,
             format!(
@@ -169,6 +177,15 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
         fixes.collect::<Vec<_>>().join(" ")
     );
     Check::bad(subject, detail)
+}
+
+/// Main would hand over, and then not be made a standby.
+async fn files(servers: &Servers) -> Check {
+    let subject = "files here";
+    match in_time(servers.handover.could_become_standby()).await {
+        Ok(()) => Check::good(subject, "the directory here can be made a standby's"),
+        Err(words) => Check::bad(subject, words),
+    }
 }
 
 /// Main would hand over, and then find no slot to receive through.

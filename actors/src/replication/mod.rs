@@ -1,6 +1,7 @@
 //! ReplicationActor: owns the local PostgreSQL and Redis. It measures them, and makes the steps that change them.
 
 mod actor;
+mod admission;
 mod become_standby;
 pub mod checksums;
 mod copying;
@@ -25,6 +26,7 @@ mod withdrawing;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{ReplicationActor, Servers};
+pub(crate) use admission::ask_for_a_session;
 pub use fork_report::ForkOfRun;
-pub(crate) use postgres_connection::connect as connect_to_postgres;
+pub(crate) use postgres_connection::{READS, connect as connect_to_postgres};
 pub use steps::LOSS_OBSERVED;

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use interrex_events::{Lsn, PostgresStatus, TimelineId, cluster_events};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryRow};
+use interrex_events::{
+    Lsn, PostgresStatus, TimelineId,
+    postgres::{Login, NotOpened, Row, Session},
+};
+use tokio_postgres::Client;
 
-use crate::{ports::PostgresMeasure, report::PostgresFacts};
-
-/// When opening a connection is given up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+use crate::{
+    ports::{NoReply, PostgresMeasure},
+    report::PostgresFacts,
+};
 
 /// The timeline of a standby's newest log, in SQL: of the log that arrives, or else by the names of its files. The control file
 /// names it only after the next restartpoint (facts 5), which may be hours away; a recycled file bears the name of the timeline
@@ -32,64 +35,48 @@ SELECT pg_is_in_recovery()::text AS standby,
     )
 }
 
+/// Reads and writes.
+pub(crate) const WRITES: Session = Session::writing("interrex");
+/// Reads alone.
+pub(crate) const READS: Session = Session::reading("interrex");
+
 /// A connection that cannot wait for ever, whatever the server or the way to it does.
 ///
 /// # Errors
-/// The server's or the system's words.
+/// The server's or the system's refusal.
 pub(crate) async fn connect(
+    session: Session,
     (host, port): (&str, u16),
     (user, password): (&str, Option<&str>),
     database: &str,
-) -> Result<Client, String> {
-    let mut config = Config::new();
-    config
-        .host(host)
-        .port(port)
-        .user(user)
-        .dbname(database)
-        .application_name("interrex")
-        .connect_timeout(CONNECT_LIMIT)
-        .tcp_user_timeout(Duration::from_secs(10))
-        // a database or a role may be read-only by its own setting: the supervisor writes all the same
-        .options(
-            "-c default_transaction_read_only=off -c statement_timeout=30s -c lock_timeout=10s \
-             -c idle_in_transaction_session_timeout=30s -c synchronous_commit=local",
-        );
-    if let Some(password) = password {
-        config.password(password);
-    }
-    let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-    let (client, connection) = connecting
-        .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
-        .map_err(|error| cluster_events::in_words(&error))?;
-    tokio::task::spawn_local(async move {
-        // the client learns of a broken connection at its next query
-        let _ = connection.await;
-    });
-    Ok(client)
-}
-
-/// A column, if it is there and reads.
-pub(super) fn parsed<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -> Option<T> {
-    row.get(column)?.parse().ok()
+) -> Result<Client, NoReply> {
+    let opened = session.open(Login { host, port, user, password, database }).await;
+    opened.map_err(|error| match error {
+        NotOpened::Late(_) => NoReply::Silent(error.to_string()),
+        NotOpened::Refused(error) => NoReply::of_postgres(&error),
+        NotOpened::NotPinned(_) => {
+            NoReply::Refused { code: "not_pinned".to_owned(), words: error.to_string() }
+        }
+    })
 }
 
 /// What the answer says.
-pub(super) fn facts(row: &SimpleQueryRow) -> PostgresMeasure {
+pub(super) fn facts(row: &Row) -> PostgresMeasure {
     let standby = row.get("standby") == Some("true");
-    let heard = parsed::<f64>(row, "heard_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+    let heard = row.parsed::<f64>("heard_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
     let status = match (standby, heard) {
         (false, _) => PostgresStatus::Primary,
         (true, Some(_)) => PostgresStatus::Streaming,
         (true, None) => PostgresStatus::Detached,
     };
-    let replayed: Option<Lsn> = parsed(row, "replayed").filter(|_| standby);
+    let replayed: Option<Lsn> = row.parsed("replayed").filter(|_| standby);
     // a restarted receiver reports the begin of a segment: the larger of both is what is held (facts 7)
-    let received: Option<Lsn> = parsed(row, "received");
-    let lsn = if standby { received.max(replayed) } else { parsed(row, "flushed") };
-    let timeline = parsed(row, if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);
+    let received: Option<Lsn> = row.parsed("received");
+    let lsn = if standby { received.max(replayed) } else { row.parsed("flushed") };
+    let timeline = row.parsed(if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);
     PostgresMeasure {
         facts: PostgresFacts { status, timeline, lsn, replayed, detail: String::new() },
         receiver_heard: heard,
+        no_reply: None,
     }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use interrex_events::RedisStatus;
+use interrex_events::{Address, RedisStatus};
 use interrex_projections::counted;
 use redis::{
     ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult,
@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     env::{Env as _, SystemEnv},
-    ports::{Answer, PortError, RedisEnd, RedisHandover, RedisPort},
+    ports::{Answer, NoReply, PortError, RedisEnd, RedisHandover, RedisPort},
     report::RedisFacts,
     runtime::{self, Process, RunAs},
 };
@@ -69,8 +69,8 @@ pub struct RedisSettings {
     pub password: Option<String>,
     /// How long it may get nowhere while it is being stopped.
     pub stop_timeout: Duration,
-    /// `host:port` of the other nodes' Redis.
-    pub others: Vec<String>,
+    /// Where the other nodes' Redis are.
+    pub others: Vec<Address>,
 }
 
 /// The adapter.
@@ -94,8 +94,12 @@ pub struct LocalRedis {
 ///
 /// # Errors
 /// The server's or the system's words.
-pub async fn connect(host: &str, port: u16, password: Option<&str>) -> Result<MultiplexedConnection, String> {
-    open(host, port, password, Some(COMMAND_LIMIT)).await.map_err(|error| error.to_string())
+pub async fn connect(
+    host: &str,
+    port: u16,
+    password: Option<&str>,
+) -> Result<MultiplexedConnection, NoReply> {
+    open(host, port, password, Some(COMMAND_LIMIT)).await.map_err(|error| NoReply::of_redis(&error))
 }
 
 async fn open(
@@ -120,12 +124,6 @@ async fn open(
     opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-/// Host and port of an address, an IPv6 one without its brackets, as Redis takes them.
-fn place(address: &str) -> (&str, u16) {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-    (host.trim_start_matches('[').trim_end_matches(']'), port.parse().unwrap_or(6379))
-}
-
 /// What a name stands for now; nothing where that cannot be told.
 async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
     let looking = tokio::time::timeout(COMMAND_LIMIT, tokio::net::lookup_host((host, port)));
@@ -134,16 +132,15 @@ async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
 }
 
 /// Whether two addresses are one server's, as far as names tell.
-pub(crate) async fn is_same_place(one: &str, other: &str) -> bool {
-    let ((host, port), (other_host, other_port)) = (place(one), place(other));
-    if port != other_port {
+pub(crate) async fn is_same_place(one: &Address, other: &Address) -> bool {
+    if one.port != other.port {
         return false;
     }
-    if host.eq_ignore_ascii_case(other_host) {
+    if one.host.eq_ignore_ascii_case(&other.host) {
         return true;
     }
-    let others = addresses(other_host, port).await;
-    addresses(host, port).await.iter().any(|address| others.contains(address))
+    let others = addresses(&other.host, other.port).await;
+    addresses(&one.host, one.port).await.iter().any(|address| others.contains(address))
 }
 
 /// What the folder of a copy that was kept then is called.
@@ -291,9 +288,8 @@ impl LocalRedis {
             on_disk.map_err(|error| PortError::new("looking at what Redis has on its disk", error))?;
         for address in &self.settings.others {
             let asking = async {
-                let (host, port) = place(address);
                 let password = self.settings.password.as_deref();
-                let mut connection = open(host, port, password, Some(COMMAND_LIMIT)).await?;
+                let mut connection = open(&address.host, address.port, password, Some(COMMAND_LIMIT)).await?;
                 let mut info = async |section: &str| -> RedisResult<String> {
                     redis::cmd("INFO").arg(section).query_async(&mut connection).await
                 };
@@ -365,7 +361,7 @@ impl RedisPort for LocalRedis {
                 };
                 self.told.borrow_mut().clear();
                 self.wanted.set(false);
-                let upstream = state.upstream.map(|(host, port)| format!("{host}:{port}"));
+                let upstream = state.upstream.map(|(host, port)| Address::new(host, port));
                 RedisFacts {
                     offset: state.offset,
                     upstream,
@@ -421,12 +417,12 @@ impl RedisPort for LocalRedis {
         Ok(format!("{was}; {ended} ended; the role is in its configuration file"))
     }
 
-    async fn hand_over(&self, replica: &str, limit: Duration) -> Answer<RedisHandover> {
-        let (host, port) = place(replica);
+    async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<RedisHandover> {
+        let Address { host, port } = replica;
         let before = self.replication().await?;
         // one that a supervisor began which died meanwhile: Redis ends it by itself
         if !before.changes_places {
-            let target = match before.replica_at(host, &addresses(host, port).await, port) {
+            let target = match before.replica_at(host, &addresses(host, *port).await, *port) {
                 Ok(target) => target,
                 Err(known) => {
                     let words = format!("it knows no replica at {replica}: {known}");
@@ -468,17 +464,16 @@ impl RedisPort for LocalRedis {
         self.replication().await.is_ok_and(|state| state.copying)
     }
 
-    async fn come_back_behind(&self, master: &str, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd> {
+    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd> {
         // what it had in memory is on its disk then
         let end = self.end().await?;
-        let (host, port) = place(master);
-        let (host, port) = (host.to_owned(), port.to_string());
+        let master = master.clone();
         let config_file = self.settings.config_file.clone();
         let (time, data) = (name_of_time(at), self.data()?);
         self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
             let owed = redis_files::owe(&data, &time);
             // whatever became of that: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, &host, &port)?;
+            redis_files::follow_from_the_start(&config_file, &master)?;
             owed?;
             redis_files::keep(&data, &time, newest, progress).map(drop)
         })
@@ -502,10 +497,9 @@ impl RedisPort for LocalRedis {
         place.is_dir().then_some(place)
     }
 
-    async fn follow(&self, master: &str) -> Answer<String> {
+    async fn follow(&self, master: &Address) -> Answer<String> {
         self.has_loaded().await?;
-        let (host, port) = place(master);
-        self.command::<String>(&["REPLICAOF", host, &port.to_string()]).await?;
+        self.command::<String>(&["REPLICAOF", &master.host, &master.port.to_string()]).await?;
         self.make_durable(false).await?;
         self.take_writes().await;
         Ok(format!("replica of {master}"))
@@ -522,12 +516,14 @@ mod tests {
 
     #[tokio::test]
     async fn one_place_has_many_spellings() {
-        assert_eq!(place("[::1]:6380"), ("::1", 6380));
-        assert_eq!(place("db.example:1"), ("db.example", 1));
-        assert!(is_same_place("127.0.0.1:1", "127.0.0.1:1").await);
-        assert!(is_same_place("[::ffff:127.0.0.1]:1", "127.0.0.1:1").await);
-        assert!(is_same_place("localhost:1", "127.0.0.1:1").await);
-        assert!(!is_same_place("127.0.0.1:1", "127.0.0.1:2").await);
-        assert!(!is_same_place("127.0.0.1:1", "127.0.0.2:1").await);
+        let same = async |one: &str, other: &str| {
+            let (one, other): (Address, Address) = (one.parse().unwrap(), other.parse().unwrap());
+            is_same_place(&one, &other).await
+        };
+        assert!(same("127.0.0.1:1", "127.0.0.1:1").await);
+        assert!(same("[::ffff:127.0.0.1]:1", "127.0.0.1:1").await);
+        assert!(same("localhost:1", "127.0.0.1:1").await);
+        assert!(!same("127.0.0.1:1", "127.0.0.1:2").await);
+        assert!(!same("127.0.0.1:1", "127.0.0.2:1").await);
     }
 }

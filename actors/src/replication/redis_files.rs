@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use interrex_events::Address;
+
 use super::{
     checksums::CHECKSUMS,
     copying::{Plan, Progress},
@@ -172,7 +174,7 @@ fn prune(into: &Path, own: &Path, newest: usize) -> io::Result<()> {
 }
 
 /// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
-pub(super) fn follow_from_the_start(config_file: &Path, host: &str, port: &str) -> io::Result<()> {
+pub(super) fn follow_from_the_start(config_file: &Path, master: &Address) -> io::Result<()> {
     let config = fs::read_to_string(config_file)?;
     let before = fs::metadata(config_file)?;
     let mut unfinished = config_file.as_os_str().to_owned();
@@ -186,13 +188,13 @@ pub(super) fn follow_from_the_start(config_file: &Path, host: &str, port: &str) 
     let mut file = File::create_new(&unfinished)?;
     file.set_permissions(before.permissions())?;
     fchown(&file, Some(before.uid()), Some(before.gid()))?;
-    file.write_all(following(&config, host, port).as_bytes())?;
+    file.write_all(following(&config, master).as_bytes())?;
     file.sync_all()?;
     fs::rename(&unfinished, config_file)?;
     config_file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn following(config: &str, host: &str, port: &str) -> String {
+fn following(config: &str, Address { host, port }: &Address) -> String {
     let own = config.lines().filter(|line| !line.split_whitespace().next().is_some_and(is_upstream));
     let mut text: String = own.flat_map(|line| [line, "\n"]).collect();
     text.push_str(&format!("replicaof {host} {port}\n"));
@@ -207,7 +209,7 @@ mod tests {
     fn a_configuration_names_one_master_and_keeps_everything_else() {
         let config = "port 1\nreplicaof 10.0.0.1 6379\nappendonly yes\n  SlaveOf\ta 1\n";
         assert_eq!(
-            following(config, "10.0.0.2", "6380"),
+            following(config, &Address::new("10.0.0.2", 6380)),
             "port 1\nappendonly yes\nreplicaof 10.0.0.2 6380\n"
         );
     }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use interrex_events::{Draft, NodeId, RedisChanged, RedisStatus};
+use interrex_events::{Address, Draft, NodeId, RedisChanged, RedisStatus};
 use interrex_projections::NodeStatus;
 
 use super::{Servers, redis::is_same_place};
@@ -101,9 +101,12 @@ impl Standing {
 
 fn wrong(shared: &Shared, servers: &Servers, redis: &dyn RedisPort) -> Option<Wrong> {
     let me = shared.settings.me;
-    let (standing, status, astray) =
-        shared.look(|view| (Standing::of(view, me), view.redis.status, view.redis_astray));
-    let waits = status == RedisStatus::Stopped && redis.waits_for_a_start();
+    let (standing, status, astray, has_started) = shared.look(|view| {
+        // until the start is over, it alone decides what may run
+        let has_started = !view.start.under_way && view.start.problem.is_none();
+        (Standing::of(view, me), view.redis.status, view.redis_astray, has_started)
+    });
+    let waits = has_started && status == RedisStatus::Stopped && redis.waits_for_a_start();
     judge(standing, status, astray, waits).filter(|wrong| match wrong {
         Wrong::SecondMaster(main) | Wrong::Astray(main) => servers.redis_of(*main).is_some(),
         Wrong::RunsFenced | Wrong::Waits => true,
@@ -168,7 +171,7 @@ async fn turn_to(
     Ok(())
 }
 
-fn master_of(servers: &Servers, main: NodeId) -> Answer<String> {
+fn master_of(servers: &Servers, main: NodeId) -> Answer<Address> {
     servers.redis_of(main).ok_or_else(|| PortError("main has no Redis".to_owned()))
 }
 

@@ -15,7 +15,8 @@ use crate::{
     messages::StepReport,
     node::Shared,
     ports::{
-        Answer, KeepRequest, Lineage, MainLineage, MainServerPort, PortError, Rewind, StopMode, Verdict,
+        Answer, KeepRequest, Lineage, MainLineage, MainServerPort, Parted, PortError, Rewind, StopMode,
+        Verdict,
     },
     report::CopyProgress,
 };
@@ -49,6 +50,8 @@ pub(super) struct Parting {
     pub(super) timeline: TimelineId,
     pub(super) switchpoint: Lsn,
     pub(super) end: Lsn,
+    /// Whether it is exactly there, or may be later.
+    pub(super) exact: bool,
     rewindable: bool,
 }
 
@@ -63,6 +66,8 @@ impl Parting {
             timeline: TimelineId(u32::try_from(number).ok()?),
             switchpoint: observed.get("switchpoint")?.as_str()?.parse().ok()?,
             end: observed.get("end")?.as_str()?.parse().ok()?,
+            // an older version knew exact ones only
+            exact: observed.get("exact") != Some(&Value::Bool(false)),
             rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
         })
     }
@@ -113,7 +118,6 @@ pub(super) async fn compare(
     copy: bool,
 ) -> StepReport {
     let name = shared.look(|view| view.cluster.nodes.name(main));
-    let compared = servers.handover.lineage_against(&lineage).await;
     let only_by_copy = |words: String| {
         if copy {
             report(StepOutcome::Succeeded, format!("{words}; it is replaced by a copy, and kept"))
@@ -124,6 +128,11 @@ pub(super) async fn compare(
             report(StepOutcome::Refused, words)
         }
     };
+    let server = match servers.main_server(main) {
+        Ok(server) => server,
+        Err(error) => return report(StepOutcome::Failed, error.to_string()),
+    };
+    let compared = servers.handover.lineage_against(&lineage, &*server).await;
     let Lineage { verdict, timeline, end, system_id, .. } = match compared {
         Ok(lineage) => lineage,
         Err(error) => return only_by_copy(format!("the data directory cannot be read: {error}")),
@@ -133,33 +142,44 @@ pub(super) async fn compare(
             let words = format!("its log up to {end} is a part of {name}'s: there is nothing to rewind");
             report(StepOutcome::Succeeded, words).with("end", end.to_string())
         }
-        Verdict::Diverged { switchpoint, bytes } => {
-            let rewindable = match can_be_rewound(servers, main).await {
-                Ok(rewindable) => rewindable,
-                Err(error) => return report(StepOutcome::Failed, error.to_string()),
+        Verdict::Diverged { parted, by_rewind } => {
+            let rewindable = match by_rewind {
+                Err(why) => Err(why),
+                Ok(()) => match can_be_rewound(servers, main).await {
+                    Ok(rewindable) => rewindable,
+                    Err(error) => return report(StepOutcome::Failed, error.to_string()),
+                },
             };
             let how = match &rewindable {
                 Ok(()) => "it can be rewound".to_owned(),
                 Err(why) => format!("it must be copied anew: {why}"),
             };
+            let Parted { switchpoint, bytes, exact } = parted;
+            let place = if exact { "at" } else { "at or after" };
             let words = format!(
-                "{name} left timeline {timeline} at {switchpoint}, and {} follow here, up to {end}; {how}",
+                "this directory and {name} parted {place} {switchpoint}, and {} follow here, up to {end}, on timeline {timeline}; {how}",
                 human_bytes(bytes)
             );
-            // names as the later steps read them
-            report(StepOutcome::Succeeded, words)
-                .with("timeline", timeline.0)
-                .with("switchpoint", switchpoint.to_string())
-                .with("end", end.to_string())
-                .with("bytes", bytes)
-                .with("rewindable", rewindable.is_ok())
+            let report = report(StepOutcome::Succeeded, words);
+            parted_at(report, (timeline, end), parted).with("rewindable", rewindable.is_ok())
         }
         Verdict::OtherSystem => only_by_copy(format!(
             "the data directory belongs to another cluster (system identifier {system_id}; {name} has {})",
             lineage.system_id
         )),
-        Verdict::Ahead(words) | Verdict::Unknown(words) => only_by_copy(words),
+        Verdict::Ahead { parted, words } => parted_at(only_by_copy(words), (timeline, end), parted),
+        Verdict::Unknown(words) => only_by_copy(words),
     }
+}
+
+/// The report with the place from which on the directory's log is its own, as [`Parting`] reads it.
+fn parted_at(report: StepReport, (timeline, end): (TimelineId, Lsn), parted: Parted) -> StepReport {
+    report
+        .with("timeline", timeline.0)
+        .with("switchpoint", parted.switchpoint.to_string())
+        .with("end", end.to_string())
+        .with("bytes", parted.bytes)
+        .with("exact", parted.exact)
 }
 
 /// Whether the directory can be rewound to main's; the inner error says why not. One that cannot is copied: an answer that
@@ -294,7 +314,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
     let lineage = lineage?;
     let parting = Parting::of(run);
     // found by an attempt before this one
-    let compared = servers.handover.lineage_against(&lineage).await;
+    let compared = servers.handover.lineage_against(&lineage, &*main).await;
     let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
     if same_line && !wants_copy(run) && servers.rejoin.is_startable() {
         let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
@@ -320,7 +340,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                     Rewind::Rewound | Rewind::NotNeeded => {
                         // pg_rewind's word alone proves nothing (facts 5)
                         let lineage = main.lineage().await?;
-                        let found = servers.handover.lineage_against(&lineage).await?;
+                        let found = servers.handover.lineage_against(&lineage, &*main).await?;
                         if found.verdict == Verdict::SameLine {
                             return Ok(rebuilt("rewound to main's line".to_owned(), Demotion::Rewound));
                         }
@@ -372,7 +392,7 @@ async fn copy_anew(shared: &Shared, servers: &Servers, run: &Run, why: &str) -> 
     let copied = servers.rejoin.base_backup(&source, &slot, &request, &progress, REBUILD_LIMIT).await;
     let mut folder = copied?.folder;
     if let Some(archived) = archived {
-        servers.rejoin.prune_kept(&request.into, 0, None).await?;
+        servers.rejoin.prune_archived(&request.into, &shared.settings.rejoin.keep_in).await?;
         folder = archived;
     }
     let folder = folder.display().to_string();

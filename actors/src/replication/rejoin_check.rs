@@ -31,14 +31,26 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The step `check_lineage`. What main will refuse a standby is found in it too, a slot and the login for replication: the
 /// directory is copied aside right after it, for hours where it is large, and would be for nothing.
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
+    if rejoin::wants_copy(run) {
+        can_be_copied(servers, run.new_main).await?;
+    }
     let (compared, logged_in) =
         tokio::join!(rejoin::check_lineage(shared, servers, run), rejoin::log_in(servers, run.new_main));
     let compared = compared?;
     if compared.outcome.is_success() {
+        if Parting::read(&compared.observed).is_some_and(|parting| !parting.is_rewindable()) {
+            can_be_copied(servers, run.new_main).await?;
+        }
         logged_in?;
         slot_can_be_had(shared, servers, run.new_main).await?;
     }
     Ok(compared)
+}
+
+/// Nothing forbids that a copy of main's data takes the place of what is here.
+async fn can_be_copied(servers: &Servers, main: NodeId) -> Answer<()> {
+    servers.rejoin.is_replaceable()?;
+    servers.main_server(main)?.can_be_copied().await
 }
 
 async fn slot_can_be_had(shared: &Shared, servers: &Servers, main: NodeId) -> Answer<()> {

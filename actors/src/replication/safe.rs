@@ -33,22 +33,23 @@ pub(super) async fn holds(client: &Client, event: Head) -> Answer<()> {
     let node = i32::try_from(event.node_id.0).unwrap_or(i32::MAX);
     let seq = event.node_seq.0.cast_signed();
     let found = client.query_one(there, &[&node, &seq, &event.hash.as_bytes().as_slice()]).await;
-    if !found.map_err(failed)?.get::<_, bool>(0) {
+    if !found.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
         return Err(PortError(format!(
             "cluster_events does not hold event {} of node {}",
             event.node_seq, event.node_id
         )));
     }
     let written = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_insert_lsn() END::text";
-    let Some(written) = client.query_one(written, &[]).await.map_err(failed)?.get::<_, Option<String>>(0)
-    else {
-        return Ok(());
-    };
+    let written = client.query_one(written, &[]).await.and_then(|row| row.try_get::<_, Option<String>>(0));
+    let Some(written) = written.map_err(failed)? else { return Ok(()) };
     let flushed = async {
-        while !client.query_one(FLUSHED, &[&written]).await.map_err(failed)?.get::<_, bool>(0) {
+        loop {
+            let flushed = client.query_one(FLUSHED, &[&written]).await.and_then(|row| row.try_get(0));
+            if flushed.map_err(failed)? {
+                return Ok(());
+            }
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     };
     let late =
         || Err(PortError(format!("no standby has flushed what main has logged within {FLUSH_LIMIT:?}")));

@@ -215,7 +215,7 @@ async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
 pub(super) async fn undo_detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<String> {
     let nodes = shared.look(|view| view.cluster.nodes.clone());
     if let Some(main) = nodes.main.filter(|main| ![run.old_main, run.new_main].contains(main)) {
-        servers.postgres.set_upstream(&servers.conninfo_of(main)?).await?;
+        become_standby::follow_another(servers, shared.settings.me, main).await?;
         return Ok(format!("primary_conninfo names {}, which became main meanwhile", nodes.name(main)));
     }
     servers.postgres.return_to_upstream(&servers.conninfo_of(run.old_main)?).await?;
@@ -356,13 +356,17 @@ pub(super) async fn follow(
     servers: &Servers,
     nodes: &ClusterNodes,
     switchpoint: Option<Lsn>,
-    main: NodeId,
+    (me, main): (NodeId, NodeId),
     limit: Duration,
 ) -> Answer<(bool, String)> {
-    if servers.postgres.promotion().await?.is_some() {
+    let own = servers.postgres.measure().await.facts;
+    // cut off while it was started again to follow
+    let is_at_rest = own.status == PostgresStatus::Stopped
+        && servers.postgres.is_standby_directory()
+        && servers.handover.restores_from_archive().await?;
+    if !is_at_rest && servers.postgres.promotion().await?.is_some() {
         return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
     }
-    let own = servers.postgres.measure().await.facts;
     // PostgreSQL would not fail, it would wait for ever (facts 12)
     if let (Some(received), Some(timeline), Some(switchpoint)) = (own.lsn, own.timeline, switchpoint)
         && received > switchpoint
@@ -378,8 +382,7 @@ pub(super) async fn follow(
             )));
         }
     }
-    let upstream = servers.conninfo_of(main)?;
-    servers.postgres.set_upstream(&upstream).await?;
+    become_standby::follow_another(servers, me, main).await?;
     let mut words = vec![format!("primary_conninfo names {}", nodes.name(main))];
     if let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(main)) {
         match redis.follow(&master).await {

@@ -5,14 +5,18 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use interrex_events::{
-    Epoch, Head, JournalForked, NodeId, NodeSeq, Record,
+    Address, Epoch, Head, JournalForked, NodeId, NodeSeq, Record,
     cluster_events::{self, Relay, StoreError},
+    postgres::Session,
 };
 use interrex_projections::postgres::{self, Projector};
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_postgres::Client;
 
-use super::{postgres_connection::connect, safe};
+use super::{
+    postgres_connection::{READS, WRITES, connect},
+    safe,
+};
 use crate::{
     env::{Env, Moment},
     ports::{Answer, NotRelayed, PortError, Relayed, SettingsRequest, StreamPort, StreamState},
@@ -84,18 +88,25 @@ impl LocalStream {
 
     /// A connection that changes nothing: a standby takes it, too.
     async fn look_in(&self) -> Answer<Client> {
+        self.open(READS.statements_within(PAGE_LIMIT)).await
+    }
+
+    async fn open(&self, session: Session) -> Answer<Client> {
         let settings = &self.settings;
         let address = (settings.host.as_str(), settings.port);
         let login = (settings.user.as_str(), settings.password.as_deref());
-        connect(address, login, &settings.database).await.map_err(|words| {
-            PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })
+        let opened = connect(session, address, login, &settings.database).await;
+        let doing = format!("connecting to PostgreSQL at {}", Address::new(address.0, address.1));
+        let client = opened.map_err(|refusal| PortError(refusal.while_doing(&doing).to_string()))?;
+        // not there yet is no obstacle: a main makes it, and of a standby nothing is read
+        cluster_events::is_there(&client)
+            .await
+            .map_err(|error| failed("looking at cluster_events", error))?;
+        Ok(client)
     }
 
     async fn connect(&self) -> Answer<Open> {
-        let mut client = self.look_in().await?;
-        let limit = format!("SET statement_timeout = {}", STATEMENT_LIMIT.as_millis());
-        client.batch_execute(&limit).await.map_err(|error| failed("preparing a connection", error.into()))?;
+        let mut client = self.open(WRITES.statements_within(STATEMENT_LIMIT)).await?;
         cluster_events::migrate(&mut client)
             .await
             .map_err(|error| failed("bringing the schema interrex up to date", error))?;
@@ -116,14 +127,6 @@ impl LocalStream {
     /// Page by page, so that it can be given up at any of them; what was folded until then is kept.
     async fn follow_standby(&self) -> Answer<u64> {
         let client = self.look_in().await?;
-        let only_reads = format!(
-            "SET default_transaction_read_only = on; SET statement_timeout = {}",
-            PAGE_LIMIT.as_millis()
-        );
-        client
-            .batch_execute(&only_reads)
-            .await
-            .map_err(|error| failed("preparing a connection", error.into()))?;
         let mut kept = self.kept.lock().await;
         let before = kept.projector.events_read();
         let followed = kept.projector.follow(&client).await;
@@ -217,14 +220,16 @@ async fn requests(client: &Client) -> Result<Vec<SettingsRequest>, StoreError> {
     let sql = "SELECT id, requested_by, source, auto_failover_enabled, auto_failover_threshold_ms \
                FROM interrex.settings_requests ORDER BY requested_at, id LIMIT $1";
     let rows = client.query(sql, &[&REQUESTS_LIMIT]).await?;
-    let request = |row: &tokio_postgres::Row| SettingsRequest {
-        id: row.get(0),
-        requested_by: row.get(1),
-        source: row.get(2),
-        auto_failover_enabled: row.get(3),
-        auto_failover_threshold_ms: row.get::<_, Option<i64>>(4).map(i64::cast_unsigned),
+    let request = |row: &tokio_postgres::Row| -> Result<SettingsRequest, StoreError> {
+        Ok(SettingsRequest {
+            id: row.try_get(0)?,
+            requested_by: row.try_get(1)?,
+            source: row.try_get(2)?,
+            auto_failover_enabled: row.try_get(3)?,
+            auto_failover_threshold_ms: row.try_get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+        })
     };
-    Ok(rows.iter().map(request).collect())
+    rows.iter().map(request).collect()
 }
 
 async fn relay(

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use interrex_events::PostgresStatus;
 
 use super::Servers;
-use crate::{journal::retention, node::Shared};
+use crate::{barrier, journal::retention, node::Shared, ports::PortError};
 
 /// Pause between two looks of a standby at its `cluster_events`: what comes in meanwhile is folded in no time.
 const STREAM_FOLLOWED_EVERY: Duration = Duration::from_secs(30);
@@ -18,7 +18,8 @@ pub(super) async fn keep_sealing(shared: Arc<Shared>, servers: Rc<Servers>) {
     let mut told = Vec::new();
     tokio::time::sleep(policy.pause(true)).await;
     loop {
-        let (_, problems) = retention::pass(&shared, &*servers.stream, &policy).await;
+        let pass = barrier::caught(retention::pass(&shared, &*servers.stream, &policy)).await;
+        let problems = pass.map_or_else(|panic| vec![panic], |(_, problems)| problems);
         for problem in problems.iter().filter(|problem| !told.contains(*problem)) {
             tracing::warn!(problem, "retention");
         }
@@ -35,7 +36,9 @@ pub(super) async fn keep_following(shared: Arc<Shared>, servers: Rc<Servers>) {
         if !shared.look(|view| standby.contains(&view.postgres.status)) {
             continue;
         }
-        match tokio::time::timeout(STREAM_FOLLOWED_WITHIN, servers.stream.follow()).await {
+        let following = barrier::caught(servers.stream.follow());
+        let followed = tokio::time::timeout(STREAM_FOLLOWED_WITHIN, following).await;
+        match followed.map(|caught| caught.unwrap_or_else(|panic| Err(PortError(panic)))) {
             Ok(Ok(events)) => tracing::trace!(events, "cluster_events followed"),
             // nothing depends on it but how long a later promotion takes
             Ok(Err(error)) => tracing::debug!(%error, "cluster_events are not followed"),

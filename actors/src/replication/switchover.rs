@@ -3,13 +3,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use interrex_events::{Anchor, PostgresStatus, RedisStatus, StepId, StepOutcome, Verdict};
+use interrex_events::{
+    Address, Anchor, HandoverAccepted, PostgresStatus, RedisStatus, StepId, StepOutcome, Verdict,
+};
 use interrex_projections::{Run, counted, human_ms};
 use serde_json::json;
 
 use super::{
     Servers,
     handover_check::{self, BEHIND_LIMIT},
+    postgres::slot_name,
     rejoin::naming_kept_redis,
 };
 use crate::{
@@ -17,7 +20,7 @@ use crate::{
     failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, PeersPort, PortError, RedisHandover, RedisPort},
+    ports::{Answer, NotAccepted, PeersPort, PortError, RedisHandover, RedisPort},
 };
 
 /// How often a condition is looked at while writes wait.
@@ -33,6 +36,8 @@ const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
 /// How long one of those answers may take: its connection may hang.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long the target may be silent when it is asked whether it accepts: clients wait for it where main has stopped already.
+const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// How long Redis may take to hand its role over.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
 /// How long it is tried, or waited for the target's Redis to take the role by itself: longer than that waits for an offer.
@@ -65,8 +70,35 @@ pub(super) async fn check(
     if checks.iter().any(Check::stops) {
         return Err(PortError(told(&Check::stops)));
     }
+    if let Err(words) = accepted(shared, peers, run).await {
+        return Ok(refused(words));
+    }
     let values = checks.iter().flat_map(|check| check.observed.clone());
     Ok(StepReport { observed: values.collect(), ..succeeded(told(&|_| true)) })
+}
+
+/// The target has stored that it would take the role by this run; why not, in words. Until the offer is recorded here, this node decides
+/// alone: a target that is silent costs clients this wait at most, and no outage that only a person could end.
+async fn accepted(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Result<(), String> {
+    let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
+    let asked = HandoverAccepted { from: run.old_main, epoch: run.epoch, run: run.id };
+    let began = shared.env.moment();
+    loop {
+        match peers.accept_handover(run.new_main, &asked).await {
+            Ok(()) => return Ok(()),
+            Err(NotAccepted::Declined(words)) => return Err(format!("{name} does not accept it: {words}")),
+            Err(NotAccepted::NoAnswer(words)) => {
+                let waited = shared.env.moment().monotonic.saturating_sub(began.monotonic);
+                if waited >= SILENCE_LIMIT {
+                    return Err(format!(
+                        "{name} has not recorded within {} that it would take over: {words}",
+                        human_ms(ms(waited))
+                    ));
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_CALMLY).await;
+    }
 }
 
 /// The checkpoint at the stop will be short.
@@ -125,7 +157,12 @@ async fn target_receives(servers: &Servers, run: &Run) -> Answer<()> {
         }
         Ok(())
     };
-    let late = || Err(PortError(format!("the target receives no log from here, for {RECEIVE_LIMIT:?}")));
+    let late = || {
+        Err(PortError(format!(
+            "the target receives no WAL from here, for {RECEIVE_LIMIT:?}: no standby streams through the slot {}",
+            slot_name(run.new_main)
+        )))
+    };
     tokio::time::timeout(RECEIVE_LIMIT, receives).await.unwrap_or_else(|_| late())
 }
 
@@ -209,6 +246,10 @@ pub(super) async fn prove(
             proof.end
         )));
     }
+    // the first one may be an hour old
+    if let Err(words) = accepted(shared, peers, run).await {
+        return Ok(refused(format!("{words}; nothing is offered, and PostgreSQL here serves again")));
+    }
     let words = format!("the log here ends at {}, and the target has all of it", proof.end);
     // names as the decider reads them
     Ok(succeeded(words)
@@ -275,7 +316,7 @@ async fn follow_by_force(
     servers: &Servers,
     run: &Run,
     redis: &dyn RedisPort,
-    target: &str,
+    target: &Address,
 ) -> Answer<StepReport> {
     let end = redis.come_back_behind(target, run.started_at, shared.settings.rejoin.keep_newest).await?;
     servers.try_to_start_redis().await?;

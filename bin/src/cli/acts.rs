@@ -5,11 +5,12 @@ use std::{path::Path, time::Duration};
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     notifier::peers::{
-        ApiAnswer, CancelBody, PlanBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody,
+        ApiAnswer, CancelBody, JournalBody, PlanBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody,
     },
+    ports::JournalPage,
     report::NodeReport,
 };
-use interrex_events::{Cause, NodeId, NodeSeq, RunId};
+use interrex_events::{Address, Cause, NodeId, NodeSeq, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     by_hand,
     exit::Exit,
     failure::Failure,
+    live,
     output::{self, Output},
     outside::{Outside, Question},
     source,
@@ -28,6 +30,8 @@ use crate::config::{Config, read_secret};
 
 /// How long a supervisor may take to begin what it is asked.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to tell its events: it is asked again.
+const PAGE_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 struct Begun {
@@ -84,7 +88,7 @@ pub(super) fn switchover(
         let due = due.at(outside.now())?;
         return ahead::schedule((arguments, &config), (main, due), body, output);
     }
-    let begun: Begun = post(&config, &address_of(&config, main), "/api/cluster/failover", &body)?;
+    let begun: Begun = post(&config, &address_of(&config, main)?, "/api/cluster/failover", &body)?;
     watch(&config, &arguments.config, (main, before, begun.run_id), arguments.json, outside, output)
 }
 
@@ -95,7 +99,7 @@ pub(super) fn promote(
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
-    let (me, address) = (config.node.id, config.node.listen.to_string());
+    let (me, address) = (config.node.id, live::reachable(config.node.listen));
     if arguments.dry_run {
         let body = PlanBody::Promotion { force: arguments.force, reason: arguments.reason.clone() };
         return ahead::dry_run(&config, (me, &body), arguments.json, output);
@@ -136,7 +140,7 @@ pub(super) fn rejoin(
         let (main, _) = main_of(&config, outside)?;
         return by_hand::rejoin(&config, (returning, main), arguments, output);
     }
-    let address = address_of(&config, returning);
+    let address = address_of(&config, returning)?;
     let Some(before) = newest_at(outside, returning, &address) else {
         let name =
             nodes(&config).into_iter().find(|(id, ..)| *id == returning).map_or("it", |(_, name, _)| name);
@@ -159,7 +163,7 @@ pub(super) fn rejoin(
 pub(super) fn cancel(arguments: &RunCancel, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = config(arguments.config.as_deref())?;
     let body = CancelBody { force: arguments.force, reason: arguments.reason.clone(), asker: asker(&config) };
-    let address = config.node.listen.to_string();
+    let address = live::reachable(config.node.listen);
     let cancelled: Cancelled = post(&config, &address, "/api/cluster/run/cancel", &body)?;
     if arguments.json {
         output.json(&cancelled)?;
@@ -182,8 +186,8 @@ fn asker(config: &Config) -> Cause {
 }
 
 /// Every node with its name and where its supervisor answers.
-pub(super) fn nodes(config: &Config) -> Vec<(NodeId, &str, String)> {
-    let own = (config.node.id, config.node.name.as_str(), config.node.listen.to_string());
+pub(super) fn nodes(config: &Config) -> Vec<(NodeId, &str, Address)> {
+    let own = (config.node.id, config.node.name.as_str(), live::reachable(config.node.listen));
     let peers = config.peers.iter().map(|peer| (peer.id, peer.name.as_str(), peer.address.clone()));
     [own].into_iter().chain(peers).collect()
 }
@@ -197,8 +201,12 @@ fn node(config: &Config, text: &str) -> Result<NodeId, Failure> {
     })
 }
 
-pub(super) fn address_of(config: &Config, node: NodeId) -> String {
-    nodes(config).into_iter().find(|(id, ..)| *id == node).map(|(.., address)| address).unwrap_or_default()
+pub(super) fn address_of(config: &Config, node: NodeId) -> Result<Address, Failure> {
+    let known = nodes(config).into_iter().find(|(id, ..)| *id == node);
+    known.map(|(.., address)| address).ok_or_else(|| Failure::Other {
+        what: format!("node {node} is not in the configuration of this node: add it to [[peers]]"),
+        source: None,
+    })
 }
 
 /// The newest event of its own that a supervisor tells of: a run that it begins now comes after it.
@@ -208,8 +216,8 @@ fn newest_of(report: &NodeReport) -> NodeSeq {
 }
 
 /// The same, asked of it.
-fn newest_at(outside: &dyn Outside, node: NodeId, address: &str) -> Option<NodeSeq> {
-    let reports = outside.ask(&[Question { node, address: address.to_owned() }]);
+fn newest_at(outside: &dyn Outside, node: NodeId, address: &Address) -> Option<NodeSeq> {
+    let reports = outside.ask(&[Question { node, address: address.clone() }]);
     reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of)
 }
 
@@ -229,16 +237,36 @@ fn main_of(config: &Config, outside: &dyn Outside) -> Result<(NodeId, NodeSeq), 
 
 pub(super) fn post<T: serde::de::DeserializeOwned>(
     config: &Config,
-    address: &str,
+    address: &Address,
     path: &str,
     body: &impl Serialize,
 ) -> Result<T, Failure> {
     answered(address, ask(config, address, path, body)?)
 }
 
+/// A node's events after a place, as its own supervisor tells them.
+pub(super) fn journal_page(
+    config: &Config,
+    (node, address): (NodeId, &Address),
+    after: NodeSeq,
+) -> Result<JournalPage, Failure> {
+    let body = JournalBody { cluster_id: config.cluster.id, node, after };
+    answered(address, ask_within(PAGE_LIMIT, config, address, "/api/cluster/journal", &body)?)
+}
+
 fn ask<T: serde::de::DeserializeOwned>(
     config: &Config,
-    address: &str,
+    address: &Address,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<ApiAnswer<T>, Failure> {
+    ask_within(LIMIT, config, address, path, body)
+}
+
+fn ask_within<T: serde::de::DeserializeOwned>(
+    limit: Duration,
+    config: &Config,
+    address: &Address,
     path: &str,
     body: &impl Serialize,
 ) -> Result<ApiAnswer<T>, Failure> {
@@ -250,7 +278,7 @@ fn ask<T: serde::de::DeserializeOwned>(
         .map_err(|error| other(error.to_string()))?;
     let asked = runtime.block_on(async {
         // never through a proxy, which would learn the secret
-        let client = reqwest::Client::builder().no_proxy().timeout(LIMIT).build()?;
+        let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;
         let request = client.post(format!("http://{address}{path}")).header(SECRET_HEADER, secret).json(body);
         request.send().await?.json::<ApiAnswer<T>>().await
     });
@@ -260,7 +288,7 @@ fn ask<T: serde::de::DeserializeOwned>(
     })
 }
 
-fn answered<T>(address: &str, answer: ApiAnswer<T>) -> Result<T, Failure> {
+fn answered<T>(address: &Address, answer: ApiAnswer<T>) -> Result<T, Failure> {
     let other = |what: String| Failure::Other { what, source: None };
     match (answer.data, answer.error) {
         (Some(data), _) if answer.success => Ok(data),

@@ -30,7 +30,7 @@ pub(super) fn dry_run(
     json: bool,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let plan: Plan = post(config, &address_of(config, maker), "/api/cluster/plan", body)?;
+    let plan: Plan = post(config, &address_of(config, maker)?, "/api/cluster/plan", body)?;
     views::plan::show(&plan, |node| name(config, node), json, output)
 }
 
@@ -43,7 +43,7 @@ pub(super) fn schedule(
 ) -> Result<Exit, Failure> {
     let target = name(config, switchover.target_node_id);
     let body = ScheduleBody { due, switchover };
-    let planned: Scheduled = post(config, &address_of(config, main), "/api/cluster/schedule", &body)?;
+    let planned: Scheduled = post(config, &address_of(config, main)?, "/api/cluster/schedule", &body)?;
     if arguments.json {
         output.json(&planned)?;
     } else {

@@ -5,7 +5,7 @@ mod acts;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use interrex_events::KINDS;
+use interrex_events::{Address, KINDS};
 
 pub use self::acts::{Promote, Rejoin, RunCancel, Switchover};
 use super::{exit, moment::Moment, views, when::When};
@@ -418,10 +418,10 @@ pub struct Salvage {
     pub output: PathBuf,
     /// The new main's PostgreSQL [default: the only server of the configuration that takes writes].
     #[arg(long, value_name = "HOST:PORT", requires = "kept")]
-    pub main: Option<String>,
+    pub main: Option<Address>,
     /// The new main's Redis [default: the only one of the configuration that is a master].
     #[arg(long, value_name = "HOST:PORT", requires = "kept_redis")]
-    pub main_redis: Option<String>,
+    pub main_redis: Option<Address>,
     /// Only this table: TABLE, SCHEMA.TABLE or DATABASE.SCHEMA.TABLE; give it again for more [default: all].
     #[arg(long = "table", value_name = "TABLE", requires = "kept")]
     pub tables: Vec<String>,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use interrex_actors::replication::postgres::slot_name;
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId, postgres::pinned_for_libpq};
 
 use super::{acts::nodes, arguments::Rejoin, exit::Exit, failure::Failure, output::Output};
 use crate::{config::Config, daemon::find_programs};
@@ -52,9 +52,8 @@ fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> R
     };
     let server = match config.peers.iter().find(|peer| peer.id == main) {
         Some(peer) => peer.postgres.clone(),
-        None => format!("{}:{}", config.address(), config.postgres.port),
+        None => Address::new(config.address(), config.postgres.port),
     };
-    let (host, port) = server.rsplit_once(':').unwrap_or((&server, "5432"));
     let postgres = &config.postgres;
     let programs = match &postgres.bin_dir {
         Some(folder) => folder.clone(),
@@ -69,10 +68,11 @@ fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> R
         ("{DATA_DIR}", file(&postgres.data_dir)),
         ("{PROGRAMS}", file(&programs)),
         ("{KEPT}", file(&config.kept_folder())),
+        ("{CONFIG_FILE}", optional(&config.postgres_config_file())),
         ("{LOG}", file(&log)),
         ("{LOCK}", quoted(&format!("{}.lock", config.node.journal.display()))),
-        ("{MAIN_HOST}", quoted(host)),
-        ("{MAIN_PORT}", quoted(port)),
+        ("{MAIN_HOST}", quoted(&server.host)),
+        ("{MAIN_PORT}", quoted(&server.port.to_string())),
         ("{DATABASE}", quoted(&postgres.database)),
         ("{ADMIN}", quoted(&postgres.user)),
         ("{ADMIN_PASSWORD_FILE}", optional(&postgres.password_file)),
@@ -80,6 +80,7 @@ fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> R
         ("{REPLICATOR_PASSFILE}", optional(&postgres.replication_passfile)),
         ("{SLOT}", slot_name(returning)),
         ("{APPLICATION}", format!("interrex_{returning}")),
+        ("{PINNED}", quoted(&pinned_for_libpq().1)),
         ("{COPY}", if copy { "yes" } else { "no" }.to_owned()),
     ];
     Ok(values.iter().fold(SCRIPT.to_owned(), |script, (place, value)| script.replace(place, value)))

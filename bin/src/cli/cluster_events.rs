@@ -3,55 +3,49 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use interrex_events::{
-    Epoch, NodeId, NodeSeq, Record,
-    cluster_events::{self, Found, Position, StoreError, StreamVerification, in_words},
+    Address, Epoch, NodeId, NodeSeq, Record,
+    cluster_events::{self, Found, Position, StoreError, StreamVerification},
     journal::Identity,
+    postgres::{Login, Session},
 };
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, Config as Connection, NoTls};
+use tokio_postgres::Client;
 
 use super::failure::Failure;
 use crate::config::{Config, read_secret};
 
-/// When connecting is given up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// The stream may be long, and whoever reads it may be slow.
+const SESSION: Session = Session::reading("interrex")
+    .connect_within(Duration::from_secs(3))
+    .statements_within(Duration::ZERO)
+    .idles_within(Duration::ZERO);
 
 /// A connection, and the thread's own runtime that drives it.
 pub(super) struct ClusterEvents {
     runtime: Runtime,
     client: Client,
     identity: Identity,
-    address: String,
+    address: Address,
 }
 
 impl ClusterEvents {
     /// Connects to the PostgreSQL that the configuration names.
     pub(super) fn connect(config: &Config) -> Result<Self, Failure> {
         let postgres = &config.postgres;
-        let address = format!("{}:{}", postgres.host, postgres.port);
-        let mut connection = Connection::new();
-        connection
-            .host(&postgres.host)
-            .port(postgres.port)
-            .user(&postgres.user)
-            .dbname(&postgres.database)
-            .application_name("interrex")
-            .connect_timeout(CONNECT_LIMIT);
-        if let Some(file) = &postgres.password_file {
-            let password = read_secret(file, "postgres.password_file", 1).map_err(Failure::Unusable)?;
-            connection.password(password);
-        }
+        let address = Address::new(&postgres.host, postgres.port);
+        let file = postgres.password_file.as_ref();
+        let password = file.map(|file| read_secret(file, "postgres.password_file", 1)).transpose();
+        let password = password.map_err(Failure::Unusable)?;
+        let login = Login {
+            host: &postgres.host,
+            port: postgres.port,
+            user: &postgres.user,
+            password: password.as_deref(),
+            database: &postgres.database,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let client = runtime.block_on(async {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, connection.connect(NoTls)).await;
-            let (client, driver) = connected
-                .map_err(|_| format!("no connection within {CONNECT_LIMIT:?}"))?
-                .map_err(|error| in_words(&error))?;
-            tokio::spawn(driver);
-            Ok(client)
-        });
-        let client = client.map_err(|words: String| {
-            Failure::Unusable(format!("PostgreSQL at {address} does not answer for cluster_events: {words}"))
+        let client = runtime.block_on(SESSION.open(login)).map_err(|error| {
+            Failure::Unusable(format!("PostgreSQL at {address} does not answer for cluster_events: {error}"))
         })?;
         let identity = Identity { cluster_id: config.cluster.id, node_id: config.node.id };
         let stream = Self { runtime, client, identity, address };
@@ -60,6 +54,13 @@ impl ClusterEvents {
     }
 
     fn demand_this_cluster(&self) -> Result<(), Failure> {
+        let there = self.runtime.block_on(cluster_events::is_there(&self.client));
+        if !there.map_err(|error| self.failed(&error))? {
+            let at = &self.address;
+            return Err(Failure::Unusable(format!(
+                "PostgreSQL at {at} has no cluster_events: no main was supervised there"
+            )));
+        }
         let first = self.runtime.block_on(cluster_events::page(&self.client, 0, 1));
         let first = first.map_err(|error| self.failed(&error))?;
         match first.first().map(|found| found.record.cluster_id) {
@@ -84,7 +85,7 @@ impl ClusterEvents {
     }
 
     /// Where it is, for people.
-    pub(super) fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &Address {
         &self.address
     }
 

@@ -23,6 +23,8 @@ pub enum Exit {
     NotFound = 7,
     /// `doctor`: a failover, switchover or rejoin would not work, or it is not proved that it would.
     NotReady = 8,
+    /// `salvage`: something that it names could not be read or written; the rest is in the output.
+    Incomplete = 9,
     /// It was interrupted, as by Ctrl-C, and cleaned up.
     Interrupted = 130,
 }
@@ -39,6 +41,7 @@ Exit codes:
   6  `status`: not healthy, or nobody answers who could say that it is
   7  there is no such run or event
   8  `doctor`: a failover, switchover or rejoin would not work now, or it is not proved that it would
+  9  `salvage`: something that it names could not be read or written; the rest is in the output
   130  it was interrupted, as by Ctrl-C, and cleaned up
 
 Environment:

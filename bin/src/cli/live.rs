@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId};
 use serde::Deserialize;
 
 use super::outside::{Answer, Question, Silence};
@@ -47,7 +47,7 @@ pub(super) fn ask(questions: &[Question]) -> BTreeMap<NodeId, Answer> {
     })
 }
 
-async fn ask_one(client: &reqwest::Client, address: &str) -> Answer {
+async fn ask_one(client: &reqwest::Client, address: &Address) -> Answer {
     let request = client.get(format!("http://{address}/health"));
     let response = request.send().await.map_err(|error| silence(address, &error))?;
     let status = response.status();
@@ -61,7 +61,7 @@ async fn ask_one(client: &reqwest::Client, address: &str) -> Answer {
     )
 }
 
-fn silence(address: &str, error: &reqwest::Error) -> Silence {
+fn silence(address: &Address, error: &reqwest::Error) -> Silence {
     if error.is_timeout() {
         let words = format!("{address} gives no answer within {} s", LIMIT.as_secs());
         return Silence { not_running: false, words };
@@ -82,13 +82,13 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
 }
 
 /// Where a listener on this machine is reached: one that listens everywhere answers on loopback.
-pub(crate) fn reachable(listen: SocketAddr) -> String {
+pub(crate) fn reachable(listen: SocketAddr) -> Address {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    SocketAddr::new(ip, listen.port()).to_string()
+    SocketAddr::new(ip, listen.port()).into()
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     };
 
     fn question(node: u32, listener: &TcpListener) -> Question {
-        Question { node: NodeId(node), address: listener.local_addr().unwrap().to_string() }
+        Question { node: NodeId(node), address: listener.local_addr().unwrap().into() }
     }
 
     fn answer_once(listener: TcpListener, body: String) -> std::thread::JoinHandle<()> {
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_listener_on_every_address_is_asked_on_loopback() {
-        assert_eq!(reachable("0.0.0.0:7401".parse().unwrap()), "127.0.0.1:7401");
-        assert_eq!(reachable("[::]:7401".parse().unwrap()), "[::1]:7401");
-        assert_eq!(reachable("10.0.0.2:7401".parse().unwrap()), "10.0.0.2:7401");
+        assert_eq!(reachable("0.0.0.0:7401".parse().unwrap()).to_string(), "127.0.0.1:7401");
+        assert_eq!(reachable("[::]:7401".parse().unwrap()).to_string(), "[::1]:7401");
+        assert_eq!(reachable("10.0.0.2:7401".parse().unwrap()).to_string(), "10.0.0.2:7401");
     }
 }

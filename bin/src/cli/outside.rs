@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chrono::{DateTime, Utc};
 use interrex_actors::{env::SystemEnv, report::NodeReport};
-use interrex_events::{NodeId, cluster_events::StreamVerification, journal::Stamp as _};
+use interrex_events::{Address, NodeId, cluster_events::StreamVerification, journal::Stamp as _};
 
 use super::{cluster_events::ClusterEvents, failure::Failure, live, waiting};
 use crate::config::Config;
@@ -15,7 +15,7 @@ pub(super) struct Question {
     /// Whose.
     pub(super) node: NodeId,
     /// `host:port` where it answers.
-    pub(super) address: String,
+    pub(super) address: Address,
 }
 
 /// What a supervisor said of itself, or why it said nothing.

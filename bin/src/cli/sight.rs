@@ -132,12 +132,15 @@ impl Sight {
         self.answers.get(&node).and_then(|answer| answer.as_ref().err()).map(|silence| silence.words.as_str())
     }
 
-    /// Who is main and in which epoch: the newest epoch that the journal or any answer knows.
+    /// Who is main and in which epoch: the newest epoch that the journal or any answer knows. Of nodes that hold the same one,
+    /// the lowest id keeps it.
     pub(super) fn reign(&self) -> (Option<NodeId>, Epoch) {
         let told = (self.story.cluster.nodes.main, self.story.cluster.nodes.epoch);
-        self.reports().fold(told, |best, report| {
-            let newer = report.epoch > best.1 || (best.0.is_none() && report.epoch == best.1);
-            if newer { (report.main, report.epoch) } else { best }
+        self.reports().fold(told, |(main, epoch), report| {
+            let holds = report.main == Some(report.node);
+            let wins = holds && main.is_some_and(|main| main != report.node && report.node < main);
+            let says = report.epoch > epoch || (report.epoch == epoch && (main.is_none() || wins));
+            if says { (report.main, report.epoch) } else { (main, epoch) }
         })
     }
 

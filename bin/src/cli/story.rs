@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Base, Bases, Envelope, Epoch, Event, FailoverStarted, FailoverWithheld, NodeId, NodeStatus, RunId,
+    StrayAnswer,
 };
 use interrex_projections::{Cluster, Projection};
 use serde::Serialize;
@@ -83,6 +84,11 @@ impl Projection for Story {
             Event::FencingStarted(fencing) => {
                 let next = WAIT.to_owned();
                 let fence = Fence { epoch: fencing.epoch, since: at, complete: false, error: None, next };
+                self.fences.insert(node, fence);
+            }
+            Event::StrayPrimaryFound(stray) if stray.answer == StrayAnswer::Stopped => {
+                let next = WAIT.to_owned();
+                let fence = Fence { epoch: stray.epoch, since: at, complete: false, error: None, next };
                 self.fences.insert(node, fence);
             }
             Event::FencingFailed(failed) => {

@@ -3,11 +3,11 @@
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use interrex_actors::report::CopyProgress;
-use interrex_events::{NodeId, NodeSeq, RunId, journal::JournalReader};
+use interrex_events::{Address, NodeId, NodeSeq, Record, RunId, journal::JournalReader};
 use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs, human_bytes};
 
 use super::{
-    acts::address_of,
+    acts::{address_of, journal_page},
     arguments::{Reading, RunShow},
     exit::Exit,
     failure::Failure,
@@ -24,12 +24,57 @@ const LOOK: Duration = Duration::from_millis(100);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// How often in a row it may give no answer before nobody waits for it.
 const UNANSWERED: u32 = 60;
+/// How long the node that makes a run may answer and know nothing of it.
+const UNKNOWN: Duration = Duration::from_secs(60);
 /// Events that are read at once.
 const PAGE: u32 = 500;
 /// How wide a full bar is, in letters.
 const BAR: u64 = 30;
 
-/// Tells a run that a node makes, from after an event of that node on. This node holds its events, its own or a copy.
+/// Where the events of the node that makes a run are read: at that node, which has them first. Copies here come by this node's
+/// own supervisor, which may be down.
+struct Told<'a> {
+    config: &'a Config,
+    maker: NodeId,
+    address: Address,
+    /// This node's journal, where it has one.
+    here: Option<JournalReader>,
+}
+
+impl<'a> Told<'a> {
+    fn by(maker: NodeId, config: &'a Config) -> Result<Self, Failure> {
+        let address = address_of(config, maker)?;
+        let here = match JournalReader::open(&config.node.journal) {
+            Err(error) if maker == config.node.id => return Err(error.into()),
+            here => here.ok(),
+        };
+        Ok(Self { config, maker, address, here })
+    }
+
+    fn is_here(&self) -> bool {
+        self.maker == self.config.node.id
+    }
+
+    fn after(&self, after: NodeSeq) -> Result<Vec<Record>, Failure> {
+        if !self.is_here()
+            && let Ok(page) = journal_page(self.config, (self.maker, &self.address), after)
+        {
+            return Ok(page.records);
+        }
+        match &self.here {
+            Some(journal) => Ok(journal.page(self.maker, after, PAGE)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The newest event of the maker that is here.
+    fn held_here(&self) -> NodeSeq {
+        let newest = self.here.as_ref().and_then(|journal| journal.newest(self.maker, 1).ok());
+        newest.and_then(|newest| newest.last().map(|record| record.node_seq)).unwrap_or_default()
+    }
+}
+
+/// Tells a run that a node makes, from after an event of that node on.
 pub(super) fn watch(
     config: &Config,
     named: &Option<PathBuf>,
@@ -38,33 +83,44 @@ pub(super) fn watch(
     outside: &dyn Outside,
     output: &mut Output<'_>,
 ) -> Result<Exit, Failure> {
-    let journal = JournalReader::open(&config.node.journal)?;
+    let told = Told::by(maker, config)?;
     let reading = || Reading { config: named.clone(), ..Reading::default() };
-    let names = Source::open(&reading())?.fold::<Cluster>()?.nodes;
+    // without a journal here nodes are told by their numbers
+    let names = match Source::open(&reading()).and_then(|source| source.fold::<Cluster>()) {
+        Err(error) if told.is_here() => return Err(error),
+        cluster => cluster.map(|cluster| cluster.nodes).unwrap_or_default(),
+    };
     let mut runs = Runs::default();
-    let question = Question { node: maker, address: address_of(config, maker) };
+    let question = Question { node: maker, address: told.address.clone() };
+    let mut seen = Vec::new();
     let mut bar = Bar::default();
-    let (mut quiet, mut unanswered) = (Duration::ZERO, 0);
+    let (mut quiet, mut unanswered, mut unknown) = (Duration::ZERO, 0, Duration::ZERO);
     loop {
-        for record in journal.page(maker, after, PAGE)? {
+        for record in told.after(after)? {
             (after, quiet, unanswered) = (record.node_seq, Duration::ZERO, 0);
             let envelope = record.open();
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
                 bar.show(None);
                 output::say(&Entry::of(&envelope, &names, &runs).text);
+                seen.push(envelope);
             }
         }
         if let Some(run) = runs.get(id).filter(|run| !run.is_running()) {
             let done = matches!(run.end, RunEnd::Completed | RunEnd::CompletedDegraded);
             let reading = Reading { json, ..reading() };
-            views::run::show(&RunShow { run: Some(id.to_string()), reading }, output)?;
+            let held = told.held_here();
+            seen.retain(|envelope| envelope.node_seq > held);
+            views::run::show_with(&RunShow { run: Some(id.to_string()), reading }, &seen, output)?;
             return Ok(if done { Exit::Fine } else { Exit::Failed });
         }
         if quiet >= ASK_EVERY {
             quiet = Duration::ZERO;
             let report = outside.ask(std::slice::from_ref(&question)).remove(&maker).and_then(Result::ok);
             unanswered = if report.is_some() { 0 } else { unanswered + 1 };
+            if report.is_some() && runs.get(id).is_none() {
+                unknown += ASK_EVERY;
+            }
             bar.show(report.and_then(|report| report.copying));
         }
         if unanswered == UNANSWERED {
@@ -72,6 +128,16 @@ pub(super) fn watch(
                 what: format!(
                     "the supervisor at {} has not answered for more than a minute; its run goes on when it is started again, \
                      and `interrex run show {}` tells how far it is",
+                    question.address,
+                    id.short()
+                ),
+                source: None,
+            });
+        }
+        if unknown >= UNKNOWN {
+            return Err(Failure::Other {
+                what: format!(
+                    "the supervisor at {} answers, and tells nothing of run {}; see there: interrex run list",
                     question.address,
                     id.short()
                 ),

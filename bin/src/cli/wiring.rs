@@ -51,5 +51,5 @@ pub(super) fn salvage(arguments: Salvage, output: &mut Output<'_>) -> Result<Exi
         output.text(&summary.in_words())?;
         output.line(&format!("\nnext: read {}", options.output.join("README.txt").display()))?;
     }
-    Ok(Exit::Fine)
+    Ok(if summary.has_trouble() { Exit::Incomplete } else { Exit::Fine })
 }

@@ -2,7 +2,8 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use interrex_events::{NodeId, Role};
+use interrex_actors::replication::postgres::config_file;
+use interrex_events::{Address, NodeId, Role};
 
 use super::Config;
 
@@ -35,6 +36,28 @@ impl Config {
                 self.node.listen
             ),
         );
+        demand(
+            self.node.address.as_deref().is_none_or(|host| !Address::is_unspecified(host)),
+            "node.address means every address, and no other node can connect to that: write this node's own, 10.0.0.1, fd00::1 \
+             or db1.example"
+                .to_owned(),
+        );
+        for peer in &self.peers {
+            let others = [
+                ("address", Some(&peer.address)),
+                ("postgres", Some(&peer.postgres)),
+                ("redis", peer.redis.as_ref()),
+            ];
+            for (key, address) in others {
+                demand(
+                    address.is_none_or(|address| !Address::is_unspecified(&address.host)),
+                    format!(
+                        "{key} of [[peers]] {} means every address, and nobody can connect to that: write its own",
+                        peer.name
+                    ),
+                );
+            }
+        }
         demand(
             !failover.probe_timeout.is_zero(),
             "failover.probe_timeout must be more than nothing".to_owned(),
@@ -135,6 +158,7 @@ impl Config {
                 self.postgres.data_dir.display()
             ));
         }
+        problems.extend(self.problem_with_config_file());
         if let Some(file) = &self.postgres.password_file
             && let Err(problem) = read_secret(file, "postgres.password_file", 1)
         {
@@ -162,6 +186,51 @@ impl Config {
             )),
         }
         problems
+    }
+}
+
+impl Config {
+    /// That there is no configuration at all. A rewind that was cut off has taken it out of the data directory for a while, and the
+    /// supervisor puts it back: that does not keep it from starting.
+    #[must_use]
+    pub fn lacks_configuration(&self) -> Option<String> {
+        let data_dir = &self.postgres.data_dir;
+        let is_missing = self.postgres_config_file().is_none()
+            && data_dir.join("PG_VERSION").is_file()
+            && !data_dir.join(config_file::NAME).exists();
+        is_missing.then(|| {
+            format!(
+                "postgres.config_file: there is no {} in {}, and no file of {}/VERSION/NAME has that as its data_directory; set it \
+                 to the server's {}",
+                config_file::NAME,
+                data_dir.display(),
+                config_file::DEBIAN,
+                config_file::NAME
+            )
+        })
+    }
+
+    /// What is wrong with the configuration of PostgreSQL that is there.
+    fn problem_with_config_file(&self) -> Option<String> {
+        let data_dir = &self.postgres.data_dir;
+        let file = match self.postgres_config_file() {
+            Some(file) => file,
+            None => data_dir.join(config_file::NAME),
+        };
+        if let Some(named) = &self.postgres.config_file
+            && let Err(error) = std::fs::metadata(named)
+        {
+            return Some(format!("postgres.config_file: {}: {error}", named.display()));
+        }
+        let named = config_file::value(&file, "data_directory").filter(|named| !named.is_empty())?;
+        (!config_file::is_same(Path::new(&named), data_dir)).then(|| {
+            format!(
+                "postgres.config_file: {} has {named} as its data_directory, not postgres.data_dir ({}): PostgreSQL would start \
+                 on that one",
+                file.display(),
+                data_dir.display()
+            )
+        })
     }
 }
 

@@ -4,14 +4,16 @@
 //! `INTERREX_<SECTION>_<KEY>` in the environment overrides a key of the file.
 
 mod checks;
+mod environment;
 mod reading;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use interrex_events::{ClusterId, NodeId, Role};
-use serde::{Deserialize, Deserializer};
+use interrex_actors::replication::postgres::config_file;
+use interrex_events::{Address, ClusterId, NodeId, Role, check_host};
+use serde::{Deserialize, Deserializer, de::IntoDeserializer as _};
 
-pub use self::{checks::read_secret, reading::ConfigError};
+pub use self::{checks::read_secret, environment::Override, reading::ConfigError};
 
 /// Where sealed segments are, beside the journal, unless `retention.segments` says otherwise.
 pub const SEGMENTS_FOLDER: &str = "segments";
@@ -70,9 +72,12 @@ pub struct NodeConfig {
     pub name: String,
     /// Its role when its journal is new: `main` or `secondary`. Later the journal knows.
     pub role: Role,
-    /// Where its supervisor listens, `address:port`.
+    /// Where its supervisor listens, `address:port`, an IPv6 address in brackets.
+    #[serde(deserialize_with = "listener")]
     pub listen: SocketAddr,
-    /// Host by which other nodes and clients reach this node's servers. By default the host of `listen`.
+    /// Host by which other nodes and clients reach this node's servers, without a port; an IPv6 address without brackets. By
+    /// default the host of `listen`.
+    #[serde(default, deserialize_with = "host_option")]
     pub address: Option<String>,
     /// The journal's file, outside PGDATA, best on another volume.
     pub journal: PathBuf,
@@ -117,6 +122,9 @@ pub struct FailoverConfig {
     /// How long a starting main waits for a peer to confirm that it is still main.
     #[serde(deserialize_with = "duration")]
     pub startup_wait: Duration,
+    /// With quorum `none`: the `id` of the one node that may promote itself; the same on every node. Without it, of two nodes
+    /// the secondary may, and of three or more none.
+    pub candidate: Option<NodeId>,
     /// Who is asked before a node becomes main: `none` is the runbook's mode of two nodes without a third opinion.
     pub quorum: Quorum,
 }
@@ -131,6 +139,7 @@ impl Default for FailoverConfig {
             maximum_lag_bytes: None,
             cool_down: Duration::from_secs(600),
             startup_wait: Duration::from_secs(10),
+            candidate: None,
             quorum: Quorum::None,
         }
     }
@@ -194,11 +203,13 @@ pub struct PostgresConfig {
     pub data_dir: PathBuf,
     /// Folder of `postgres` and the other programs. By default the newest found on this machine.
     pub bin_dir: Option<PathBuf>,
-    /// Host that it listens on.
-    #[serde(default = "loopback")]
+    /// `postgresql.conf`, where it does not lie in `data_dir`. By default the one of `/etc/postgresql` that names `data_dir`.
+    pub config_file: Option<PathBuf>,
+    /// Host that it listens on, or the folder of its socket.
+    #[serde(default = "loopback", deserialize_with = "host_or_folder")]
     pub host: String,
     /// Port that it listens on.
-    #[serde(default = "postgres_port")]
+    #[serde(default = "postgres_port", deserialize_with = "port")]
     pub port: u16,
     /// A superuser for the supervisor: promotion and replication settings need one.
     #[serde(default = "interrex")]
@@ -226,10 +237,10 @@ pub struct RedisConfig {
     /// The program. By default `redis-server` on the path.
     pub program: Option<PathBuf>,
     /// Host that it listens on.
-    #[serde(default = "loopback")]
+    #[serde(default = "loopback", deserialize_with = "host")]
     pub host: String,
     /// Port that it listens on.
-    #[serde(default = "redis_port")]
+    #[serde(default = "redis_port", deserialize_with = "port")]
     pub port: u16,
     /// Its password's file. None: no password is sent.
     pub password_file: Option<PathBuf>,
@@ -278,12 +289,15 @@ pub struct PeerConfig {
     pub id: NodeId,
     /// Its name.
     pub name: String,
-    /// `host:port` of its supervisor.
-    pub address: String,
+    /// `host:port` of its supervisor, an IPv6 address in brackets: `[fd00::1]:7400`.
+    #[serde(deserialize_with = "address")]
+    pub address: Address,
     /// `host:port` of its PostgreSQL.
-    pub postgres: String,
+    #[serde(deserialize_with = "address")]
+    pub postgres: Address,
     /// `host:port` of its Redis.
-    pub redis: Option<String>,
+    #[serde(default, deserialize_with = "address_option")]
+    pub redis: Option<Address>,
     /// Whether it is main when this node's journal is new.
     #[serde(default)]
     pub main: bool,
@@ -315,6 +329,49 @@ fn ready_timeout() -> Duration {
 }
 fn hook_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn address_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    address(deserializer).map(Some)
+}
+
+fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    check_host(&text).map_err(|problem| {
+        serde::de::Error::custom(format!(
+            "`{text}` is no host: {problem}; write 10.0.0.1, fd00::1 or db1.example, without a port"
+        ))
+    })?;
+    Ok(text)
+}
+
+fn host_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    host(deserializer).map(Some)
+}
+
+fn host_or_folder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.starts_with('/') { Ok(text) } else { host(text.into_deserializer()) }
+}
+
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let number = i64::deserialize(deserializer)?;
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| {
+        serde::de::Error::custom(format!("{number} is no port: it must be a number from 1 to 65535"))
+    })
+}
+
+fn listener<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "`{text}` is nothing to listen on: write an address of this machine and a port, 10.0.0.1:7400 or [fd00::1]:7400"
+        ))
+    })
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -359,6 +416,13 @@ impl Config {
         self.rejoin.keep_in.clone().unwrap_or_else(beside)
     }
 
+    /// `postgresql.conf`, where it does not lie in the data directory: the one that is named, or Debian's own.
+    #[must_use]
+    pub fn postgres_config_file(&self) -> Option<PathBuf> {
+        let found = || config_file::of_debian(&self.postgres.data_dir);
+        self.postgres.config_file.clone().or_else(found)
+    }
+
     /// Folder of the sealed segments.
     #[must_use]
     pub fn segments_folder(&self) -> PathBuf {
@@ -400,9 +464,11 @@ main = true
 
     fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Config::parse(text, environment, Path::new("/etc/interrex")).map_err(|problem| match problem {
-            Problem::Malformed(message) => message,
-            Problem::Wrong(problems) => problems.join("\n"),
+        Config::parse(text, &Override::among(environment), Path::new("/etc/interrex")).map_err(|problem| {
+            match problem {
+                Problem::Malformed(message) => message,
+                Problem::Wrong(problems) => problems.join("\n"),
+            }
         })
     }
 
@@ -458,5 +524,29 @@ main = true
             .replace("127.0.0.1:7402", "0.0.0.0:7402");
         let error = parse(&text, &[]).unwrap_err();
         assert_eq!(error.lines().count(), 4, "{error}");
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_its_line_its_key_and_the_right_form() {
+        let with = |from: &str, to: &str| parse(&MINIMAL.replace(from, to), &[]);
+        let config = with("127.0.0.1:5401", "[::1]:5401").unwrap();
+        assert_eq!((config.peers[0].postgres.host.as_str(), config.peers[0].postgres.port), ("::1", 5401));
+        for (from, to, key, form) in [
+            ("127.0.0.1:5401", "::1:5401", "line 17, postgres: ", "[fd00::1]:5432"),
+            ("127.0.0.1:5401", "127.0.0.1", "line 17, postgres: ", "10.0.0.1:5432"),
+            ("127.0.0.1:7401", "http://alpha:7401", "line 16, address: ", "db1.example:5432"),
+            ("127.0.0.1:7402", "localhost:7402", "line 9, listen: ", "[fd00::1]:7400"),
+            ("[postgres]\n", "address = \"[::1]\"\n[postgres]\n", "line 11, address: ", "without a port"),
+            ("[postgres]\n", "[postgres]\nhost = \"localhost:5432\"\n", "line 12, host: ", "without a port"),
+            ("[postgres]\n", "[postgres]\nport = 65536\n", "line 12, port: ", "from 1 to 65535"),
+        ] {
+            let error = with(from, to).unwrap_err();
+            assert!(error.starts_with(key) && error.contains(form), "{to}: {error}");
+        }
+        let error = with("127.0.0.1:5401", "0.0.0.0:5401").unwrap_err();
+        assert!(error.starts_with("postgres of [[peers]] alpha means every address"), "{error}");
+        for socket in ["/var/run/postgresql", "::1", "db1"] {
+            with("[postgres]\n", &format!("[postgres]\nhost = \"{socket}\"\n")).unwrap();
+        }
     }
 }

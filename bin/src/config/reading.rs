@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Config;
+use super::{
+    Config,
+    environment::{self, Override},
+};
 
 /// Why a configuration cannot be used; each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -45,25 +48,18 @@ impl Config {
         let absolute = std::path::absolute(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let folder = absolute.parent().unwrap_or(Path::new("/"));
-        Self::parse(&text, std::env::vars(), folder).map_err(|problem| match problem {
+        Self::parse(&text, &Override::of_this_process(), folder).map_err(|problem| match problem {
             Problem::Malformed(message) => ConfigError::Malformed { path: path.to_owned(), message },
             Problem::Wrong(problems) => ConfigError::Wrong { path: path.to_owned(), problems },
         })
     }
 
-    pub(super) fn parse(
-        text: &str,
-        environment: impl Iterator<Item = (String, String)>,
-        folder: &Path,
-    ) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &str, overrides: &[Override], folder: &Path) -> Result<Self, Problem> {
         let explain = |error: &toml::de::Error| Problem::Malformed(explain(error, text));
         // once as it stands, so that an error names a line of the file
         toml::from_str::<Self>(text).map_err(|error| explain(&error))?;
-        let mut document: toml::Table = toml::from_str(text).map_err(|error| explain(&error))?;
-        override_from(&mut document, environment)?;
-        let mut config: Self = document.try_into().map_err(|error: toml::de::Error| {
-            Problem::Malformed(format!("after overrides: {}", error.message()))
-        })?;
+        let document: toml::Table = toml::from_str(text).map_err(|error| explain(&error))?;
+        let mut config = environment::overridden(&document, overrides)?;
         config.resolve_paths(folder);
         let problems = config.contradictions();
         if problems.is_empty() { Ok(config) } else { Err(Problem::Wrong(problems)) }
@@ -76,6 +72,9 @@ impl Config {
         resolve(&mut self.node.journal);
         resolve(&mut self.postgres.data_dir);
         for path in [
+            &mut self.rejoin.keep_in,
+            &mut self.postgres.bin_dir,
+            &mut self.postgres.config_file,
             &mut self.postgres.password_file,
             &mut self.postgres.replication_passfile,
             &mut self.postgres.log_file,
@@ -86,6 +85,8 @@ impl Config {
         if let Some(redis) = &mut self.redis {
             resolve(&mut redis.config_file);
             redis.password_file.iter_mut().for_each(resolve);
+            // a bare name is looked for on the PATH
+            redis.program.iter_mut().filter(|program| program.components().count() > 1).for_each(resolve);
         }
         for dependent in &mut self.dependents {
             dependent.log_file.iter_mut().for_each(resolve);
@@ -99,36 +100,15 @@ pub(super) enum Problem {
     Wrong(Vec<String>),
 }
 
-/// `INTERREX_FAILOVER_PROBE_INTERVAL=2s` sets `failover.probe_interval`.
-fn override_from(
-    document: &mut toml::Table,
-    environment: impl Iterator<Item = (String, String)>,
-) -> Result<(), Problem> {
-    for (variable, value) in environment {
-        let Some(rest) = variable.strip_prefix("INTERREX_") else { continue };
-        let Some((section, key)) = rest.split_once('_') else { continue };
-        let section = section.to_lowercase();
-        if !["cluster", "node", "failover", "retention", "postgres", "redis"].contains(&section.as_str()) {
-            continue;
-        }
-        let table = document.entry(section.clone()).or_insert_with(|| toml::Table::new().into());
-        let Some(table) = table.as_table_mut() else {
-            return Err(Problem::Malformed(format!("{variable}: `{section}` is not a section")));
-        };
-        // a number or a truth value where it reads as one, a text otherwise
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or(toml::Value::String(value));
-        table.insert(key.to_lowercase(), parsed);
-    }
-    Ok(())
-}
-
 /// A TOML error with its line, and for an unknown key the nearest right one.
 fn explain(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    let place = line.map_or_else(String::new, |line| format!("line {line}: "));
+    let key = error.span().and_then(|span| key_before(text, span.start));
+    let place = match (line, key) {
+        (Some(line), Some(key)) => format!("line {line}, {key}: "),
+        (Some(line), None) => format!("line {line}: "),
+        (None, _) => String::new(),
+    };
     let message = error.message();
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.starts_with("unknown field") {
@@ -146,4 +126,13 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
         ),
         None => format!("{place}unknown key `{unknown}`"),
     }
+}
+
+/// The key whose value stands there, in the words of the file.
+fn key_before(text: &str, value: usize) -> Option<&str> {
+    let line_begins = text.get(..value)?.rfind('\n').map_or(0, |end| end + 1);
+    text.get(line_begins..value)?
+        .strip_suffix("= ")
+        .or_else(|| text.get(line_begins..value)?.strip_suffix('='))
+        .map(str::trim)
 }

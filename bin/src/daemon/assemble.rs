@@ -32,7 +32,7 @@ use interrex_actors::{
     runtime::{Background, RunAs},
     supervision::keep,
 };
-use interrex_events::{NodeSpec, Role};
+use interrex_events::{Address, NodeSpec, Role};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Quorum, read_secret};
@@ -76,6 +76,7 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         main: RefCell::default(),
         fork: ForkOfRun::default(),
         relaying: tokio::sync::Mutex::default(),
+        starting: tokio::sync::Mutex::default(),
     };
     Ok(Ports {
         servers: Rc::new(servers),
@@ -111,6 +112,7 @@ pub(crate) fn postgres_settings(
     PostgresSettings {
         data_dir: postgres.data_dir.clone(),
         bin_dir,
+        config_file: config.postgres_config_file(),
         log_file: postgres.log_file.clone().unwrap_or_else(|| config.beside_journal("postgres.log")),
         run_as,
         host: postgres.host.clone(),
@@ -140,7 +142,14 @@ fn stream(config: &Config, password: Option<String>) -> LocalStream {
 
 /// The programs of the version that the data directory was made by, where Debian and others put them.
 pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
-    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
+    let file = data_dir.join("PG_VERSION");
+    let version = std::fs::read_to_string(&file).map_err(|error| {
+        format!(
+            "postgres.data_dir: {} is no PostgreSQL data directory ({}: {error})",
+            data_dir.display(),
+            file.display()
+        )
+    })?;
     let version = version.trim();
     [
         format!("/usr/lib/postgresql/{version}/bin"),
@@ -202,9 +211,9 @@ fn nodes(config: &Config) -> Vec<NodeSpec> {
     let me = NodeSpec {
         node: config.node.id,
         name: config.node.name.clone(),
-        address: format!("{host}:{}", config.node.listen.port()),
-        postgres: format!("{host}:{}", config.postgres.port),
-        redis: config.redis.as_ref().map(|redis| format!("{host}:{}", redis.port)),
+        address: Address::new(&host, config.node.listen.port()),
+        postgres: Address::new(&host, config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| Address::new(&host, redis.port)),
     };
     let peers = config.peers.iter().map(|peer| NodeSpec {
         node: peer.id,
@@ -241,6 +250,7 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             cool_down_ms: ms(failover.cool_down),
             maximum_lag_bytes: failover.maximum_lag_bytes,
             rejoin_automatically: config.rejoin.automatic,
+            candidate: failover.candidate,
             quorum: match failover.quorum {
                 Quorum::None => "none",
             },

@@ -18,20 +18,22 @@ use interrex_actors::{
     },
     node::{Shared, View},
     notifier::peers::{
-        ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody, PromoteBody,
-        RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
+        AcceptHandoverBody, ApiAnswer, ApiError, CancelBody, FenceBody, JournalBody, LiftFenceBody, PlanBody,
+        PromoteBody, RejoinBody, SECRET_HEADER, ScheduleBody, SwitchoverBody, TakeOverBody,
     },
     ports::{JournalPage, OfferAnswer},
     report::{NodeReport, Notice},
 };
 use interrex_events::{
-    Cause, ClusterId, Hlc, LearnedBy, NodeSeq, Record, Request, RunKind, journal::JournalError,
+    Cause, ClusterId, Hlc, LearnedBy, NodeId, NodeSeq, Record, Request, RunKind, journal::JournalError,
 };
 use interrex_projections::NodeStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
+
+use super::connections;
 
 /// How long a notice may take to be stored.
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
@@ -42,6 +44,8 @@ const LIFT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a node may take to take a role over before whoever offers it asks again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
+/// How long a request may wait for the start of this node.
+const START_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the look before a run may take; each of its questions has a limit of its own.
@@ -70,6 +74,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/notify", post(notify))
         .route("/api/cluster/fence", post(fence))
         .route("/api/cluster/lift-fence", post(lift_fence))
+        .route("/api/cluster/accept-handover", post(accept_handover))
         .route("/api/cluster/take-over", post(take_over))
         .route("/api/cluster/failover", post(switchover))
         .route("/api/cluster/schedule", post(schedule))
@@ -80,9 +85,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, secret: Ar
         .route("/api/cluster/run/cancel", post(cancel))
         .fallback(not_found)
         .with_state(Arc::new(Api { shared, secret }));
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the HTTP server ended");
-    }
+    connections::serve(listener, routes).await;
 }
 
 fn answer(status: StatusCode, data: impl Serialize) -> Response {
@@ -95,8 +98,15 @@ fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Respons
 }
 
 /// Nobody is there yet who could do it; whoever asks must not take that for done.
-fn still_starting() -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", "this node is starting: ask again")
+fn still_starting(shared: &Shared) -> Response {
+    let problem = shared.look(|view| view.start.problem.clone());
+    let why = problem.map_or(String::new(), |problem| format!(" ({problem})"));
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "starting", format!("this node is starting{why}: ask again"))
+}
+
+/// Waits for the start. Whether it holds nothing up any more.
+async fn is_settled(shared: &Shared) -> bool {
+    shared.wait_until(START_LIMIT, |view| !view.start.under_way).await
 }
 
 async fn not_found() -> Response {
@@ -133,6 +143,24 @@ impl Api {
         Ok(body)
     }
 
+    /// What a peer says is heard of members alone.
+    fn admit_peer<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: &Bytes,
+        sender_of: impl Fn(&T) -> (ClusterId, NodeId),
+    ) -> Result<T, Box<Response>> {
+        let body = self.admit(headers, body, |body| sender_of(body).0)?;
+        let (_, sender) = sender_of(&body);
+        if self.shared.is_peer(sender) {
+            return Ok(body);
+        }
+        let message = format!(
+            "node {sender} is no peer in this node's configuration: add it to [[peers]] on every node, or correct its node.id"
+        );
+        Err(Box::new(refuse(StatusCode::FORBIDDEN, "not_a_member", message)))
+    }
+
     fn follow_clock(&self, remote: Hlc) {
         if let Err(too_far) = self.shared.journal.observe_clock(remote) {
             tracing::warn!(%too_far, "a peer's clock is not followed");
@@ -142,12 +170,15 @@ impl Api {
 
 /// An exchange of reports: the peer learns of this node, and this node of the peer.
 async fn heartbeat(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let report: NodeReport = match api.admit(&headers, &body, |report: &NodeReport| report.cluster_id) {
-        Ok(report) => report,
-        Err(refusal) => return *refusal,
-    };
+    let report: NodeReport =
+        match api.admit_peer(&headers, &body, |report: &NodeReport| (report.cluster_id, report.node)) {
+            Ok(report) => report,
+            Err(refusal) => return *refusal,
+        };
     api.follow_clock(report.hlc);
-    if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(|it| it.epoch > api.shared.epoch()) {
+    let (main, epoch) = api.shared.look(|view| (view.cluster.nodes.main, view.cluster.nodes.epoch));
+    let is_news = |claim: &Claim| claim.epoch > epoch || (claim.epoch == epoch && Some(claim.main) != main);
+    if let Some(claim) = Claim::of(&report, LearnedBy::Heartbeat).filter(is_news) {
         api.shared.lines.claim.tell(claim);
     }
     let known = api.shared.look(|view| view.cluster.settings.stamp);
@@ -197,13 +228,14 @@ fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
 
 /// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.
 async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let notice: Notice = match api.admit(&headers, &body, |notice: &Notice| notice.cluster_id) {
-        Ok(notice) => notice,
-        Err(refusal) => return *refusal,
-    };
+    let notice: Notice =
+        match api.admit_peer(&headers, &body, |notice: &Notice| (notice.cluster_id, notice.from)) {
+            Ok(notice) => notice,
+            Err(refusal) => return *refusal,
+        };
     api.follow_clock(notice.hlc);
     if !api.shared.lines.claim.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let known = api.shared.epoch();
     api.shared.lines.claim.tell(Claim {
@@ -213,35 +245,43 @@ async fn notify(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         switchpoint: notice.switchpoint,
         from: notice.from,
         learned_by: LearnedBy::Notice,
+        planned: notice.planned,
     });
     if notice.epoch < known {
         let message = format!("epoch {} is older than epoch {known}, which this node knows", notice.epoch);
         return refuse(StatusCode::CONFLICT, "older_epoch", message);
     }
-    let stored = api.shared.wait_until(NOTICE_LIMIT, |view| view.cluster.nodes.epoch >= notice.epoch).await;
-    let main = api.shared.look(|view| view.cluster.nodes.main);
-    if !stored {
-        return refuse(
-            StatusCode::GATEWAY_TIMEOUT,
-            "not_stored",
-            format!("not stored within {NOTICE_LIMIT:?}"),
-        );
-    }
-    if main != Some(notice.main) {
-        let message = format!("epoch {} has another main here", notice.epoch);
-        return refuse(StatusCode::CONFLICT, "other_main", message);
+    let is_taken = |view: &View| {
+        let nodes = &view.cluster.nodes;
+        nodes.epoch > notice.epoch || (nodes.epoch == notice.epoch && nodes.is_main(notice.main))
+    };
+    if !api.shared.wait_until(NOTICE_LIMIT, is_taken).await {
+        let (epoch, main) = api.shared.look(|view| (view.cluster.nodes.epoch, view.cluster.nodes.main));
+        return if epoch == notice.epoch {
+            let main = main.map_or("no node".to_owned(), |main| format!("node {main}"));
+            let message = format!("epoch {epoch} has another main here: {main}");
+            refuse(StatusCode::CONFLICT, "other_main", message)
+        } else {
+            let message = format!(
+                "not stored within {NOTICE_LIMIT:?}: this node knows epoch {epoch}, and believes epoch {} once its disk \
+                 answers and it holds the epoch_opened event of node {}",
+                notice.epoch, notice.main
+            );
+            refuse(StatusCode::GATEWAY_TIMEOUT, "not_stored", message)
+        };
     }
     answer(StatusCode::OK, json!({ "accepted": true, "epoch": notice.epoch }))
 }
 
 /// A peer won a later epoch: this node stops serving, and answers when that is proved.
 async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let request: FenceBody = match api.admit(&headers, &body, |request: &FenceBody| request.cluster_id) {
-        Ok(request) => request,
-        Err(refusal) => return *refusal,
-    };
+    let request: FenceBody =
+        match api.admit_peer(&headers, &body, |request: &FenceBody| (request.cluster_id, request.by)) {
+            Ok(request) => request,
+            Err(refusal) => return *refusal,
+        };
     if !api.shared.lines.fence_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let (epoch, is_main, superseded) = api.shared.look(|view| {
@@ -252,6 +292,14 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
         let message =
             format!("epoch {} is not later than epoch {epoch}, which this node knows", request.epoch);
         return refuse(StatusCode::CONFLICT, "older_epoch", message);
+    }
+    if request.epoch > epoch.next() && !superseded {
+        let message = format!(
+            "epoch {} does not follow epoch {epoch}, which this node knows: its servers are not stopped for an epoch that \
+             nothing proves",
+            request.epoch
+        );
+        return refuse(StatusCode::CONFLICT, "unproved_epoch", message);
     }
     if !is_main && !superseded {
         return refuse(StatusCode::CONFLICT, "not_main", "this node is not main: there is nothing to fence");
@@ -273,12 +321,12 @@ async fn fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> 
 /// The run for which this node was fenced has ended and promoted nobody: it serves again. Answers when that is recorded.
 async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
     let request: LiftFenceBody =
-        match api.admit(&headers, &body, |request: &LiftFenceBody| request.cluster_id) {
+        match api.admit_peer(&headers, &body, |request: &LiftFenceBody| (request.cluster_id, request.by)) {
             Ok(request) => request,
             Err(refusal) => return *refusal,
         };
     if !api.shared.lines.lift_request.is_bound() {
-        return still_starting();
+        return still_starting(&api.shared);
     }
     let me = api.shared.settings.me;
     let LiftFenceBody { by, run, .. } = request;
@@ -298,10 +346,20 @@ async fn lift_fence(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
     answer(StatusCode::OK, json!({ "words": "the old main's fence is lifted: it starts its servers" }))
 }
 
+/// Main is about to stop for a switchover to this node. The answer comes when this node has stored that it would take the role.
+async fn accept_handover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
+    let asked = match api.admit(&headers, &body, |body: &AcceptHandoverBody| body.cluster_id) {
+        Ok(AcceptHandoverBody { asked, .. }) => asked,
+        Err(refusal) => return *refusal,
+    };
+    begun(&api, operate(&api, Operation::AcceptHandover(asked), None, Cause::System).await)
+}
+
 /// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
 /// takes longer, whoever asks comes again.
 async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Response {
-    let TakeOverBody { offer, .. } = match api.admit(&headers, &body, |body: &TakeOverBody| body.cluster_id) {
+    let sender_of = |body: &TakeOverBody| (body.cluster_id, body.offer.from);
+    let TakeOverBody { offer, .. } = match api.admit_peer(&headers, &body, sender_of) {
         Ok(body) => body,
         Err(refusal) => return *refusal,
     };
@@ -313,7 +371,7 @@ async fn take_over(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes)
         // it may be heard or not: whoever asks comes again
         Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
         | Err(Unanswered::Nobody) => {
-            return still_starting();
+            return still_starting(&api.shared);
         }
     };
     let me = api.shared.settings.me;
@@ -355,6 +413,9 @@ async fn operate(
     due: Option<DateTime<Utc>>,
     asker: Cause,
 ) -> Result<Accepted, Unanswered> {
+    if !is_settled(&api.shared).await {
+        return Err(Unanswered::Nobody);
+    }
     let asked = api.shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
         Ok(Ok(Ok(accepted))) => Ok(accepted),
@@ -363,14 +424,14 @@ async fn operate(
     }
 }
 
-fn begun(accepted: Result<Accepted, Unanswered>) -> Response {
+fn begun(api: &Api, accepted: Result<Accepted, Unanswered>) -> Response {
     match accepted {
         Ok(Accepted::Run(run)) => answer(StatusCode::ACCEPTED, json!({ "run_id": run })),
         Ok(Accepted::Scheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "scheduled_for": due })),
         Ok(Accepted::Unscheduled(due)) => answer(StatusCode::ACCEPTED, json!({ "unscheduled": due })),
         Ok(Accepted::FenceLifted(run)) => answer(StatusCode::ACCEPTED, json!({ "fence_lifted": run })),
         Err(Unanswered::Declined(Declined { code, message })) => refuse(StatusCode::CONFLICT, code, message),
-        Err(Unanswered::Nobody) => still_starting(),
+        Err(Unanswered::Nobody) => still_starting(&api.shared),
     }
 }
 
@@ -382,7 +443,7 @@ async fn switchover(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes
             Err(refusal) => return *refusal,
         };
     match asked_for(wanted) {
-        Ok((operation, asker)) => begun(operate(&api, operation, None, asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, None, asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -409,7 +470,7 @@ async fn schedule(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) 
             Err(refusal) => return *refusal,
         };
     match asked_for(switchover) {
-        Ok((operation, asker)) => begun(operate(&api, operation, Some(due), asker).await),
+        Ok((operation, asker)) => begun(&api, operate(&api, operation, Some(due), asker).await),
         Err(refusal) => *refusal,
     }
 }
@@ -420,6 +481,9 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         Ok(wanted) => wanted,
         Err(refusal) => return *refusal,
     };
+    if !is_settled(&api.shared).await {
+        return still_starting(&api.shared);
+    }
     let me = api.shared.settings.me;
     let main = api.shared.look(|view| view.cluster.nodes.main).unwrap_or(me);
     let (kind, operation, new_main) = match wanted {
@@ -442,7 +506,7 @@ async fn planned(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
     let plan = dry_run(&api.shared, kind, &operation, new_main);
     match tokio::time::timeout(PLAN_LIMIT, plan).await {
         Ok(Ok(plan)) => answer(StatusCode::OK, plan),
-        Ok(Err(_)) | Err(_) => still_starting(),
+        Ok(Err(_)) | Err(_) => still_starting(&api.shared),
     }
 }
 
@@ -459,7 +523,7 @@ async fn rejoin(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
             Err(refusal) => return *refusal,
         };
     let request = Request { forced: false, reason: wanted.reason };
-    begun(operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Rejoin { copy: wanted.copy, request }, None, wanted.asker).await)
 }
 
 /// The runbook's emergency path: this secondary becomes main. Without a body it is done only while main is silent.
@@ -471,7 +535,7 @@ async fn promote(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -
         };
     let request = Request { forced: wanted.force, reason: wanted.reason };
     let sight = api.shared.look(|view| view.main_sight.clone());
-    begun(operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
+    begun(&api, operate(&api, Operation::Promote { request, sight }, None, wanted.asker).await)
 }
 
 /// What this node sees of main: what a promotion from here would go by.
@@ -504,5 +568,5 @@ async fn cancel(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) ->
         Err(refusal) => return *refusal,
     };
     let operation = Operation::Cancel { reason: wanted.reason, force: wanted.force };
-    begun(operate(&api, operation, None, wanted.asker).await)
+    begun(&api, operate(&api, operation, None, wanted.asker).await)
 }

@@ -5,8 +5,8 @@
 //! database lets a client in.
 
 mod assemble;
+mod connections;
 mod http;
-mod startup;
 
 pub(crate) use self::assemble::{find_programs, postgres_settings};
 
@@ -18,11 +18,13 @@ use interrex_actors::{
     node::{Fatal, Shared},
     ports::{PortError, StopMode},
     replication::postgres::put_base_backup_in_place,
+    starting::{self, StartError},
 };
 use interrex_events::{
     Draft, SupervisorStopped,
     journal::{Identity, Journal, JournalError},
 };
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -31,6 +33,9 @@ use tokio::{
 };
 
 use crate::config::{Config, OnExit};
+
+/// File descriptors that this process may have open: connections to it take 256 at most, its own far fewer.
+const DESCRIPTORS: u64 = 4_096;
 
 /// Why a supervisor did not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,18 @@ pub enum DaemonError {
     System(#[from] std::io::Error),
 }
 
+impl From<StartError> for DaemonError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Machine(words) => Self::Machine(vec![words]),
+            StartError::Server(error) => Self::Server(error),
+            StartError::Journal(error) => Self::Journal(error),
+            StartError::Fatal(fatal) => Self::Fatal(fatal),
+            StartError::NotStored => Self::NotStored,
+        }
+    }
+}
+
 /// Runs a node until it is asked to end.
 ///
 /// # Errors
@@ -76,8 +93,23 @@ pub fn supervise(config: Config) -> Result<(), DaemonError> {
     if !problems.is_empty() {
         return Err(DaemonError::Machine(problems));
     }
+    raise_the_limit_of_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, run(config))
+}
+
+/// The usual limit of 1,024 file descriptors is for programs that use `select`. What this process starts inherits the limit: it
+/// stays small enough for programs that close every descriptor below it.
+fn raise_the_limit_of_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    limit.current = Some(wanted);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files was not raised");
+    }
 }
 
 fn log_to_stderr() {
@@ -99,7 +131,10 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     let listener =
         TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
     let ports = assemble::ports(&config).map_err(|problem| DaemonError::Machine(vec![problem]))?;
-    startup::check_login(&ports.servers).await?;
+    // a password that the running server refuses is found before anything is written
+    if let Some(words) = starting::refused_login(&ports.servers).await {
+        return Err(DaemonError::Machine(vec![words]));
+    }
 
     let env = Arc::new(SystemEnv);
     let identity = Identity { cluster_id: config.cluster.id, node_id: config.node.id };
@@ -116,7 +151,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
             Some(fatal) => return Err(DaemonError::Fatal(fatal)),
             None => return Ok(()),
         },
-        taken_back = startup::take_back_own_events(&shared, &ports) => taken_back?,
+        taken_back = starting::take_back_own_events(&shared, &ports.servers, &*ports.peers) => taken_back?,
         reason = asked_to_end.recv() => {
             tracing::info!(reason, "ends before it began: nothing is recorded");
             if config.node.on_exit == OnExit::Stop {
@@ -125,46 +160,63 @@ async fn run(config: Config) -> Result<(), DaemonError> {
             return Ok(());
         }
     }
-    let start = async {
-        startup::record_start(&shared, &config).await?;
-        tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
-        startup::start_servers(&shared, &ports).await
-    };
-    let started = tokio::select! {
+    let on_exit = if config.node.on_exit == OnExit::Stop { "stop" } else { "leave" };
+    tokio::select! {
         // why nothing can be stored says more than that it is not
         biased;
         fatal = fatals.recv() => match fatal {
             Some(fatal) => return Err(DaemonError::Fatal(fatal)),
-            None => Ok(()),
+            None => return Ok(()),
         },
-        started = start => started,
-        reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            return was_recorded(&mut fatals);
-        }
-    };
-    if let Err(error) = started {
-        let stopped = SupervisorStopped { reason: error.to_string() };
-        startup::record(&shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
-        return Err(error);
+        recorded = starting::record_start(&shared, on_exit) => recorded?,
     }
+    // at once: a node that starts can be fenced, and shows what runs
     let actors = assemble::keep_actors(&shared, &ports);
+    // each binds its lines when it is first polled; whoever asks must find them
+    tokio::task::yield_now().await;
+    tokio::spawn(http::serve(listener, shared.clone(), ports.secret.clone()));
     tracing::info!(node = config.node.name, %address, "supervising");
 
-    let result = tokio::select! {
-        reason = asked_to_end.recv() => {
-            end(&shared, &config, &ports, reason).await;
-            was_recorded(&mut fatals)
-        }
-        fatal = fatals.recv() => match fatal {
-            Some(fatal) => Err(DaemonError::Fatal(fatal)),
-            None => Ok(()),
-        },
-    };
+    let result = supervise_until_the_end(&shared, &config, &ports, &mut fatals, &mut asked_to_end).await;
     for actor in actors.into_iter().chain([journal_actor]) {
         actor.abort();
     }
     result
+}
+
+/// Starts the servers, and goes on until it is asked to end, or cannot go on.
+async fn supervise_until_the_end(
+    shared: &Arc<Shared>,
+    config: &Config,
+    ports: &assemble::Ports,
+    fatals: &mut mpsc::Receiver<Fatal>,
+    asked_to_end: &mut AskedToEnd,
+) -> Result<(), DaemonError> {
+    let start = starting::start_servers(shared, &ports.servers, &*ports.peers);
+    tokio::pin!(start);
+    let mut is_started = false;
+    loop {
+        tokio::select! {
+            // why nothing can be stored says more than that it is not
+            biased;
+            fatal = fatals.recv() => return match fatal {
+                Some(fatal) => Err(DaemonError::Fatal(fatal)),
+                None => Ok(()),
+            },
+            started = &mut start, if !is_started => match started {
+                Ok(()) => is_started = true,
+                Err(error) => {
+                    let stopped = SupervisorStopped { reason: error.to_string() };
+                    starting::record(shared, vec![Draft::new(shared.epoch(), stopped)]).await?;
+                    return Err(error.into());
+                }
+            },
+            reason = asked_to_end.recv() => {
+                end(shared, config, ports, reason).await;
+                return was_recorded(fatals);
+            }
+        }
+    }
 }
 
 /// The end in good order: servers as configured, and a last event.
@@ -180,7 +232,7 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
         tokio::time::timeout(Duration::from_secs(2), shared.lines.close_windows.ask(CloseWindows)).await;
     let mut facts = windows.ok().and_then(Result::ok).unwrap_or_default();
     facts.push(Draft::new(shared.epoch(), SupervisorStopped { reason }));
-    if let Err(error) = startup::record(shared, facts).await {
+    if let Err(error) = starting::record(shared, facts).await {
         tracing::error!(%error, "the end was not recorded");
     }
 }

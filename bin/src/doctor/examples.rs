@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use interrex_actors::replication::postgres::standby_limits::StandbyLimits;
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId};
 
 use super::{
     Verdict,
     facts::{
-        ClockDistance, Facts, MachineFacts, NodeNamed, Programs, Receiver, RedisServerFacts, ReplicationRole,
-        ServerFacts, Slot, Standby, SupervisorFacts,
+        ClockDistance, Configured, Facts, MachineFacts, NextStart, NodeNamed, Programs, Receiver,
+        RedisServerFacts, ReplicationRole, ServerFacts, SignalFiles, Slot, Standby, SupervisorFacts,
     },
     judge,
 };
@@ -21,9 +21,9 @@ fn named(id: NodeId, name: &str) -> NodeNamed {
     NodeNamed {
         id,
         name: name.to_owned(),
-        supervisor: format!("10.0.0.{id}:7400"),
-        postgres: format!("10.0.0.{id}:5432"),
-        redis: Some(format!("10.0.0.{id}:6379")),
+        supervisor: Address::new(format!("10.0.0.{id}"), 7400),
+        postgres: Address::new(format!("10.0.0.{id}"), 5432),
+        redis: Some(Address::new(format!("10.0.0.{id}"), 6379)),
     }
 }
 
@@ -45,6 +45,9 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         ("max_wal_size", "1024"),
         ("recovery_min_apply_delay", "0"),
         ("recovery_target_timeline", "latest"),
+        ("restore_command", ""),
+        ("config_file", "/etc/postgresql/15/main/postgresql.conf"),
+        ("hba_file", "/etc/postgresql/15/main/pg_hba.conf"),
     ];
     let limits = StandbyLimits::NAMES.map(|name| (name.to_owned(), "10".to_owned()));
     ServerFacts {
@@ -56,6 +59,7 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
         settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         at_next_start: limits.into(),
         file_errors: Vec::new(),
+        ends_recovery: Vec::new(),
         started_with: Some("/usr/lib/postgresql/15/bin/postgres \"-D\" \"/data\"\n".to_owned()),
         read_only_in_files: None,
         read_only_settings: Vec::new(),
@@ -68,7 +72,8 @@ pub(crate) fn server(in_recovery: bool) -> ServerFacts {
             Vec::new()
         } else {
             vec![Standby {
-                name: "interrex_2".to_owned(),
+                name: "walreceiver".to_owned(),
+                slot: Some("replica_2".to_owned()),
                 state: "streaming".to_owned(),
                 sync_state: "async".to_owned(),
                 behind_bytes: Some(0),
@@ -119,14 +124,30 @@ pub(crate) fn healthy() -> Facts {
         machine: MachineFacts {
             secret_problems: Ok(Vec::new()),
             journal_room: Ok(20 << 30),
-            journal_sound: Ok(Ok(100)),
+            journal_sound: Ok(Ok(Some(100))),
             programs: Ok(Programs { folder: "/bin".into(), missing: Vec::new(), major: Some(15) }),
             run_as: Ok("as postgres".to_owned()),
             data_version: Ok(15),
-            standby_signal: Ok(false),
+            next_start: Ok(Ok(NextStart {
+                config_file: "/etc/postgresql/15/main/postgresql.conf".to_owned(),
+                data_directory: "/data".to_owned(),
+                hba_file: "/etc/postgresql/15/main/pg_hba.conf".to_owned(),
+                port: "5432".to_owned(),
+                listen_addresses: "localhost, 10.0.0.1".to_owned(),
+                unreadable: Vec::new(),
+            })),
+            configured: Configured {
+                data_dir: "/data".into(),
+                host: "127.0.0.1".to_owned(),
+                port: 5432,
+                address: "10.0.0.1".to_owned(),
+            },
+            signal_files: Ok(SignalFiles { standby: false, recovery: false }),
             wal_room: Ok(20 << 30),
             copy_room: Ok(20 << 30),
+            keep_room: Ok(None),
             keeps_on_volume: Ok(true),
+            not_salvaged: Ok(Vec::new()),
             rivals: Ok(Vec::new()),
             commands: Ok(vec![("radius".to_owned(), Ok(()))]),
             ready: vec![("radius".to_owned(), Ok(()))],

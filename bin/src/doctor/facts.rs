@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use interrex_actors::{
     ports::ReadOnlySetting, replication::postgres::inherited::on_command_line, report::NodeReport,
 };
-use interrex_events::{ClusterId, NodeId};
+use interrex_events::{Address, ClusterId, NodeId};
 use interrex_projections::NodeStatus;
 use serde::Deserialize;
 
@@ -19,11 +19,11 @@ pub struct NodeNamed {
     /// Its name.
     pub name: String,
     /// `host:port` of its supervisor.
-    pub supervisor: String,
+    pub supervisor: Address,
     /// `host:port` of its PostgreSQL.
-    pub postgres: String,
+    pub postgres: Address,
     /// `host:port` of its Redis, where it has one.
-    pub redis: Option<String>,
+    pub redis: Option<Address>,
 }
 
 /// Everything that was measured.
@@ -42,7 +42,7 @@ pub struct Facts {
     /// The machine that looks.
     pub machine: MachineFacts,
     /// Every PostgreSQL.
-    pub servers: BTreeMap<NodeId, Measured<ServerFacts>>,
+    pub servers: BTreeMap<NodeId, Result<ServerFacts, NoAnswer>>,
     /// Logins of the replication user from here: the system identifier that the server told, or its refusal.
     pub replication_logins: BTreeMap<NodeId, Measured<Result<String, String>>>,
     /// Every Redis that is configured.
@@ -51,6 +51,21 @@ pub struct Facts {
     pub supervisors: BTreeMap<NodeId, SupervisorFacts>,
     /// Version of the program that looks.
     pub version: &'static str,
+}
+
+/// Why a PostgreSQL told nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoAnswer {
+    /// In words.
+    pub words: String,
+    /// The SQLSTATE of its refusal; nothing where no server answered.
+    pub code: Option<String>,
+}
+
+impl From<String> for NoAnswer {
+    fn from(words: String) -> Self {
+        Self { words, code: None }
+    }
 }
 
 impl Facts {
@@ -117,6 +132,9 @@ pub struct ServerFacts {
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
     pub file_errors: Vec<String>,
+    /// Lines of the configuration files that would end the recovery of a standby, in force or not.
+    #[serde(default)]
+    pub ends_recovery: Vec<FileLine>,
     /// The command line that it was started with, as `postmaster.opts` has it.
     pub started_with: Option<String>,
     /// `default_transaction_read_only`, where a configuration file has it.
@@ -186,6 +204,19 @@ impl ServerFacts {
     }
 }
 
+/// A line of a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FileLine {
+    /// The setting.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// The file.
+    pub file: String,
+    /// Number of the line.
+    pub line: u32,
+}
+
 /// A replication slot.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Slot {
@@ -202,6 +233,8 @@ pub struct Slot {
 pub struct Standby {
     /// Its `application_name`.
     pub name: String,
+    /// The slot through which it receives.
+    pub slot: Option<String>,
     /// `streaming`, or on the way there.
     pub state: String,
     /// `sync`, `quorum`, `async` or `potential`.
@@ -293,22 +326,30 @@ pub struct MachineFacts {
     pub secret_problems: Measured<Vec<Problem>>,
     /// Bytes free where the journal is; or why nothing can be written there.
     pub journal_room: Measured<u64>,
-    /// How many of the newest events were found sound; or what is wrong with them.
-    pub journal_sound: Measured<Result<usize, String>>,
+    /// How many of the newest events were found sound, nothing before the first start; or what is wrong with them.
+    pub journal_sound: Measured<Result<Option<usize>, String>>,
     /// Programs of PostgreSQL.
     pub programs: Measured<Programs>,
     /// Whom the servers run as.
     pub run_as: Measured<String>,
     /// Major version of the data directory.
     pub data_version: Measured<u32>,
-    /// Whether the data directory would start as a standby.
-    pub standby_signal: Measured<bool>,
+    /// What PostgreSQL would take at its next start, or why it would not start.
+    pub next_start: Measured<Result<NextStart, String>>,
+    /// What the configuration says of it.
+    pub configured: Configured,
+    /// As what the data directory would start.
+    pub signal_files: Measured<SignalFiles>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
     pub copy_room: Measured<u64>,
+    /// Bytes free where what only this node has is kept, if that is another volume.
+    pub keep_room: Measured<Option<u64>>,
     /// Whether what only this node has can be kept on the data directory's volume.
     pub keeps_on_volume: Measured<bool>,
+    /// Kept copies that may have rows which are in no other place, the newest first: the folder of each, and its bytes.
+    pub not_salvaged: Measured<Vec<(PathBuf, u64)>>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
     /// Commands of dependents and hooks: name, and what is wrong with it.
@@ -329,15 +370,58 @@ impl MachineFacts {
             programs: Err(reason.clone()),
             run_as: Err(reason.clone()),
             data_version: Err(reason.clone()),
-            standby_signal: Err(reason.clone()),
+            next_start: Err(reason.clone()),
+            configured: Configured::default(),
+            signal_files: Err(reason.clone()),
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
+            keep_room: Err(reason.clone()),
             keeps_on_volume: Err(reason.clone()),
+            not_salvaged: Err(reason.clone()),
             rivals: Err(reason.clone()),
             commands: Err(reason),
             ready: Vec::new(),
         }
     }
+}
+
+/// Files that say as what a data directory starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalFiles {
+    /// `standby.signal`: as a standby.
+    pub standby: bool,
+    /// `recovery.signal`: as a recovery from an archive, unless the other is there too.
+    pub recovery: bool,
+}
+
+/// What PostgreSQL would take at its next start, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextStart {
+    /// `config_file`.
+    pub config_file: String,
+    /// `data_directory`.
+    pub data_directory: String,
+    /// `hba_file`.
+    pub hba_file: String,
+    /// `port`.
+    pub port: String,
+    /// `listen_addresses`.
+    pub listen_addresses: String,
+    /// Files that its user cannot read, each with the reason.
+    pub unreadable: Vec<String>,
+}
+
+/// What the configuration here says of PostgreSQL.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// `postgres.data_dir`.
+    pub data_dir: PathBuf,
+    /// `postgres.host`.
+    pub host: String,
+    /// `postgres.port`.
+    pub port: u16,
+    /// By which the other nodes reach this one.
+    pub address: String,
 }
 
 /// Something that is wrong with a file, and what mends it.

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn one_that_is_away_can_come_back_if_main_and_its_machine_allow() {
         let found = ready(|facts| {
-            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
             facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
         });
         assert!(found.contains(&("a rejoin of beta".to_owned(), true)), "{found:?}");
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn where_nobody_is_main_nothing_is_ready() {
         let found = ready(|facts| {
-            facts.servers.insert(ALPHA, Err("refused".to_owned()));
+            facts.servers.insert(ALPHA, Err("refused".to_owned().into()));
         });
         assert!(!found.is_empty() && found.iter().all(|(_, ready)| !ready), "{found:?}");
     }

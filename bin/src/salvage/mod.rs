@@ -24,10 +24,12 @@ mod summary;
 use std::{io, path::PathBuf};
 
 use interrex_actors::replication::checksums::{self, CHECKSUMS};
+use interrex_events::Address;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::summary::{
-    CheckedFiles, DatabaseSummary, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary, Summary, TableSummary,
+    CheckedFiles, DatabaseSummary, LargeObjects, LeftOut, LeftOutKeys, PostgresSummary, RedisSummary,
+    Summary, TableSummary,
 };
 use self::{output::Output, scratch::failed};
 use crate::config::Config;
@@ -59,9 +61,9 @@ pub struct SalvageOptions {
     /// Folder for the files; it must be empty or not exist.
     pub output: PathBuf,
     /// The new main as `host:port`; by default the only server of the configuration that takes writes.
-    pub main: Option<String>,
+    pub main: Option<Address>,
     /// The new main's Redis as `host:port`; by default the only one of the configuration that is a master.
-    pub main_redis: Option<String>,
+    pub main_redis: Option<Address>,
     /// Only these tables; all if there are none.
     pub tables: Vec<String>,
 }
@@ -96,6 +98,9 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
         done = Box::pin(compare(options, config, &tell, &mut kept)) => done,
         _ = interrupted => Err(SalvageError::Interrupted),
     };
+    if let (Ok(summary), Some(postgres)) = (&done, &kept.postgres) {
+        note_salvaged(summary, postgres, options, &tell);
+    }
     let scratches = [kept.postgres.map(|kept| kept.scratch), kept.redis.map(|kept| kept.scratch)];
     let mut ended = Ok(());
     for scratch in scratches.into_iter().flatten() {
@@ -104,6 +109,17 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
     let summary = done?;
     ended?;
     Ok(summary)
+}
+
+/// Notes beside a kept copy that all it has is in the output: from then on it may be removed by its number.
+fn note_salvaged(summary: &Summary, kept: &postgres::Kept, options: &SalvageOptions, tell: impl Fn(&str)) {
+    let is_whole = summary.postgres.as_ref().is_some_and(|postgres| !postgres.is_incomplete());
+    if is_whole && options.tables.is_empty() {
+        // the output is there all the same
+        if let Err(error) = kept.note_salvaged(&options.output) {
+            tell(&format!("that it is salvaged could not be noted beside the kept copy: {error}"));
+        }
+    }
 }
 
 /// What was named as kept.
@@ -149,7 +165,7 @@ async fn compare(
         None => None,
     };
     let redis_main = match &kept.redis {
-        Some(_) => Some(redis::main(options.main_redis.as_deref(), config).await?),
+        Some(_) => Some(redis::main(options.main_redis.as_ref(), config).await?),
         None => None,
     };
     let checked = check_kept(kept, tell).await?;
@@ -164,10 +180,4 @@ async fn compare(
     let summary = Summary { checked, postgres, redis, output: options.output.clone() };
     output.finish(&summary)?;
     Ok(summary)
-}
-
-/// A place as people write it: `host:port`, or `[host]:port`.
-fn host_and_port(place: &str) -> Option<(&str, u16)> {
-    let (host, port) = place.rsplit_once(':')?;
-    Some((host.trim_start_matches('[').trim_end_matches(']'), port.parse().ok()?))
 }

@@ -30,12 +30,44 @@ impl TableSummary {
 /// A table that was not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// `database.schema.table`.
+    /// `database.schema.table`; of a whole database `database.*`.
     pub table: String,
     /// Why.
     pub reason: String,
-    /// Rows that transactions after the switchpoint left there.
-    pub rows: u64,
+    /// Rows that transactions after the switchpoint left there; nothing where they could not be counted.
+    pub rows: Option<u64>,
+    /// Where they are, in the output folder.
+    pub files: Vec<String>,
+    /// Whether they could not be read or written. The other tables' were.
+    pub failed: bool,
+}
+
+impl LeftOut {
+    /// One whose rows could not be read or written.
+    pub(super) fn trouble(table: String, reason: impl std::fmt::Display) -> Self {
+        Self { table, reason: reason.to_string(), rows: None, files: Vec::new(), failed: true }
+    }
+
+    fn in_words(&self) -> String {
+        let Self { table, reason, rows, files, .. } = self;
+        let rows = match rows {
+            Some(rows) => format!("{} written after the switchpoint", counted(rows, "row")),
+            None => "its rows are not counted".to_owned(),
+        };
+        let files = if files.is_empty() { String::new() } else { format!(", in {}", files.join(", ")) };
+        format!("  {table}: {reason}; {rows}{files}\n")
+    }
+}
+
+/// Large objects that transactions after the switchpoint wrote to, in one database. They are not written out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LargeObjects {
+    /// Name of the database.
+    pub database: String,
+    /// How many.
+    pub objects: u64,
+    /// Numbers of some.
+    pub examples: Vec<String>,
 }
 
 /// What was found of PostgreSQL.
@@ -55,6 +87,8 @@ pub struct PostgresSummary {
     pub tables: Vec<TableSummary>,
     /// Those that were not compared.
     pub left_out: Vec<LeftOut>,
+    /// Large objects that are not written out.
+    pub large_objects: Vec<LargeObjects>,
     /// Rows whose key the new main lacks, in all tables.
     pub inserts: u64,
     /// Rows that the new main has with other values, in all tables.
@@ -62,6 +96,11 @@ pub struct PostgresSummary {
 }
 
 impl PostgresSummary {
+    /// Whether rows are left that are not in the output.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.left_out.iter().any(|table| table.failed) || !self.large_objects.is_empty()
+    }
+
     fn in_words(&self) -> String {
         let mut words = format!(
             "{}\n\n{} stranded, {} in conflict with the new main at {}; {} read\n",
@@ -77,12 +116,22 @@ impl PostgresSummary {
                 counted(rows, "row")
             ));
         }
-        if !self.left_out.is_empty() {
-            words.push_str("\nleft out:\n");
+        let list = |heading: &str, failed: bool| {
+            let of = self.left_out.iter().filter(|table| table.failed == failed);
+            let lines: String = of.map(LeftOut::in_words).collect();
+            if lines.is_empty() { lines } else { format!("\n{heading}\n{lines}") }
+        };
+        words.push_str(&list("could not be read or written:", true));
+        words.push_str(&list("left out:", false));
+        if !self.large_objects.is_empty() {
+            words.push_str("\nlarge objects, which are not written out (see README.txt):\n");
         }
-        for LeftOut { table, reason, rows } in &self.left_out {
-            let rows = counted(rows, "row");
-            words.push_str(&format!("  {table}: {reason}; {rows} written after the switchpoint\n"));
+        for LargeObjects { database, objects, examples } in &self.large_objects {
+            words.push_str(&format!(
+                "  {database}: {} written to after the switchpoint, such as {}\n",
+                counted(objects, "large object"),
+                examples.join(", ")
+            ));
         }
         words
     }
@@ -219,6 +268,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Whether something could not be read or written. It is named, and the rest is there.
+    #[must_use]
+    pub fn has_trouble(&self) -> bool {
+        self.postgres.as_ref().is_some_and(|postgres| postgres.left_out.iter().any(|table| table.failed))
+    }
+
     /// For people.
     #[must_use]
     pub fn in_words(&self) -> String {
@@ -254,6 +309,7 @@ PostgreSQL: files, for each table with such rows:
   NAME.inserts.sql    rows whose primary key the new main lacks, as INSERT statements in one transaction
   NAME.inserts.csv    the same rows, for reading; NULL is an empty field, an empty text is \"\"
   NAME.conflicts.csv  rows whose key the new main has with other values: a line `kept`, then a line `main`
+  NAME.rows.csv       all rows of a table that was not compared, see `left out` above: the new main may have some of them
 
 Before you apply inserts, know that:
 
@@ -263,7 +319,12 @@ Before you apply inserts, know that:
 - Sequences do not move by themselves; the end of each SQL file says how to move one.
 - Only what differs is listed: a row that was changed twice and looks like the new main's is no conflict.
 - The new main went on while it was read. Apply soon, or salvage again.
-- Tables without a primary key, and the schema `interrex`, are left out.
+- A statement fails where the new main has another row for a unique or exclusion constraint beside the primary key.
+- A value whose bytes are no text is written in hexadecimal digits: in CSV as \\x..., in SQL as convert_from(...).
+- Tables of the schema `interrex` that are Interrex's own are left out, and so are foreign and unlogged tables, whose rows
+  no log has.
+- Large objects are not written out. To get one, start a server on a copy of the kept directory, and there:
+  psql --command '\\lo_export NUMBER FILE'
 ";
 
 const ABOUT_REDIS: &str = "

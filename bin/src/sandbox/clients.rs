@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use interrex_actors::{replication::redis, runtime};
-use interrex_events::{NodeId, cluster_events};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use interrex_events::{NodeId, cluster_events, postgres};
+use tokio_postgres::{Client, Config, NoTls, config::TargetSessionAttrs};
 
 use super::{Done, Sandbox, SandboxError, layout, processes::MARK};
 
@@ -25,19 +25,27 @@ impl Sandbox {
         let failed =
             |error: tokio_postgres::Error| SandboxError::failed(doing(), cluster_events::in_words(&error));
         let asking = async {
-            let client = connect(node.postgres_port, &self.passwords.superuser).await.map_err(failed)?;
-            client.simple_query(sql).await.map_err(failed)
+            let client = self.session(id, "postgres").await?;
+            postgres::rows(&client, sql).await.map_err(failed)
         };
-        let messages = tokio::time::timeout(LIMIT, asking)
+        let rows = tokio::time::timeout(LIMIT, asking)
             .await
             .map_err(|_| SandboxError::failed(doing(), format!("no answer within {LIMIT:?}")))??;
-        let rows = messages.into_iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => {
-                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
-            }
-            _ => None,
-        });
-        Ok(rows.collect())
+        Ok(rows.into_iter().map(postgres::Row::into_values).collect())
+    }
+
+    /// A session of a node's PostgreSQL as a person would open it: as its superuser, with the server's own settings.
+    ///
+    /// # Errors
+    /// The server's or the system's words.
+    pub async fn session(&self, id: NodeId, database: &str) -> Done<Client> {
+        let node = self.node(id)?;
+        let login = ("interrex", self.passwords.superuser.as_str(), database);
+        let session = as_anybody(("127.0.0.1", node.postgres_port), login, TargetSessionAttrs::Any).await;
+        session.map_err(|error| {
+            let doing = format!("asking PostgreSQL of {}", node.name);
+            SandboxError::failed(doing, cluster_events::in_words(&error))
+        })
     }
 
     /// The first value of the first row; empty if there is none.
@@ -97,10 +105,16 @@ impl Sandbox {
     }
 }
 
-async fn connect(port: u16, password: &str) -> Result<Client, tokio_postgres::Error> {
+/// A session of the outside world: not one of Interrex, so that the server's own settings hold in it.
+#[allow(clippy::disallowed_methods, reason = "it plays a client, on a server that only the sandbox knows")]
+pub(super) async fn as_anybody(
+    (host, port): (&str, u16),
+    (user, password, database): (&str, &str, &str),
+    target: TargetSessionAttrs,
+) -> Result<Client, tokio_postgres::Error> {
     let mut config = Config::new();
-    config.host("127.0.0.1").port(port).user("interrex").dbname("postgres").application_name("sandbox");
-    config.password(password).connect_timeout(LIMIT);
+    config.host(host).port(port).user(user).password(password).dbname(database);
+    config.application_name("sandbox").connect_timeout(LIMIT).target_session_attrs(target);
     let (client, connection) = config.connect(NoTls).await?;
     // it ends with the client
     tokio::spawn(connection);

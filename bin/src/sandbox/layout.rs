@@ -12,7 +12,7 @@ use interrex_actors::{
     ports::PostgresPort as _,
     replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
 };
-use interrex_events::{ClusterId, NodeId, Role};
+use interrex_events::{Address, ClusterId, NodeId, Role};
 
 use super::{
     Done, SandboxError, Settings,
@@ -126,9 +126,11 @@ impl Layout<'_> {
             replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
             node: node.id,
             measure_limit: Duration::from_secs(1),
+            config_file: None,
             upstream_file: node.folder.join("upstream"),
         });
-        let upstream = adapter.conninfo_of(&format!("127.0.0.1:{}", main.postgres_port)).replace('\'', "''");
+        let upstream =
+            adapter.conninfo_of(&Address::new("127.0.0.1", main.postgres_port)).replace('\'', "''");
         let slot = slot_name(node.id);
         let settings = format!("primary_conninfo = '{upstream}'\nprimary_slot_name = '{slot}'\n");
         for (name, text) in [("postgresql.auto.conf", settings.as_str()), ("standby.signal", "")] {

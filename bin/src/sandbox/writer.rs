@@ -17,9 +17,9 @@ use std::{
 
 use interrex_actors::env::{Env as _, Moment, SystemEnv, ms};
 use interrex_events::NodeId;
-use tokio_postgres::{Client, Config, NoTls, Statement, config::TargetSessionAttrs};
+use tokio_postgres::{Client, Statement, config::TargetSessionAttrs};
 
-use super::{Done, Sandbox, SandboxError, waiting::until};
+use super::{Done, Sandbox, SandboxError, clients::as_anybody, waiting::until};
 
 /// When one attempt to connect to one server is given up, its greeting included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -264,11 +264,8 @@ impl Writing {
 }
 
 async fn connect(host: &str, port: u16, password: &str) -> Result<Server, tokio_postgres::Error> {
-    let mut config = Config::new();
-    config.host(host).port(port).user("app").password(password).dbname("postgres").application_name("writer");
-    config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
+    let login = ("app", password, "postgres");
+    let client = as_anybody((host, port), login, TargetSessionAttrs::ReadWrite).await?;
     let insert = client.prepare("INSERT INTO written (id) VALUES ($1)").await?;
     Ok(Server { client, insert, port })
 }

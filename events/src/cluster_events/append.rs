@@ -27,10 +27,10 @@ pub async fn stream_head(client: &Client) -> Result<StreamHead, StoreError> {
 
 fn head_of(row: &tokio_postgres::Row) -> Result<StreamHead, StoreError> {
     let position = Position {
-        epoch: Epoch(row.get::<_, i64>(0).cast_unsigned()),
-        pos: row.get::<_, i64>(1).cast_unsigned(),
+        epoch: Epoch(row.try_get::<_, i64>(0)?.cast_unsigned()),
+        pos: row.try_get::<_, i64>(1)?.cast_unsigned(),
     };
-    Ok(StreamHead { position, hash: hash_from(NodeId(0), row.get(2))? })
+    Ok(StreamHead { position, hash: hash_from(NodeId(0), row.try_get(2)?)? })
 }
 
 /// The newest event of each node that the stream holds.
@@ -41,9 +41,9 @@ pub async fn heads(client: &Client) -> Result<BTreeMap<NodeId, Head>, StoreError
     let rows = client.query("SELECT node_id, node_seq, hash FROM interrex.journal_heads", &[]).await?;
     let mut heads = BTreeMap::new();
     for row in rows {
-        let node_id = NodeId(row.get::<_, i32>(0).cast_unsigned());
-        let node_seq = NodeSeq(row.get::<_, i64>(1).cast_unsigned());
-        heads.insert(node_id, Head { node_id, node_seq, hash: hash_from(node_id, row.get(2))? });
+        let node_id = NodeId(row.try_get::<_, i32>(0)?.cast_unsigned());
+        let node_seq = NodeSeq(row.try_get::<_, i64>(1)?.cast_unsigned());
+        heads.insert(node_id, Head { node_id, node_seq, hash: hash_from(node_id, row.try_get(2)?)? });
     }
     Ok(heads)
 }
@@ -164,8 +164,8 @@ impl<'a> Relay<'a> {
             "SELECT node_seq, hash FROM interrex.cluster_events WHERE node_id = $1 AND node_seq = ANY ($2)";
         let rows = self.transaction.query(sql, &[&node_column(first.node_id), &places]).await?;
         for row in rows {
-            let node_seq = NodeSeq(row.get::<_, i64>(0).cast_unsigned());
-            let there = hash_from(first.node_id, row.get(1))?;
+            let node_seq = NodeSeq(row.try_get::<_, i64>(0)?.cast_unsigned());
+            let there = hash_from(first.node_id, row.try_get(1)?)?;
             let here = known.iter().find(|record| record.node_seq == node_seq).map(|record| record.hash);
             if let Some(here) = here.filter(|here| *here != there) {
                 return Err(StoreError::JournalForked { node_id: first.node_id, node_seq, here, there });

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     append::{Appended, Relay, heads, stream_head},
-    migrations::{is_current, migrate},
+    migrations::{is_current, is_there, migrate},
     read::{
         Cursor, Found, StreamVerification, at, find, for_each_in_story_order, journal_page, page, story_page,
         verify,
@@ -105,6 +105,17 @@ pub enum StoreError {
         found: i32,
         /// Newest version known here.
         known: i32,
+    },
+    /// Who is no superuser could have anything run as one who uses it.
+    #[error(
+        "{what} belongs to role {owner}, who is no superuser: nothing in it is used. Look at what is there; then drop it, or \
+         name another database in postgres.database"
+    )]
+    StrangeSchema {
+        /// The schema, or what in it.
+        what: String,
+        /// Its owner.
+        owner: String,
     },
     /// The table holds something that is no hash.
     #[error("cluster_events holds no valid hash for node {0}")]

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use futures_util::TryStreamExt as _;
 use tokio_postgres::{GenericClient, Row, types::ToSql};
 
-use super::{Position, StoreError, hash_from, node_column};
+use super::{Position, StoreError, hash_from, is_there, node_column};
 use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Place, Record, RunId};
 
 const COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, schema_version, run_id, \
@@ -133,8 +133,11 @@ pub async fn journal_page(
     after: NodeSeq,
     limit: u32,
 ) -> Result<Vec<Record>, StoreError> {
+    if !is_there(client.client()).await? {
+        return Ok(Vec::new());
+    }
     let sql = "SELECT to_regclass('interrex.journal_heads') IS NOT NULL";
-    if !client.query_one(sql, &[]).await?.get::<_, bool>(0) {
+    if !client.query_one(sql, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(Vec::new());
     }
     let sql = format!(
@@ -184,7 +187,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<StreamVerification, S
     })
     .await?;
     let heads = walks.iter().map(ChainWalk::head).collect();
-    let positions = client.query_opt(POSITIONS, &[]).await?.map(|row| row.get(0));
+    let positions = client.query_opt(POSITIONS, &[]).await?.map(|row| row.try_get(0)).transpose()?;
     Ok(StreamVerification { events, heads, broken, positions })
 }
 

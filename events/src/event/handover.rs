@@ -81,6 +81,18 @@ pub struct Handover {
     pub end: Lsn,
 }
 
+/// Payload of `handover_accepted`: main may stop for its switchover to this node. Nothing follows from it here: until main's offer is
+/// heard, main decides alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoverAccepted {
+    /// Main.
+    pub from: NodeId,
+    /// The epoch that this node shall open.
+    pub epoch: Epoch,
+    /// The switchover.
+    pub run: RunId,
+}
+
 /// Payload of `handover_offered`: recorded before the target is asked. From here on this node's PostgreSQL does not
 /// start as a primary, unless the offer is withdrawn.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

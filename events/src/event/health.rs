@@ -112,6 +112,17 @@ pub struct PostgresChanged {
     pub detail: String,
 }
 
+/// Payload of `admission_changed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmissionChanged {
+    /// Whose PostgreSQL.
+    pub node: NodeId,
+    /// Whether it admits new sessions.
+    pub admits: bool,
+    /// Why not: the server's own words, or that it gave no answer.
+    pub detail: String,
+}
+
 /// Payload of `redis_changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisChanged {

@@ -172,6 +172,8 @@ event_kinds! {
     "postgres_changed" version 1 by ReplicationActor => PostgresChanged,
     /// The local Redis changed its state.
     "redis_changed" version 1 by ReplicationActor, Supervisor => RedisChanged,
+    /// PostgreSQL answers the sessions that are open and admits no new one, or admits them again; this node's, or main's as seen from here.
+    "admission_changed" version 1 by ReplicationActor => AdmissionChanged,
     /// A local dependent, such as RADIUS, changed its state.
     "dependent_changed" version 1 by ReplicationActor, NotifierActor => DependentChanged,
     /// First good observation of main since this supervisor started.
@@ -220,6 +222,8 @@ event_kinds! {
     "switchover_scheduled" version 1 by FailoverActor => SwitchoverScheduled,
     /// A switchover is scheduled no more: it began, or it never will by that schedule.
     "switchover_unscheduled" version 1 by FailoverActor => SwitchoverUnscheduled,
+    /// This node has recorded that it would take the role by main's switchover: its journal can store that.
+    "handover_accepted" version 1 by FailoverActor => HandoverAccepted,
     /// Main has stopped, has proved that the target lacks nothing, and offers it the role.
     "handover_offered" version 1 by FailoverActor => HandoverOffered,
     /// The role stays where it was: the target did not take it, and never will by this offer.
@@ -240,6 +244,10 @@ event_kinds! {
     "notice_refused" version 1 by HeartbeatActor => NoticeRefused,
     /// Main started its database without any peer to confirm that it is still main.
     "started_unconfirmed" version 1 by Supervisor => StartedUnconfirmed,
+    /// This node's PostgreSQL takes writes, and this node is not main: somebody promoted it, or started it as a primary.
+    "stray_primary_found" version 1 by FailoverActor => StrayPrimaryFound,
+    /// Servers of this node that should run stay stopped, or were stopped: the start goes on when that has passed.
+    "start_held_up" version 1 by Supervisor => StartHeldUp,
     /// This node's reign was superseded: its servers are being stopped.
     "fencing_started" version 1 by FailoverActor => FencingStarted,
     /// This node acknowledges no more writes, by observation.

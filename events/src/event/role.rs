@@ -65,6 +65,9 @@ pub struct MainAnnounced {
     pub announced_by: NodeId,
     /// By which way.
     pub learned_by: LearnedBy,
+    /// Whether it was a switchover that made it main; an older program does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<bool>,
 }
 
 /// Payload of `notice_refused`.
@@ -86,6 +89,60 @@ pub struct StartedUnconfirmed {
     /// How long a peer's answer was waited for, in milliseconds.
     pub waited_ms: u64,
     /// Who was asked in vain, and why that failed.
+    pub detail: String,
+}
+
+/// What is done about a PostgreSQL that takes writes on a node that is not main.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrayAnswer {
+    /// Main lives: every server of this node is stopped, and stays so until the node rejoins.
+    Stopped,
+    /// Main is silent, and not yet for its threshold: the server runs on until main answers or is lost.
+    Watched,
+}
+
+shown_in_words!(StrayAnswer { Stopped => "stopped", Watched => "watched" });
+
+/// Payload of `stray_primary_found`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrayPrimaryFound {
+    /// Who is main, as far as this node knows.
+    pub main: NodeId,
+    /// In which epoch.
+    pub epoch: Epoch,
+    /// The timeline that this node's PostgreSQL writes.
+    pub timeline: Option<TimelineId>,
+    /// The end of its log when it was found.
+    pub lsn: Option<Lsn>,
+    /// What is done about it.
+    pub answer: StrayAnswer,
+    /// Why, in a sentence.
+    pub detail: String,
+    /// What the operator can do.
+    pub next: String,
+}
+
+/// What keeps a node's servers from running that should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartObstacle {
+    /// Another node takes writes as main, or is about to: what ran here was stopped.
+    Contested,
+    /// This node is a secondary, and its data directory would start as a primary.
+    SecondMain,
+    /// A server does not start.
+    Failed,
+}
+
+shown_in_words!(StartObstacle { Contested => "contested", SecondMain => "second main", Failed => "failed" });
+
+/// Payload of `start_held_up`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHeldUp {
+    /// By what.
+    pub obstacle: StartObstacle,
+    /// In a sentence, with what to do.
     pub detail: String,
 }
 

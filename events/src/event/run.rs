@@ -26,19 +26,26 @@ pub enum WithheldRule {
     WalStillStreaming,
     /// This supervisor itself was frozen: the silence may be its own.
     OwnStall,
+    /// This node lacked file descriptors, memory or ports, and could not ask main.
+    OwnTrouble,
     /// The wall clock jumped; the verdict is measured on another clock.
     ClockJump,
-    /// The last run was too recent.
+    /// Main changed unplanned a short while ago.
     CoolDown,
+    /// The last run of this node ended before it changed anything, a short while ago.
+    RunInVain,
     /// The local PostgreSQL is no standby that could be promoted.
     NotPromotable,
+    /// With quorum `none` one node at most promotes itself, and this is not the one.
+    OtherCandidate,
 }
 
 shown_in_words!(WithheldRule {
     AutoFailoverDisabled => "auto_failover_disabled", MainNeverSeenSinceBoot => "main_never_seen_since_boot",
     PostgresStillAnswers => "postgres_still_answers",
     SupervisorVouches => "supervisor_vouches", WalStillStreaming => "wal_still_streaming",
-    OwnStall => "own_stall", ClockJump => "clock_jump", CoolDown => "cool_down", NotPromotable => "not_promotable",
+    OwnStall => "own_stall", OwnTrouble => "own_trouble", ClockJump => "clock_jump", CoolDown => "cool_down", RunInVain => "run_in_vain", NotPromotable => "not_promotable",
+    OtherCandidate => "other_candidate",
 });
 
 /// Payload of `failover_withheld`.
@@ -68,6 +75,9 @@ pub enum Trigger {
     Operator,
     /// The old main handed its role over, in a switchover.
     Switchover,
+    /// A person promoted this node's PostgreSQL by hand, and main has been silent for the threshold: the supervisor takes
+    /// it over.
+    ByHand,
 }
 
 /// Payload of `failover_started`.

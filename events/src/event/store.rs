@@ -176,6 +176,9 @@ pub struct CarriedNode {
     pub actor_restarts: u32,
     /// What its configuration said.
     pub configured: Option<CarriedConfiguration>,
+    /// The newest epoch that it opened itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Epoch>,
 }
 
 /// A dependent of a [`CarriedNode`].

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, RunId};
+use crate::{Address, NodeId, RunId};
 
 /// A node as the configuration names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +12,11 @@ pub struct NodeSpec {
     /// Its name for people.
     pub name: String,
     /// `host:port` of its supervisor.
-    pub address: String,
+    pub address: Address,
     /// `host:port` of its PostgreSQL.
-    pub postgres: String,
+    pub postgres: Address,
     /// `host:port` of its Redis, where it has one.
-    pub redis: Option<String>,
+    pub redis: Option<Address>,
 }
 
 /// Payload of `supervisor_started`.

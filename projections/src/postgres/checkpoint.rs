@@ -63,16 +63,16 @@ pub(super) async fn read(
                FROM interrex.projection_checkpoints WHERE projection = $1";
     let Some(row) = client.query_opt(sql, &[&table.name()]).await? else { return Ok(None) };
     let position = Position {
-        epoch: Epoch(row.get::<_, i64>(2).cast_unsigned()),
-        pos: row.get::<_, i64>(3).cast_unsigned(),
+        epoch: Epoch(row.try_get::<_, i64>(2)?.cast_unsigned()),
+        pos: row.try_get::<_, i64>(3)?.cast_unsigned(),
     };
     Ok(Some(Checkpoint {
-        version: row.get::<_, i32>(0).cast_unsigned(),
-        generation: row.get::<_, i32>(1).cast_unsigned(),
+        version: row.try_get::<_, i32>(0)?.cast_unsigned(),
+        generation: row.try_get::<_, i32>(1)?.cast_unsigned(),
         // bytes that are no hash match nothing, and so lead to a rebuild
-        head: StreamHead { position, hash: ChainHash::from_slice(row.get(4)).unwrap_or_default() },
-        state: row.get(5),
-        problem: row.get(6),
+        head: StreamHead { position, hash: ChainHash::from_slice(row.try_get(4)?).unwrap_or_default() },
+        state: row.try_get(5)?,
+        problem: row.try_get(6)?,
     }))
 }
 
@@ -83,7 +83,8 @@ pub(super) async fn read(
 pub async fn paused(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
     let sql =
         "SELECT projection FROM interrex.projection_checkpoints WHERE state = 'paused' ORDER BY projection";
-    Ok(client.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
+    let rows = client.query(sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
 }
 
 pub(super) async fn advance(

@@ -214,9 +214,9 @@ async fn write_nodes(
         column!(nodes, |node| node.role.to_string()),
         column!(nodes, |node| node.status.to_string()),
         column!(nodes, |node| node.status_since),
-        column!(nodes, |node| node.address.as_str()),
-        column!(nodes, |node| node.postgres_address.as_str()),
-        column!(nodes, |node| node.redis_address.as_deref()),
+        column!(nodes, |node| node.address.to_string()),
+        column!(nodes, |node| node.postgres_address.to_string()),
+        column!(nodes, |node| node.redis_address.as_ref().map(ToString::to_string)),
         column!(nodes, |node| node.postgres.map(|status| status.to_string())),
         column!(nodes, |node| node.timeline.map(|timeline| i64::from(timeline.0))),
         column!(nodes, |node| node.lsn.map(|lsn| lsn.to_string())),
@@ -235,12 +235,12 @@ async fn write_cluster_state(transaction: &Transaction<'_>, cluster: &Cluster) -
     let main = nodes.main.and_then(|main| nodes.get(main));
     let settings = nodes.main.and_then(|main| cluster.settings.in_force_on(main));
     let role = main.map_or_else(|| "unknown".to_owned(), |main| main.role.to_string());
-    let host = main.and_then(|main| main.postgres_address.rsplit_once(':')).map(|(host, _)| host);
+    let host = main.map(|main| main.postgres_address.host.as_str());
     let values: [&(dyn ToSql + Sync); 10] = [
         &nodes.main.map(|main| integer(main.0)),
         &role,
         &host,
-        &main.map(|main| main.postgres_address.as_str()),
+        &main.map(|main| main.postgres_address.to_string()),
         &nodes.epoch.0.cast_signed(),
         &nodes.timeline.map(|timeline| i64::from(timeline.0)),
         &settings.map(|settings| settings.auto_failover_enabled),

@@ -36,6 +36,19 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
                 started.quorum
             ),
         ),
+        Event::FailoverStarted(started) if started.trigger == Trigger::ByHand => (
+            Level::Alarm,
+            format!(
+                "PostgreSQL of {} was promoted by hand, and {} has been silent for {} (allowed {}): its supervisor takes it over \
+                 as a promotion for epoch {}; quorum {}",
+                name(started.new_main),
+                name(started.old_main),
+                human_ms(started.silent_ms),
+                human_ms(started.threshold_ms),
+                started.epoch,
+                started.quorum
+            ),
+        ),
         Event::FailoverStarted(started) => (
             Level::Alarm,
             format!(
@@ -96,6 +109,15 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
             );
             (level, with_detail(text, &gone.detail))
         }
+        Event::HandoverAccepted(accepted) => (
+            Level::Info,
+            format!(
+                "the switchover {} of {} to this node is accepted: main may stop for it, and decides alone until it offers epoch {}",
+                accepted.run.short(),
+                name(accepted.from),
+                accepted.epoch
+            ),
+        ),
         Event::HandoverOffered(offered) => (
             Level::Notice,
             format!(

@@ -103,6 +103,7 @@ fn adapter(data_dir: &Path, programs: &Path, owned: &Path) -> LocalPostgres {
         replication_passfile: None,
         node: ALPHA,
         measure_limit: Duration::from_secs(1),
+        config_file: None,
         upstream_file: data_dir.with_extension("upstream"),
     })
 }

@@ -20,13 +20,14 @@ use interrex::{
 };
 use interrex_actors::{
     ports::{
-        Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, PostgresPort as _, RejoinPort as _, Rewind,
-        Source, StopMode, Verdict,
+        Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, Lineage, PostgresPort as _, RejoinPort as _,
+        Rewind, Source, StopMode, Verdict,
     },
     replication::postgres::LocalPostgres,
     report::CopyProgress,
     runtime,
 };
+use interrex_events::Address;
 use rustix::process::Signal;
 
 use crate::pair::{LIMIT, Pair, on_one_thread, slot};
@@ -70,6 +71,42 @@ impl Parted {
         parted.kill_alpha().await;
         parted.promote_beta().await;
         parted
+    }
+
+    /// Alpha follows beta, which is main by a switchover.
+    async fn following() -> Self {
+        let parted = Self { pair: Pair::start().await };
+        let Pair { sandbox, alpha, .. } = &parted.pair;
+        let rows = "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 5000) AS i";
+        for sql in ["CREATE TABLE t (i int PRIMARY KEY, x text)", rows, "ALTER SYSTEM SET work_mem = '7MB'"] {
+            sandbox.psql(ALPHA, sql).await.unwrap();
+        }
+        let hba = parted.data_dir().join("pg_hba.conf");
+        fs::write(&hba, fs::read_to_string(&hba).unwrap() + "# alpha's own\n").unwrap();
+        let proof = alpha.hand_down(LIMIT).await.unwrap();
+        parted.pair.beta_has(proof.end).await;
+        parted.promote_beta().await;
+        parted
+    }
+
+    async fn alpha_follows(&self) {
+        let Pair { alpha, beta, .. } = &self.pair;
+        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA), None).await.unwrap();
+        alpha.start().await.unwrap();
+        self.pair.streams(BETA, ALPHA).await;
+        let flushed = beta.main_lineage().await.unwrap().flushed;
+        until("alpha has it", LIMIT, async || match alpha.received().await {
+            Ok(received) if received.replayed >= flushed => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await
+        .unwrap();
+    }
+
+    /// What alpha's stopped directory is to beta.
+    async fn lineage(&self) -> Lineage {
+        let main = self.pair.beta.main_lineage().await.unwrap();
+        self.pair.alpha.lineage_against(&main, &*self.pair.server(BETA)).await.unwrap()
     }
 
     async fn kill_alpha(&self) {
@@ -158,7 +195,7 @@ impl Parted {
             kept: Some(kept.join("pgdata")),
             kept_redis: None,
             output: self.node().folder.join("salvaged"),
-            main: Some(format!("127.0.0.1:{}", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
+            main: Some(Address::new("127.0.0.1", self.pair.sandbox.node(BETA).unwrap().postgres_port)),
             main_redis: None,
             tables: Vec::new(),
         };
@@ -175,7 +212,7 @@ impl Parted {
     async fn comes_back(&self) {
         let Pair { sandbox, alpha, .. } = &self.pair;
         assert!(alpha.is_standby_directory());
-        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA)).await.unwrap();
+        alpha.become_standby(&self.pair.conninfo(alpha, BETA), &slot(ALPHA), None).await.unwrap();
         alpha.start().await.unwrap();
         self.pair.streams(BETA, ALPHA).await;
         let rows = "SELECT md5(string_agg(t::text, ',' ORDER BY i)) FROM t";
@@ -227,8 +264,7 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
     on_one_thread(async {
         let parted = Parted::make().await;
         let alpha = &parted.pair.alpha;
-        let main = parted.pair.beta.main_lineage().await.unwrap();
-        let lineage = alpha.lineage_against(&main).await.unwrap();
+        let lineage = parted.lineage().await;
         assert!(matches!(lineage.verdict, Verdict::Diverged { .. }), "{lineage:?}");
 
         let request = parted.request(1);
@@ -277,7 +313,7 @@ fn what_diverged_is_kept_and_a_rewind_brings_the_directory_back() {
 
         assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));
         assert_eq!(alpha.keep_copy(&request, &|_| {}).await.unwrap(), kept, "asked late");
-        let lineage = alpha.lineage_against(&parted.pair.beta.main_lineage().await.unwrap()).await.unwrap();
+        let lineage = parted.lineage().await;
         assert_eq!(lineage.verdict, Verdict::SameLine);
         parted.comes_back().await;
         assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
@@ -399,11 +435,10 @@ fn a_rewind_that_is_cancelled_leaves_no_process_and_one_that_was_left_is_ended()
 fn a_rewind_that_cannot_begin_changes_nothing() {
     on_one_thread(async {
         let parted = Parted::make().await;
-        let before = parted.pair.beta.main_lineage().await.unwrap();
         let nobody = Source { conninfo: "host=127.0.0.1 port=1 dbname=postgres".to_owned(), passfile: None };
         let error = parted.pair.alpha.rewind(&nobody, LIMIT).await.unwrap_err().to_string();
         assert!(error.contains("nothing was changed"), "{error}");
-        let lineage = parted.pair.alpha.lineage_against(&before).await.unwrap();
+        let lineage = parted.lineage().await;
         assert!(matches!(lineage.verdict, Verdict::Diverged { .. }), "{lineage:?}");
         assert!(parted.pair.alpha.is_standby_directory());
         assert_eq!(parted.rewind().await, Ok(Rewind::Rewound));
@@ -456,6 +491,36 @@ fn a_crash_between_the_two_renames_is_healed() {
         fs::write(&complete, &swap).unwrap();
         assert_eq!(parted.base_backup(alpha, &request).await.unwrap(), kept);
         parted.comes_back().await;
+    });
+}
+
+#[test]
+fn a_log_elsewhere_stays_elsewhere_and_goes_with_its_directory() {
+    on_one_thread(async {
+        let parted = Parted::make().await;
+        let (alpha, data_dir) = (&parted.pair.alpha, parted.data_dir());
+        let (log, limit) = (data_dir.with_extension("log"), "ulimit -f 1000\nexec REAL \"$@\"");
+        fs::rename(data_dir.join("pg_wal"), &log).unwrap();
+        symlink("../".to_owned() + log.file_name().unwrap().to_str().unwrap(), data_dir.join("pg_wal"))
+            .unwrap();
+        let limited = parted.alpha_whose("pg_basebackup", limit);
+        parted.base_backup(&limited, &parted.request(1)).await.unwrap_err();
+        let kept = parted.base_backup(alpha, &parted.request(1)).await.unwrap();
+        parted.comes_back().await;
+        let fresh = data_dir.join("pg_wal").read_link().unwrap();
+        let beside: Vec<PathBuf> = fs::read_dir(log.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().starts_with(&*log.to_string_lossy()))
+            .collect();
+        assert!(
+            beside.len() == 2 && beside.contains(&log) && beside.contains(&fresh),
+            "{beside:?}, {fresh:?}"
+        );
+        assert_eq!(kept.folder.join("pgdata/pg_wal").canonicalize().unwrap(), log.canonicalize().unwrap());
+        assert_eq!(parted.salvaged(&kept.folder).await, STRANDED);
+        alpha.prune_kept(&parted.request(1).into, 0, None).await.unwrap();
+        assert!(!log.exists() && fresh.is_dir(), "the kept directory's log goes with it, and no other");
     });
 }
 

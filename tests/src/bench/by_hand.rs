@@ -2,19 +2,11 @@
 
 use interrex::sandbox::{Done, Sandbox, SandboxError};
 use interrex_events::NodeId;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 /// A connection with a node's PostgreSQL, as its superuser.
 pub(crate) async fn connect(sandbox: &Sandbox, node: NodeId) -> Done<Client> {
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(node)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let connecting = tokio_postgres::connect(&config, NoTls).await;
-    let (client, connection) = connecting.map_err(|error| SandboxError::failed("connecting", error))?;
-    tokio::task::spawn_local(connection);
-    Ok(client)
+    sandbox.session(node, "postgres").await
 }
 
 /// Sessions that a stop has to end: one in a statement that takes long, one that is idle in a transaction, and one that
@@ -33,6 +25,6 @@ pub(crate) async fn sessions(sandbox: &Sandbox, node: NodeId) -> Done<[Client; 2
 
 /// `SELECT pg_promote()`: answered once the server takes writes.
 pub(crate) async fn promote(client: &Client) -> Done<()> {
-    let promoted = client.simple_query("SELECT pg_promote()").await;
+    let promoted = client.batch_execute("SELECT pg_promote()").await;
     promoted.map(drop).map_err(|error| SandboxError::failed("promoting by hand", error))
 }

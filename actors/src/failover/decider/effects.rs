@@ -1,6 +1,6 @@
 //! What must be done because of an event, and what a restarted supervisor finds outstanding.
 
-use interrex_events::{Epoch, Event, NodeId, PostgresStatus, RedisStatus, RunId, StepId};
+use interrex_events::{Epoch, Event, NodeId, PostgresStatus, RedisStatus, RunId, StepId, StrayAnswer};
 use interrex_projections::{Cluster, NodeStatus};
 
 use super::returning::is_returning;
@@ -54,6 +54,9 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         }
         (Event::StepUndoStarted(undo), Some(run)) => vec![Effect::UndoStep(run, undo.step)],
         (Event::FencingStarted(fencing), _) => vec![Effect::Fence { epoch: fencing.epoch, again: false }],
+        (Event::StrayPrimaryFound(stray), _) if stray.answer == StrayAnswer::Stopped => {
+            vec![Effect::Fence { epoch: stray.epoch, again: false }]
+        }
         (Event::FencingFailed(failed), _) => vec![Effect::Fence { epoch: failed.epoch, again: true }],
         (Event::FenceLifted(_), _) if !cluster.nodes.is_superseded(me) => vec![Effect::ServeAgain],
         // its run takes it from there
@@ -100,6 +103,10 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::FailoverFailed(_) | Event::FailoverRefused(_), _) => return_to(me, belief),
         (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Detached => {
             return_to(me, belief)
+        }
+        // it may be one that nobody was to make
+        (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Primary => {
+            vec![Effect::Look]
         }
         (Event::MainLost(_), _) => vec![Effect::Look],
         _ => Vec::new(),

@@ -37,6 +37,7 @@ pub(super) fn taken_over(run: &Run) -> MainAnnounced {
         switchpoint: lsn(observed.get("switchpoint")),
         announced_by: run.new_main,
         learned_by: LearnedBy::Handover,
+        planned: Some(true),
     }
 }
 

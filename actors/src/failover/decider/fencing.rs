@@ -10,7 +10,8 @@ pub(super) fn fence_requested(situation: Situation<'_>, request: &FenceRequest) 
     let Situation { me, cluster, standpoint, .. } = situation;
     let nodes = &cluster.nodes;
     let known = nodes.is_superseded(me) && standpoint.fenced_for == Some(request.run);
-    if request.epoch <= nodes.epoch || known || !nodes.is_main(me) {
+    // a main is fenced for the next epoch; that it missed others is told by the events that opened them
+    if request.epoch != nodes.epoch.next() || known || !nodes.is_main(me) || nodes.get(request.by).is_none() {
         return Vec::new();
     }
     let event = FencingStarted {

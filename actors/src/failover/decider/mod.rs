@@ -12,8 +12,11 @@ mod planning;
 mod returning;
 mod scheduling;
 mod starting;
+mod stray;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use interrex_events::{Draft, NodeId, RunId};
 use interrex_projections::{Cluster, Standpoint};
@@ -23,11 +26,12 @@ pub use self::{
     planning::{Move, plan},
     scheduling::answer,
     starting::asked,
+    stray::main_beside,
 };
-use super::policy::FailoverPolicy;
+use super::{policy::FailoverPolicy, resting::Resting};
 use crate::{
     env::Moment,
-    messages::{FenceEnded, FenceRequest, LiftRequest, StepEnded, UndoEnded},
+    messages::{FenceEnded, FenceRequest, LiftRequest, MainSight, StepEnded, UndoEnded},
 };
 
 /// What a decision is made from, beside the input.
@@ -41,6 +45,12 @@ pub struct Situation<'a> {
     pub standpoint: &'a Standpoint,
     /// What the operator configured.
     pub policy: &'a FailoverPolicy,
+    /// Which node each peer says may promote itself, as last heard.
+    pub candidates: &'a BTreeMap<NodeId, Option<NodeId>>,
+    /// What this node sees of main right now.
+    pub sight: Option<&'a MainSight>,
+    /// What is left of the times in which no run begins by itself.
+    pub resting: Resting,
     /// Now.
     pub now: Moment,
     /// The id that a run begun now would get.

@@ -91,6 +91,13 @@ fn overtaken(situation: Situation<'_>, run: &Run, ended: &StepEnded) -> Option<S
         let words = "this node was fenced meanwhile: another one takes over";
         return Some(StepReport::new(StepOutcome::Refused, words));
     }
+    // by itself this node takes nothing from a main that is back; from the fence on, main says so itself
+    let is_back = situation.standpoint.main_is_back == Some(run.old_main);
+    if run.kind == RunKind::Failover && ended.step < StepId::FenceOldMain && is_back {
+        let words =
+            format!("main {} is back: it gave a good sign since the verdict", nodes.name(run.old_main));
+        return Some(StepReport::new(StepOutcome::Refused, words));
+    }
     (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
         let main = nodes.main.map_or("another node".to_owned(), |main| nodes.name(main));
         let words = format!("{main} opened epoch {} meanwhile", nodes.epoch);

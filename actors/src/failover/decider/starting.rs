@@ -1,11 +1,11 @@
 //! How runs begin: a verdict that no rule speaks against, and what people ask for.
 
 use interrex_events::{
-    Cause, Draft, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverWithdrawn, MainLost,
-    NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished, StepId, StepOutcome,
-    SwitchoverStarted, Trigger, WithheldRule,
+    Cause, Draft, Epoch, Event, Evidence, FailoverStarted, FailoverWithheld, Finding, HandoverAccepted,
+    HandoverWithdrawn, NodeId, PostgresStatus, Request, RunCancelRequested, RunId, RunKind, StepFinished,
+    StepId, StepOutcome, SwitchoverStarted, Trigger, WithheldRule,
 };
-use interrex_projections::{NodeStatus, Run, RunEnd, Standing};
+use interrex_projections::{Cluster, NodeStatus, Run, RunEnd, Standing, human_ms};
 
 use super::{
     Situation,
@@ -13,8 +13,12 @@ use super::{
     fencing,
     outcomes::still_main,
     returning::{rejoin, return_by_itself},
+    stray,
 };
-use crate::messages::{Declined, MainSight, Operation};
+use crate::{
+    failover::resting::why_it_rests,
+    messages::{Declined, MainSight, Operation},
+};
 
 /// A standing verdict becomes a run, unless a rule says no; a rule is recorded once per verdict.
 pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
@@ -22,9 +26,13 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     if cluster.runs.active(me).is_some() {
         return Vec::new();
     }
+    if let Some(facts) = stray::look(situation) {
+        return facts;
+    }
     let Some(verdict) = &standpoint.verdict else { return return_by_itself(situation) };
+    let Some(sight) = still_lost(situation, verdict) else { return Vec::new() };
     match reason_against(situation, verdict) {
-        None => start(situation, verdict),
+        None => start(situation, verdict, sight),
         Some((rule, _)) if verdict.withheld == Some(rule) => Vec::new(),
         Some((rule, detail)) => {
             let event = FailoverWithheld {
@@ -40,11 +48,24 @@ pub(super) fn look(situation: Situation<'_>) -> Vec<Draft> {
     }
 }
 
+/// What is seen of a lost main now, if that bears the verdict out: it may be old, for a rule held it back since.
+fn still_lost<'a>(situation: Situation<'a>, verdict: &Standing) -> Option<&'a MainSight> {
+    let Situation { policy, sight, now, .. } = situation;
+    sight.filter(|sight| {
+        sight.main == verdict.lost.main
+            && !sight.answers()
+            && now.ms_since(sight.silent_since) >= policy.threshold_ms
+    })
+}
+
 fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(WithheldRule, String)> {
-    let Situation { me, cluster, policy, now, .. } = situation;
+    let Situation { me, cluster, standpoint, policy, resting, .. } = situation;
     if !policy.auto_enabled {
         let detail = "failover.auto_failover_enabled is false on this node".to_owned();
         return Some((WithheldRule::AutoFailoverDisabled, detail));
+    }
+    if let Some(detail) = other_candidate(situation) {
+        return Some((WithheldRule::OtherCandidate, detail));
     }
     let Some(row) = cluster.nodes.get(me) else {
         return Some((WithheldRule::NotPromotable, "this node is not in its own journal".to_owned()));
@@ -58,27 +79,57 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
         );
         return Some((WithheldRule::NotPromotable, detail));
     }
-    // what a person planned is no flapping
-    let unplanned = |run: &&Run| matches!(run.kind, RunKind::Failover | RunKind::Promotion);
-    let last = cluster.runs.runs.values().rev().find(unplanned)?;
-    let ended_at = last.ended_at?;
-    let since_ms = (now.wall - ended_at).num_milliseconds().max(0).cast_unsigned();
-    (since_ms < policy.cool_down_ms).then(|| {
+    let (_, because) = why_it_rests(&standpoint.rests, &cluster.nodes, resting)?;
+    let main = cluster.nodes.name(verdict.lost.main);
+    Some(if resting.cool_down_ms >= resting.pause_ms {
+        let left = human_ms(resting.cool_down_ms);
         let detail = format!(
-            "run {} ended {} {} s ago; no other begins by itself within {} s (failover.cool_down); main {} stays lost",
-            last.id.short(),
-            last.end,
-            since_ms / 1000,
-            policy.cool_down_ms / 1000,
-            cluster.nodes.name(verdict.lost.main)
+            "{because}; no failover begins by itself for another {left} (failover.cool_down); main {main} stays lost. To \
+             make this node main now: interrex promote"
         );
         (WithheldRule::CoolDown, detail)
+    } else {
+        let left = human_ms(resting.pause_ms);
+        let detail = format!("{because}; the next one begins by itself in {left}; main {main} stays lost");
+        (WithheldRule::RunInVain, detail)
     })
 }
 
-fn start(situation: Situation<'_>, verdict: &Standing) -> Vec<Draft> {
-    let Situation { me, cluster, policy, fresh_run, .. } = situation;
-    let MainLost { main, silent_ms, threshold_ms, evidence, last_report } = verdict.lost.clone();
+/// Without a third opinion two secondaries would both promote themselves: one node at most does, and all name the same.
+fn other_candidate(situation: Situation<'_>) -> Option<String> {
+    let Situation { me, cluster: Cluster { nodes, .. }, policy, candidates, .. } = situation;
+    match policy.candidate {
+        Some(candidate) if candidate != me => {
+            let name = nodes.name(candidate);
+            return Some(format!(
+                "failover.candidate is {name}: this node does not promote itself; a person may: interrex promote"
+            ));
+        }
+        None if nodes.nodes.len() > 2 => {
+            let count = nodes.nodes.len();
+            return Some(format!(
+                "the cluster has {count} nodes and no failover.candidate: with quorum none two of them could promote themselves. \
+                 Set it to the same node on every node; until then a person decides: interrex promote"
+            ));
+        }
+        _ => {}
+    }
+    let other =
+        candidates.iter().find_map(|(peer, named)| Some((*peer, named.filter(|named| *named != me)?)));
+    other.map(|(peer, named)| {
+        format!(
+            "failover.candidate of {} is {}, and this node goes by another: set it to the same node on every node",
+            nodes.name(peer),
+            nodes.name(named)
+        )
+    })
+}
+
+/// The run goes by what is seen now, not by what was when the verdict fell.
+fn start(situation: Situation<'_>, verdict: &Standing, sight: &MainSight) -> Vec<Draft> {
+    let Situation { me, cluster, policy, now, fresh_run, .. } = situation;
+    let MainSight { main, evidence, last_report, .. } = sight.clone();
+    let (silent_ms, threshold_ms) = (now.ms_since(sight.silent_since), policy.threshold_ms);
     let started = FailoverStarted {
         trigger: Trigger::Automatic,
         old_main: main,
@@ -109,6 +160,10 @@ pub fn asked(
             let started = may_hand_over(situation, *to)?;
             let started = SwitchoverStarted { drain_ms: *drain_ms, request: request.clone(), ..started };
             begin(situation, RunKind::Switchover, StepId::CheckHandover, started.into())
+        }
+        Operation::AcceptHandover(asked) => {
+            may_accept(situation, asked)?;
+            (asked.run, vec![Draft::new(situation.cluster.nodes.epoch, asked.clone())])
         }
         Operation::TakeOver(offer) => match already_taken(situation, offer) {
             Some(run) => return Ok((run, Vec::new())),
@@ -199,22 +254,39 @@ fn already_taken(situation: Situation<'_>, offer: &crate::messages::HandoverOffe
     newest_first().find(heard).or_else(|| newest_first().find(opened)).map(|run| run.id)
 }
 
+/// Nothing that is recorded here keeps this node from being main's successor.
+fn may_succeed(situation: Situation<'_>, from: NodeId, epoch: Epoch) -> Result<(), Declined> {
+    nothing_runs(situation)?;
+    let nodes = &situation.cluster.nodes;
+    if nodes.main == Some(from) && epoch == nodes.epoch.next() {
+        return Ok(());
+    }
+    let message = format!(
+        "epoch {epoch} cannot be taken over from {}: this node knows epoch {}",
+        nodes.name(from),
+        nodes.epoch
+    );
+    Err(Declined::new("older_epoch", message))
+}
+
+/// Main asks before it stops, and again before it offers its role: what is stored here then proves that this node can take part.
+fn may_accept(situation: Situation<'_>, asked: &HandoverAccepted) -> Result<(), Declined> {
+    let Situation { me, cluster, .. } = situation;
+    may_succeed(situation, asked.from, asked.epoch)?;
+    let postgres = cluster.nodes.get(me).and_then(|row| row.postgres);
+    if is_standby(postgres) {
+        return Ok(());
+    }
+    let state = postgres.map_or("not measured yet".to_owned(), |status| status.to_string());
+    Err(Declined::new("not_promotable", format!("PostgreSQL here is {state}, not a standby")))
+}
+
 fn may_take_over(
     situation: Situation<'_>,
     offer: &crate::messages::HandoverOffer,
 ) -> Result<FailoverStarted, Declined> {
-    let Situation { me, cluster, policy, .. } = situation;
-    nothing_runs(situation)?;
-    let nodes = &cluster.nodes;
-    if nodes.main != Some(offer.from) || offer.epoch != nodes.epoch.next() {
-        let message = format!(
-            "epoch {} cannot be taken over from {}: this node knows epoch {}",
-            offer.epoch,
-            nodes.name(offer.from),
-            nodes.epoch
-        );
-        return Err(Declined::new("older_epoch", message));
-    }
+    let Situation { me, policy, .. } = situation;
+    may_succeed(situation, offer.from, offer.epoch)?;
     // whether this node can is found out by the run, and so recorded: only that is an answer for good
     let told = || Finding::unknown("it stopped in good order, and offers its role");
     Ok(FailoverStarted {

@@ -2,11 +2,12 @@
 
 mod detached;
 mod fencing;
+mod nodes;
 mod promotion;
 mod rejoin;
 mod scheduling;
+mod stray;
 mod switchover;
-mod two_nodes;
 mod withdrawal;
 
 use std::collections::BTreeSet;
@@ -18,9 +19,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    failover::steps::{Need, rule},
+    failover::{
+        resting::Deadlines,
+        steps::{Need, rule},
+    },
     journal::Belief,
-    messages::{FenceProof, Operate, Operation, StepReport},
+    messages::{FenceProof, MainSight, Operate, Operation, StepReport},
 };
 
 const ME: NodeId = NodeId(2);
@@ -31,7 +35,10 @@ const RUN: RunId = RunId(Uuid::from_u128(1));
 struct Node {
     me: NodeId,
     belief: Belief,
+    /// What it sees of main.
+    sight: Option<MainSight>,
     policy: FailoverPolicy,
+    candidates: std::collections::BTreeMap<NodeId, Option<NodeId>>,
     now: Moment,
     sequence: u64,
     stated: Vec<Event>,
@@ -42,26 +49,22 @@ struct Node {
 }
 
 impl Node {
-    /// A secondary whose standby streams.
-    fn secondary() -> Self {
-        let spec = |node: NodeId, name: &str| NodeSpec {
-            node,
-            name: name.to_owned(),
-            address: String::new(),
-            postgres: String::new(),
-            redis: None,
-        };
-        let mut node = Self {
-            me: ME,
+    /// A node that has stored nothing yet.
+    fn empty(me: NodeId) -> Self {
+        Self {
+            me,
             belief: Belief::default(),
+            sight: None,
             policy: FailoverPolicy {
                 auto_enabled: true,
                 threshold_ms: 5_000,
                 cool_down_ms: 600_000,
                 maximum_lag_bytes: None,
                 rejoin_automatically: false,
+                candidate: None,
                 quorum: "none",
             },
+            candidates: std::collections::BTreeMap::new(),
             now: Moment {
                 monotonic: std::time::Duration::from_secs(100),
                 wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
@@ -70,7 +73,19 @@ impl Node {
             stated: Vec::new(),
             journal: Vec::new(),
             fresh_run: RUN,
+        }
+    }
+
+    /// A secondary whose standby streams.
+    fn secondary() -> Self {
+        let spec = |node: NodeId, name: &str| NodeSpec {
+            node,
+            name: name.to_owned(),
+            address: Address::as_recorded(String::new()),
+            postgres: Address::as_recorded(String::new()),
+            redis: None,
         };
+        let mut node = Self::empty(ME);
         node.store(
             SupervisorStarted {
                 name: "beta".to_owned(),
@@ -139,6 +154,9 @@ impl Node {
             cluster: &self.belief.cluster,
             standpoint: &self.belief.standpoint,
             policy: &self.policy,
+            candidates: &self.candidates,
+            sight: self.sight.as_ref(),
+            resting: Deadlines::begin(&self.belief.standpoint.rests, &self.policy, self.now).left(self.now),
             now: self.now,
             fresh_run: self.fresh_run,
         }
@@ -169,7 +187,20 @@ impl Node {
             },
             last_report: None,
         };
+        self.sees(&lost);
         self.store(lost.into(), None);
+    }
+
+    /// What is seen of main bears the verdict out.
+    fn sees(&mut self, lost: &MainLost) {
+        self.sight = Some(MainSight {
+            main: lost.main,
+            silent_since: self.now.before(lost.silent_ms),
+            evidence: lost.evidence.clone(),
+            last_report: None,
+            offers: false,
+            supervisor_is_silent: true,
+        });
     }
 
     fn run(&self) -> &Run {
@@ -394,6 +425,7 @@ fn a_third_is_main() -> MainAnnounced {
         switchpoint: None,
         announced_by: NodeId(3),
         learned_by: LearnedBy::Notice,
+        planned: None,
     }
 }
 
@@ -426,24 +458,97 @@ fn a_rule_that_says_no_is_recorded_once_with_its_name() {
 }
 
 #[test]
-fn after_a_run_another_waits_for_the_cool_down() {
+fn a_run_that_changed_nothing_starts_no_cool_down_and_the_next_one_waits_for_a_short_pause() {
     let mut node = Node::failing_over();
     node.go_on(|step, _| if step == StepId::WinEpoch { StepOutcome::Failed } else { StepOutcome::Succeeded });
     assert_eq!(node.run().end, RunEnd::RolledBack);
     node.main_is_lost();
+    for _ in 0..9 {
+        node.when(&Input::Looked);
+    }
+    assert_eq!(node.withheld(), [WithheldRule::RunInVain]);
+    node.pass(5_001);
+    node.fresh_run = RunId(Uuid::from_u128(2));
+    assert!(matches!(node.when(&Input::Looked)[0], Event::FailoverStarted(_)));
+}
+
+#[test]
+fn a_run_that_fenced_main_and_took_that_back_starts_the_cool_down() {
+    let mut node = Node::failing_over();
+    node.go_on(|step, _| if step == StepId::Detach { StepOutcome::Failed } else { StepOutcome::Succeeded });
+    assert_eq!(node.run().end, RunEnd::RolledBack);
+    node.main_is_lost();
     node.when(&Input::Looked);
     assert_eq!(node.withheld(), [WithheldRule::CoolDown]);
-    node.pass(600_001);
-    let next = RunId(Uuid::from_u128(2));
-    let situation = Situation {
-        me: ME,
-        cluster: &node.belief.cluster,
-        standpoint: &node.belief.standpoint,
-        policy: &node.policy,
-        now: node.now,
-        fresh_run: next,
+    node.pass(599_000);
+    assert_eq!(node.when(&Input::Looked), []);
+    node.pass(1_001);
+    node.fresh_run = RunId(Uuid::from_u128(2));
+    assert!(matches!(node.when(&Input::Looked)[0], Event::FailoverStarted(_)));
+}
+
+#[test]
+fn every_unplanned_change_of_main_starts_the_cool_down_whichever_node_made_it_and_a_switchover_none() {
+    for (planned, withheld) in [
+        (None, Some(WithheldRule::CoolDown)),
+        (Some(false), Some(WithheldRule::CoolDown)),
+        (Some(true), None),
+    ] {
+        let mut node = Node::secondary();
+        let announced = MainAnnounced { main: MAIN, announced_by: MAIN, planned, ..a_third_is_main() };
+        node.store(announced.into(), None);
+        node.main_is_lost();
+        let began = matches!(node.when(&Input::Looked)[..], [Event::FailoverStarted(_), ..]);
+        assert_eq!((node.withheld().first().copied(), began), (withheld, withheld.is_none()), "{planned:?}");
+    }
+}
+
+#[test]
+fn a_verdict_that_was_held_back_is_judged_anew_before_it_is_acted_on() {
+    let held_back = || {
+        let mut node = Node::secondary();
+        node.policy.auto_enabled = false;
+        node.main_is_lost();
+        node.when(&Input::Looked);
+        node.pass(3_600_000);
+        node.policy.auto_enabled = true;
+        node
     };
-    assert!(matches!(decide(situation, &Input::Looked)[0].event, Event::FailoverStarted(_)));
+    let mut node = held_back();
+    let begun = node.when(&Input::Looked);
+    let Event::FailoverStarted(started) = &begun[0] else { panic!("{begun:?}") };
+    assert_eq!(started.silent_ms, 3_605_000, "its age is its own");
+    // main has answered since, or another instance of the watch has only just begun to measure
+    let mut node = held_back();
+    node.sight.as_mut().unwrap().evidence.postgres = Finding::good("answers as a primary");
+    assert_eq!(node.when(&Input::Looked), []);
+    let mut node = held_back();
+    node.sight.as_mut().unwrap().silent_since = node.now;
+    assert_eq!(node.when(&Input::Looked), []);
+    node.sight = None;
+    assert_eq!(node.when(&Input::Looked), []);
+}
+
+#[test]
+fn a_main_that_is_back_ends_an_automatic_run_before_its_fence() {
+    let recovered = |node: &mut Node| {
+        let evidence = node.sight.as_ref().unwrap().evidence.clone();
+        let back = MainRecovered { main: MAIN, silent_ms: 6_000, threshold_ms: 5_000, evidence };
+        node.store(back.into(), None);
+    };
+    for step in [StepId::WinEpoch, StepId::MeasureLoss] {
+        let mut node = Node::failing_over();
+        node.go_on_until(step);
+        recovered(&mut node);
+        node.end(step, StepOutcome::Succeeded);
+        assert_eq!(node.run().end, RunEnd::Refused, "{step}");
+        assert_eq!(node.belief.standpoint.rests.upset, None);
+    }
+    let mut node = Node::failing_over();
+    node.go_on_until(StepId::Detach);
+    recovered(&mut node);
+    node.end(StepId::Detach, StepOutcome::Succeeded);
+    assert!(node.run().is_running(), "it is fenced by now");
 }
 
 #[test]
@@ -473,6 +578,7 @@ fn main_announced() -> Event {
         switchpoint: None,
         announced_by: MAIN,
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     })
 }
 
@@ -486,6 +592,7 @@ fn a_secondary_follows_an_announced_main() {
         switchpoint: None,
         announced_by: NodeId(3),
         learned_by: LearnedBy::Notice,
+        planned: None,
     });
     node.store(announced.clone(), None);
     assert_eq!(effects(ME, &node.belief, None, &announced), [Effect::Follow(NodeId(3))]);

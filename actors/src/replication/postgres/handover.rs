@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use interrex_events::{Lsn, NodeId, TimelineId};
+use interrex_events::{Address, Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, parsed, server_log, standby_limits::StandbyLimits};
+use super::{LocalPostgres, is_standby_of, server_log, standby_limits::StandbyLimits};
 use crate::{
     ports::{
         Answer, HandoverPort, Lineage, LogRecord, MainLineage, MainServerPort, PortError, Received,
@@ -22,8 +22,10 @@ impl HandoverPort for LocalPostgres {
 
     async fn standby_behind(&self, node: NodeId) -> Answer<Option<u64>> {
         let sql = format!(
-            "SELECT greatest(pg_current_wal_flush_lsn() - flush_lsn, 0)::text FROM pg_stat_replication
-             WHERE application_name = 'interrex_{node}' AND state = 'streaming'"
+            "SELECT greatest(pg_current_wal_flush_lsn() - flush_lsn, 0)::text
+             FROM pg_stat_replication LEFT JOIN pg_replication_slots ON active_pid = pid
+             WHERE {} AND state = 'streaming' ORDER BY slot_name LIMIT 1",
+            is_standby_of(node)
         );
         Ok(self.value(&sql).await?.and_then(|bytes| bytes.parse().ok()))
     }
@@ -38,7 +40,7 @@ impl HandoverPort for LocalPostgres {
         let sql = "SELECT pid::text AS pid, xact_start::text AS began FROM pg_stat_activity
                    WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND application_name <> 'interrex'";
         let rows = self.rows(sql).await?;
-        Ok(rows.iter().filter_map(|row| Some((parsed(row, "pid")?, row.get("began")?.to_owned()))).collect())
+        Ok(rows.iter().filter_map(|row| Some((row.parsed("pid")?, row.get("began")?.to_owned()))).collect())
     }
 
     async fn limits_at_next_start(&self) -> Answer<StandbyLimits> {
@@ -55,8 +57,8 @@ impl HandoverPort for LocalPostgres {
                    WHERE pg_is_in_recovery()";
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("PostgreSQL is no standby".to_owned()))?;
-        let replayed = parsed::<Lsn>(row, "replayed").unwrap_or_default();
-        Ok(Received { received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed), replayed })
+        let replayed = row.parsed::<Lsn>("replayed").unwrap_or_default();
+        Ok(Received { received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed), replayed })
     }
 
     async fn end_of_whole_log(&self, timeline: TimelineId) -> Answer<Lsn> {
@@ -68,8 +70,21 @@ impl HandoverPort for LocalPostgres {
         self.read_record(timeline, at).await
     }
 
-    async fn become_standby(&self, conninfo: &str, slot: &str) -> Answer<()> {
-        self.turn_into_standby(conninfo, slot)
+    async fn become_standby(&self, conninfo: &str, slot: &str, along: Option<&MainLineage>) -> Answer<()> {
+        self.turn_into_standby(conninfo, slot, along)
+    }
+
+    async fn restores_from_archive(&self) -> Answer<bool> {
+        Ok(!self.settings.at_next_start("restore_command").await?.is_empty())
+    }
+
+    async fn followed_timeline(&self) -> Answer<Option<TimelineId>> {
+        Ok(self.settings.at_next_start("recovery_target_timeline").await?.parse().ok().map(TimelineId))
+    }
+
+    async fn could_become_standby(&self) -> Answer<()> {
+        self.is_fit_for_a_standby()?;
+        self.restores_from_archive().await.map(drop)
     }
 
     fn last_complaint(&self) -> Option<String> {
@@ -80,8 +95,8 @@ impl HandoverPort for LocalPostgres {
         self.read_main_lineage().await
     }
 
-    async fn lineage_against(&self, main: &MainLineage) -> Answer<Lineage> {
-        self.compare_lineage(main).await
+    async fn lineage_against(&self, main: &MainLineage, server: &dyn MainServerPort) -> Answer<Lineage> {
+        self.compare_lineage(main, server).await
     }
 
     async fn can_rewind(&self) -> Answer<()> {
@@ -105,7 +120,7 @@ impl HandoverPort for LocalPostgres {
         Ok(fork::read(programs, &settings.data_dir, (timeline, switchpoint), limit).await?.report)
     }
 
-    fn main_server(&self, address: &str) -> Box<dyn MainServerPort> {
+    fn main_server(&self, address: &Address) -> Box<dyn MainServerPort> {
         Box::new(self.server_at(address))
     }
 }

@@ -4,6 +4,7 @@
 //! started with. `pg_settings` does not tell it, for the value of a session, a role or a database hides it there; and these
 //! belong to whoever set them.
 
+use interrex_events::postgres::{Row, shown};
 use tokio::time::timeout;
 
 use super::{LOOK, LocalPostgres, RELOAD_LIMIT};
@@ -16,30 +17,40 @@ const WANTED: [(&str, &str); 2] = [("synchronous_standby_names", ""), (READ_ONLY
 pub const READ_ONLY: &str = "default_transaction_read_only";
 
 /// The newest line of the configuration files for each of them.
-const IN_FILES: &str = "\
-SELECT DISTINCT ON (lower(name)) lower(name) AS name, setting FROM pg_file_settings
-WHERE lower(name) IN ('synchronous_standby_names', 'default_transaction_read_only') AND error IS NULL
-ORDER BY lower(name), seqno DESC";
+fn in_files() -> String {
+    format!(
+        "SELECT DISTINCT ON (lower(name)) lower(name) AS name, {setting} AS setting FROM pg_file_settings
+         WHERE lower(name) IN ('synchronous_standby_names', '{READ_ONLY}') AND error IS NULL
+         ORDER BY lower(name), seqno DESC",
+        setting = shown("setting")
+    )
+}
 
 /// The command line of the server, as it notes it at each start; in bytes, for a path may be of any encoding.
 pub const STARTED_WITH: &str =
     "SELECT encode(pg_read_binary_file('postmaster.opts', 0, 65536, true), 'escape')";
 
-/// Where clients are read-only by a setting of their database or role, and how to take it back. Such a setting replicates.
-pub const READ_ONLY_BY_SETTING: &str = "\
-SELECT concat_ws(' ', CASE
-    WHEN rolname IS NOT NULL THEN format('ALTER ROLE %I', rolname)
-         || CASE WHEN datname IS NULL THEN '' ELSE format(' IN DATABASE %I', datname) END
-    WHEN datname IS NOT NULL THEN format('ALTER DATABASE %I', datname)
-    ELSE 'ALTER ROLE ALL' END, 'RESET default_transaction_read_only') AS undone_by,
-  rolname IS NULL AS every_role
-FROM pg_db_role_setting
-CROSS JOIN unnest(setconfig) AS line
-LEFT JOIN pg_database ON pg_database.oid = setdatabase
-LEFT JOIN pg_roles ON pg_roles.oid = setrole
-WHERE CASE WHEN lower(split_part(line, '=', 1)) = 'default_transaction_read_only'
-           THEN split_part(line, '=', 2)::boolean ELSE false END
-ORDER BY every_role DESC, undone_by";
+/// Where clients are read-only by a setting of their database or role, and how to take it back, in SQL. Such a setting
+/// replicates.
+#[must_use]
+pub fn read_only_by_setting() -> String {
+    format!(
+        "SELECT {undone_by} AS undone_by, every_role
+         FROM (SELECT concat_ws(' ', CASE
+                 WHEN rolname IS NOT NULL THEN format('ALTER ROLE %I', rolname)
+                      || CASE WHEN datname IS NULL THEN '' ELSE format(' IN DATABASE %I', datname) END
+                 WHEN datname IS NOT NULL THEN format('ALTER DATABASE %I', datname)
+                 ELSE 'ALTER ROLE ALL' END, 'RESET {READ_ONLY}') AS statement,
+               rolname IS NULL AS every_role
+               FROM pg_db_role_setting
+               CROSS JOIN unnest(setconfig) AS line
+               LEFT JOIN pg_database ON pg_database.oid = setdatabase
+               LEFT JOIN pg_roles ON pg_roles.oid = setrole
+               WHERE CASE WHEN line ~* '^{READ_ONLY}=' THEN split_part(line, '=', 2)::boolean ELSE false END) AS found
+         ORDER BY every_role DESC, undone_by",
+        undone_by = shown("statement")
+    )
+}
 
 impl LocalPostgres {
     /// Those that the command line has, which nothing overrides, in words.
@@ -64,7 +75,7 @@ impl LocalPostgres {
             return Err(PortError(forced.join("; ")));
         }
         let mut cleared = Vec::new();
-        for row in &self.rows(IN_FILES).await? {
+        for row in &self.rows(&in_files()).await? {
             let (name, value) = (row.get("name").unwrap_or_default(), row.get("setting").unwrap_or_default());
             if let Some((name, wanted)) = WANTED.into_iter().find(|(known, _)| *known == name)
                 && !is_as_wanted(value, wanted)
@@ -100,8 +111,8 @@ impl LocalPostgres {
 
     /// Where clients are read-only by a setting of their database or role.
     pub(super) async fn find_read_only(&self) -> Answer<Vec<ReadOnlySetting>> {
-        let rows = self.rows(READ_ONLY_BY_SETTING).await?;
-        let setting = |row: &tokio_postgres::SimpleQueryRow| ReadOnlySetting {
+        let rows = self.rows(&read_only_by_setting()).await?;
+        let setting = |row: &Row| ReadOnlySetting {
             undone_by: row.get("undone_by").unwrap_or_default().to_owned(),
             every_role: row.get("every_role") == Some("t"),
         };

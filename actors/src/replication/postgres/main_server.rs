@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId, postgres::identifier};
 
-use super::{
-    LocalPostgres, parsed, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits,
-};
+use super::{LocalPostgres, rejoin::tablespaces, relations, slot_name, standby_limits::StandbyLimits};
 use crate::{
     ports::{Answer, HeldOnMain, MainLineage, MainServerPort, PortError, PostgresPort as _, ReturnSlot},
     replication::fork::FileNode,
@@ -28,10 +26,9 @@ pub(super) struct MainServer(LocalPostgres);
 
 impl LocalPostgres {
     /// Another node's server, with this node's login: they are copies of each other.
-    pub(super) fn server_at(&self, address: &str) -> MainServer {
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
+    pub(super) fn server_at(&self, address: &Address) -> MainServer {
         let mut settings = self.settings.clone();
-        (settings.host, settings.port) = (host.to_owned(), port.parse().unwrap_or(5432));
+        (settings.host, settings.port) = (address.host.clone(), address.port);
         // it has no files here
         settings.data_dir = PathBuf::new();
         MainServer(LocalPostgres::new(settings))
@@ -42,9 +39,9 @@ impl MainServer {
     /// What this node's login there may not do, and what mends that.
     fn lacks_rights(&self, may_not: &str) -> String {
         let user = &self.0.settings.user;
-        let quoted = user.replace('"', "\"\"");
+        let quoted = identifier(user);
         format!(
-            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE \"{quoted}\" SUPERUSER; or \
+            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE {quoted} SUPERUSER; or \
              name one here in postgres.user, and restart the supervisor"
         )
     }
@@ -55,6 +52,14 @@ impl MainServer {
         let sql = "SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
                    FROM pg_control_checkpoint()";
         Ok(self.0.value(sql).await?.as_deref() == Some("t"))
+    }
+
+    /// An answer about a file of the log; nothing where this node's login may not read it.
+    async fn of_log(&self, sql: &str) -> Answer<Option<String>> {
+        match self.0.value(sql).await {
+            Err(_) if self.may_call(&READ_BY_A_REWIND).await == Ok(false) => Ok(None),
+            answer => answer,
+        }
     }
 
     /// Whether this node's login there may call all of these.
@@ -80,25 +85,46 @@ impl MainServerPort for MainServer {
         }
     }
 
+    async fn log_sums(&self, file: &str, (from, to, piece): (u64, u64, u64)) -> Answer<Option<Vec<String>>> {
+        // a piece of a file that is missing is NULL, and so is the whole then
+        let sql = format!(
+            "SELECT CASE WHEN count(piece) = count(*) THEN string_agg(encode(sha256(piece), 'hex'), ',' ORDER BY at) END
+             FROM (SELECT at, pg_read_binary_file('pg_wal/{file}', at, least({piece}, {to} - at), true) AS piece
+                   FROM generate_series({from}::bigint, {to}::bigint - 1, {piece}::bigint) AS at) AS pieces"
+        );
+        let sums = self.of_log(&sql).await?;
+        Ok(sums.map(|sums| sums.split(',').map(str::to_owned).collect()))
+    }
+
+    async fn log_bytes(&self, file: &str, (from, length): (u64, u64)) -> Answer<Option<Vec<u8>>> {
+        let sql =
+            format!("SELECT encode(pg_read_binary_file('pg_wal/{file}', {from}, {length}, true), 'hex')");
+        let bytes = self.of_log(&sql).await?.map(hex::decode).transpose();
+        bytes.map_err(|error| PortError::new("reading main's log", error))
+    }
+
     async fn lets_itself_be_read(&self) -> Answer<bool> {
         self.may_call(&READ_BY_A_REWIND).await
     }
 
     async fn size(&self) -> Answer<u64> {
-        let sql = "SELECT count(*)::text AS tablespaces, sum(pg_tablespace_size(oid))::text AS bytes FROM pg_tablespace";
-        let rows = self.0.rows(sql).await?;
-        let row = rows.first().ok_or_else(|| PortError("no answer about its size".to_owned()))?;
+        self.can_be_copied().await?;
+        let bytes = self.0.value("SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace").await?;
+        let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+        bytes.ok_or_else(|| PortError("it does not tell its size".to_owned()))
+    }
+
+    async fn can_be_copied(&self) -> Answer<()> {
         // pg_default and pg_global lie in the data directory
-        if parsed::<u32>(row, "tablespaces").is_some_and(|number| number > 2) {
-            return Err(tablespaces());
-        }
-        parsed(row, "bytes").ok_or_else(|| PortError("it does not tell its size".to_owned()))
+        let number = self.0.value("SELECT count(*) FROM pg_tablespace").await?;
+        if number.as_deref() == Some("2") { Ok(()) } else { Err(tablespaces()) }
     }
 
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot> {
         let name = slot_name(node);
         let sql = format!(
             "SELECT slot_type, wal_status, active_pid::text, application_name, host(client_addr) AS client,
+                    (client_addr = inet_client_addr() AND replay_lsn IS NOT NULL)::text AS standby_from_here,
                     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)::text AS allowed,
                     (SELECT bool_or(pg_has_role(oid, 'USAGE')) FROM pg_roles
                      WHERE rolname = 'pg_checkpoint' OR (rolsuper AND rolname = current_user))::text AS may_checkpoint,
@@ -124,8 +150,9 @@ impl MainServerPort for MainServer {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not write a CHECKPOINT")));
         }
         if let Some(pid) = row.get("active_pid") {
-            // a receiver or a base backup of the node itself ends with what the run stops
-            let own = text("application_name") == format!("interrex_{node}");
+            // a receiver or a base backup of the node itself ends with what the run stops; pg_basebackup -R gives it no name
+            let own =
+                text("application_name") == format!("interrex_{node}") || text("standby_from_here") == "true";
             return Ok(if own {
                 ReturnSlot::There
             } else {
@@ -142,7 +169,7 @@ impl MainServerPort for MainServer {
         if text("allowed") != "true" {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
         }
-        let (taken, most): (Option<u64>, Option<u64>) = (parsed(row, "taken"), parsed(row, "most"));
+        let (taken, most): (Option<u64>, Option<u64>) = (row.parsed("taken"), row.parsed("most"));
         // one whose log is gone gives its place to the new one
         if row.get("slot_type").is_none() && taken >= most {
             return Ok(ReturnSlot::Withheld(format!(
@@ -157,8 +184,7 @@ impl MainServerPort for MainServer {
 
     async fn prepare_return(&self, node: NodeId) -> Answer<bool> {
         if let Some(obstacle) = self.return_slot(node).await?.obstacle() {
-            let (host, port) = (&self.0.settings.host, self.0.settings.port);
-            return Err(PortError(format!("main's PostgreSQL at {host}:{port}: {obstacle}")));
+            return Err(PortError(format!("main's PostgreSQL at {}: {obstacle}", self.0.address())));
         }
         let made = self.0.ensure_slot(node).await?;
         if !self.control_file_names_its_timeline().await? {

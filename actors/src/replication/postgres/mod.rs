@@ -3,10 +3,14 @@
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
 
+mod auto_conf;
+mod common_log;
+pub mod config_file;
 pub mod control_file;
 mod files;
 mod handover;
 pub mod inherited;
+mod line;
 pub(super) mod lineage;
 mod main_server;
 mod recovery;
@@ -14,26 +18,40 @@ mod rejoin;
 mod relations;
 mod server_log;
 mod shutdown;
-mod standby;
+pub mod standby;
 pub mod standby_limits;
 mod start;
 pub(super) mod wal;
 
-pub use self::rejoin::{log_in_for_replication, put_base_backup_in_place};
+pub use self::rejoin::{log_in_for_replication, not_salvaged, note_salvaged, put_base_backup_in_place};
 pub use super::postgres_connection::STANDBY_TIMELINE;
 
-use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use interrex_events::{Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events};
+use interrex_events::{
+    Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
+    postgres::{Row, conninfo_value, literal, rows},
+};
 use rustix::process::Signal;
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, error::SqlState};
 
-use super::postgres_connection::{connect, facts, measure_sql, parsed};
+use self::start::end_what_starts;
+use super::{
+    admission::ask_for_a_session,
+    postgres_connection::{WRITES, connect, facts, measure_sql},
+};
 use crate::{
     ports::{
-        Answer, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState, StopMode,
+        Answer, NoReply, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState,
+        StopMode,
     },
     report::PostgresFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
@@ -65,6 +83,8 @@ pub struct PostgresSettings {
     pub data_dir: PathBuf,
     /// Folder of `postgres` and the others.
     pub bin_dir: PathBuf,
+    /// `postgresql.conf`, where it does not lie in the data directory.
+    pub config_file: Option<PathBuf>,
     /// Where the server's log goes.
     pub log_file: PathBuf,
     /// Whom it runs as.
@@ -95,10 +115,20 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
+    /// A session for what takes long, opened before it is needed: then the server may admit none.
+    spare: RefCell<Option<Client>>,
+    /// The server that is being started: before it has written its pid file, nothing else names it.
+    starting: Cell<Option<i32>>,
     /// As it was last read.
     control: RefCell<Option<control_file::Read>>,
     /// Held while another thread works on the data directory's files, also for a call that was given up.
     files: Arc<Mutex<()>>,
+}
+
+/// The condition by which main knows a node's standby, where `pg_stat_replication` is joined with `pg_replication_slots`: by its
+/// slot, whatever it calls itself, or by the name that a supervisor gives it.
+fn is_standby_of(node: NodeId) -> String {
+    format!("(slot_name = '{}' OR application_name = 'interrex_{node}')", slot_name(node))
 }
 
 /// The name of a node's replication slot, as in the runbook.
@@ -111,46 +141,97 @@ impl LocalPostgres {
     /// An adapter that connects when it is first asked.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self { settings, client: RefCell::default(), control: RefCell::default(), files: Arc::default() }
+        Self {
+            settings,
+            client: RefCell::default(),
+            spare: RefCell::default(),
+            starting: Cell::default(),
+            control: RefCell::default(),
+            files: Arc::default(),
+        }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {
+        self.session().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    /// The session that is open, or a new one.
+    async fn session(&self) -> Result<Rc<Client>, NoReply> {
         if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let client = Rc::new(self.open().await?);
+        let client = Rc::new(self.log_in_here().await?);
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
     }
 
     async fn open(&self) -> Answer<Client> {
+        self.log_in_here().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    async fn log_in_here(&self) -> Result<Client, NoReply> {
         let settings = &self.settings;
-        connect(
+        let connecting = connect(
+            WRITES,
             (&settings.host, settings.port),
             (&settings.user, settings.password.as_deref()),
             &settings.database,
-        )
-        .await
-        .map_err(|words| {
-            PortError(format!("connecting to PostgreSQL at {}:{}: {words}", settings.host, settings.port))
-        })
+        );
+        let doing = format!("connecting to PostgreSQL at {}", self.address());
+        connecting.await.map_err(|refusal| refusal.while_doing(&doing))
     }
 
-    async fn rows(&self, sql: &str) -> Answer<Vec<SimpleQueryRow>> {
+    /// Everything that is measured. A session that was ended says nothing about the server: a new one does.
+    async fn measured(&self) -> Result<Vec<Row>, NoReply> {
+        let asked = |client: Rc<Client>| async move {
+            let answer = rows(&client, &measure_sql()).await;
+            answer.map_err(|error| NoReply::of_postgres(&error))
+        };
+        let open = self.client.borrow().clone().filter(|client| !client.is_closed());
+        let was_open = open.is_some();
+        match asked(self.session().await?).await {
+            Err(NoReply::Passing(_) | NoReply::Silent(_)) if was_open => {
+                self.client.borrow_mut().take();
+                asked(self.session().await?).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// A superuser still gets in where the places that are left are kept for superusers.
+    async fn has_places_for_ordinary_users(&self) -> Result<(), NoReply> {
+        let sql = "SELECT count(*)::text AS taken,
+                          (current_setting('max_connections')::int
+                           - current_setting('superuser_reserved_connections')::int
+                           - coalesce(current_setting('reserved_connections', true)::int, 0))::text AS places
+                   FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        let client = self.session().await?;
+        let found = rows(&client, sql).await.map_err(|error| NoReply::of_postgres(&error))?;
+        let read = |column: &'static str| found.first().and_then(|row| row.parsed::<u64>(column));
+        match (read("taken"), read("places")) {
+            (Some(taken), Some(places)) if taken >= places => {
+                let words = format!(
+                    "all {places} places for ordinary users are taken ({taken} sessions); the rest of max_connections is kept for \
+                     superusers"
+                );
+                Err(NoReply::Refused { code: "53300".to_owned(), words })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address::new(&self.settings.host, self.settings.port)
+    }
+
+    async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
         let client = self.client().await?;
-        let messages = client.simple_query(sql).await.map_err(|error| {
+        rows(&client, sql).await.map_err(|error| {
             PortError::new(
                 sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
                 cluster_events::in_words(&error),
             )
-        })?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .collect())
+        })
     }
 
     async fn value(&self, sql: &str) -> Answer<Option<String>> {
@@ -166,8 +247,9 @@ impl LocalPostgres {
 
     /// The process that the data directory's pid file names.
     fn named_postmaster(&self) -> Option<i32> {
-        let text = std::fs::read_to_string(self.settings.data_dir.join("postmaster.pid")).ok()?;
-        text.lines().next()?.trim().parse().ok()
+        let text = std::fs::read(self.settings.data_dir.join("postmaster.pid")).ok()?;
+        // the path in it may be of any encoding
+        String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok()
     }
 
     /// The postmaster, if it lives.
@@ -202,8 +284,7 @@ impl LocalPostgres {
             ("primary_conninfo", conninfo),
             ("primary_slot_name", &slot),
         ] {
-            let value = value.replace('\'', "''");
-            self.rows(&format!("ALTER SYSTEM SET {setting} = '{value}'")).await?;
+            self.rows(&format!("ALTER SYSTEM SET {setting} = {}", literal(value))).await?;
         }
         self.rows("SELECT pg_reload_conf()").await?;
         Ok(())
@@ -213,27 +294,42 @@ impl LocalPostgres {
 #[async_trait(?Send)]
 impl PostgresPort for LocalPostgres {
     async fn measure(&self) -> PostgresMeasure {
-        let silent = |detail: String| {
+        let silent = |reply: NoReply| {
             let status = if self.postmaster().is_some() {
                 PostgresStatus::Unreachable
             } else {
                 PostgresStatus::Stopped
             };
-            PostgresMeasure { facts: PostgresFacts::silent(status, detail), receiver_heard: None }
+            let facts = PostgresFacts::silent(status, reply.to_string());
+            PostgresMeasure { facts, receiver_heard: None, no_reply: Some(reply) }
         };
         let limit = self.settings.measure_limit;
-        match tokio::time::timeout(limit, self.rows(&measure_sql())).await {
+        match tokio::time::timeout(limit, self.measured()).await {
             Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
-                None => silent("it answered without a row".to_owned()),
+                None => silent(NoReply::Silent("it answered without a row".to_owned())),
             },
-            Ok(Err(error)) => silent(error.to_string()),
+            Ok(Err(reply)) => silent(reply),
             Err(_) => {
                 // a connection that hangs is left: the next question gets its own
                 self.client.borrow_mut().take();
-                silent(format!("no answer within {limit:?}"))
+                silent(NoReply::late(limit))
             }
         }
+    }
+
+    async fn admits(&self) -> Result<(), NoReply> {
+        let settings = &self.settings;
+        let address = (settings.host.as_str(), settings.port);
+        ask_for_a_session(address, &settings.user, ("database", &settings.database)).await?;
+        self.has_places_for_ordinary_users().await?;
+        // what a switchover needs is open before it is needed
+        let open = self.spare.borrow().as_ref().is_some_and(|client| !client.is_closed());
+        if !open {
+            let client = self.log_in_here().await?;
+            *self.spare.borrow_mut() = Some(client);
+        }
+        Ok(())
     }
 
     async fn start(&self) -> Answer<bool> {
@@ -241,8 +337,13 @@ impl PostgresPort for LocalPostgres {
     }
 
     async fn stop(&self, mode: StopMode) -> Answer<String> {
-        self.client.borrow_mut().take();
+        self.client.take();
+        self.spare.take();
+        let starting = self.starting.take();
         let Some(pid) = self.postmaster() else {
+            if let Some(pid) = starting {
+                end_what_starts(pid).await?;
+            }
             self.end_orphans().await?;
             return Ok(format!("was not running (control file: {})", self.cluster_state().await));
         };
@@ -285,17 +386,18 @@ impl PostgresPort for LocalPostgres {
         self.receive_from(conninfo).await
     }
 
-    fn conninfo_of(&self, server: &str) -> String {
-        let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+    fn conninfo_of(&self, server: &Address) -> String {
+        let Address { host, port } = server;
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
-            Some(file) => format!(" passfile='{}'", file.display()),
+            Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
             None => String::new(),
         };
         format!(
             "host={host} port={port} user={}{passfile} application_name=interrex_{} connect_timeout=5 \
              keepalives_idle=5 keepalives_interval=2 keepalives_count=3",
-            settings.replication_user, settings.node
+            conninfo_value(&settings.replication_user),
+            settings.node
         )
     }
 
@@ -307,10 +409,10 @@ impl PostgresPort for LocalPostgres {
                                     FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
-        let replayed: Lsn = parsed(row, "replayed").unwrap_or_default();
+        let replayed: Lsn = row.parsed("replayed").unwrap_or_default();
         Ok(ReplayState {
             receiving: row.get("receiving") == Some("true"),
-            received: parsed::<Lsn>(row, "received").unwrap_or_default().max(replayed),
+            received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed),
             replayed,
             waits_for_more: row.get("waits") == Some("true"),
         })
@@ -374,10 +476,14 @@ impl PostgresPort for LocalPostgres {
             "INSERT INTO interrex.write_probe (epoch, written_at) VALUES ({epoch}, now())
              ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
         );
-        let Err(error) = self.rows(&sql).await else { return Ok(()) };
-        // 3F000 and 42P01: this cluster never had a supervised main, so the table is missing
-        if !error.0.contains("3F000") && !error.0.contains("42P01") {
-            return Err(error);
+        let client = self.client().await?;
+        let there = cluster_events::is_there(&client).await;
+        if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
+            let Err(error) = rows(&client, &sql).await else { return Ok(()) };
+            // a cluster that never had a supervised main has no such table
+            if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
+                return Err(PortError::new("writing a row", cluster_events::in_words(&error)));
+            }
         }
         let mut client = self.open().await?;
         cluster_events::migrate(&mut client)
@@ -414,12 +520,18 @@ impl PostgresPort for LocalPostgres {
 
     async fn checkpoint(&self) -> Answer<()> {
         // on a connection of its own, without its statement limit: it takes as long as the disk does
-        let client = self.open().await?;
+        let spare = self.spare.borrow_mut().take().filter(|client| !client.is_closed());
+        let client = match spare {
+            Some(client) => client,
+            None => self.open().await?,
+        };
         let sql = "SET statement_timeout = 0; CHECKPOINT";
         client
             .batch_execute(sql)
             .await
-            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))
+            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))?;
+        *self.spare.borrow_mut() = Some(client);
+        Ok(())
     }
 
     async fn control_timeline(&self) -> Answer<TimelineId> {

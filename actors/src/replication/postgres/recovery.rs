@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::files::major_version;
+
 /// The setting by which a recovery brings its directory to the disk with one call for the volume, where PostgreSQL has it: 14 and
 /// later. By default there is one for each file, changed or not, and each waits for the disk: 60 µs times a thousand files of an
 /// empty cluster, and minutes for a large one.
 pub(super) fn sync_at_once(data_dir: &Path) -> Option<&'static str> {
-    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).ok()?;
-    let major: u32 = version.trim().parse().ok()?;
+    let major = major_version(data_dir).ok()?;
     (major >= 14).then_some("recovery_init_sync_method=syncfs")
 }
 

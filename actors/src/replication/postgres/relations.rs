@@ -6,13 +6,19 @@
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use interrex_events::cluster_events::{self, IS_OWN_TABLE};
-use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
+use interrex_events::{
+    cluster_events::{self, IS_OWN_TABLE},
+    postgres::{self, Row, shown},
+};
+use tokio_postgres::Client;
 
 use super::{LocalPostgres, PostgresSettings};
 use crate::{
-    ports::{Held, HeldOnMain},
-    replication::{fork::FileNode, postgres_connection::connect},
+    ports::{Held, HeldOnMain, NoReply},
+    replication::{
+        fork::FileNode,
+        postgres_connection::{READS, connect},
+    },
 };
 
 /// When the whole inquiry is given up: a rejoin waits for it.
@@ -53,12 +59,15 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
                 held.borrow_mut().found.extend(files.into_iter().map(|file| (file, what.clone())));
                 return;
             };
+            let Name { shown: name, can_be_entered } = name;
             let told = if *name == settings.database {
                 tables(first, name, &files).await
+            } else if !can_be_entered {
+                Err("its name is no UTF-8, so that no session here can name it".to_owned())
             } else {
                 match log_in(settings, name).await {
                     Ok(session) => tables(&session, name, &files).await,
-                    Err(words) => Err(words),
+                    Err(refusal) => Err(refusal.to_string()),
                 }
             };
             match told {
@@ -71,27 +80,33 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
     Ok(())
 }
 
-async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, String> {
+async fn log_in(settings: &PostgresSettings, database: &str) -> Result<Client, NoReply> {
     let login = (settings.user.as_str(), settings.password.as_deref());
-    connect((&settings.host, settings.port), login, database).await
+    connect(READS, (&settings.host, settings.port), login, database).await
 }
 
-async fn rows(session: &Client, sql: &str) -> Result<Vec<SimpleQueryRow>, String> {
-    let messages = session.simple_query(sql).await.map_err(|error| cluster_events::in_words(&error))?;
-    let row = |message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    };
-    Ok(messages.into_iter().filter_map(row).collect())
+async fn rows(session: &Client, sql: &str) -> Result<Vec<Row>, String> {
+    postgres::rows(session, sql).await.map_err(|error| cluster_events::in_words(&error))
+}
+
+/// A database's name.
+struct Name {
+    shown: String,
+    can_be_entered: bool,
 }
 
 async fn database_names(
     session: &Client,
     numbers: impl Iterator<Item = &u32>,
-) -> Result<BTreeMap<u32, String>, String> {
-    let sql = format!("SELECT oid, datname FROM pg_database WHERE oid = ANY ({})", array(numbers));
+) -> Result<BTreeMap<u32, Name>, String> {
+    let (name, numbers) = (shown("datname"), array(numbers));
+    let sql = format!("SELECT oid, {name}, {name} = datname FROM pg_database WHERE oid = ANY ({numbers})");
     let found = rows(session, &sql).await?;
-    Ok(found.iter().filter_map(|row| Some((row.get(0)?.parse().ok()?, row.get(1)?.to_owned()))).collect())
+    let database = |row: &Row| {
+        let name = Name { shown: row.get(1)?.to_owned(), can_be_entered: row.get(2) == Some("t") };
+        Some((row.parsed(0)?, name))
+    };
+    Ok(found.iter().filter_map(database).collect())
 }
 
 /// All files of one database in one question.
@@ -101,18 +116,19 @@ async fn tables(
     files: &[FileNode],
 ) -> Result<Vec<(FileNode, Held)>, String> {
     let sql = format!(
-        "SELECT f.place, n.nspname || '.' || c.relname, \
+        "SELECT f.place, {name}, \
                 c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT {IS_OWN_TABLE} \
          FROM unnest({}, {}) WITH ORDINALITY AS f (tablespace, file, place) \
          JOIN pg_class c ON c.oid = pg_filenode_relation(f.tablespace, f.file) \
          JOIN pg_namespace n ON n.oid = c.relnamespace",
         array(files.iter().map(|file| &file.tablespace)),
         array(files.iter().map(|file| &file.file)),
+        name = shown("(n.nspname || '.' || c.relname)"),
     );
     let mut held: Vec<_> = files.iter().map(|file| (*file, Held::Nothing)).collect();
     for row in rows(session, &sql).await? {
         // places are counted from one
-        let place = row.get(0).and_then(|place| place.parse::<usize>().ok()?.checked_sub(1));
+        let place = row.parsed::<usize>(0).and_then(|place| place.checked_sub(1));
         let (Some(place), Some(name)) = (place, row.get(1)) else { continue };
         let table = || Held::Table { database: database.to_owned(), name: name.to_owned() };
         if let Some((_, what)) = held.get_mut(place) {

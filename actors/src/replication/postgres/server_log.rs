@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// So much of a log's end is read.
@@ -21,6 +21,35 @@ pub(super) fn last_words(log: &Path, begin: u64) -> String {
 /// The last complaint at the end of a log, if there is one.
 pub(super) fn last_complaint(log: &Path) -> Option<String> {
     complaint_in(&end_of(log, 0).ok()?).map(str::to_owned)
+}
+
+/// Whether there is a complaint in a log behind that place.
+pub(super) fn complains(log: &Path, begin: u64) -> bool {
+    end_of(log, begin).is_ok_and(|end| complaint_in(&end).is_some())
+}
+
+/// Where PostgreSQL's own collector writes (`logging_collector`), and how far it was: what the server says goes there from the
+/// begin of its start on, and the file it was started with stays silent.
+pub(super) struct Collected(Vec<(PathBuf, u64)>);
+
+impl Collected {
+    /// As it is now.
+    pub(super) fn now(data_dir: &Path) -> Self {
+        // what it writes for programs is no line for people
+        let names = std::fs::read_to_string(data_dir.join("current_logfiles")).unwrap_or_default();
+        let files =
+            names.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| data_dir.join(name));
+        Self(files.map(|file| (file.clone(), file.metadata().map_or(0, |found| found.len()))).collect())
+    }
+
+    /// The last complaint since then, and the file in which it is.
+    pub(super) fn last_complaint_since(&self, data_dir: &Path) -> Option<(String, PathBuf)> {
+        Self::now(data_dir).0.into_iter().find_map(|(file, _)| {
+            let begin = self.0.iter().find(|(known, _)| *known == file).map_or(0, |(_, length)| *length);
+            let words = complaint_in(&end_of(&file, begin).ok()?)?.to_owned();
+            Some((words, file))
+        })
+    }
 }
 
 fn complaint_in(text: &str) -> Option<&str> {
@@ -59,5 +88,23 @@ mod tests {
             "it said nothing",
             "what was there before the start is not about it"
         );
+    }
+
+    #[test]
+    fn what_the_collector_wrote_since_is_told_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path();
+        assert_eq!(Collected::now(data_dir).last_complaint_since(data_dir), None);
+        std::fs::create_dir(data_dir.join("log")).unwrap();
+        std::fs::write(data_dir.join("log/monday"), "FATAL:  old\n").unwrap();
+        std::fs::write(data_dir.join("current_logfiles"), "stderr log/monday\n").unwrap();
+        let before = Collected::now(data_dir);
+        assert_eq!(before.last_complaint_since(data_dir), None);
+        std::fs::write(data_dir.join("log/monday"), "FATAL:  old\nFATAL:  new\n").unwrap();
+        let (words, file) = before.last_complaint_since(data_dir).unwrap();
+        assert_eq!((words.as_str(), file), ("FATAL:  new", data_dir.join("log/monday")));
+        std::fs::write(data_dir.join("current_logfiles"), "stderr log/tuesday\n").unwrap();
+        std::fs::write(data_dir.join("log/tuesday"), "LOG:  x\nPANIC:  worse\n").unwrap();
+        assert_eq!(before.last_complaint_since(data_dir).unwrap().0, "PANIC:  worse");
     }
 }

@@ -15,6 +15,8 @@ use std::{
 use interrex_events::{Lsn, TimelineId};
 use sha2::{Digest, Sha256};
 
+use super::line::Line;
+
 const PAGE: u64 = 8192;
 const SHORT_HEADER: u64 = 24;
 const LONG_HEADER: u64 = 40;
@@ -24,11 +26,11 @@ const LARGEST: usize = 1020 * 1024 * 1024;
 /// Flag of a page whose begin replaces a record that was never finished.
 const OVERWRITES: u16 = 8;
 
-/// Whatever one server has of one timeline's log.
+/// Whatever one server has of the log of one timeline, or of a row of them.
 #[derive(Debug)]
 pub(super) struct Wal {
     folder: PathBuf,
-    timeline: TimelineId,
+    line: Line,
     segment_size: u64,
     /// The file that was read last.
     open: Option<(u64, File)>,
@@ -74,7 +76,12 @@ impl Record {
 
 impl Wal {
     pub(super) fn new(data_dir: &Path, timeline: TimelineId, segment_size: u64) -> Self {
-        Self { folder: data_dir.join("pg_wal"), timeline, segment_size, open: None }
+        Self::along(data_dir, Line::new(&[], timeline), segment_size)
+    }
+
+    /// Along all timelines that led to the newest one.
+    pub(super) fn along(data_dir: &Path, line: Line, segment_size: u64) -> Self {
+        Self { folder: data_dir.join("pg_wal"), line, segment_size, open: None }
     }
 
     /// The record that begins at a place; nothing if none does.
@@ -133,6 +140,40 @@ impl Wal {
         }
     }
 
+    /// Where the record begins that holds a byte; or, of a byte between two records, where the next would. Nothing if the log
+    /// from there on is not here.
+    pub(super) fn begin_of_record_at(&mut self, byte: u64) -> io::Result<Option<Lsn>> {
+        let mut page = byte - byte % PAGE;
+        let mut begin = loop {
+            let Some(found) = self.page(page)? else { return Ok(None) };
+            let first = page + found.header + u64::from(found.goes_on).next_multiple_of(8);
+            if first <= byte && first < page + PAGE {
+                break Lsn(first);
+            }
+            let Some(before) = page.checked_sub(PAGE) else { return Ok(None) };
+            page = before;
+        };
+        while let Some(record) = self.record(begin)?.filter(|record| record.end.0 <= byte) {
+            begin = record.end;
+        }
+        Ok(Some(begin))
+    }
+
+    /// How far back the log is here without a gap, from a place on, but not before another.
+    pub(super) fn reaches_back(&mut self, from: Lsn, not_before: Lsn) -> io::Result<Lsn> {
+        let mut oldest = from.0 - from.0 % self.segment_size;
+        while oldest > not_before.0 && self.read(oldest - self.segment_size, &mut [0])? {
+            oldest -= self.segment_size;
+        }
+        Ok(not_before.max(Lsn(oldest)))
+    }
+
+    /// A part of one file of the log; nothing where that is not here.
+    pub(super) fn part(&mut self, from: u64, to: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
+        Ok(self.read(from, &mut bytes)?.then_some(bytes))
+    }
+
     /// Where the log goes on after a record that a crash cut off and recovery wrote over (PostgreSQL 14 and later).
     fn after_unfinished(&mut self, at: Lsn) -> io::Result<Option<Lsn>> {
         let page = at.0.next_multiple_of(PAGE);
@@ -156,21 +197,25 @@ impl Wal {
         Ok(is_this.then(|| PageHeader { header, flags, goes_on: u32_at(&bytes, 16) }))
     }
 
-    /// Bytes of the log, from one file; zeros where the file is missing or short.
-    fn read(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    /// Bytes of the log, from one file; zeros where the file is missing or short. Whether it is not.
+    fn read(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<bool> {
         bytes.fill(0);
         let number = at / self.segment_size;
         if self.open.as_ref().is_none_or(|(open, _)| *open != number) {
-            match File::open(self.folder.join(file_name(self.timeline, number, self.segment_size))) {
-                Ok(file) => self.open = Some((number, file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                Err(error) => return Err(error),
+            self.open = None;
+            for name in self.line.files(number, self.segment_size) {
+                match File::open(self.folder.join(name)) {
+                    Ok(file) => self.open = Some((number, file)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+                break;
             }
         }
-        let Some((_, file)) = &self.open else { return Ok(()) };
+        let Some((_, file)) = &self.open else { return Ok(false) };
         match file.read_exact_at(bytes, at % self.segment_size) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            other => other.map(|()| true),
         }
     }
 }

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use interrex_events::Address;
+
 use super::{
     config_file::ConfigFile,
     info::{Replication, field},
@@ -180,7 +182,7 @@ fn length(first: u8, file: &mut impl Read) -> io::Result<usize> {
 }
 
 /// What the disk holds against one replica, in words for an operator.
-pub(crate) fn refusal(config_file: &Path, address: &str, why: &str) -> String {
+pub(crate) fn refusal(config_file: &Path, address: &Address, why: &str) -> String {
     format!(
         "Redis is not started as a master: {why} ({address}). A master that starts from older data empties its replica. To keep \
          the replica's: redis-cli SAVE there, copy its dump.rdb over the one here, and restart this supervisor. To keep what is \

@@ -6,6 +6,7 @@ set -eu
 
 data_dir={DATA_DIR}
 programs={PROGRAMS}
+config_file={CONFIG_FILE} # postgresql.conf, where it does not lie in the data directory
 kept={KEPT} # the old directory ends here
 log={LOG}
 supervisor_lock={LOCK} # held by a supervisor that runs
@@ -58,14 +59,16 @@ passfile=$secrets/pgpass
 : >"$passfile"
 chmod 600 "$passfile"
 if [ -n "$admin_password_file" ]; then
-  printf '%s:%s:*:%s:%s\n' "$main_host" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
+  printf '%s:%s:*:%s:%s\n' "$(printf %s "$main_host" | sed 's/:/\\:/g')" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
 fi
 [ "$(id -un)" = "$owner" ] || chown -R "$owner" "$secrets"
 
 main="host=$main_host port=$main_port user=$admin dbname=$database connect_timeout=10 passfile=$passfile"
 upstream="host=$main_host port=$main_port user=$replicator application_name=$application connect_timeout=5"
 [ -z "$replicator_passfile" ] || upstream="$upstream passfile='$replicator_passfile'"
-ask_main() { as_owner "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
+# what the owner of a database sets for whoever logs in there must not hold for a superuser
+pinned={PINNED}
+ask_main() { as_owner env PGOPTIONS="$pinned" "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
 control() { as_owner "$programs/pg_controldata" -D "$1" | sed -n "s/^$2: *//p"; }
 
 say "{MAIN} must be main, and of the same cluster"
@@ -93,7 +96,14 @@ dead_links=$(find -L "$data_dir" -maxdepth 2 -type l 2>/dev/null || true)
 if mountpoint -q "$data_dir" 2>/dev/null; then
   give_up "a volume is mounted right at $data_dir, which therefore cannot be renamed: move the data into a folder below it"
 fi
-[ ! -L "$data_dir/pg_wal" ] || say "pg_wal lies elsewhere; the new directory will have it in itself"
+new_log=
+if [ -L "$data_dir/pg_wal" ]; then
+  old_log=$(readlink -f "$data_dir/pg_wal") || give_up "$data_dir/pg_wal leads to nothing: mount what it leads to"
+  ! mountpoint -q "$old_log" 2>/dev/null || give_up "$data_dir/pg_wal leads to $old_log, where a volume is mounted: there is no place" \
+    "beside it for the log of a copy. Move the log into a folder below it, with PostgreSQL stopped, and let the link lead there"
+  new_log=$(printf '%s' "$old_log" | sed -E 's/\.[0-9]{8}T[0-9]+Z$//').$(date -u +%Y%m%dT%H%M%S000Z)
+  say "the log lies elsewhere; that of the new directory will be in $new_log"
+fi
 
 say "PostgreSQL here stops"
 as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
@@ -123,12 +133,25 @@ rm -rf "$new"
 folder "$new"
 say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
 rewound=no
-if [ "$copy" != yes ] && [ -f "$data_dir/postgresql.conf" ]; then
+if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_file" ]; }; then
   # what a link leads to is copied too: a log that two directories share would be rewound for both
   as_owner cp -aL --reflink=auto "$data_dir/." "$new/"
-  if as_owner "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
+  # pg_rewind would not find the configuration, and that names the old directory
+  case "$config_file:$(control "$new" 'Database cluster state')" in
+    :* | *:"shut down"*) ;;
+    *) as_owner "$programs/postgres" --single -D "$new" -c config_file="$config_file" -c data_directory="$new" \
+      -c wal_keep_size=1TB template1 </dev/null >/dev/null || true ;;
+  esac
+  if as_owner env PGOPTIONS="$pinned" "$programs/pg_rewind" -D "$new" --source-server "$main" --progress; then
     rewound=yes
-  else
+    # it takes two timelines of the same number for one, also those of two servers that were both main
+    if [ "$(control "$new" 'Database cluster state')" = 'shut down' ] &&
+      [ "$(control "$new" "Latest checkpoint's TimeLineID")" = "$(ask_main 'SELECT timeline_id FROM pg_control_checkpoint()')" ]; then
+      say "pg_rewind cannot tell the two lines apart, which have the same number: {MAIN}'s data are copied"
+      rewound=no
+    fi
+  fi
+  if [ "$rewound" = no ]; then
     rm -rf "$new"
     folder "$new"
   fi
@@ -145,10 +168,34 @@ for file in postgresql.conf postgresql.auto.conf pg_hba.conf pg_ident.conf conf.
 done
 settings='primary_conninfo|primary_slot_name|promote_trigger_file|recovery_target[a-z_]*|synchronous_standby_names|default_transaction_read_only'
 as_owner touch "$new/postgresql.auto.conf"
-as_owner sed -i -E "/^($settings) *=/d" "$new/postgresql.auto.conf"
-printf "primary_conninfo = '%s'\nprimary_slot_name = '%s'\n" "$(printf %s "$upstream" | sed "s/'/''/g")" "$slot" |
-  as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+# by bytes: its values may be of any encoding
+as_owner env LC_ALL=C sed -i -E "/^[[:space:]]*($settings)([^a-z_]|\$)/Id" "$new/postgresql.auto.conf"
+[ -z "$(tail -c 1 "$new/postgresql.auto.conf")" ] || echo | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+# what would end its recovery in another file is overridden here; from 16 on there is no promote_trigger_file
+{
+  printf "primary_conninfo = '%s'\nprimary_slot_name = '%s'\n" "$(printf %s "$upstream" | sed "s/'/''/g")" "$slot"
+  printf "%s = ''\n" recovery_target recovery_target_lsn recovery_target_name recovery_target_time recovery_target_xid
+  [ "$(cat "$new/PG_VERSION")" -ge 16 ] || echo "promote_trigger_file = ''"
+  echo "recovery_target_action = 'pause'"
+} | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+restores=$(as_owner "$programs/postgres" -D "$new" ${config_file:+-c config_file="$config_file" -c data_directory="$new"} \
+  -C restore_command)
+if [ -n "$restores" ]; then
+  # the latest timeline in an archive may be one that {MAIN} never had
+  timeline=$(ask_main "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
+  if [ "$timeline" != 00000001 ]; then
+    ask_main "SELECT pg_read_file('pg_wal/$timeline.history')" | as_owner tee "$new/pg_wal/$timeline.history" >/dev/null
+  fi
+  echo "recovery_target_timeline = '$((0x$timeline))'" | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+fi
 as_owner touch "$new/standby.signal"
+as_owner rm -f "$new/recovery.signal"
+if [ -n "$new_log" ]; then
+  folder "$new_log"
+  as_owner cp -a "$new/pg_wal/." "$new_log/"
+  as_owner rm -rf "$new/pg_wal"
+  as_owner ln -s "$new_log" "$new/pg_wal"
+fi
 sync
 
 # a rename keeps it, which needs the same volume
@@ -172,7 +219,7 @@ mv "$new" "$data_dir"
 
 say "PostgreSQL here starts"
 started=yes
-as_owner "$programs/pg_ctl" -D "$configured" -l "$log" -w start >&2 || started=no
+as_owner "$programs/pg_ctl" -D "$configured" ${config_file:+-o "-c config_file='$config_file'"} -l "$log" -w start >&2 || started=no
 
 # it catches up meanwhile
 say "what is kept gets its checksums: $place/SHA256SUMS"

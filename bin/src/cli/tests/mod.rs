@@ -251,6 +251,45 @@ fn status_while_two_nodes_accept_writes() {
 }
 
 #[test]
+fn of_two_mains_of_the_same_epoch_the_lowest_id_keeps_it() {
+    let mut alpha = report(ALPHA);
+    alpha.epoch = Epoch(2);
+    let stage = Stage::failed_over().with([alpha, beta_as_main()]);
+    let (_, text) = stage.show("status --config @interrex.toml", Style::default());
+    assert!(
+        text.contains("they hold epoch 2 both, and of equals the lowest node id, alpha, keeps it"),
+        "{text}"
+    );
+    assert!(text.contains("The supervisor of beta stops its servers by itself"), "{text}");
+}
+
+#[test]
+fn a_node_that_serves_beside_a_silent_main_is_not_called_an_outage() {
+    let mut beta = report(BETA);
+    (beta.postgres.status, beta.lag) = (PostgresStatus::Primary, None);
+    let stage = |beta: NodeReport| Stage::set(90_000, Author::quiet_morning).with([beta]);
+    let status = |beta| stage(beta).show("status --config @interrex.toml", Style::default()).1;
+    let text = status(beta.clone());
+    assert!(text.contains("SPLIT") && text.contains("PostgreSQL of alpha may accept writes too"), "{text}");
+    (beta.run, beta.taking_over) = (Some((RUN, Vec::new())), Some(true));
+    let text = status(beta);
+    assert!(
+        text.contains("DOWN") && !text.contains("SPLIT"),
+        "a failover between its promotion and its epoch: {text}"
+    );
+}
+
+#[test]
+fn a_node_that_goes_by_an_older_epoch_is_not_called_ready() {
+    let mut late = report(ALPHA);
+    late.role = Role::Secondary;
+    late.postgres.status = PostgresStatus::Streaming;
+    let stage = Stage::failed_over().with([late, beta_as_main()]);
+    let (_, text) = stage.show("status --config @interrex.toml", Style::default());
+    assert!(text.contains("alpha could not take over now: it goes by epoch 1"), "{text}");
+}
+
+#[test]
 fn status_without_a_supervisor_in_the_middle_of_a_run() {
     let stage = Stage::set(700_000, |author| author.quiet_morning().death_of_main());
     stage.golden("status-interrupted.txt", "status --config @interrex.toml", Exit::NotHealthy);
@@ -383,6 +422,7 @@ fn config_check_shows_what_is_in_force_and_what_is_wrong() {
     let stage = Stage::set(0, |author| author);
     std::fs::create_dir(stage.path("pgdata")).unwrap();
     std::fs::write(stage.path("pgdata/PG_VERSION"), "15").unwrap();
+    std::fs::write(stage.path("pgdata/postgresql.conf"), "").unwrap();
     stage.golden("config-check-wrong.txt", "config check --config @interrex.toml", Exit::ConfigurationWrong);
     std::fs::write(stage.path("secret"), "sixteen characters\n").unwrap();
     std::fs::set_permissions(stage.path("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600))

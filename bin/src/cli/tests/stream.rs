@@ -9,6 +9,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
 use interrex_events::{
+    Address,
     journal::{Identity, Journal, Segment, Stamp, segment_file},
     *,
 };
@@ -380,6 +381,7 @@ impl Author {
             switchpoint: Some(Lsn(0x0300_0060)),
             announced_by: BETA,
             learned_by: LearnedBy::StartupCheck,
+            planned: None,
         };
         self.tell(900_000, None, announced);
         let fencing = FencingStarted { superseded_by: BETA, epoch: Epoch(2), own_epoch: Epoch(1), run: None };
@@ -400,9 +402,9 @@ fn supervisor_started(name: &str, role: Role) -> SupervisorStarted {
     let spec = |node: NodeId, name: &str| NodeSpec {
         node,
         name: name.to_owned(),
-        address: format!("127.0.0.1:740{node}"),
-        postgres: format!("127.0.0.1:540{node}"),
-        redis: Some(format!("127.0.0.1:630{node}")),
+        address: Address::as_recorded(format!("127.0.0.1:740{node}")),
+        postgres: Address::as_recorded(format!("127.0.0.1:540{node}")),
+        redis: Some(Address::as_recorded(format!("127.0.0.1:630{node}"))),
     };
     let settings = json!({
         "auto_failover_enabled": true, "auto_failover_threshold_ms": 5_000, "quorum": "none",
@@ -481,6 +483,10 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         epoch: Epoch(1),
         main: Some(ALPHA),
         switchpoint: None,
+        planned: None,
+        rests: None,
+        no_session: None,
+        main_no_session: None,
         healthy: true,
         problems: Vec::new(),
         postgres_age_ms: Some(0),
@@ -500,6 +506,7 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         main_silent_ms: (!is_main).then_some(400),
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
+        candidate: None,
         copying: None,
         run: None,
         taking_over: Some(false),

@@ -11,7 +11,7 @@ use super::super::{
     output::{Output, Style, Tone},
     source,
 };
-use crate::config::{Config, ConfigError, FOREVER, OnExit, Quorum};
+use crate::config::{Config, ConfigError, FOREVER, OnExit, Override, Quorum};
 
 /// A section of the file with its keys in the file's order.
 struct Section {
@@ -22,9 +22,15 @@ struct Section {
 /// Checks the configuration against itself and this machine.
 pub(in crate::cli) fn check(arguments: &ConfigCheck, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let path = source::config_path(arguments.config.as_deref())?;
-    let overrides = overrides(std::env::vars().map(|(name, _)| name));
+    let overrides: Vec<String> = Override::of_this_process().into_iter().map(|each| each.variable).collect();
+    let mut found = Vec::new();
     let (sections, problems) = match Config::load(&path) {
-        Ok(config) => (sections(&config), config.problems_on_this_machine()),
+        Ok(config) => {
+            found.extend(where_configuration_was_found(&config));
+            let mut problems = config.problems_on_this_machine();
+            problems.extend(config.lacks_configuration());
+            (sections(&config), problems)
+        }
         Err(ConfigError::Wrong { problems, .. }) => (Vec::new(), problems),
         Err(ConfigError::Malformed { message, .. }) => (Vec::new(), vec![message]),
         Err(error @ ConfigError::Unreadable { .. }) => return Err(error.into()),
@@ -35,38 +41,37 @@ pub(in crate::cli) fn check(arguments: &ConfigCheck, output: &mut Output<'_>) ->
             "sound": problems.is_empty(),
             "problems": problems,
             "overridden_by": overrides,
+            "found": found,
             "in_force": in_json(sections),
         }))?;
     } else {
-        let text = in_text(&path, &sections, &problems, &overrides, output.style);
+        let text = in_text(&path, &sections, &problems, (&overrides, &found), output.style);
         output.text(&text)?;
     }
     Ok(if problems.is_empty() { Exit::Fine } else { Exit::ConfigurationWrong })
 }
 
-/// Variables that override a key of the file.
-fn overrides(variables: impl Iterator<Item = String>) -> Vec<String> {
-    let prefixes = ["CLUSTER_", "NODE_", "FAILOVER_", "RETENTION_", "POSTGRES_", "REDIS_"];
-    let overrides = |name: &String| {
-        name.strip_prefix("INTERREX_")
-            .is_some_and(|rest| prefixes.iter().any(|prefix| rest.starts_with(prefix)))
-    };
-    let mut names: Vec<String> = variables.filter(overrides).collect();
-    names.sort();
-    names
+/// What was looked for, because the file does not say it.
+fn where_configuration_was_found(config: &Config) -> Option<String> {
+    let found = config.postgres_config_file().filter(|_| config.postgres.config_file.is_none())?;
+    Some(format!(
+        "postgres.config_file was found: {} has postgres.data_dir as its data_directory",
+        found.display()
+    ))
 }
 
 fn in_text(
     path: &Path,
     sections: &[Section],
     problems: &[String],
-    overrides: &[String],
+    (overrides, found): (&[String], &[String]),
     style: Style,
 ) -> String {
     let mut lines = vec![format!("# {}", path.display())];
     if !overrides.is_empty() {
         lines.push(format!("# overridden by {}", overrides.join(", ")));
     }
+    lines.extend(found.iter().map(|found| format!("# {found}")));
     for section in sections {
         lines.push(String::new());
         lines.push(style.paint(Tone::Strong, section.heading));
@@ -219,6 +224,7 @@ fn postgres(config: &Config) -> Section {
     let keys = vec![
         ("data_dir", file(&postgres.data_dir)),
         ("bin_dir", postgres.bin_dir.as_deref().map_or(Value::Null, file)),
+        ("config_file", config.postgres_config_file().as_deref().map_or(Value::Null, file)),
         ("host", json!(postgres.host)),
         ("port", json!(postgres.port)),
         ("user", json!(postgres.user)),

@@ -1,8 +1,12 @@
 //! `interrex run show`: one run, for the post-mortem.
 
 use interrex_actors::replication;
-use interrex_events::{Certificate, Evidence, Finding, RunId, RunKind, StepId, StepOutcome, Verdict};
-use interrex_projections::{Rejoin, Run, RunEnd, Step, StepState, Undo, counted, human_bytes, human_ms};
+use interrex_events::{
+    Certificate, Envelope, Evidence, Finding, RunId, RunKind, StepId, StepOutcome, Verdict,
+};
+use interrex_projections::{
+    Projection as _, Rejoin, Run, RunEnd, Step, StepState, Undo, counted, human_bytes, human_ms,
+};
 
 use super::{
     super::{
@@ -20,7 +24,20 @@ use super::{
 
 /// Shows it.
 pub(in crate::cli) fn show(arguments: &RunShow, output: &mut Output<'_>) -> Result<Exit, Failure> {
-    let story: Story = Source::open(&arguments.reading)?.fold()?;
+    show_with(arguments, &[], output)
+}
+
+/// The same with events that are not here yet, or never will be: they were told by the node that made them.
+pub(in crate::cli) fn show_with(
+    arguments: &RunShow,
+    later: &[Envelope],
+    output: &mut Output<'_>,
+) -> Result<Exit, Failure> {
+    let mut story = match Source::open(&arguments.reading).and_then(|source| source.fold::<Story>()) {
+        Err(error) if later.is_empty() => return Err(error),
+        story => story.unwrap_or_default(),
+    };
+    later.iter().for_each(|envelope| story.apply(envelope));
     let run = match &arguments.run {
         Some(text) => {
             let id = story.find_run(text)?;

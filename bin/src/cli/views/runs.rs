@@ -1,6 +1,7 @@
 //! `interrex run list`: every run, a line each.
 
-use interrex_events::RunId;
+use interrex_actors::replication::LOSS_OBSERVED;
+use interrex_events::{Loss, RunId, RunKind, StepId};
 use interrex_projections::{Run, RunEnd, human_bytes, human_ms};
 use serde::Serialize;
 
@@ -61,11 +62,26 @@ pub(super) fn tone(end: RunEnd) -> Tone {
 
 /// The loss in a few words.
 pub(super) fn loss(run: &Run) -> String {
-    match run.loss.as_ref().map(|loss| (loss.bytes, loss.lower_bound)) {
+    let measured = || -> Option<Loss> {
+        let observed = run.step(StepId::MeasureLoss).observed;
+        serde_json::from_value(observed.get(LOSS_OBSERVED)?.clone()).ok()
+    };
+    let loss = run.loss.clone().or_else(|| measured().filter(|_| run.promoted));
+    match loss.map(|loss| (loss.bytes, loss.lower_bound)) {
         Some((Some(bytes), true)) => format!("at least {}", human_bytes(bytes)),
         Some((Some(bytes), false)) => human_bytes(bytes),
         Some((None, _)) => "unknown".to_owned(),
-        None => "-".to_owned(),
+        None => match (run.kind, run.end) {
+            // its certificate says how that was proved
+            (RunKind::Switchover, RunEnd::Completed | RunEnd::CompletedDegraded) => {
+                if run.certificate.is_some() { "nothing" } else { "not measured" }.to_owned()
+            }
+            (RunKind::Failover | RunKind::Promotion | RunKind::Takeover, _) if run.promoted => {
+                "not measured".to_owned()
+            }
+            // nothing is taken from anybody: what only the old main had is told in the run, and kept
+            _ => "-".to_owned(),
+        },
     }
 }
 
@@ -79,7 +95,7 @@ pub(super) fn problem<'a>(run: &'a Run, next: Option<&str>) -> Option<&'a str> {
 pub(in crate::cli) fn list(reading: &Reading, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let story: Story = Source::open(reading)?.fold()?;
     let runs: Vec<ToldRun<'_>> =
-        story.cluster.runs.runs.values().map(|run| ToldRun::of(run, &story)).collect();
+        story.cluster.runs.newest_first().into_iter().rev().map(|run| ToldRun::of(run, &story)).collect();
     if reading.json {
         output.json(&runs)?;
     } else if runs.is_empty() {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interrex_actors::runtime::RunAs;
+use interrex_actors::{replication::postgres::not_salvaged, runtime::RunAs};
 use interrex_events::{ChainWalk, journal::JournalReader};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, read_secret},
     daemon::find_programs,
     doctor::{
-        facts::{MachineFacts, Problem, Programs},
+        facts::{Configured, MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
     },
 };
@@ -39,16 +39,34 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             RunAs::User { uid, .. } => format!("as {}", name_of(uid)),
         }),
         data_version: data_version(data_dir),
-        standby_signal: fs::metadata(data_dir)
-            .map(|_| data_dir.join("standby.signal").exists())
+        next_start: Err("not asked".to_owned()),
+        configured: Configured {
+            data_dir: data_dir.clone(),
+            host: config.postgres.host.clone(),
+            port: config.postgres.port,
+            address: config.address(),
+        },
+        signal_files: fs::metadata(data_dir)
+            .map(|_| SignalFiles {
+                standby: data_dir.join("standby.signal").exists(),
+                recovery: data_dir.join("recovery.signal").exists(),
+            })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
         copy_room: room(data_dir.parent().unwrap_or(data_dir)),
+        keep_room: keep_room(&config.kept_folder(), data_dir),
         keeps_on_volume: same_volume(&config.kept_folder(), data_dir),
+        not_salvaged: kept_copies(&config.kept_folder()),
         rivals: Err("not asked".to_owned()),
         commands: Ok(commands(config)),
         ready: Vec::new(),
     }
+}
+
+/// Those that are never removed by their number.
+fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
+    let kept = not_salvaged(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
 }
 
 fn name_of(uid: u32) -> String {
@@ -164,8 +182,21 @@ fn same_volume(folder: &Path, data_dir: &Path) -> Measured<bool> {
     Ok(existing == Some(own))
 }
 
-/// How many of this node's newest events were found sound.
-fn journal_sound(config: &Config) -> Result<usize, String> {
+/// Bytes free in a folder, which need not be there yet, if it is on another volume: within one a rename keeps a directory.
+fn keep_room(folder: &Path, data_dir: &Path) -> Measured<Option<u64>> {
+    if same_volume(folder, data_dir)? {
+        return Ok(None);
+    }
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    room(existing).map(Some)
+}
+
+/// How many of this node's newest events were found sound; nothing before its first start.
+fn journal_sound(config: &Config) -> Result<Option<usize>, String> {
+    // the first start makes it
+    if fs::metadata(&config.node.journal).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
     let reader = JournalReader::open(&config.node.journal).map_err(|error| error.to_string())?;
     let (identity, own) = (reader.identity(), (config.cluster.id, config.node.id));
     if (identity.cluster_id, identity.node_id) != own {
@@ -175,13 +206,13 @@ fn journal_sound(config: &Config) -> Result<usize, String> {
         ));
     }
     let newest = reader.newest(config.node.id, NEWEST).map_err(|error| error.to_string())?;
-    let Some((first, rest)) = newest.split_first() else { return Ok(0) };
+    let Some((first, rest)) = newest.split_first() else { return Ok(Some(0)) };
     if first.computed_hash() != first.hash {
         return Err(format!("event {} is not what was recorded", first.node_seq));
     }
     let mut walk = ChainWalk::up_to(first);
     rest.iter().try_for_each(|record| walk.step(record)).map_err(|broken| broken.to_string())?;
-    Ok(newest.len())
+    Ok(Some(newest.len()))
 }
 
 /// Folder of PostgreSQL's programs.

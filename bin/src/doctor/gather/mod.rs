@@ -1,6 +1,7 @@
 //! Measuring: read-only, everything that is independent at the same time, every question with a limit.
 
 mod machine;
+mod next_start;
 mod postgres;
 mod redis;
 mod replication_login;
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::future::join_all;
 use interrex_actors::runtime::{self, RunAs};
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId};
 
 use self::postgres::Login;
 use super::{
@@ -30,13 +31,13 @@ pub(super) async fn gather(config: &Config) -> Facts {
     let nodes = nodes(config);
     let run_as = RunAs::resolve(config.node.run_as.as_deref(), &config.postgres.data_dir)
         .map_err(|error| error.to_string());
-    let of_each = |address: fn(&NodeNamed) -> Option<String>| {
+    let of_each = |address: fn(&NodeNamed) -> Option<Address>| {
         nodes.iter().filter_map(move |named| Some((named.id, address(named)?)))
     };
     let login = Login::of(config);
     let servers = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
         let login = &login;
-        within(node, async move { postgres::measure(login.as_ref()?, &address).await })
+        within(node, async move { postgres::measure(login.as_ref().map_err(String::clone)?, &address).await })
     });
     let logins = of_each(|named| Some(named.postgres.clone())).map(|(node, address)| {
         let run_as = &run_as;
@@ -82,8 +83,8 @@ fn nodes(config: &Config) -> Vec<NodeNamed> {
         id: config.node.id,
         name: config.node.name.clone(),
         supervisor: crate::cli::reachable(config.node.listen),
-        postgres: format!("{}:{}", config.postgres.host, config.postgres.port),
-        redis: config.redis.as_ref().map(|redis| format!("{}:{}", redis.host, redis.port)),
+        postgres: Address::new(&config.postgres.host, config.postgres.port),
+        redis: config.redis.as_ref().map(|redis| Address::new(&redis.host, redis.port)),
     };
     let peers = config.peers.iter().map(|peer| NodeNamed {
         id: peer.id,
@@ -97,15 +98,12 @@ fn nodes(config: &Config) -> Vec<NodeNamed> {
     nodes
 }
 
-/// Host and port of `host:port`.
-fn host_and_port(address: &str) -> Measured<(&str, u16)> {
-    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    parts.ok_or_else(|| format!("`{address}` is not of the form host:port"))
-}
-
-async fn within<T>(node: NodeId, measuring: impl Future<Output = Measured<T>>) -> (NodeId, Measured<T>) {
+async fn within<T, E: From<String>>(
+    node: NodeId,
+    measuring: impl Future<Output = Result<T, E>>,
+) -> (NodeId, Result<T, E>) {
     let measured = tokio::time::timeout(LIMIT, measuring).await;
-    (node, measured.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}"))))
+    (node, measured.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}").into())))
 }
 
 async fn all<T>(measuring: impl Iterator<Item = impl Future<Output = (NodeId, T)>>) -> BTreeMap<NodeId, T> {
@@ -115,17 +113,21 @@ async fn all<T>(measuring: impl Iterator<Item = impl Future<Output = (NodeId, T)
 /// Files on a disk that hangs hold a thread of their own, not the others.
 async fn machine(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     let services = services::rivals(config);
+    let next_start = tokio::time::timeout(LIMIT, next_start::ask(config, run_as.clone()));
     let looking = {
         let config = config.clone();
         tokio::task::spawn_blocking(move || machine::look(&config, run_as))
     };
-    let (looked, rivals) = tokio::join!(tokio::time::timeout(LIMIT, looking), services);
+    let (looked, rivals, next_start) =
+        tokio::join!(tokio::time::timeout(LIMIT, looking), services, next_start);
+    let next_start =
+        next_start.unwrap_or_else(|_| Err(format!("postgres -C gave no answer within {LIMIT:?}")));
     let facts = match looked {
         Ok(Ok(facts)) => facts,
         Ok(Err(error)) => MachineFacts::unmeasured(&error.to_string()),
         Err(_) => MachineFacts::unmeasured(&format!("a file system gave no answer within {LIMIT:?}")),
     };
-    MachineFacts { rivals, ..facts }
+    MachineFacts { rivals, next_start, ..facts }
 }
 
 /// The readiness checks, as the supervisor makes them.
@@ -142,15 +144,4 @@ async fn ready(config: &Config, run_as: Measured<RunAs>) -> Vec<(String, Result<
         (dependent.name.clone(), check.await)
     });
     join_all(checks).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_a_port() {
-        assert_eq!(host_and_port("10.0.0.1:5432"), Ok(("10.0.0.1", 5432)));
-        assert_eq!(host_and_port("beta"), Err("`beta` is not of the form host:port".to_owned()));
-    }
 }

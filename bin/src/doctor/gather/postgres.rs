@@ -6,24 +6,30 @@ use interrex_actors::{
     env::{Env as _, SystemEnv},
     replication::postgres::{
         STANDBY_TIMELINE,
-        inherited::{READ_ONLY_BY_SETTING, STARTED_WITH},
+        inherited::{STARTED_WITH, read_only_by_setting},
+        standby::ENDS_RECOVERY,
     },
 };
-use interrex_events::cluster_events;
+use interrex_events::{
+    Address, cluster_events,
+    postgres::{self, literal, shown},
+};
 use serde::de::DeserializeOwned;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-use super::host_and_port;
 use crate::{
     config::{Config, read_secret},
     doctor::{
-        facts::{ClockDistance, Collation, ServerFacts},
+        facts::{ClockDistance, Collation, NoAnswer, ServerFacts},
         finding::Measured,
     },
 };
 
-/// When a connection is given up.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// It can change nothing, and burdens nobody for long.
+const SESSION: postgres::Session = postgres::Session::reading("interrex doctor")
+    .connect_within(Duration::from_secs(3))
+    .statements_within(Duration::from_secs(4))
+    .locks_within(Duration::from_secs(2));
 /// When one answer is given up; the server itself ends its search a little earlier.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// When looking through all databases is given up: what else the server said is not lost by it.
@@ -41,32 +47,36 @@ SELECT json_build_object(
    THEN {STANDBY_TIMELINE}
    ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
  'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
- 'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN (
+ 'settings', (SELECT json_object_agg(name, {SETTING}) FROM pg_settings WHERE name IN (
    'wal_level', 'hot_standby', 'max_wal_senders', 'max_replication_slots', 'wal_log_hints', 'data_checksums',
    'full_page_writes', 'max_slot_wal_keep_size', 'wal_keep_size', 'wal_segment_size', 'max_wal_size',
    'synchronous_standby_names', 'archive_mode', 'restart_after_crash',
-   'recovery_min_apply_delay', 'recovery_target_timeline')),
+   'recovery_min_apply_delay', 'recovery_target_timeline', 'restore_command', 'config_file', 'hba_file')),
  'at_next_start', (SELECT json_object_agg(name, coalesce(
      (SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name ORDER BY seqno DESC LIMIT 1), boot_val))
    FROM pg_settings AS limits WHERE name IN ('max_connections', 'max_locks_per_transaction',
      'max_prepared_transactions', 'max_wal_senders', 'max_worker_processes')),
- 'file_errors', coalesce((SELECT json_agg(concat_ws(':', sourcefile, sourceline, ' ' || name, ' ' || error))
-   FROM pg_file_settings WHERE error <> 'setting could not be applied'), '[]'),
+ 'file_errors', coalesce((SELECT json_agg({FILE_ERROR}) FROM (
+     SELECT concat_ws(':', sourcefile, sourceline, ' ' || name, ' ' || error) AS words
+     FROM pg_file_settings WHERE error <> 'setting could not be applied') AS errors), '[]'),
+ 'ends_recovery', coalesce((SELECT json_agg(json_build_object(
+     'name', lower(name), 'setting', {SETTING}, 'file', {FILE}, 'line', sourceline) ORDER BY seqno)
+   FROM pg_file_settings WHERE lower(name) IN ({ENDS_RECOVERY}) AND setting <> ''), '[]'),
  'started_with', ({STARTED_WITH}),
- 'read_only_in_files', (SELECT setting FROM pg_file_settings
+ 'read_only_in_files', (SELECT {SETTING} FROM pg_file_settings
    WHERE lower(name) = 'default_transaction_read_only' AND error IS NULL ORDER BY seqno DESC LIMIT 1),
  'read_only_settings', coalesce((SELECT json_agg(found) FROM ({READ_ONLY_BY_SETTING}) AS found), '[]'),
  'slots', coalesce((SELECT json_agg(json_build_object('name', slot_name, 'active', active, 'wal_status', wal_status))
    FROM pg_replication_slots), '[]'),
- 'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'state', state,
+ 'standbys', coalesce((SELECT json_agg(json_build_object('name', application_name, 'slot', slot_name, 'state', state,
      'sync_state', sync_state, 'behind_bytes', pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery()
        THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, flush_lsn)::bigint))
-   FROM pg_stat_replication), '[]'),
+   FROM pg_stat_replication LEFT JOIN pg_replication_slots ON active_pid = pid), '[]'),
  'receiver', (SELECT json_build_object('status', status, 'slot', slot_name) FROM pg_stat_wal_receiver),
  'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
  'archive_failing', (SELECT last_failed_wal FROM pg_stat_archiver
    WHERE last_failed_time > coalesce(last_archived_time, '-infinity')),
- 'tablespaces', coalesce((SELECT json_agg(spcname) FROM pg_tablespace
+ 'tablespaces', coalesce((SELECT json_agg({SPACE}) FROM pg_tablespace
    WHERE pg_tablespace_location(oid) LIKE '/%'), '[]'),
  'prepared', (SELECT count(*) FROM pg_prepared_xacts),
  'replication_role', (SELECT json_build_object('login', rolcanlogin, 'replication', rolreplication OR rolsuper,
@@ -76,19 +86,22 @@ SELECT json_build_object(
 
 /// From PostgreSQL 15 on: versions of each database's default collation.
 const COLLATIONS: &str = r"
-SELECT coalesce(json_object_agg(datname, json_build_object(
+SELECT coalesce(json_object_agg({NAME}, json_build_object(
   'recorded', datcollversion, 'actual', pg_database_collation_actual_version(oid))), '{}')
 FROM pg_database WHERE datallowconn";
 
 const DATABASE_BYTES: &str = "SELECT to_json(sum(pg_database_size(oid))::bigint) FROM pg_database";
 
-const DATABASES: &str =
-    "SELECT json_agg(datname ORDER BY datname) FROM pg_database WHERE datallowconn AND NOT datistemplate";
+/// Those that can be entered by their names, and those whose names no session of ours can say.
+const DATABASES: &str = "\
+SELECT json_agg(json_build_object('name', {NAME}, 'can_be_entered', {NAME} = datname) ORDER BY datname)
+FROM pg_database WHERE datallowconn AND NOT datistemplate";
 
 const UNLOGGED: &str = r"
-SELECT coalesce(json_agg(concat(current_database(), '.', quote_ident(nspname), '.', quote_ident(relname))), '[]')
-FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE relpersistence = 'u' AND relkind IN ('r', 'p')";
+SELECT coalesce(json_agg({NAME}), '[]')
+FROM (SELECT concat(current_database(), '.', quote_ident(nspname), '.', quote_ident(relname)) AS name
+      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+      WHERE relpersistence = 'u' AND relkind IN ('r', 'p')) AS tables";
 
 /// Milliseconds since 1970.
 const TIME: &str = "SELECT to_json((extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
@@ -118,48 +131,23 @@ impl Login {
 struct Session(Client);
 
 impl Session {
-    async fn open(login: &Login, address: &str, database: &str) -> Measured<Self> {
-        let (host, port) = host_and_port(address)?;
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(host)
-            .port(port)
-            .user(&login.user)
-            .dbname(database)
-            .application_name("interrex doctor")
-            .connect_timeout(CONNECT_LIMIT)
-            .options("-c statement_timeout=4s -c lock_timeout=2s");
-        if let Some(password) = &login.password {
-            config.password(password);
-        }
-        let failed = |words: String| format!("{address}: {words}");
-        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-        let (client, connection) = connecting
-            .map_err(|_| failed(format!("no connection within {CONNECT_LIMIT:?}")))?
-            .map_err(|error| failed(cluster_events::in_words(&error)))?;
-        // it ends with the client
-        tokio::spawn(connection);
-        Ok(Self(client))
+    async fn open(login: &Login, address: &Address, database: &str) -> Result<Self, NoAnswer> {
+        let Address { host, port } = address;
+        let (user, password) = (login.user.as_str(), login.password.as_deref());
+        let opened = SESSION.open(postgres::Login { host, port: *port, user, password, database }).await;
+        Ok(Self(opened.map_err(|error| NoAnswer {
+            words: format!("{address}: {error}"),
+            code: error.code().map(|code| code.code().to_owned()),
+        })?))
     }
 
-    /// One JSON value, asked for in a transaction that can write nothing.
+    /// One JSON value.
     async fn ask<T: DeserializeOwned>(&self, sql: &str) -> Measured<T> {
-        let question = format!("BEGIN TRANSACTION READ ONLY; {sql}; COMMIT");
-        let answer = tokio::time::timeout(ANSWER_LIMIT, self.0.simple_query(&question)).await;
-        let answer = answer.map_err(|_| format!("no answer within {ANSWER_LIMIT:?}"));
-        let messages =
-            match answer.and_then(|answer| answer.map_err(|error| cluster_events::in_words(&error))) {
-                Ok(messages) => messages,
-                Err(words) => {
-                    // the transaction is in nobody's way any more, or the connection is gone with it
-                    let _ = tokio::time::timeout(ANSWER_LIMIT, self.0.simple_query("ROLLBACK")).await;
-                    return Err(words);
-                }
-            };
-        let text = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
-        });
+        let answer = tokio::time::timeout(ANSWER_LIMIT, postgres::rows(&self.0, sql)).await;
+        let rows = answer
+            .map_err(|_| format!("no answer within {ANSWER_LIMIT:?}"))?
+            .map_err(|error| cluster_events::in_words(&error))?;
+        let text = rows.first().and_then(|row| row.get(0));
         serde_json::from_str(text.unwrap_or("null"))
             .map_err(|error| format!("an answer of another form: {error}"))
     }
@@ -182,18 +170,24 @@ fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance 
 }
 
 /// Everything that one server says of itself.
-pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFacts> {
+pub(super) async fn measure(login: &Login, address: &Address) -> Result<ServerFacts, NoAnswer> {
     let session = Session::open(login, address, &login.database).await?;
-    let user = format!("'{}'", login.replication_user.replace('\'', "''"));
     let state = STATE
-        .replace("{REPLICATION_USER}", &user)
+        .replace("{REPLICATION_USER}", &literal(&login.replication_user))
         .replace("{STANDBY_TIMELINE}", STANDBY_TIMELINE)
         .replace("{STARTED_WITH}", STARTED_WITH)
-        .replace("{READ_ONLY_BY_SETTING}", READ_ONLY_BY_SETTING);
+        .replace("{ENDS_RECOVERY}", &ENDS_RECOVERY.map(|name| format!("'{name}'")).join(", "))
+        .replace("{FILE}", &shown("sourcefile"))
+        .replace("{READ_ONLY_BY_SETTING}", &read_only_by_setting())
+        .replace("{SETTING}", &shown("setting"))
+        .replace("{SPACE}", &shown("spcname"))
+        .replace("{FILE_ERROR}", &shown("words"));
     let mut server: ServerFacts = session.ask(&state).await?;
     server.clock = session.clock().await;
     if server.major() >= 15 {
-        server.collations = session.ask::<BTreeMap<String, Collation>>(COLLATIONS).await?;
+        server.collations = session
+            .ask::<BTreeMap<String, Collation>>(&COLLATIONS.replace("{NAME}", &shown("datname")))
+            .await?;
     }
     server.database_bytes = session.ask(DATABASE_BYTES).await.ok();
     if !server.in_recovery {
@@ -204,19 +198,39 @@ pub(super) async fn measure(login: &Login, address: &str) -> Measured<ServerFact
     Ok(server)
 }
 
-async fn unlogged(login: &Login, address: &str, session: &Session) -> Measured<Vec<String>> {
-    let databases: Vec<String> = session.ask(DATABASES).await?;
+/// A database.
+#[derive(serde::Deserialize)]
+struct Database {
+    name: String,
+    can_be_entered: bool,
+}
+
+async fn unlogged(login: &Login, address: &Address, session: &Session) -> Measured<Vec<String>> {
+    let databases: Vec<Database> = session.ask(&DATABASES.replace("{NAME}", &shown("datname"))).await?;
     if databases.len() > MOST_DATABASES {
         return Err(format!(
             "{} databases: more than {MOST_DATABASES} are not looked through",
             databases.len()
         ));
     }
-    let mut tables = Vec::new();
-    for database in databases {
-        tables.extend(Session::open(login, address, &database).await?.ask::<Vec<String>>(UNLOGGED).await?);
+    let question = UNLOGGED.replace("{NAME}", &shown("name"));
+    let (mut tables, mut left_out) = (Vec::new(), Vec::new());
+    for Database { name, can_be_entered } in databases {
+        if can_be_entered {
+            let session = Session::open(login, address, &name).await.map_err(|refused| refused.words)?;
+            tables.extend(session.ask::<Vec<String>>(&question).await?);
+        } else {
+            left_out.push(name);
+        }
     }
-    Ok(tables)
+    if left_out.is_empty() {
+        return Ok(tables);
+    }
+    Err(format!(
+        "not looked through, for the name is no UTF-8: database {}; found elsewhere: {}",
+        left_out.join(", "),
+        if tables.is_empty() { "none".to_owned() } else { tables.join(", ") }
+    ))
 }
 
 #[cfg(test)]

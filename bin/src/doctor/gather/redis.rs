@@ -1,16 +1,16 @@
 //! What each Redis says of itself.
 
 use interrex_actors::replication::redis::{connect, rights::lacking};
+use interrex_events::Address;
 use redis::{Cmd, FromRedisValue};
 
-use super::host_and_port;
 use crate::doctor::{facts::RedisServerFacts, finding::Measured};
 
 /// Asks for everything; each answer has the connection's own limit.
-pub(super) async fn measure(password: Option<&str>, address: &str) -> Measured<RedisServerFacts> {
-    let (host, port) = host_and_port(address)?;
+pub(super) async fn measure(password: Option<&str>, address: &Address) -> Measured<RedisServerFacts> {
+    let Address { host, port } = address;
     let mut connection =
-        connect(host, port, password).await.map_err(|words| format!("{address}: {words}"))?;
+        connect(host, *port, password).await.map_err(|words| format!("{address}: {words}"))?;
     let lacks = lacking(&mut connection).await.map_err(|error| format!("{address}: {error}"))?;
     let mut ask = async |words: &[&str]| -> Measured<redis::Value> {
         let mut command = Cmd::new();

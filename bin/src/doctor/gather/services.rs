@@ -47,7 +47,12 @@ impl Rival {
 
 /// The process that a pid file names.
 fn process_in(file: &Path) -> Option<u32> {
-    std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
+    read(file)?.lines().next()?.trim().parse().ok()
+}
+
+/// A file that somebody else wrote: a path or a comment in it may be of any encoding.
+fn read(file: &Path) -> Option<String> {
+    std::fs::read(file).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
 fn postmaster(config: &Config) -> Option<u32> {
@@ -55,7 +60,7 @@ fn postmaster(config: &Config) -> Option<u32> {
 }
 
 fn redis_server(config: &Config) -> Option<u32> {
-    let settings = std::fs::read_to_string(&config.redis.as_ref()?.config_file).ok()?;
+    let settings = read(&config.redis.as_ref()?.config_file)?;
     let file = settings.lines().find_map(|line| line.trim().strip_prefix("pidfile "))?;
     process_in(Path::new(file.trim().trim_matches('"')))
 }
@@ -89,7 +94,7 @@ fn debian_clusters(folder: &Path, data_dir: &Path) -> Vec<Rival> {
         |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path());
     let clusters = inside(folder).flat_map(|version| inside(&version).collect::<Vec<_>>());
     let ours = |cluster: &Path| {
-        let settings = std::fs::read_to_string(cluster.join("postgresql.conf")).unwrap_or_default();
+        let settings = read(&cluster.join("postgresql.conf")).unwrap_or_default();
         let line = settings.lines().find(|line| line.trim_start().starts_with("data_directory"));
         let named = line.and_then(|line| line.split('\'').nth(1)).map(Path::new);
         named.is_some_and(|named| {
@@ -98,7 +103,7 @@ fn debian_clusters(folder: &Path, data_dir: &Path) -> Vec<Rival> {
         })
     };
     let automatic = |cluster: &Path| {
-        let start = std::fs::read_to_string(cluster.join("start.conf")).unwrap_or_else(|_| "auto".to_owned());
+        let start = read(&cluster.join("start.conf")).unwrap_or_else(|| "auto".to_owned());
         start.lines().any(|line| line.trim() == "auto")
     };
     clusters

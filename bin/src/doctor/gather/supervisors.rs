@@ -6,7 +6,7 @@ use interrex_actors::{
     notifier::peers::{ApiAnswer, JournalBody, SECRET_HEADER},
     report::NodeReport,
 };
-use interrex_events::{NodeId, NodeSeq};
+use interrex_events::{Address, NodeId, NodeSeq};
 use serde::Deserialize;
 
 use super::all;
@@ -48,7 +48,7 @@ pub(super) async fn ask(config: &Config, nodes: &[NodeNamed]) -> BTreeMap<NodeId
     .await
 }
 
-async fn report(client: &reqwest::Client, address: &str) -> Measured<NodeReport> {
+async fn report(client: &reqwest::Client, address: &Address) -> Measured<NodeReport> {
     let answer = client.get(format!("http://{address}/health")).send().await;
     let answer = answer.map_err(|error| format!("{address}: {}", in_words(&error)))?;
     let health = answer.json::<Health>().await;

@@ -1,8 +1,10 @@
 //! The machine that looks: its files, programs, users, services and disks. Of other machines their own doctor tells.
 
+use std::path::{Path, PathBuf};
+
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
-    facts::{Facts, MachineFacts, Problem, Programs, Rival},
+    facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
 };
 
@@ -56,7 +58,8 @@ const SIGNAL_FILE: Check = Check {
     subject: MACHINE,
     breaks: ALL_ACTS,
     looks_at: "the data directory would start again as what it is now",
-    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby.",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
+          another timeline.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
@@ -69,7 +72,8 @@ const COPY_ROOM: Check = Check {
     name: "copy_room",
     subject: MACHINE,
     breaks: &[Act::Rejoin],
-    looks_at: "beside the data directory there is room for a copy of main's",
+    looks_at: "there is room for a copy of main's data beside the data directory, and for the old one in rejoin.keep_in, where that \
+               is another volume",
     why: "A rejoin keeps what only the old main has, or makes a new copy beside the old one, which stays until it streams.",
 };
 const KEEPS: Check = Check {
@@ -78,6 +82,13 @@ const KEEPS: Check = Check {
     breaks: &[Act::Rejoin],
     looks_at: "the folder for what only this node has is on the volume of its data directory",
     why: "Within one volume a directory is kept by a rename, at once; on another it is copied first, which takes time and room.",
+};
+const NOT_SALVAGED: Check = Check {
+    name: "kept_copies",
+    subject: MACHINE,
+    breaks: &[],
+    looks_at: "what earlier rejoins kept was salvaged, where main lacked some of it",
+    why: "A kept copy with rows that are in no other place is never removed by itself, and takes its room until then.",
 };
 const RIVALS: Check = Check {
     name: "started_by_interrex",
@@ -112,6 +123,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &WAL_ROOM,
     &COPY_ROOM,
     &KEEPS,
+    &NOT_SALVAGED,
     &RIVALS,
     &COMMANDS,
     &READY,
@@ -127,13 +139,18 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         PROGRAMS.judge(here, &machine.programs, |found| programs(found, machine)),
         RUN_AS.on(here, run_as(&machine.run_as)),
         WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
-        COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, facts)),
+        COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, &machine.keep_room, facts)),
         KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
         RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
     ];
     if let Some(in_recovery) = in_recovery {
         findings
-            .push(SIGNAL_FILE.judge(here, &machine.standby_signal, |there| signal_file(in_recovery, *there)));
+            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
+    }
+    if let Ok(kept) = &machine.not_salvaged
+        && let [(newest, _), ..] = kept.as_slice()
+    {
+        findings.push(NOT_SALVAGED.on(here, not_salvaged(newest, kept)));
     }
     match &machine.commands {
         Ok(commands) if commands.is_empty() => {}
@@ -168,9 +185,10 @@ fn journal_room(room: &Measured<u64>) -> Judgement {
     }
 }
 
-fn journal_sound(found: &Result<usize, String>) -> Judgement {
+fn journal_sound(found: &Result<Option<usize>, String>) -> Judgement {
     match found {
-        Ok(events) => Judgement::pass(format!("the newest {events} events are sound")),
+        Ok(None) => Judgement::pass("none yet: the first start of the supervisor makes it"),
+        Ok(Some(events)) => Judgement::pass(format!("the newest {events} events are sound")),
         Err(problem) => Judgement::fail(problem, "interrex journal verify  # and keep the file as evidence"),
     }
 }
@@ -205,8 +223,11 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: bool) -> Judgement {
-    match (in_recovery, there) {
+fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+    if !in_recovery && there.recovery {
+        return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
+    }
+    match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
         (true, false) => {
@@ -236,7 +257,7 @@ fn wal_room(room: u64, facts: &Facts) -> Judgement {
 }
 
 /// A tenth more than main's databases have now.
-fn copy_room(room: u64, facts: &Facts) -> Judgement {
+fn copy_room(room: u64, keep_room: &Measured<Option<u64>>, facts: &Facts) -> Judgement {
     let answering = facts.main().and_then(|main| facts.server(main)).or_else(|| facts.server(facts.here));
     let Some(bytes) = answering.and_then(|server| server.database_bytes) else {
         return Judgement::unknown(
@@ -245,11 +266,22 @@ fn copy_room(room: u64, facts: &Facts) -> Judgement {
         );
     };
     let needed = bytes + bytes / 10 + MARGIN;
-    Judgement::pass_or_fail(
-        room >= needed,
-        format!("{} free, a copy takes about {}", size(room), size(needed)),
-        "free space beside postgres.data_dir",
-    )
+    if room < needed {
+        return Judgement::fail(
+            format!("{} free beside the data directory, a copy takes about {}", size(room), size(needed)),
+            "free space beside postgres.data_dir",
+        );
+    }
+    let words = format!("{} free, a copy takes about {}", size(room), size(needed));
+    match keep_room {
+        Ok(None) => Judgement::pass(words),
+        Ok(Some(there)) => Judgement::pass_or_fail(
+            *there >= needed,
+            format!("{words}; {} free where the old directory is kept (rejoin.keep_in)", size(*there)),
+            "free space there, or set rejoin.keep_in to a folder on the volume of postgres.data_dir",
+        ),
+        Err(reason) => Judgement::unknown(reason, "see rejoin.keep_in"),
+    }
 }
 
 fn keeps(same_volume: bool) -> Judgement {
@@ -262,6 +294,21 @@ fn keeps(same_volume: bool) -> Judgement {
         same_volume,
         words,
         "set rejoin.keep_in to a folder on the volume of postgres.data_dir",
+    )
+}
+
+fn not_salvaged(newest: &Path, kept: &[(PathBuf, u64)]) -> Judgement {
+    let bytes = kept.iter().map(|(_, bytes)| bytes).fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+    Judgement::warn(
+        format!(
+            "{} with rows that main lacked, or may have lacked, and that nobody salvaged: {}",
+            if kept.len() == 1 { "1 kept copy".to_owned() } else { format!("{} kept copies", kept.len()) },
+            size(bytes)
+        ),
+        format!(
+            "interrex salvage --kept {0}/pgdata --output FOLDER; or, if nobody needs what is in it: rm -r {0}",
+            newest.display()
+        ),
     )
 }
 
@@ -320,12 +367,19 @@ mod tests {
             machine(|it| it.journal_sound = Ok(Err("bad".to_owned()))),
             [("journal_sound", Verdict::Fail)]
         );
+        assert_eq!(machine(|it| it.journal_sound = Ok(Ok(None))), []);
         assert_eq!(machine(|it| it.data_version = Ok(16)), [("programs", Verdict::Fail)]);
-        assert_eq!(machine(|it| it.standby_signal = Ok(true)), [("standby_signal", Verdict::Fail)]);
+        for (standby, recovery) in [(true, false), (false, true)] {
+            let signal_files = Ok(SignalFiles { standby, recovery });
+            assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
+        }
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
+        assert_eq!(machine(|it| it.keep_room = Ok(Some(90 << 20))), [("copy_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.keeps_on_volume = Ok(false)), [("kept_folder", Verdict::Warn)]);
+        let kept = vec![(PathBuf::from("/srv/kept/a"), 1 << 20)];
+        assert_eq!(machine(|it| it.not_salvaged = Ok(kept)), [("kept_copies", Verdict::Warn)]);
         let rival = Rival {
             unit: "postgresql.service".to_owned(),
             does: "is enabled".to_owned(),

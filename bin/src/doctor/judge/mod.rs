@@ -3,6 +3,7 @@
 pub(super) mod alike;
 pub(super) mod cluster;
 pub(super) mod machine;
+pub(super) mod next_start;
 pub(super) mod postgres;
 pub(super) mod redis;
 pub(super) mod replication;
@@ -19,6 +20,7 @@ use super::{
 pub fn checks() -> Vec<&'static Check> {
     let all = [
         machine::CHECKS,
+        next_start::CHECKS,
         postgres::CHECKS,
         replication::CHECKS,
         alike::CHECKS,
@@ -31,6 +33,7 @@ pub fn checks() -> Vec<&'static Check> {
 /// Everything that can be said of what was measured.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = machine::judge(facts);
+    findings.extend(next_start::judge(facts));
     findings.extend(postgres::judge(facts));
     findings.extend(replication::judge(facts));
     findings.extend(alike::judge(facts));
@@ -103,7 +106,7 @@ mod tests {
     #[test]
     fn nobody_is_told_to_start_the_servers_of_a_fenced_node() {
         let mut facts = healthy();
-        facts.servers.insert(BETA, Err("refused".to_owned()));
+        facts.servers.insert(BETA, Err("refused".to_owned().into()));
         facts.redis.insert(BETA, Err("refused".to_owned()));
         let told = |facts: &Facts| {
             let findings = judge(facts).into_iter();
@@ -137,7 +140,7 @@ mod tests {
         let mut facts = healthy();
         facts.machine = MachineFacts::unmeasured("it hangs");
         for node in [ALPHA, BETA] {
-            facts.servers.insert(node, Err("no answer".to_owned()));
+            facts.servers.insert(node, Err("no answer".to_owned().into()));
             facts.redis.insert(node, Err("no answer".to_owned()));
             facts.replication_logins.insert(node, Err("no answer".to_owned()));
         }

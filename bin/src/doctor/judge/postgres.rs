@@ -1,11 +1,11 @@
 //! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
 
 use interrex_actors::replication::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
-use interrex_events::NodeId;
+use interrex_events::{Address, NodeId, postgres::identifier};
 
 use super::silent;
 use crate::doctor::{
-    facts::{Facts, ServerFacts},
+    facts::{Facts, FileLine, NoAnswer, ServerFacts},
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
@@ -90,6 +90,13 @@ const RESTART_AFTER_CRASH: Check = ABOUT.check(
     "restart_after_crash is on",
     "With it off, one crashed session ends the server: a failover for what heals itself in a second.",
 );
+const ENDS_RECOVERY: Check = ABOUT.check(
+    "ends_recovery",
+    &[],
+    "no configuration file would end the recovery of a standby",
+    "A standby with such a setting promotes itself, or does not start. The supervisor overrides it in postgresql.auto.conf where it makes \
+     or starts one; a standby that is made by hand has it in force.",
+);
 const UNLOGGED: Check = ABOUT.check(
     "unlogged_tables",
     &[],
@@ -123,6 +130,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &ARCHIVING,
     &PREPARED,
     &RESTART_AFTER_CRASH,
+    &ENDS_RECOVERY,
     &UNLOGGED,
     &TABLESPACES,
     &FILES,
@@ -133,12 +141,15 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     facts.nodes.iter().flat_map(|named| of_server(facts, named.id, &named.postgres)).collect()
 }
 
-fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
+fn of_server(facts: &Facts, node: NodeId, address: &Address) -> Vec<Finding> {
     let server = match facts.servers.get(&node) {
         Some(Ok(server)) => server,
-        Some(Err(reason)) => {
-            let settings = "postgres.host, port, user, password_file and pg_hba.conf";
-            return vec![ANSWERS.on(node, silent(facts, node, reason, settings))];
+        Some(Err(NoAnswer { words, code: Some(code) })) => {
+            return vec![ANSWERS.on(node, Judgement::fail(words, let_in(code, facts.name(node))))];
+        }
+        Some(Err(NoAnswer { words, code: None })) => {
+            let settings = "postgres.host and port";
+            return vec![ANSWERS.on(node, silent(facts, node, words, settings))];
         }
         None => return Vec::new(),
     };
@@ -158,6 +169,7 @@ fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
         READ_ONLY.on(node, read_only(server)),
         ARCHIVING.on(node, archiving(server)),
         RESTART_AFTER_CRASH.on(node, restart_after_crash(server)),
+        ENDS_RECOVERY.on(node, ends_recovery(server)),
         FILES.on(node, files(server)),
     ];
     if !server.in_recovery {
@@ -171,6 +183,34 @@ fn of_server(facts: &Facts, node: NodeId, address: &str) -> Vec<Finding> {
         findings.push(UNLOGGED.on(node, tables.as_ref().map_or_else(not_listed, |tables| unlogged(tables))));
     }
     findings
+}
+
+/// What lets the supervisor in, by the SQLSTATE of the refusal: its words are in the server's language.
+fn let_in(code: &str, name: &str) -> String {
+    let fix = match code {
+        "28P01" => {
+            "write the password that postgres.user has there into postgres.password_file, or give the role that one"
+        }
+        "28000" => {
+            "let postgres.user in from here: a line in pg_hba.conf there and SELECT pg_reload_conf(); or, if it is missing or may \
+             not log in, the role itself"
+        }
+        "3D000" => "name a database that is there in postgres.database",
+        "55000" => {
+            "let the database be entered: ALTER DATABASE ... ALLOW_CONNECTIONS true;  -- whom postgres.database names"
+        }
+        "53300" => {
+            "end sessions there, or raise max_connections, which takes a restart; superuser_reserved_connections keeps room for a \
+             supervisor that is a superuser"
+        }
+        "42501" => "let postgres.user connect: it must be a superuser",
+        "57P03" => "wait until it has started or stopped; its own log says how far it is",
+        "53100" => "make room on its disk",
+        "53200" => "free memory on its machine",
+        "58030" | "XX001" | "XX002" => "look at its disk, and at its own log",
+        _ => "it answers, and refuses the supervisor: its own log says more",
+    };
+    format!("on {name}: {fix}; then: interrex doctor")
 }
 
 /// A setting, to be pasted into `psql`; what needs a restart says so.
@@ -189,7 +229,7 @@ fn superuser(server: &ServerFacts) -> Judgement {
 }
 
 fn replication_role(server: &ServerFacts, user: &str) -> Judgement {
-    let quoted = format!("\"{}\"", user.replace('"', "\"\""));
+    let quoted = identifier(user);
     match server.replication_role {
         None => Judgement::fail(
             format!("there is no role {user}"),
@@ -359,6 +399,15 @@ fn tablespaces(outside: &[String]) -> Judgement {
     Judgement::pass_or_warn(outside.is_empty(), words, fix)
 }
 
+fn ends_recovery(server: &ServerFacts) -> Judgement {
+    let told = |it: &FileLine| format!("{} = '{}' ({}:{})", it.name, it.setting, it.file, it.line);
+    let found: Vec<String> = server.ends_recovery.iter().map(told).collect();
+    if found.is_empty() {
+        return Judgement::pass("no recovery target and no trigger file is set");
+    }
+    Judgement::warn(found.join(", "), "remove these lines from these files")
+}
+
 fn restart_after_crash(server: &ServerFacts) -> Judgement {
     let value = server.setting("restart_after_crash");
     Judgement::pass_or_warn(
@@ -410,6 +459,44 @@ mod tests {
         assert_eq!(setting(ALPHA, "max_wal_senders", "2"), [("senders_room", Verdict::Warn)]);
         assert_eq!(setting(ALPHA, "max_slot_wal_keep_size", "-1"), [("slot_limit", Verdict::Warn)]);
         assert_eq!(setting(ALPHA, "restart_after_crash", "off"), [("restart_after_crash", Verdict::Warn)]);
+    }
+
+    #[test]
+    fn a_refusal_names_what_lets_the_supervisor_in_by_its_code_and_not_by_its_words() {
+        let fix = |code: &str| {
+            let refused = NoAnswer {
+                words: "Passwort-Authentifizierung fehlgeschlagen".to_owned(),
+                code: Some(code.to_owned()),
+            };
+            let mut facts = crate::doctor::examples::healthy();
+            facts.servers.insert(BETA, Err(refused));
+            let findings = judge(&facts);
+            let found = findings.iter().find(|finding| finding.node == Some(BETA)).unwrap();
+            assert_eq!((found.check, found.verdict), ("postgres_answers", Verdict::Fail));
+            found.fix.clone().unwrap()
+        };
+        assert!(fix("28P01").contains("postgres.password_file"));
+        assert!(fix("28000").contains("pg_hba.conf"));
+        assert!(fix("3D000").contains("postgres.database"));
+        assert!(fix("53300").contains("max_connections"));
+        assert!(!fix("57P03").contains("start it"));
+        assert!(fix("XX000").contains("its own log"));
+    }
+
+    #[test]
+    fn a_setting_that_would_end_a_recovery_is_named_with_its_place() {
+        let line = FileLine {
+            name: "recovery_target".to_owned(),
+            setting: "immediate".to_owned(),
+            file: "/etc/conf.d/x.conf".to_owned(),
+            line: 3,
+        };
+        let server = ServerFacts { ends_recovery: vec![line], ..crate::doctor::examples::server(false) };
+        let judged = ends_recovery(&server);
+        assert!(
+            format!("{judged:?}").contains("recovery_target = 'immediate' (/etc/conf.d/x.conf:3)"),
+            "{judged:?}"
+        );
     }
 
     #[test]

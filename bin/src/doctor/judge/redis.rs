@@ -212,7 +212,7 @@ fn failover(redis: &RedisServerFacts) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use interrex_events::NodeId;
+    use interrex_events::{Address, NodeId};
 
     use super::*;
     use crate::doctor::{
@@ -256,7 +256,7 @@ mod tests {
         let follows_another = |facts: &mut Facts| {
             if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
                 report.redis = RedisFacts::silent(RedisStatus::Unlinked, "it follows 10.0.0.9:6379");
-                report.redis.upstream = Some("10.0.0.9:6379".to_owned());
+                report.redis.upstream = Some(Address::new("10.0.0.9", 6379));
             }
         };
         assert_eq!(wrong(follows_another), [("redis_role", Verdict::Fail)]);

@@ -45,8 +45,9 @@ const LAG: Check = ABOUT.check(
 const APPLIES: Check = ABOUT.check(
     "applies_at_once",
     &[],
-    "the secondary replays what it receives at once: not paused, not delayed, along the latest timeline",
-    "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main.",
+    "the secondary replays what it receives at once: not paused, not delayed, along main's timeline",
+    "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main; with a \
+     restore_command, the latest one may be one that main never had.",
 );
 const SLOT: Check = ABOUT.check(
     "slot",
@@ -116,8 +117,8 @@ fn same_timeline(main: &ServerFacts, standby: &ServerFacts, name: &str) -> Judge
 }
 
 fn standby_of(main: &ServerFacts, node: NodeId) -> Option<&crate::doctor::facts::Standby> {
-    let name = format!("interrex_{node}");
-    main.standbys.iter().find(|standby| standby.name == name)
+    let (slot, name) = (slot_name(node), format!("interrex_{node}"));
+    main.standbys.iter().find(|standby| standby.slot.as_deref() == Some(&slot) || standby.name == name)
 }
 
 fn streaming(main: &ServerFacts, standby: &ServerFacts, node: NodeId) -> Judgement {
@@ -147,9 +148,20 @@ fn lag(main: &ServerFacts, node: NodeId) -> Judgement {
 fn applies_at_once(standby: &ServerFacts) -> Judgement {
     let delay = standby.number("recovery_min_apply_delay").unwrap_or(0);
     let timeline = standby.setting("recovery_target_timeline");
+    let restores = !standby.setting("restore_command").is_empty();
+    let own = standby.timeline.map(|timeline| timeline.to_string()).unwrap_or_default();
     let words = match (standby.replay_paused, delay, timeline) {
         (true, ..) => "replay is paused".to_owned(),
+        (false, 0, "latest") if restores => {
+            let fix = format!("ALTER SYSTEM SET recovery_target_timeline = '{own}';  -- and restart it");
+            let words = "recovery_target_timeline is latest, with a restore_command: a history file that somebody else left in the \
+                         archive would lead it astray at its next start";
+            return Judgement::warn(words, fix);
+        }
         (false, 0, "latest") => return Judgement::pass("at once, along the latest timeline"),
+        (false, 0, timeline) if restores && timeline == own => {
+            return Judgement::pass("at once, along main's timeline; the next one takes a start of it");
+        }
         (false, 0, timeline) => format!("recovery_target_timeline is {timeline}"),
         (false, delay, _) => format!("recovery_min_apply_delay is {delay} ms"),
     };
@@ -272,7 +284,7 @@ mod tests {
         assert_eq!(with("unreserved", true), [("slot", Verdict::Warn)]);
         assert_eq!(with("lost", false), [("slot", Verdict::Fail)]);
         let away = wrong(|facts| {
-            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
             change(facts, ALPHA, |server| server.slots[0].active = false);
         });
         assert_eq!(away, [("postgres_answers", Verdict::Fail), ("slot", Verdict::Warn)]);
@@ -291,6 +303,18 @@ mod tests {
         assert_eq!(beta(|server| server.timeline = Some(2)), [("same_timeline", Verdict::Fail)]);
         assert_eq!(beta(|server| server.receiver = None), [("streaming", Verdict::Fail)]);
         assert_eq!(beta(|server| server.replay_paused = true), [("applies_at_once", Verdict::Warn)]);
+        let restoring = |timeline: &str| {
+            wrong(|facts| {
+                change(facts, BETA, |server| {
+                    for (name, value) in [("restore_command", "cp"), ("recovery_target_timeline", timeline)] {
+                        server.settings.insert(name.to_owned(), value.to_owned());
+                    }
+                });
+            })
+        };
+        assert_eq!(restoring("latest"), [("applies_at_once", Verdict::Warn)]);
+        assert_eq!(restoring("1"), []);
+        assert_eq!(restoring("2"), [("applies_at_once", Verdict::Warn)]);
         let two_mains = beta(|server| server.in_recovery = false);
         assert_eq!(two_mains.first(), Some(&("one_main", Verdict::Fail)));
     }
@@ -307,7 +331,7 @@ mod tests {
         assert_eq!(login(BETA, "fe_sendauth: no password supplied"), [("replication_login", Verdict::Fail)]);
         assert_eq!(login(ALPHA, "fe_sendauth: no password supplied"), []);
         let down = wrong(|facts| {
-            facts.servers.insert(BETA, Err("refused".to_owned()));
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
             facts.replication_logins.insert(BETA, Ok(Err("refused".to_owned())));
         });
         assert_eq!(down, [("postgres_answers", Verdict::Fail), ("replication_login", Verdict::Unknown)]);

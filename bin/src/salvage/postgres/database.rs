@@ -2,8 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_events::cluster_events;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use interrex_events::{
+    Address, cluster_events,
+    postgres::{self, Login, Session, bytes_of, literal, rows},
+};
+use tokio_postgres::Client;
 
 use super::SalvageError;
 
@@ -11,12 +14,6 @@ use super::SalvageError;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// When an answer is given up, after the server's own limit should have ended it.
 const GRACE: Duration = Duration::from_secs(10);
-/// The same texts on both servers for the same values, and no name found in a schema that was not meant.
-const SAME_WORDS: &str = "SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; \
-    SET search_path = pg_catalog; SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; \
-    SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; \
-    SET xmloption = 'content'; SET synchronous_commit = off; SET row_security = off";
-
 /// A row, every value as text.
 pub(super) type Row = Vec<Option<String>>;
 
@@ -28,12 +25,19 @@ pub(super) struct DatabaseError {
     words: String,
     /// Whether it was the server who refused, and would again.
     refused: bool,
+    /// Whether a value is in no encoding that could be told.
+    undecodable: bool,
 }
 
 impl DatabaseError {
     /// Whether to try again is of no use.
     pub(super) fn is_final(&self) -> bool {
         self.refused
+    }
+
+    /// Whether a value could not be told as text: its bytes can.
+    pub(super) fn is_about_encoding(&self) -> bool {
+        self.undecodable
     }
 }
 
@@ -46,8 +50,7 @@ impl From<DatabaseError> for SalvageError {
 /// Where a server is, and as whom it is asked.
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
-    host: String,
-    port: u16,
+    pub(super) address: Address,
     user: String,
     password: Option<String>,
     /// How long it may think about one question.
@@ -62,8 +65,7 @@ impl Server {
     /// The scratch server. It may read a whole table for one answer.
     pub(super) fn on_socket(folder: &Path, user: &str) -> Self {
         Self {
-            host: folder.display().to_string(),
-            port: Self::SOCKET_PORT,
+            address: Address::new(folder.display().to_string(), Self::SOCKET_PORT),
             user: user.to_owned(),
             password: None,
             limit: Duration::from_secs(6 * 3_600),
@@ -72,53 +74,35 @@ impl Server {
     }
 
     /// The new main: every session is read-only, and no question may burden it for long.
-    pub(super) fn main((host, port): (&str, u16), user: &str, password: Option<String>) -> Self {
-        let (host, user) = (host.to_owned(), user.to_owned());
-        Self { host, port, user, password, limit: Duration::from_secs(60), read_only: true }
+    pub(super) fn main(address: Address, user: &str, password: Option<String>) -> Self {
+        let user = user.to_owned();
+        Self { address, user, password, limit: Duration::from_secs(60), read_only: true }
     }
 
     /// `host:port`.
     pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.host, self.port)
+        self.address.to_string()
     }
 
     /// A session in one of its databases.
     pub(super) async fn connect(&self, database: &str) -> Result<Database, DatabaseError> {
         let place = format!("{}, database {database}", self.place());
-        let read_only = if self.read_only { "on" } else { "off" };
-        let milliseconds = self.limit.as_millis();
-        let mut config = Config::new();
-        config
-            .host(&self.host)
-            .port(self.port)
-            .user(&self.user)
-            .dbname(database)
-            .application_name("interrex salvage")
-            .connect_timeout(CONNECT_LIMIT)
-            .options(format!(
-                "-c default_transaction_read_only={read_only} -c statement_timeout={milliseconds} -c lock_timeout=10s"
-            ));
-        if let Some(password) = &self.password {
-            config.password(password);
-        }
-        let failed = |error: &tokio_postgres::Error| DatabaseError {
+        let name = "interrex salvage";
+        let session = if self.read_only { Session::reading(name) } else { Session::writing(name) };
+        // between two batches of rows it idles for as long as the other server needs
+        let session =
+            session.connect_within(CONNECT_LIMIT).statements_within(self.limit).idles_within(self.limit);
+        let Address { host, port } = &self.address;
+        let (user, password) = (self.user.as_str(), self.password.as_deref());
+        let opened = session.open(Login { host, port: *port, user, password, database }).await;
+        let client = opened.map_err(|error| DatabaseError {
             place: place.clone(),
-            words: cluster_events::in_words(error),
+            words: error.to_string(),
             // 57P03: it starts
             refused: error.code().is_some_and(|code| code.code() != "57P03"),
-        };
-        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls)).await;
-        let late = |_| DatabaseError {
-            place: place.clone(),
-            words: format!("no connection within {CONNECT_LIMIT:?}"),
-            refused: false,
-        };
-        let (client, connection) = connecting.map_err(late)?.map_err(|error| failed(&error))?;
-        // it ends with the client
-        tokio::spawn(connection);
-        let database = Database { client, place, limit: self.limit.saturating_add(GRACE) };
-        database.ask(SAME_WORDS).await?;
-        Ok(database)
+            undecodable: false,
+        })?;
+        Ok(Database { client, place, limit: self.limit.saturating_add(GRACE) })
     }
 }
 
@@ -132,20 +116,36 @@ pub(super) struct Database {
 impl Database {
     /// The rows of all statements.
     pub(super) async fn ask(&self, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        let failed = |words| DatabaseError { place: self.place.clone(), words, refused: true };
-        let messages = tokio::time::timeout(self.limit, self.client.simple_query(sql))
-            .await
-            .map_err(|_| failed(format!("no answer within {:?}", self.limit)))?
-            .map_err(|error| failed(cluster_events::in_words(&error)))?;
-        let mut rows = Vec::new();
-        for message in messages {
-            let SimpleQueryMessage::Row(row) = message else { continue };
-            let values =
-                (0..row.len()).map(|column| row.try_get(column).map(|value| value.map(str::to_owned)));
-            let values = values.collect::<Result<Row, _>>();
-            rows.push(values.map_err(|error| failed(format!("a value that is no UTF-8: {error}")))?);
-        }
-        Ok(rows)
+        let failed = |words, undecodable| DatabaseError {
+            place: self.place.clone(),
+            words,
+            refused: true,
+            undecodable,
+        };
+        let answer = tokio::time::timeout(self.limit, rows(&self.client, sql)).await;
+        let rows = answer
+            .map_err(|_| failed(format!("no answer within {:?}", self.limit), false))?
+            .map_err(|error| failed(cluster_events::in_words(&error), is_about_encoding(&error)))?;
+        Ok(rows.into_iter().map(postgres::Row::into_values).collect())
+    }
+
+    /// Something that it answered and that will not do.
+    pub(super) fn error(&self, words: String) -> DatabaseError {
+        DatabaseError { place: self.place.clone(), words, refused: true, undecodable: false }
+    }
+
+    /// Whether the session has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// The names in the rows of a query that selects each by [`name_in_hex`].
+    pub(super) async fn names(&self, sql: &str) -> Result<Vec<Vec<Name>>, DatabaseError> {
+        let rows = self.ask(sql).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| row.into_iter().flatten().map(|hex| Name::of(&hex)).collect())
+            .collect())
     }
 
     /// The first value of the first row; empty if there is none.
@@ -155,17 +155,117 @@ impl Database {
     }
 }
 
-/// A text as a literal, for sessions with `standard_conforming_strings`.
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+/// Whether a value is in no encoding that could be told: by the server's word, or by the look of it.
+fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
+    // character_not_in_repertoire, untranslatable_character
+    let told = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
+    told || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::str::Utf8Error>())
 }
 
-/// A value as a literal.
-pub(super) fn literal_or_null(value: Option<&str>) -> String {
-    value.map_or_else(|| "NULL".to_owned(), literal)
+/// How a query gives the bytes of a name, whatever they are.
+pub(super) fn name_in_hex(name: &str) -> String {
+    format!("encode({}, 'hex')", bytes_of(name))
 }
 
-/// A name as an identifier.
-pub(super) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// A name as a server has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    Text(String),
+    /// One that is no UTF-8, its other bytes escaped.
+    Escaped(String),
+}
+
+impl Name {
+    pub(super) fn of(hex: &str) -> Self {
+        match String::from_utf8(hex::decode(hex).unwrap_or_default()) {
+            Ok(text) => Self::Text(text),
+            Err(error) => Self::Escaped(error.as_bytes().escape_ascii().to_string()),
+        }
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> &str {
+        let (Self::Text(name) | Self::Escaped(name)) = self;
+        name
+    }
+}
+
+/// How the values of a table are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// As text.
+    Text,
+    /// As the bytes of that text, in hexadecimal digits, for some are no text in the encoding of the database, which is named.
+    Bytes(String),
+}
+
+impl Told {
+    /// What a query selects of a column.
+    pub(super) fn selected(&self, column: &str) -> String {
+        match self {
+            Self::Text => column.to_owned(),
+            // as its type writes it, and nothing of NULL, which is another thing than a row of NULLs
+            Self::Bytes(encoding) => {
+                let text = format!("format('%s', {column})");
+                let bytes = match encoding.as_str() {
+                    "UTF8" => format!("textsend({text})"),
+                    other => format!("convert_to({text}, {})", literal(other)),
+                };
+                format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN encode({bytes}, 'hex') END")
+            }
+        }
+    }
+
+    /// A value for people: as text where it is one, else as `bytea` is written.
+    pub(super) fn shown(&self, value: &str) -> String {
+        self.as_text(value).unwrap_or_else(|| format!("\\x{value}"))
+    }
+
+    /// A value as an expression of a type.
+    pub(super) fn in_sql(&self, value: Option<&str>, of_type: &str) -> String {
+        let Some(value) = value else { return "NULL".to_owned() };
+        match (self.as_text(value), self) {
+            (None, Self::Bytes(encoding)) => {
+                format!("convert_from('\\x{value}'::bytea, {})::{of_type}", literal(encoding))
+            }
+            (text, _) => literal(text.as_deref().unwrap_or(value)),
+        }
+    }
+
+    fn as_text(&self, value: &str) -> Option<String> {
+        match self {
+            Self::Text => Some(value.to_owned()),
+            Self::Bytes(encoding) => {
+                let text = String::from_utf8(hex::decode(value).ok()?).ok()?;
+                // of other encodings only what all of them have in common
+                (["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) || text.is_ascii()).then_some(text)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_text_is_told_by_its_bytes_and_every_other_as_text() {
+        let bytes = Told::Bytes("SQL_ASCII".to_owned());
+        let (text, latin) = (hex::encode("Märkte 'x'"), hex::encode(b"M\xe4rkte"));
+        assert_eq!(bytes.in_sql(Some(&text), "text"), "'Märkte ''x'''");
+        assert_eq!(bytes.shown(&text), "Märkte 'x'");
+        let expected = r"convert_from('\x4de4726b7465'::bytea, 'SQL_ASCII')::text[]";
+        assert_eq!(bytes.in_sql(Some(&latin), "text[]"), expected);
+        assert_eq!(bytes.shown(&latin), r"\x4de4726b7465");
+        let other = Told::Bytes("WIN1252".to_owned());
+        assert_eq!(other.shown(&text), format!(r"\x{text}"), "its bytes mean something else there");
+        assert_eq!(bytes.in_sql(None, "text"), "NULL");
+        assert_eq!(Told::Text.in_sql(Some("it's"), "text"), "'it''s'");
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_shown_escaped() {
+        assert_eq!(Name::of(&hex::encode("Müller")), Name::Text("Müller".to_owned()));
+        assert_eq!(Name::of(&hex::encode(b"M\xfcller")), Name::Escaped(r"M\xfcller".to_owned()));
+    }
 }

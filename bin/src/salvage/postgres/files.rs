@@ -7,10 +7,12 @@ use std::{
     path::Path,
 };
 
+use interrex_events::postgres::{identifier, literal};
+
 use super::{
     super::output::create,
     SalvageError,
-    database::{Row, identifier, literal_or_null},
+    database::{Row, Told},
     tables::{Column, TableName},
 };
 
@@ -42,16 +44,38 @@ pub(super) struct TableFiles<'a> {
     name: String,
     table: &'a TableName,
     columns: &'a [Column],
+    told: Told,
     sql: Option<BufWriter<File>>,
     csv: Option<BufWriter<File>>,
     conflicts: Option<BufWriter<File>>,
+    rows: Option<BufWriter<File>>,
     made: Vec<String>,
 }
 
 impl<'a> TableFiles<'a> {
     /// None is made yet.
-    pub(super) fn new(folder: &'a Path, name: String, table: &'a TableName, columns: &'a [Column]) -> Self {
-        Self { folder, name, table, columns, sql: None, csv: None, conflicts: None, made: Vec::new() }
+    pub(super) fn new(
+        folder: &'a Path,
+        name: String,
+        (table, columns): (&'a TableName, &'a [Column]),
+        told: Told,
+    ) -> Self {
+        let (sql, csv, conflicts, rows) = (None, None, None, None);
+        Self { folder, name, table, columns, told, sql, csv, conflicts, rows, made: Vec::new() }
+    }
+
+    /// A row of a table that is not compared.
+    pub(super) fn row(&mut self, row: &Row) -> Result<(), SalvageError> {
+        self.try_row(row).map_err(|error| self.failed(&error))
+    }
+
+    /// Removes what was made: it is not whole.
+    pub(super) fn discard(&mut self) {
+        drop((self.sql.take(), self.csv.take(), self.conflicts.take(), self.rows.take()));
+        for name in self.made.drain(..) {
+            // one that stays is named in no summary
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
     }
 
     /// A row whose key the new main lacks.
@@ -96,11 +120,11 @@ impl<'a> TableFiles<'a> {
             Some(csv) => csv,
             None => {
                 let mut csv = self.create("inserts.csv")?;
-                csv_line(&mut csv, self.columns.iter().map(|column| Some(column.name.as_str())))?;
+                csv_line(&mut csv, self.headings())?;
                 csv
             }
         };
-        csv_line(&mut csv, row.iter().map(Option::as_deref))?;
+        csv_line(&mut csv, self.shown(row))?;
         self.csv = Some(csv);
         Ok(())
     }
@@ -110,24 +134,45 @@ impl<'a> TableFiles<'a> {
             Some(conflicts) => conflicts,
             None => {
                 let mut conflicts = self.create("conflicts.csv")?;
-                let names = self.columns.iter().map(|column| Some(column.name.as_str()));
-                csv_line(&mut conflicts, std::iter::once(Some("version")).chain(names))?;
+                csv_line(&mut conflicts, std::iter::once(Some("version".to_owned())).chain(self.headings()))?;
                 conflicts
             }
         };
         for (version, row) in [("kept", kept), ("main", main)] {
-            let values = row.iter().map(Option::as_deref);
-            csv_line(&mut conflicts, std::iter::once(Some(version)).chain(values))?;
+            csv_line(&mut conflicts, std::iter::once(Some(version.to_owned())).chain(self.shown(row)))?;
         }
         self.conflicts = Some(conflicts);
         Ok(())
+    }
+
+    fn try_row(&mut self, row: &Row) -> io::Result<()> {
+        let mut rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => {
+                let mut rows = self.create("rows.csv")?;
+                csv_line(&mut rows, self.headings())?;
+                rows
+            }
+        };
+        csv_line(&mut rows, self.shown(row))?;
+        self.rows = Some(rows);
+        Ok(())
+    }
+
+    fn headings(&self) -> impl Iterator<Item = Option<String>> {
+        self.columns.iter().map(|column| Some(column.name.clone()))
+    }
+
+    fn shown<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Option<String>> + 'r {
+        row.iter().map(|value| value.as_deref().map(|value| self.told.shown(value)))
     }
 
     fn try_finish(&mut self) -> io::Result<()> {
         if let Some(sql) = &mut self.sql {
             sql.write_all(tail(self.table, self.columns).as_bytes())?;
         }
-        for file in [self.sql.take(), self.csv.take(), self.conflicts.take()].into_iter().flatten() {
+        let files = [self.sql.take(), self.csv.take(), self.conflicts.take(), self.rows.take()];
+        for file in files.into_iter().flatten() {
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         }
         Ok(())
@@ -135,8 +180,24 @@ impl<'a> TableFiles<'a> {
 
     fn head(&self) -> String {
         format!(
-            "-- Rows of {} that only the old main has. Review them, then apply them yourself, all or none:\n\
-             --   psql --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
+            "-- Rows of {table} that only the old main has. Review them, then apply them yourself, all or none, as\n\
+             -- the table's owner:\n\
+             --   psql --no-psqlrc --username {owner} --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
+             -- Triggers, constraints, defaults and indexes run the code of the table's owner, with the rights of the session\n\
+             -- that adds a row. A superuser who applies this gives that owner a superuser's rights; SET ROLE would not help, for\n\
+             -- that code can RESET it. For an owner that may not log in: CREATE ROLE helper LOGIN IN ROLE that_owner, and\n\
+             -- PGOPTIONS='-c role=that_owner'.\n\
+             SET search_path = pg_catalog;\n\
+             DO $$ BEGIN\n  \
+               IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)\n      \
+                  AND NOT (SELECT rolsuper FROM pg_roles JOIN pg_class ON relowner = pg_roles.oid WHERE pg_class.oid = {name}::regclass)\n      \
+                  AND current_setting('salvage.as_superuser', true) IS DISTINCT FROM 'yes' THEN\n    \
+                 RAISE EXCEPTION 'code of the table''s owner would run as a superuser: log in as the owner'\n      \
+                   USING HINT = 'Only if that owner may do anything on this server: PGOPTIONS=\"-c salvage.as_superuser=yes\"';\n  \
+               END IF;\n\
+             END $$;\n\
+             -- the table's own code finds its names as ever\n\
+             RESET search_path;\n\
              SET client_encoding = 'UTF8';\n\
              SET standard_conforming_strings = on;\n\
              SET datestyle = 'ISO, MDY';\n\
@@ -144,14 +205,17 @@ impl<'a> TableFiles<'a> {
              SET lc_monetary = 'C';\n\
              SET xmloption = 'content';\n\
              BEGIN;\n",
-            harmless(&self.table.in_words())
+            table = harmless(&self.table.in_words()),
+            owner = harmless(&self.table.owner),
+            name = literal(&self.table.in_sql()),
         )
     }
 
     fn statement(&self, row: &Row) -> String {
         let written = || self.columns.iter().zip(row).filter(|(column, _)| !column.is_generated);
         let names: Vec<String> = written().map(|(column, _)| identifier(&column.name)).collect();
-        let values: Vec<String> = written().map(|(_, value)| literal_or_null(value.as_deref())).collect();
+        let values: Vec<String> =
+            written().map(|(column, value)| self.told.in_sql(value.as_deref(), &column.of_type)).collect();
         let has_identity = self.columns.iter().any(|column| column.is_identity);
         let overriding = if has_identity { " OVERRIDING SYSTEM VALUE" } else { "" };
         let (table, names, values) = (self.table.in_sql(), names.join(", "), values.join(", "));
@@ -164,7 +228,7 @@ fn tail(table: &TableName, columns: &[Column]) -> String {
     let mut words = "COMMIT;\n".to_owned();
     for column in columns {
         let Some(sequence) = &column.sequence else { continue };
-        let (name, sequence) = (identifier(&column.name), literal_or_null(Some(sequence)));
+        let (name, sequence) = (identifier(&column.name), literal(sequence));
         let table = table.in_sql();
         let hint =
             format!("SELECT setval({sequence}, greatest(max({name}), nextval({sequence}))) FROM {table};");
@@ -182,13 +246,13 @@ fn harmless(text: &str) -> String {
 }
 
 /// As `COPY ... CSV` writes: NULL is nothing at all, and an empty text is quoted.
-fn csv_line<'v>(file: &mut impl io::Write, values: impl Iterator<Item = Option<&'v str>>) -> io::Result<()> {
+fn csv_line(file: &mut impl io::Write, values: impl Iterator<Item = Option<String>>) -> io::Result<()> {
     let fields = values.map(|value| match value {
         None => String::new(),
         Some(text) if text.is_empty() || text == "\\." || text.contains(['"', ',', '\n', '\r']) => {
             format!("\"{}\"", text.replace('"', "\"\""))
         }
-        Some(text) => text.to_owned(),
+        Some(text) => text,
     });
     writeln!(file, "{}", fields.collect::<Vec<_>>().join(","))
 }
@@ -202,7 +266,8 @@ mod tests {
             database: "db".to_owned(),
             schema: "public".to_owned(),
             table: table.to_owned(),
-            is_own: false,
+            left_out: None,
+            owner: "app".to_owned(),
         }
     }
 
@@ -221,7 +286,7 @@ mod tests {
     fn csv_tells_null_from_an_empty_text() {
         let mut line = Vec::new();
         let values = [None, Some(""), Some("a,b"), Some("say \"x\""), Some("plain"), Some("two\nlines")];
-        csv_line(&mut line, values.into_iter()).unwrap();
+        csv_line(&mut line, values.into_iter().map(|value| value.map(str::to_owned))).unwrap();
         assert_eq!(
             String::from_utf8(line).unwrap(),
             ",\"\",\"a,b\",\"say \"\"x\"\"\",plain,\"two\nlines\"\n"

@@ -14,23 +14,25 @@ use std::{
 };
 
 use interrex_actors::{
+    env::{Env as _, SystemEnv},
     replication::{
         fork::{self, Fork, RelationChanges},
         postgres::{LocalPostgres, PostgresSettings},
     },
     runtime::{self, RunAs},
 };
+use interrex_events::Address;
 
 use self::{
-    database::{Database, Server},
+    database::{Database, DatabaseError, Name, Server, Told, name_in_hex},
     files::{FileNames, TableFiles},
     parting::Parting,
     server::ScratchServer,
-    stranded::Comparison,
-    tables::TableName,
+    stranded::{Comparison, TableError},
+    tables::{Column, LeftOutFor, TableName},
 };
 use super::{
-    Done, LeftOut, PostgresSummary, SalvageError, SalvageOptions, host_and_port,
+    Done, LargeObjects, LeftOut, PostgresSummary, SalvageError, SalvageOptions,
     scratch::{Scratch, failed},
 };
 use crate::{
@@ -41,8 +43,7 @@ use crate::{
 /// When reading the old main's log is given up.
 const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Databases with connections, but for templates.
-const DATABASES: &str =
-    "SELECT datname, oid FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1";
+const DATABASES: &str = "FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
 
 /// The data directory that was kept, and where it is read.
 pub(super) struct Kept {
@@ -62,6 +63,19 @@ impl Kept {
         let programs = programs(config, &folder)?;
         let scratch = Scratch::beside(&folder, run_as)?;
         Ok(Self { folder, programs, scratch })
+    }
+
+    /// Notes that all it has is in an output folder.
+    pub(super) fn note_salvaged(&self, output: &Path) -> std::io::Result<()> {
+        let now = SystemEnv.moment().wall;
+        let output = std::path::absolute(output)?;
+        interrex_actors::replication::postgres::note_salvaged(
+            &self.folder,
+            &output,
+            now,
+            self.scratch.run_as(),
+        )
+        .map(drop)
     }
 
     /// The folder where a rejoin, or its script, leaves checksums of it.
@@ -129,7 +143,7 @@ impl<'a> Work<'a> {
         let run_as = scratch.run_as();
         let settings = postgres_settings(self.config, programs.clone(), run_as, self.password()?);
         let stopped = LocalPostgres::new(PostgresSettings { data_dir: folder.clone(), ..settings });
-        let parting = Parting::find(&stopped, &main.place()).await?;
+        let parting = Parting::find(&stopped, &main.address).await?;
         let mut server = ScratchServer { scratch, programs };
         (self.tell)(&format!("copying {}", folder.display()));
         server.copy(folder).await?;
@@ -139,8 +153,6 @@ impl<'a> Work<'a> {
         let parted = (parting.timeline, parting.switchpoint);
         let read = fork::read((programs, run_as), folder, parted, LOG_LIMIT).await;
         let mut fork = read.map_err(|error| SalvageError::Failed(error.to_string()))?;
-        let databases = self.databases(&scratch, &mut fork).await?;
-
         let mut summary = PostgresSummary {
             kept: folder.clone(),
             main: main.place(),
@@ -149,35 +161,76 @@ impl<'a> Work<'a> {
             tables_read: 0,
             tables: Vec::new(),
             left_out: Vec::new(),
+            large_objects: Vec::new(),
             inserts: 0,
             conflicts: 0,
         };
+        let databases = self.databases(&scratch, &mut fork, &mut summary).await?;
+        summary.fork = fork.report.clone();
         for (database, tables) in databases {
-            let sessions = (scratch.connect(&database).await?, main.connect(&database).await);
-            stranded::tell_committed(&sessions.0, &fork.committed).await?;
-            for table in tables {
-                (self.tell)(&format!("comparing {}", table.in_words()));
-                let main = sessions.1.as_ref().map_err(ToString::to_string);
-                self.compare(&table, (&sessions.0, main), output, &mut summary).await?;
-            }
+            self.compare_database((&scratch, main), (&database, &tables), &fork, output, &mut summary).await;
         }
         Ok(summary)
+    }
+
+    /// One database; what is wrong with it, or with a table of it, ends no other's.
+    async fn compare_database(
+        &mut self,
+        (scratch, main): (&Server, &Server),
+        (database, tables): (&str, &[TableName]),
+        fork: &Fork,
+        output: &Path,
+        summary: &mut PostgresSummary,
+    ) {
+        let mut sessions = Sessions::open(scratch, main, database, fork).await;
+        for (place, table) in tables.iter().enumerate() {
+            if sessions.as_ref().is_ok_and(Sessions::is_over) {
+                sessions = Sessions::open(scratch, main, database, fork).await;
+            }
+            let open = match &sessions {
+                Ok(open) => open,
+                Err(error) => {
+                    let trouble = |table: &TableName| LeftOut::trouble(table.in_words(), error);
+                    summary.left_out.extend(tables[place..].iter().map(trouble));
+                    return;
+                }
+            };
+            (self.tell)(&format!("comparing {}", table.in_words()));
+            summary.tables_read += 1;
+            if let Err(error) = self.compare(table, open, output, summary).await {
+                summary.left_out.push(LeftOut::trouble(table.in_words(), error));
+                // what it was at is taken back; a session that is lost is opened anew
+                let _ = open.kept.ask("ROLLBACK").await;
+            }
+        }
+        if let Ok(open) = &sessions
+            && self.options.tables.is_empty()
+        {
+            match stranded::large_objects(&open.kept).await {
+                Ok((0, _)) => {}
+                Ok((objects, examples)) => {
+                    let database = database.to_owned();
+                    summary.large_objects.push(LargeObjects { database, objects, examples });
+                }
+                Err(error) => {
+                    summary.left_out.push(LeftOut::trouble(format!("{database}.pg_largeobject"), error));
+                }
+            }
+        }
     }
 
     /// The new main: the one that was named, or the only one of the configuration that takes writes.
     pub(super) async fn main(&self) -> Done<Server> {
         let postgres = &self.config.postgres;
         let password = self.password()?;
-        let server =
-            |place: &str| Some(Server::main(host_and_port(place)?, &postgres.user, password.clone()));
+        let server = |place: Address| Server::main(place, &postgres.user, password.clone());
         if let Some(place) = &self.options.main {
-            return server(place)
-                .ok_or_else(|| SalvageError::Usage(format!("--main {place}: write it as HOST:PORT")));
+            return Ok(server(place.clone()));
         }
-        let own = format!("{}:{}", postgres.host, postgres.port);
+        let own = Address::new(&postgres.host, postgres.port);
         let places = std::iter::once(own).chain(self.config.peers.iter().map(|peer| peer.postgres.clone()));
         let mut mains = Vec::new();
-        for server in places.filter_map(|place| server(&place)) {
+        for server in places.map(server) {
             let Ok(session) = server.connect(&postgres.database).await else { continue };
             if session.value("SELECT pg_is_in_recovery()").await.is_ok_and(|answer| answer == "f") {
                 mains.push(server);
@@ -202,14 +255,30 @@ impl<'a> Work<'a> {
         read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }
 
-    /// The tables to compare, database by database; and the names of the relations in the fork report.
-    async fn databases(&self, kept: &Server, fork: &mut Fork) -> Done<Vec<(String, Vec<TableName>)>> {
+    /// The tables to compare, database by database; and the names of the relations in the fork report. What is wrong with one
+    /// database is told in the summary.
+    async fn databases(
+        &self,
+        kept: &Server,
+        fork: &mut Fork,
+        summary: &mut PostgresSummary,
+    ) -> Done<Vec<(String, Vec<TableName>)>> {
         let mut databases = Vec::new();
-        for row in kept.connect("postgres").await?.ask(DATABASES).await? {
-            let [Some(database), Some(number)] = row.as_slice() else { continue };
-            let session = kept.connect(database).await?;
-            name_relations(&session, (database, number), fork).await?;
-            databases.push((database.clone(), tables::tables(&session, database).await?));
+        let session = kept.connect("postgres").await?;
+        let numbers = session.ask(&format!("SELECT oid {DATABASES}")).await?;
+        let names = session.names(&format!("SELECT {} {DATABASES}", name_in_hex("datname"))).await?;
+        for (name, number) in names.into_iter().flatten().zip(numbers.into_iter().flatten().flatten()) {
+            let mut left_out = |reason: &dyn std::fmt::Display| {
+                summary.left_out.push(LeftOut::trouble(format!("{}.*", name.shown()), reason));
+            };
+            let Name::Text(database) = &name else {
+                left_out(&"the name of the database is no UTF-8, and no connection can be made by it");
+                continue;
+            };
+            match self.tables_of(kept, (database, &number), fork).await {
+                Ok(tables) => databases.push((database.clone(), tables)),
+                Err(error) => left_out(&error),
+            }
         }
         let wanted = &self.options.tables;
         if wanted.is_empty() {
@@ -228,19 +297,54 @@ impl<'a> Work<'a> {
         Ok(databases)
     }
 
+    async fn tables_of(
+        &self,
+        kept: &Server,
+        (database, number): (&str, &str),
+        fork: &mut Fork,
+    ) -> Result<Vec<TableName>, DatabaseError> {
+        let session = kept.connect(database).await?;
+        name_relations(&session, (database, number), fork).await?;
+        tables::tables(&session, database).await
+    }
+
     async fn compare(
         &mut self,
         table: &TableName,
-        (kept, main): (&Database, Result<&Database, String>),
+        sessions: &Sessions,
         folder: &Path,
         summary: &mut PostgresSummary,
-    ) -> Done<()> {
-        summary.tables_read += 1;
+    ) -> Result<(), TableError> {
+        let Sessions { kept, main } = sessions;
+        let mut left_out = |reason: &str, rows, files| {
+            let (table, reason) = (table.in_words(), reason.to_owned());
+            summary.left_out.push(LeftOut { table, reason, rows, files, failed: false });
+        };
+        match table.left_out {
+            Some(LeftOutFor::Own) => {
+                let rows = stranded::count(kept, table).await?;
+                left_out("it is Interrex's own, and the journals hold it", Some(rows), Vec::new());
+                return Ok(());
+            }
+            Some(LeftOutFor::Unlogged) => {
+                left_out("it is unlogged: its rows are in no log, and a crash empties it", None, Vec::new());
+                return Ok(());
+            }
+            Some(LeftOutFor::Name) => {
+                let reason = "its name is no UTF-8: on a server on a copy of the kept directory, rename it, and salvage that";
+                summary.left_out.push(LeftOut::trouble(table.in_words(), reason));
+                return Ok(());
+            }
+            None => {}
+        }
         let columns = tables::columns(kept, table).await?;
-        let reason = match &main {
-            _ if table.is_own => Some("it is Interrex's own, and the journals hold it".to_owned()),
+        let reason = match main {
             _ if columns.iter().all(|column| column.key.is_none()) => {
                 Some("it has no primary key".to_owned())
+            }
+            _ if columns.iter().any(|column| column.key.is_some() && column.plain_type.is_none()) => {
+                let why = "its key has a type made of others, whose constraints would run their owner's code as a superuser";
+                Some(why.to_owned())
             }
             Err(words) => Some(format!("the new main does not let us in ({words})")),
             Ok(main) => match tables::columns(main, table).await? {
@@ -249,10 +353,10 @@ impl<'a> Work<'a> {
                 _ => Some("its columns or its key are others on the new main".to_owned()),
             },
         };
+        let work = TableWork { name: self.names.of(table), table, columns: &columns, kept, folder };
         match (reason, main) {
             (None, Ok(main)) => {
-                let mut files = TableFiles::new(folder, self.names.of(table), table, &columns);
-                let found = Comparison { table, columns: &columns, kept, main }.write(&mut files).await?;
+                let found = work.told(async |comparison, files| comparison.write(main, files).await).await?;
                 summary.inserts += found.inserts;
                 summary.conflicts += found.conflicts;
                 if found.rows > 0 {
@@ -260,16 +364,79 @@ impl<'a> Work<'a> {
                 }
             }
             (reason, _) => {
-                let rows = stranded::count(kept, table).await?;
-                let reason = reason.unwrap_or_default();
-                summary.left_out.push(LeftOut { table: table.in_words(), reason, rows });
+                let all = work.told(async |comparison, files| comparison.write_all(files).await).await?;
+                left_out(&reason.unwrap_or_default(), Some(all.0), all.1);
             }
         }
         Ok(())
     }
 }
 
-async fn name_relations(session: &Database, (database, number): (&str, &str), fork: &mut Fork) -> Done<()> {
+/// A session on each server, in the same database.
+struct Sessions {
+    kept: Database,
+    /// Or why there is none.
+    main: Result<Database, String>,
+}
+
+impl Sessions {
+    async fn open(
+        scratch: &Server,
+        main: &Server,
+        database: &str,
+        fork: &Fork,
+    ) -> Result<Self, DatabaseError> {
+        let kept = scratch.connect(database).await?;
+        stranded::tell_committed(&kept, &fork.committed).await?;
+        let main = main.connect(database).await.map_err(|error| error.to_string());
+        Ok(Self { kept, main })
+    }
+
+    /// Whether one of them was lost.
+    fn is_over(&self) -> bool {
+        self.kept.is_over() || self.main.as_ref().is_ok_and(Database::is_over)
+    }
+}
+
+/// What a table's files are made of.
+struct TableWork<'a> {
+    name: String,
+    table: &'a TableName,
+    columns: &'a [Column],
+    kept: &'a Database,
+    folder: &'a Path,
+}
+
+impl TableWork<'_> {
+    /// Writes the files, with all values as text; if that is not possible, anew with those that are none as bytes. None is left
+    /// of a table that fails.
+    async fn told<T>(
+        &self,
+        write: impl AsyncFn(&Comparison<'_>, &mut TableFiles<'_>) -> Result<T, TableError>,
+    ) -> Result<T, TableError> {
+        let mut told = Told::Text;
+        loop {
+            let Self { table, columns, kept, .. } = *self;
+            let mut files = TableFiles::new(self.folder, self.name.clone(), (table, columns), told.clone());
+            let error = match write(&Comparison { table, columns, kept, told: &told }, &mut files).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            files.discard();
+            if told != Told::Text || !error.is_about_encoding() {
+                return Err(error);
+            }
+            kept.ask("ROLLBACK").await?;
+            told = Told::Bytes(kept.value("SELECT getdatabaseencoding()").await?);
+        }
+    }
+}
+
+async fn name_relations(
+    session: &Database,
+    (database, number): (&str, &str),
+    fork: &mut Fork,
+) -> Result<(), DatabaseError> {
     let Ok(number) = number.parse::<u32>() else { return Ok(()) };
     let is_here = |relation: &RelationChanges| relation.database == number;
     let files: Vec<String> = fork
@@ -283,14 +450,16 @@ async fn name_relations(session: &Database, (database, number): (&str, &str), fo
         return Ok(());
     }
     let sql = format!(
-        "SELECT pg_relation_filenode(c.oid), n.nspname || '.' || c.relname FROM pg_class c \
+        "SELECT encode(pg_relation_filenode(c.oid)::text::bytea, 'hex'), {}, {} FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE pg_relation_filenode(c.oid) = ANY ('{{{}}}'::oid[])",
+        name_in_hex("n.nspname"),
+        name_in_hex("c.relname"),
         files.join(",")
     );
     let mut names = std::collections::HashMap::new();
-    for row in session.ask(&sql).await? {
-        if let [Some(file), Some(name)] = row.as_slice() {
-            names.insert(file.clone(), format!("{database}.{name}"));
+    for row in session.names(&sql).await? {
+        if let [file, schema, name] = row.as_slice() {
+            names.insert(file.shown().to_owned(), format!("{database}.{}.{}", schema.shown(), name.shown()));
         }
     }
     fork.report.name_relations(|relation| {

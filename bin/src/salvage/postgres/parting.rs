@@ -4,7 +4,7 @@ use interrex_actors::{
     ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict},
     replication::postgres::LocalPostgres,
 };
-use interrex_events::{Lsn, TimelineId};
+use interrex_events::{Address, Lsn, TimelineId};
 
 use super::{Done, SalvageError};
 
@@ -23,11 +23,12 @@ pub(super) struct Parting {
 
 impl Parting {
     /// Compares a stopped directory with the main at a place. Neither is changed.
-    pub(super) async fn find(kept: &LocalPostgres, main: &str) -> Done<Self> {
+    pub(super) async fn find(kept: &LocalPostgres, main: &Address) -> Done<Self> {
         let failed = |error: PortError| SalvageError::Failed(error.to_string());
-        let lineage = kept.main_server(main).lineage().await;
+        let server = kept.main_server(main);
+        let lineage = server.lineage().await;
         let main = lineage.map_err(|error| SalvageError::Failed(format!("the new main, {main}: {error}")))?;
-        let kept_lineage = kept.lineage_against(&main).await.map_err(failed)?;
+        let kept_lineage = kept.lineage_against(&main, &*server).await.map_err(failed)?;
         let control = kept.control_file().await.map_err(failed)?;
         Ok(Self {
             system_id: main.system_id,
@@ -40,7 +41,7 @@ impl Parting {
 
 fn switchpoint(kept: &Lineage, main: &MainLineage) -> Result<Lsn, String> {
     match &kept.verdict {
-        Verdict::Diverged { switchpoint, .. } => Ok(*switchpoint),
+        Verdict::Diverged { parted, .. } | Verdict::Ahead { parted, .. } => Ok(parted.switchpoint),
         // main went on from its end, or from later: nothing of it is lost
         Verdict::SameLine if kept.timeline != main.timeline => Ok(kept.end),
         Verdict::SameLine => Err(format!(
@@ -51,7 +52,7 @@ fn switchpoint(kept: &Lineage, main: &MainLineage) -> Result<Lsn, String> {
             "the kept copy belongs to another system ({}) than the new main ({}): they were never one",
             kept.system_id, main.system_id
         )),
-        Verdict::Ahead(words) | Verdict::Unknown(words) => {
+        Verdict::Unknown(words) => {
             Err(format!("where the kept copy and the new main parted cannot be told: {words}"))
         }
     }
@@ -59,6 +60,8 @@ fn switchpoint(kept: &Lineage, main: &MainLineage) -> Result<Lsn, String> {
 
 #[cfg(test)]
 mod tests {
+    use interrex_actors::ports::Parted;
+
     use super::*;
 
     fn of(verdict: Verdict, timeline: u32) -> Result<Lsn, String> {
@@ -70,8 +73,11 @@ mod tests {
     #[test]
     fn the_log_is_read_from_where_the_two_parted_whatever_their_timelines_are_called() {
         for timeline in 1..=3 {
-            let diverged = Verdict::Diverged { switchpoint: Lsn(400), bytes: 100 };
+            let parted = Parted { switchpoint: Lsn(400), bytes: 100, exact: true };
+            let diverged = Verdict::Diverged { parted, by_rewind: Err("no".to_owned()) };
             assert_eq!(of(diverged, timeline), Ok(Lsn(400)));
+            let ahead = Verdict::Ahead { parted, words: "more".to_owned() };
+            assert_eq!(of(ahead, timeline), Ok(Lsn(400)));
         }
     }
 

@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 
 use interrex_actors::replication::fork::Xids;
+use interrex_events::postgres::{identifier, literal};
 
 use super::{
     super::summary::TableSummary,
     SalvageError,
-    database::{Database, DatabaseError, Row, identifier, literal_or_null},
+    database::{Database, DatabaseError, Row, Told},
     files::TableFiles,
     tables::{Column, TableName},
 };
 
 /// Rows that are compared with one question.
 const BATCH: usize = 200;
+/// How many large objects are named.
+const EXAMPLES: usize = 10;
 /// Intervals of transaction ids in one statement.
 const MOST_INTERVALS: usize = 1_000;
 
@@ -48,29 +51,55 @@ pub(super) async fn count(kept: &Database, table: &TableName) -> Result<u64, Dat
     Ok(count.parse().unwrap_or_default())
 }
 
-/// A table on both servers, with the same columns and a primary key.
+/// How many large objects those transactions wrote to, and the numbers of some.
+pub(super) async fn large_objects(kept: &Database) -> Result<(u64, Vec<String>), DatabaseError> {
+    let written =
+        "FROM pg_largeobject WHERE xmin::text::bigint IN (SELECT xid FROM pg_temp.interrex_committed)";
+    let count = kept.value(&format!("SELECT count(DISTINCT loid) {written}")).await?;
+    let sql = format!("SELECT DISTINCT loid {written} ORDER BY 1 LIMIT {EXAMPLES}");
+    let examples = kept.ask(&sql).await?.into_iter().flatten().flatten().collect();
+    Ok((count.parse().unwrap_or_default(), examples))
+}
+
+/// Why a table's rows were not written out. The others' are.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TableError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Files(#[from] SalvageError),
+}
+
+impl TableError {
+    /// Whether the bytes of the values could be told.
+    pub(super) fn is_about_encoding(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_about_encoding())
+    }
+}
+
+/// A table whose rows are written out.
 pub(super) struct Comparison<'a> {
     pub(super) table: &'a TableName,
     pub(super) columns: &'a [Column],
     pub(super) kept: &'a Database,
-    pub(super) main: &'a Database,
+    pub(super) told: &'a Told,
 }
 
 impl Comparison<'_> {
-    /// Writes what is stranded, batch by batch.
-    pub(super) async fn write(&self, files: &mut TableFiles<'_>) -> Result<TableSummary, SalvageError> {
+    /// Writes what is stranded, batch by batch. The table is on both servers, with the same columns and a primary key.
+    pub(super) async fn write(
+        &self,
+        main: &Database,
+        files: &mut TableFiles<'_>,
+    ) -> Result<TableSummary, TableError> {
         let mut summary = TableSummary::of(self.table.in_words());
-        let selected = self.selected();
-        let declare =
-            format!("DECLARE kept NO SCROLL CURSOR FOR SELECT {selected} {}", from_where(self.table));
-        self.kept.ask("BEGIN").await?;
-        self.kept.ask(&declare).await?;
+        self.open().await?;
         loop {
-            let rows = self.kept.ask(&format!("FETCH {BATCH} FROM kept")).await?;
+            let rows = self.next().await?;
             if rows.is_empty() {
                 break;
             }
-            let mut on_main = self.on_main(&rows).await?;
+            let mut on_main = self.on_main(main, &rows).await?;
             for (place, row) in rows.iter().enumerate() {
                 summary.rows += 1;
                 match on_main.remove(&place) {
@@ -91,13 +120,60 @@ impl Comparison<'_> {
         Ok(summary)
     }
 
+    /// Writes all rows that those transactions left, without a comparison. How many they are, and the files.
+    pub(super) async fn write_all(
+        &self,
+        files: &mut TableFiles<'_>,
+    ) -> Result<(u64, Vec<String>), TableError> {
+        let mut count = 0;
+        self.open().await?;
+        loop {
+            let rows = self.next().await?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                files.row(row)?;
+            }
+            count += rows.len() as u64;
+        }
+        self.kept.ask("ROLLBACK").await?;
+        Ok((count, files.finish()?))
+    }
+
+    async fn open(&self) -> Result<(), DatabaseError> {
+        let selected = self.selected();
+        let declare =
+            format!("DECLARE kept NO SCROLL CURSOR FOR SELECT {selected} {}", from_where(self.table));
+        self.kept.ask("BEGIN").await?;
+        self.kept.ask(&declare).await.map(drop)
+    }
+
+    async fn next(&self) -> Result<Vec<Row>, DatabaseError> {
+        self.kept.ask(&format!("FETCH {BATCH} FROM kept")).await
+    }
+
     fn selected(&self) -> String {
-        let columns = self.columns.iter().map(|column| format!("t.{}", identifier(&column.name)));
+        let columns = self.columns.iter();
+        let columns = columns.map(|column| self.told.selected(&format!("t.{}", identifier(&column.name))));
         columns.collect::<Vec<_>>().join(", ")
     }
 
+    /// The table's owner, who is at work there, could put a view of the same name into its place: what that calls would run as
+    /// we do, who are a superuser. For this one question it stays the table that it is.
+    async fn ask_of_table(&self, main: &Database, sql: &str) -> Result<Vec<Row>, DatabaseError> {
+        let table = self.table.in_sql();
+        let of_kind = format!("SELECT relkind FROM pg_class WHERE oid = {}::regclass", literal(&table));
+        main.ask("BEGIN").await?;
+        let hold = format!("LOCK TABLE ONLY {table} IN ACCESS SHARE MODE; {of_kind}");
+        if main.value(&hold).await? == "r" {
+            return main.ask(sql).await;
+        }
+        Err(main.error(format!("{} is no table any more", self.table.in_words())))
+    }
+
     /// The new main's rows with the same keys, by their place in the batch.
-    async fn on_main(&self, rows: &[Row]) -> Result<HashMap<usize, Row>, DatabaseError> {
+    async fn on_main(&self, main: &Database, rows: &[Row]) -> Result<HashMap<usize, Row>, DatabaseError> {
         let keys = || {
             let columns = self.columns.iter().enumerate();
             columns.filter_map(|(index, column)| {
@@ -107,7 +183,8 @@ impl Comparison<'_> {
         let wanted = rows.iter().enumerate().map(|(number, row)| {
             let values = keys().map(|(index, column, ..)| {
                 let value = row.get(index).and_then(Option::as_deref);
-                format!(", {}::{}", literal_or_null(value), column.of_type)
+                let of_type = column.plain_type.as_ref().unwrap_or(&column.of_type);
+                format!(", {}::{of_type}", self.told.in_sql(value, of_type))
             });
             format!("({number}{})", values.collect::<String>())
         });
@@ -122,7 +199,9 @@ impl Comparison<'_> {
             self.selected(),
             self.table.in_sql()
         );
-        let answer = self.main.ask(&sql).await?.into_iter();
+        let answer = self.ask_of_table(main, &sql).await;
+        main.ask("ROLLBACK").await?;
+        let answer = answer?.into_iter();
         let found = answer.filter_map(|mut row| {
             let number = row.remove(0)?.parse().ok()?;
             Some((number, row))

@@ -1,14 +1,28 @@
 //! The tables of a database, and what must be known of one to compare its rows.
 
-use interrex_events::cluster_events::IS_OWN_TABLE;
+use interrex_events::{
+    cluster_events::IS_OWN_TABLE,
+    postgres::{identifier, literal},
+};
 
-use super::database::{Database, DatabaseError, Row, identifier, literal};
+use super::database::{Database, DatabaseError, Name, Row, name_in_hex};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
+///
+/// The type to which a value of the key is cast runs nothing of its owner's: a domain's constraint would run as we do, who are
+/// a superuser. So it is what a domain is made of, and none where there may be domains within it.
 const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
     a.attidentity <> '', k.place, 'OPERATOR(' || quote_ident(s.nspname) || '.' || o.oprname || ')', \
-    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname) \
+    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), plain.type \
     FROM pg_attribute a \
+    LEFT JOIN LATERAL ( \
+      WITH RECURSIVE base (number, modifier) AS ( \
+        SELECT a.atttypid, a.atttypmod \
+        UNION ALL SELECT t.typbasetype, t.typtypmod FROM base JOIN pg_type t ON t.oid = number WHERE t.typtype = 'd') \
+      SELECT format_type(t.oid, modifier) AS type FROM base JOIN pg_type t ON t.oid = number \
+      LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typlen = -1 \
+      WHERE t.typtype <> 'd' AND (t.oid < 16384::oid OR t.typtype IN ('b', 'e') AND coalesce(e.typtype, 'b') IN ('b', 'e')) \
+    ) plain ON true \
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
     LEFT JOIN LATERAL (SELECT place, i.indclass[place - 1] AS class FROM generate_series(1, i.indnkeyatts) place \
                        WHERE i.indkey[place - 1] = a.attnum) k ON true \
@@ -24,8 +38,21 @@ pub(super) struct TableName {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
+    /// Why it is not compared, whatever is in it.
+    pub(super) left_out: Option<LeftOutFor>,
+    /// Whose it is.
+    pub(super) owner: String,
+}
+
+/// Why a table is not compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftOutFor {
     /// Interrex's own: its events are in the journals, and reach the new main from there.
-    pub(super) is_own: bool,
+    Own,
+    /// Its rows are in no log.
+    Unlogged,
+    /// Its name is no text that a statement could have.
+    Name,
 }
 
 impl TableName {
@@ -60,21 +87,38 @@ pub(super) struct Column {
     pub(super) key: Option<(usize, String)>,
     /// The sequence that it owns.
     pub(super) sequence: Option<String>,
+    /// What a value of it can be cast to without running anybody's code.
+    pub(super) plain_type: Option<String>,
 }
 
 /// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
-    let sql = format!(
-        "SELECT n.nspname, c.relname, {IS_OWN_TABLE} FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' \
-         AND n.nspname <> 'information_schema' ORDER BY 1, 2"
+    let of_all = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+         AND n.nspname <> 'information_schema' ORDER BY n.nspname, c.relname";
+    let names = format!(
+        "SELECT {}, {}, {} {of_all}",
+        name_in_hex("n.nspname"),
+        name_in_hex("c.relname"),
+        name_in_hex("pg_get_userbyid(c.relowner)")
     );
-    let names = server.ask(&sql).await?.into_iter().filter_map(|row| {
-        let mut values = row.into_iter().flatten();
-        let (schema, table) = (values.next()?, values.next()?);
-        Some(TableName { database: database.to_owned(), schema, table, is_own: values.next()? == "t" })
+    let kinds = format!("SELECT {IS_OWN_TABLE}, c.relpersistence = 'u' {of_all}");
+    let kinds = server.ask(&kinds).await?;
+    let names = server.names(&names).await?.into_iter().zip(kinds);
+    let tables = names.filter_map(|(names, kind)| {
+        let [schema, table, owner] = <[Name; 3]>::try_from(names).ok()?;
+        let is = |place: usize| kind.get(place).and_then(Option::as_deref) == Some("t");
+        let is_text = |name: &Name| matches!(name, Name::Text(_));
+        let left_out = match (is(0), is(1)) {
+            _ if !is_text(&schema) || !is_text(&table) => Some(LeftOutFor::Name),
+            (true, _) => Some(LeftOutFor::Own),
+            (_, true) => Some(LeftOutFor::Unlogged),
+            _ => None,
+        };
+        let [schema, table, owner] = [schema, table, owner].map(|name| name.shown().to_owned());
+        Some(TableName { database: database.to_owned(), schema, table, left_out, owner })
     });
-    Ok(names.collect())
+    Ok(tables.collect())
 }
 
 /// The columns of a table in order; none if there is no such table.
@@ -88,7 +132,7 @@ fn column(row: Row) -> Option<Column> {
     let mut next = || values.next().flatten();
     let (name, of_type) = (next()?, next()?);
     let (is_generated, is_identity) = (next()? == "t", next()? == "t");
-    let (place, operator, sequence) = (next(), next(), next());
+    let (place, operator, sequence, plain_type) = (next(), next(), next(), next());
     let key = place.and_then(|place| place.parse().ok()).zip(operator);
-    Some(Column { name, of_type, is_generated, is_identity, key, sequence })
+    Some(Column { name, of_type, is_generated, is_identity, key, sequence, plain_type })
 }

@@ -13,10 +13,11 @@ mod value;
 use std::path::{Path, PathBuf};
 
 use interrex_actors::runtime::{self, RunAs};
+use interrex_events::Address;
 
 use self::{comparison::Comparison, files::DatabaseFiles, session::Server, source::Source};
 use super::{
-    DatabaseSummary, Done, LeftOutKeys, RedisSummary, SalvageError, host_and_port,
+    DatabaseSummary, Done, LeftOutKeys, RedisSummary, SalvageError,
     scratch::{Scratch, failed},
 };
 use crate::config::{Config, read_secret};
@@ -61,16 +62,15 @@ fn outermost(folder: &Path) -> &Path {
 }
 
 /// The new main's Redis: the one that was named, or the only one of the configuration that is a master.
-pub(super) async fn main(named: Option<&str>, config: &Config) -> Done<Server> {
+pub(super) async fn main(named: Option<&Address>, config: &Config) -> Done<Server> {
     let own = config.redis.as_ref();
     let password = match own.and_then(|redis| redis.password_file.as_ref()) {
         Some(file) => Some(read_secret(file, "redis.password_file", 1).map_err(SalvageError::Failed)?),
         None => None,
     };
-    let server = |place: &str| Some(Server::main(host_and_port(place)?, password.clone()));
+    let server = |place: Address| Server::main(place, password.clone());
     if let Some(place) = named {
-        let server = server(place)
-            .ok_or_else(|| SalvageError::Usage(format!("--main-redis {place}: write it as HOST:PORT")))?;
+        let server = server(place.clone());
         return match is_master(&server).await? {
             true => Ok(server),
             false => Err(SalvageError::Usage(format!(
@@ -78,10 +78,10 @@ pub(super) async fn main(named: Option<&str>, config: &Config) -> Done<Server> {
             ))),
         };
     }
-    let own = own.map(|redis| format!("{}:{}", redis.host, redis.port));
+    let own = own.map(|redis| Address::new(&redis.host, redis.port));
     let places = own.into_iter().chain(config.peers.iter().filter_map(|peer| peer.redis.clone()));
     let (mut masters, mut others) = (Vec::new(), Vec::new());
-    for server in places.filter_map(|place| server(&place)) {
+    for server in places.map(server) {
         match is_master(&server).await {
             Ok(true) => masters.push(server),
             Ok(false) => others.push(format!("{} is a replica", server.place())),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use interrex_events::Address;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
     RedisConnectionInfo, RedisError, Value, aio::MultiplexedConnection,
@@ -39,23 +40,26 @@ impl From<SessionError> for SalvageError {
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
     address: ConnectionAddr,
+    place: String,
     password: Option<String>,
 }
 
 impl Server {
     /// The scratch server.
     pub(super) fn on_socket(socket: PathBuf) -> Self {
-        Self { address: ConnectionAddr::Unix(socket), password: None }
+        let place = format!("unix:{}", socket.display());
+        Self { address: ConnectionAddr::Unix(socket), place, password: None }
     }
 
     /// The new main. It is only asked what changes nothing.
-    pub(super) fn main((host, port): (&str, u16), password: Option<String>) -> Self {
-        Self { address: ConnectionAddr::Tcp(host.to_owned(), port), password }
+    pub(super) fn main(address: Address, password: Option<String>) -> Self {
+        let place = address.to_string();
+        Self { address: ConnectionAddr::Tcp(address.host, address.port), place, password }
     }
 
     /// `host:port`, or the socket.
     pub(super) fn place(&self) -> String {
-        self.address.to_string()
+        self.place.clone()
     }
 
     /// A session in its first database.

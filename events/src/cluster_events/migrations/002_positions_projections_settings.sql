@@ -159,7 +159,8 @@ GRANT USAGE ON SCHEMA interrex TO pg_monitor;
 GRANT SELECT ON interrex.cluster_events, interrex.cluster_config, interrex.projection_checkpoints TO pg_monitor;
 
 -- The runbook's unqualified names: the schema comes last in the database's search path, so that it hides nothing. A
--- database without one of its own keeps what the configuration file says.
+-- database without one of its own keeps what the configuration file says. Its owner wrote that path, and is no superuser:
+-- only what is a list of names is said again, and any other is left alone.
 DO $$
 DECLARE
     setting text := (
@@ -172,7 +173,8 @@ BEGIN
         (SELECT file.setting FROM pg_file_settings AS file
          WHERE name = 'search_path' AND applied ORDER BY seqno DESC LIMIT 1),
         '"$user", public');
-    IF setting !~ '\minterrex\M' THEN
+    IF setting !~ '\minterrex\M'
+        AND setting ~ '^\s*(("([^"]|"")*"|[[:alpha:]_$][[:alnum:]_$]*)\s*(,\s*("([^"]|"")*"|[[:alpha:]_$][[:alnum:]_$]*)\s*)*)?$' THEN
         -- an empty path is kept as one empty name, which cannot be said again
         EXECUTE format('ALTER DATABASE %I SET search_path = %s', current_database(),
                        concat_ws(', ', nullif(nullif(setting, ''), '""'), 'interrex'));

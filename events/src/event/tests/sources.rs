@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Type};
 use uuid::Uuid;
 
-use crate::{ChainHash, ClusterId, Epoch, EventId, Hlc, Lsn, NodeId, NodeSeq, RunId, TimelineId};
+use crate::{Address, ChainHash, ClusterId, Epoch, EventId, Hlc, Lsn, NodeId, NodeSeq, RunId, TimelineId};
 
 /// A file of payload types.
 pub(super) struct Source {
@@ -114,6 +114,13 @@ pub(super) const PLAIN: &[Plain] = &[
     plain::<f64>("f64", "decimal", "f64", "a number with a fraction", &["-1.5", "1e+300"]),
     plain::<bool>("bool", "yes or no", "bool", "`true` or `false`", &["true", "false"]),
     plain::<String>("String", "text", "text", "words for people", &["\"\"", "\"\\u0000\\\"\""]),
+    plain::<Address>(
+        "Address",
+        "address",
+        "text",
+        "host and port, as `10.0.0.1:5432`, `[fd00::1]:5432` or `db1.example:5432`; old records may hold any text",
+        &["\"\"", "\"\\u0000\\\"\"", "\"[fd00::1]:5432\""],
+    ),
     plain::<Map<String, Value>>(
         "Map",
         "object",

@@ -10,7 +10,7 @@ use interrex_events::{
     cluster_events::{Relay, migrate},
 };
 use interrex_projections::postgres::Projector;
-use tokio_postgres::{Client, NoTls, types::ToSql};
+use tokio_postgres::{Client, types::ToSql};
 
 use super::{Stream, failed, seconds_since};
 use crate::figure::Figure;
@@ -41,14 +41,7 @@ pub(super) async fn measure(runs: u32, events: u64) -> Done<Vec<Figure>> {
 /// A database of its own, with the tables in it.
 async fn database(sandbox: &Sandbox, name: &str) -> Done<Client> {
     sandbox.psql(ALPHA, &format!("CREATE DATABASE {name}")).await?;
-    let config = format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname={name}",
-        sandbox.node(ALPHA)?.postgres_port,
-        sandbox.superuser_password()
-    );
-    let connecting = tokio_postgres::connect(&config, NoTls).await;
-    let (mut client, connection) = connecting.map_err(failed("connecting to PostgreSQL"))?;
-    tokio::task::spawn_local(connection);
+    let mut client = sandbox.session(ALPHA, name).await?;
     migrate(&mut client).await.map_err(failed("creating the tables"))?;
     Ok(client)
 }
@@ -235,7 +228,8 @@ async fn timeline_pages(client: &Client) -> Done<Vec<f64>> {
     let page = client.prepare(page).await.map_err(failed("asking for a page"))?;
     let span = "SELECT min(hlc), max(hlc) FROM interrex.cluster_timeline";
     let span = client.query_one(span, &[]).await.map_err(failed("asking for the span"))?;
-    let span = span.get::<_, i64>(0)..=span.get(1);
+    let end = |place: usize| span.try_get::<_, i64>(place).map_err(failed("reading the span"));
+    let span = end(0)?..=end(1)?;
     let mut random = Rng::with_seed(11);
     let mut took = Vec::new();
     for _ in 0..QUESTIONS {

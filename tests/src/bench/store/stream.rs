@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use chrono::{DateTime, TimeDelta, Utc};
 use fastrand::Rng;
 use interrex_events::{
-    Cause, ChainHash, ChainWalk, ClusterId, DependentChanged, DependentStatus, Epoch, EpochOpened, Event,
-    EventId, Evidence, FailoverCompleted, FailoverStarted, Finding, HeartbeatsObserved, Hlc, LastReport,
-    Lineage, Loss, Lsn, MainLost, MainRecovered, MainSuspected, NodeId, NodeSpec, PeerReachable,
+    Address, Cause, ChainHash, ChainWalk, ClusterId, DependentChanged, DependentStatus, Epoch, EpochOpened,
+    Event, EventId, Evidence, FailoverCompleted, FailoverStarted, Finding, HeartbeatsObserved, Hlc,
+    LastReport, Lineage, Loss, Lsn, MainLost, MainRecovered, MainSuspected, NodeId, NodeSpec, PeerReachable,
     PeerUnreachable, PostgresChanged, PostgresStatus, Record, RecoveryTime, RedisChanged, RedisStatus, Role,
     RunId, RunKind, StepFinished, StepId, StepOutcome, StepStarted, SupervisorStarted, TimelineId, Trigger,
 };
@@ -108,9 +108,9 @@ impl Stream {
         let nodes = (1..=NODES).map(|node| NodeSpec {
             node: NodeId(node),
             name: format!("radius-{node}"),
-            address: format!("10.0.0.{node}:7400"),
-            postgres: format!("10.0.0.{node}:5432"),
-            redis: Some(format!("10.0.0.{node}:6379")),
+            address: Address::as_recorded(format!("10.0.0.{node}:7400")),
+            postgres: Address::as_recorded(format!("10.0.0.{node}:5432")),
+            redis: Some(Address::as_recorded(format!("10.0.0.{node}:6379"))),
         });
         let settings = json!({"probe_interval_ms": 1000, "auto_failover_enabled": true, "auto_failover_threshold_ms": 4000});
         SupervisorStarted {

@@ -27,6 +27,7 @@ impl Node {
             },
             last_report: None,
             offers: false,
+            supervisor_is_silent: false,
         }
     }
 }

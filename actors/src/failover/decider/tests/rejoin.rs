@@ -28,6 +28,7 @@ impl Node {
             switchpoint: None,
             announced_by: ME,
             learned_by: LearnedBy::Heartbeat,
+            planned: None,
         };
         node.store(announced.into(), None);
         node.is_proved_to_have_stopped();
@@ -142,6 +143,7 @@ fn a_node_that_came_back_behind_a_main_that_was_superseded_meanwhile_stays_fence
         switchpoint: None,
         announced_by: newer,
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     };
     node.store(announced.into(), None);
     // its record was under way when the news came
@@ -224,6 +226,7 @@ fn it_gives_way_when_another_node_becomes_main_before_its_data_are_touched() {
         switchpoint: None,
         announced_by: NodeId(3),
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     };
     node.store(announced.into(), None);
     node.go_on(success);

@@ -79,6 +79,7 @@ pub(super) fn another_main() -> MainAnnounced {
         switchpoint: None,
         announced_by: ME,
         learned_by: LearnedBy::Heartbeat,
+        planned: None,
     }
 }
 
@@ -99,6 +100,28 @@ fn main_offers_its_role_only_when_it_has_stopped_and_proved_that_nothing_is_miss
     let certificate = node.run().certificate.clone().unwrap();
     assert_eq!((certificate.end, certificate.received), (certificate.switchpoint, certificate.switchpoint));
     assert_eq!(node.run().without_writes_ms, Some(30), "stop, proof and answer, 10 ms each");
+}
+
+#[test]
+fn a_target_stores_that_it_accepts_and_begins_nothing_by_it() {
+    let mut node = Node::secondary();
+    let accept = |epoch| {
+        let run = RunId(Uuid::from_u128(9));
+        Operation::AcceptHandover(HandoverAccepted { from: MAIN, epoch: Epoch(epoch), run })
+    };
+    for _ in 0..2 {
+        let stored = node.asked(&accept(2)).unwrap();
+        assert!(matches!(stored.as_slice(), [Event::HandoverAccepted(_)]), "{stored:?}");
+    }
+    assert!(node.belief.cluster.runs.active(ME).is_none() && node.belief.cluster.runs.runs.is_empty());
+    assert_eq!(node.asked(&accept(3)).unwrap_err().code, "older_epoch");
+    node.asked(&offer(2)).unwrap();
+    assert_eq!(node.asked(&accept(2)).unwrap_err().code, "run_active");
+    let detached =
+        PostgresChanged { status: PostgresStatus::Stopped, timeline: None, lsn: None, detail: String::new() };
+    let mut node = Node::secondary();
+    node.store(detached.into(), None);
+    assert_eq!(node.asked(&accept(2)).unwrap_err().code, "not_promotable");
 }
 
 #[test]

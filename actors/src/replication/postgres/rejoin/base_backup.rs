@@ -1,9 +1,11 @@
 //! A base backup of main beside the directory, which takes its place when it is whole.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use interrex_events::postgres::pinned_for_libpq;
 
 use super::{
-    KeepRequest, Kept, KeptBy, Source, disk, kept_folder, own_files,
+    KeepRequest, Kept, KeptBy, Source, disk, kept_folder, log_folder, own_files,
     places::Places,
     programs::{self, Ended},
     sentinel::Sentinel,
@@ -36,7 +38,8 @@ impl LocalPostgres {
         self.must_be_in_place(&places)?;
         self.must_be_stopped()?;
         self.prepare(&places, request).await?;
-        self.pg_basebackup(&places, (source, slot), progress, limit).await?;
+        let log = log_folder::fresh(&places, request.at);
+        self.pg_basebackup(&places, (source, slot, log), progress, limit).await?;
         self.equip(&places, source, slot).await?;
         let swap = self.begin_swap(&places, request).await?;
         self.swap(&places, swap).await
@@ -74,24 +77,43 @@ impl LocalPostgres {
     pub(super) fn room_for_backup(&self, bytes: u64) -> Answer<()> {
         let places = Places::of(&self.settings.data_dir);
         self.must_be_in_place(&places)?;
-        must_be_replaceable(&places)?;
+        self.must_be_replaceable(&places)?;
         let doing = "looking for room for a base backup";
         let free = disk::free(&places.incoming).map_err(|error| PortError::new(doing, error))?;
         disk::must_fit(bytes, free, disk::nearest(&places.incoming))
     }
 
+    /// Whether the directory's place could be taken by a base backup. One that is whole already needs nothing more.
+    pub(super) fn is_replaceable(&self) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        if places.complete.exists() { Ok(()) } else { self.must_be_replaceable(&places) }
+    }
+
+    /// Refuses a directory whose place no rename gives to another.
+    fn must_be_replaceable(&self, places: &Places) -> Answer<()> {
+        let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
+            .is_ok_and(|mut entries| entries.next().is_some());
+        if has_tablespaces {
+            return Err(tablespaces());
+        }
+        must_be_no_mount_point(places).map_err(|error| PortError::new("preparing a base backup", error))?;
+        log_folder::must_be_replaceable(places, self.settings.run_as)
+    }
+
     /// Whatever would stop it is found before anything is begun.
     async fn prepare(&self, places: &Places, request: &KeepRequest) -> Answer<()> {
-        must_be_replaceable(places)?;
+        self.must_be_replaceable(places)?;
         let (places, into, owner) = (places.clone(), request.into.clone(), self.settings.run_as);
-        if places.data_dir.join("pg_wal").is_symlink() {
-            tracing::warn!("pg_wal lies elsewhere; the base backup will have it in the data directory");
-        }
+        let log = log_folder::fresh(&places, request.at);
         self.aside("preparing a base backup", move || {
             kept_folder::make(&into, owner)?;
             kept_folder::remove_given_up(&into)?;
             must_be_one_volume(&places, &into)?;
-            own_files::remove(&places.incoming)?;
+            log_folder::remove_incoming(&places)?;
+            if let Some(log) = log {
+                own_files::remove(&log)?;
+                log_folder::make(&log, owner)?;
+            }
             kept_folder::make_private(&places.incoming, owner)
         })
         .await
@@ -100,7 +122,7 @@ impl LocalPostgres {
     async fn pg_basebackup(
         &self,
         places: &Places,
-        (source, slot): (&Source, &str),
+        (source, slot, log): (&Source, &str, Option<PathBuf>),
         progress: &dyn Fn(CopyProgress),
         limit: Duration,
     ) -> Answer<()> {
@@ -108,9 +130,14 @@ impl LocalPostgres {
         let free = disk::free(&places.incoming).map_err(|error| PortError::new(what, error))?;
         let mut command = self.settings.run_as.command(self.settings.bin_dir.join(what));
         command.arg("-D").arg(&places.incoming).args(["-X", "stream", "-S", slot, "--checkpoint=fast"]);
+        if let Some(log) = &log {
+            command.arg("--waldir").arg(log);
+        }
         // without its fsync of every file: all of it gets to the disk at once afterwards
         command.args(["--no-sync", "--progress", "-d"]).arg(source.without_secrets()?);
         source.tell_passfile(&mut command);
+        let (variable, pinned) = pinned_for_libpq();
+        command.env(variable, pinned);
         let ended = programs::run(command, what, limit, |line| {
             let Some((told, tablespaces_told)) = progress_in(line) else { return Ok(()) };
             if tablespaces_told > 1 {
@@ -128,10 +155,10 @@ impl LocalPostgres {
         };
         // its room is needed; what cannot be removed now is removed by the next attempt
         self.end_leftovers(places).await?;
-        let incoming = places.incoming.clone();
-        if let Err(error) =
-            self.aside("removing a part of a base backup", move || own_files::remove(&incoming)).await
-        {
+        let places = places.clone();
+        let removing =
+            self.aside("removing a part of a base backup", move || log_folder::remove_incoming(&places));
+        if let Err(error) = removing.await {
             tracing::warn!(%error, "a base backup failed");
         }
         Err(failed)
@@ -147,7 +174,7 @@ impl LocalPostgres {
         })
         .await?;
         self.mark_as_standby(&places.incoming)
-            .and_then(|()| self.write_upstream(&places.incoming, &source.as_upstream(), slot))
+            .and_then(|()| self.write_upstream(&places.incoming, (&source.as_upstream(), slot), None))
             .map_err(|error| PortError::new(doing, error))?;
         let incoming = places.incoming.clone();
         self.aside(doing, move || disk::sync(&incoming)).await
@@ -180,16 +207,6 @@ impl LocalPostgres {
         })
         .await
     }
-}
-
-/// Refuses a directory whose place no rename gives to another.
-fn must_be_replaceable(places: &Places) -> Answer<()> {
-    let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
-        .is_ok_and(|mut entries| entries.next().is_some());
-    if has_tablespaces {
-        return Err(tablespaces());
-    }
-    must_be_no_mount_point(places).map_err(|error| PortError::new("preparing a base backup", error))
 }
 
 /// What no base backup here takes along.

@@ -237,10 +237,15 @@ fn is_room_for_log(data_dir: &Path, path: &Path, end: Lsn, segment_size: u64) ->
 
 /// Whether a kept copy is what another request asks for: one that was taken for harmless must not stand for one that is not.
 fn will_do(kept: &KeptManifest, wanted: &KeptManifest) -> bool {
+    is_of_the_same(kept, wanted) && (kept.stranded != Some(0) || wanted.stranded == Some(0))
+}
+
+/// Whether both are of the same data.
+pub(super) fn is_of_the_same(one: &KeptManifest, other: &KeptManifest) -> bool {
     let identity = |manifest: &KeptManifest| {
         (manifest.system_id, manifest.timeline, manifest.end, manifest.control_sha256.clone())
     };
-    identity(kept) == identity(wanted) && (kept.stranded != Some(0) || wanted.stranded == Some(0))
+    identity(one) == identity(other)
 }
 
 /// SHA-256 of the names and sizes of the log's files.

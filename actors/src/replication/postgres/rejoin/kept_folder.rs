@@ -10,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::{DateTime, Utc};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, KeptBy, KeptManifest, own_files::remove};
+use super::{Kept, KeptBy, KeptManifest, log_folder, own_files::remove};
 use crate::{
     replication::{
         checksums::{CHECKSUMS, Checksums},
@@ -24,6 +25,8 @@ use crate::{
 
 const UNFINISHED: &str = "unfinished";
 const MANIFEST: &str = "manifest.json";
+/// Beside the manifest, once `interrex salvage` has written out all that only the copy has.
+const SALVAGED: &str = "salvaged.json";
 
 /// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
 pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
@@ -125,13 +128,36 @@ pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
     folders(into)?.iter().filter(|folder| given_up(folder)).try_for_each(|folder| remove(folder))
 }
 
-/// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use should go for theirs.
-pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Result<Vec<PathBuf>> {
+/// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use
+/// should go for theirs. What may have rows that are in no other place stays, however many they are.
+pub(super) fn prune(
+    into: &Path,
+    newest: usize,
+    own: Option<&Path>,
+    node: (&Path, RunAs),
+) -> io::Result<Vec<PathBuf>> {
+    let all = all(into)?.into_iter().map(|kept| (has_nothing_to_lose(&kept), kept)).collect();
+    remove_all(into, too_many(all, newest, own), node)
+}
+
+/// Removes those of which another folder has a copy, or that are of no use.
+pub(super) fn prune_copied(
+    into: &Path,
+    is_copied: impl Fn(&Kept) -> bool,
+    node: (&Path, RunAs),
+) -> io::Result<Vec<PathBuf>> {
+    let goes = |kept: &Kept| kept.manifest.half_rewound || is_copied(kept);
+    remove_all(into, all(into)?.into_iter().filter(goes).collect(), node)
+}
+
+/// With the node's data directory, whose log stays, and its servers' user.
+fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
-    for kept in too_many(all(into)?, newest, own) {
+    for kept in gone {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
         fs::rename(&kept.folder, &place)?;
+        log_folder::remove_kept(&place.join("pgdata"), in_use, owner)?;
         files::remove_file(&place.join(MANIFEST))?;
         remove(&place)?;
         removed.push(kept.folder);
@@ -140,23 +166,49 @@ pub(super) fn prune(into: &Path, newest: usize, own: Option<&Path>) -> io::Resul
     Ok(removed)
 }
 
-/// Those that go, of all from the newest to the oldest. What only they have may not have been salvaged yet: so one that has
-/// nothing of that, one's own too, takes a place that the others leave, and never theirs.
-fn too_many(all: Vec<Kept>, newest: usize, own: Option<&Path>) -> Vec<Kept> {
-    let (own, others): (Vec<Kept>, Vec<Kept>) =
-        all.into_iter().partition(|kept| own == Some(kept.folder.as_path()));
-    let (mut gone, of_use): (Vec<Kept>, Vec<Kept>) =
-        others.into_iter().partition(|kept| kept.manifest.half_rewound);
-    let (harmless, precious): (Vec<Kept>, Vec<Kept>) = of_use.into_iter().partition(is_harmless);
-    let places = newest.saturating_sub(own.iter().filter(|kept| !is_harmless(kept)).count());
+/// Those that go, of all from the newest to the oldest; of each it is said whether it has nothing to lose. One of these takes a
+/// place that the others leave, and never theirs.
+fn too_many(all: Vec<(bool, Kept)>, newest: usize, own: Option<&Path>) -> Vec<Kept> {
+    let (own, others): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(_, kept)| own == Some(kept.folder.as_path()));
+    let (gone, of_use): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, kept)| kept.manifest.half_rewound);
+    let (harmless, precious): (Vec<_>, Vec<_>) =
+        of_use.into_iter().partition(|(has_nothing_to_lose, _)| *has_nothing_to_lose);
     let left = newest.saturating_sub(own.len() + precious.len());
-    gone.extend(precious.into_iter().skip(places).chain(harmless.into_iter().skip(left)));
-    gone
+    gone.into_iter().chain(harmless.into_iter().skip(left)).map(|(_, kept)| kept).collect()
 }
 
-/// Whether main lacked nothing of it. Where nobody counted, it may have.
-fn is_harmless(kept: &Kept) -> bool {
-    kept.manifest.stranded == Some(0)
+/// Whether main lacked nothing of it, or all of that was written out. Where nobody counted, main may lack some.
+fn has_nothing_to_lose(kept: &Kept) -> bool {
+    kept.manifest.stranded == Some(0) || kept.folder.join(SALVAGED).is_file()
+}
+
+/// The kept copies that may have rows which are in no other place, the newest first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn not_salvaged(into: &Path) -> io::Result<Vec<Kept>> {
+    let mut all = all(into)?;
+    all.retain(|kept| !kept.manifest.half_rewound && !has_nothing_to_lose(kept));
+    Ok(all)
+}
+
+/// Notes that all that only a kept copy has was written out, and whereto. Whether it is one: nothing is noted beside a folder
+/// that is not called `pgdata` and has no manifest beside it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn note_salvaged(pgdata: &Path, output: &Path, at: DateTime<Utc>, owner: RunAs) -> io::Result<bool> {
+    let Some(folder) = pgdata.parent().filter(|_| pgdata.ends_with("pgdata")) else { return Ok(false) };
+    if read(folder).is_err() {
+        return Ok(false);
+    }
+    let note = serde_json::json!({ "at": at, "output": output });
+    // with the rights of its owner, who may have put a link there
+    let text = serde_json::to_string_pretty(&note)? + "\n";
+    owner.act(|| files::write(&folder.join(SALVAGED), text.as_bytes(), RunAs::Myself))?;
+    Ok(true)
 }
 
 fn folders(into: &Path) -> io::Result<Vec<PathBuf>> {
@@ -181,7 +233,6 @@ fn is_unfinished(folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
     use interrex_events::TimelineId;
 
     use super::*;
@@ -216,6 +267,10 @@ mod tests {
         kept
     }
 
+    fn with(second: i64, stranded: Option<u64>) -> KeptManifest {
+        KeptManifest { stranded, ..manifest(second, false) }
+    }
+
     #[test]
     fn the_newest_of_use_stay_and_what_is_not_ours_is_never_touched() {
         let folder = tempfile::tempdir().unwrap();
@@ -223,7 +278,7 @@ mod tests {
         assert_eq!(all(&into).unwrap(), []);
         make(&into, RunAs::Myself).unwrap();
         make(&into, RunAs::Myself).unwrap();
-        let kept: Vec<Kept> = (1..=3).map(|second| keep(&into, &manifest(second, false))).collect();
+        let kept: Vec<Kept> = (1..=3).map(|second| keep(&into, &with(second, Some(0)))).collect();
         let half = keep(&into, &manifest(4, true));
         assert_eq!(half.folder.file_name().unwrap(), "19700101T000004000Z-7-tl3-replaced");
         let given_up = begin(&into.join(name(&manifest(5, false))), RunAs::Myself).unwrap();
@@ -232,20 +287,19 @@ mod tests {
         }
         fs::copy(kept[0].folder.join(MANIFEST), into.join("somebody's").join(MANIFEST)).unwrap();
 
-        let removed = prune(&into, 2, None).unwrap();
+        let removed = prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [half.folder, kept[0].folder.clone()]);
         assert_eq!(all(&into).unwrap(), [kept[2].clone(), kept[1].clone()]);
         assert!(!given_up.exists());
         assert_eq!(fs::read_dir(&into).unwrap().count(), 5, "two of ours and three others");
-        assert_eq!(prune(&into, 2, None).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]
-    fn one_that_has_nothing_main_lacked_goes_before_any_that_has_or_may_have() {
+    fn what_may_have_rows_that_are_in_no_other_place_is_never_removed_by_count() {
         let folder = tempfile::tempdir().unwrap();
         let into = folder.path().join("kept");
         make(&into, RunAs::Myself).unwrap();
-        let with = |second, stranded| KeptManifest { stranded, ..manifest(second, false) };
         let kept: Vec<PathBuf> = (1..)
             .zip([Some(7), None, Some(0), Some(0), Some(0)])
             .map(|(second, stranded)| keep(&into, &with(second, stranded)).folder)
@@ -255,12 +309,27 @@ mod tests {
         let text = fs::read_to_string(&unknown).unwrap();
         fs::write(&unknown, text.replace("\"stranded\": null,", "")).unwrap();
 
-        let removed = prune(&into, 2, Some(&kept[4])).unwrap();
+        let removed = prune(&into, 2, Some(&kept[4]), (Path::new("/"), RunAs::Myself)).unwrap();
         assert_eq!(removed, [kept[3].clone(), kept[2].clone()], "and its own stays beside the two");
-        assert_eq!(prune(&into, 3, None).unwrap(), Vec::<PathBuf>::new());
-        assert_eq!(prune(&into, 2, None).unwrap(), [kept[4].clone()]);
-        let own = keep(&into, &manifest(6, false)).folder;
-        assert_eq!(prune(&into, 2, Some(&own)).unwrap(), [kept[0].clone()], "a newer one that may have some");
-        assert_eq!(prune(&into, 0, None).unwrap(), [own, kept[1].clone()]);
+        assert_eq!(prune(&into, 3, None, (Path::new("/"), RunAs::Myself)).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(prune(&into, 0, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[4].clone()]);
+        let names = |all: Vec<Kept>| all.into_iter().map(|kept| kept.folder).collect::<Vec<_>>();
+        assert_eq!(names(not_salvaged(&into).unwrap()), [kept[1].clone(), kept[0].clone()]);
+
+        let (output, at) = (Path::new("/srv/stranded"), DateTime::<Utc>::UNIX_EPOCH);
+        let note = |folder: &Path| note_salvaged(&folder.join("pgdata"), output, at, RunAs::Myself).unwrap();
+        assert!(!note(&folder.path().join("main")) && note(&kept[1]));
+        assert_eq!(names(not_salvaged(&into).unwrap()), [kept[0].clone()]);
+        assert_eq!(
+            prune(&into, 2, None, (Path::new("/"), RunAs::Myself)).unwrap(),
+            Vec::<PathBuf>::new(),
+            "there is a place for it"
+        );
+        assert_eq!(prune(&into, 1, None, (Path::new("/"), RunAs::Myself)).unwrap(), [kept[1].clone()]);
+        let is_copied = |copied: &Kept| copied.folder == kept[0];
+        assert_eq!(
+            prune_copied(&into, is_copied, (Path::new("/"), RunAs::Myself)).unwrap(),
+            [kept[0].clone()]
+        );
     }
 }

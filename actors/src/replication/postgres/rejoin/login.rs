@@ -2,14 +2,18 @@
 
 use std::{path::Path, time::Duration};
 
+use interrex_events::{Address, postgres::pinned_for_libpq};
+
 use crate::{
-    ports::{Answer, PortError, Source},
-    replication::postgres::LocalPostgres,
+    ports::{Answer, NoReply, PortError, Source},
+    replication::{ask_for_a_session, postgres::LocalPostgres},
     runtime::{self, RunAs},
 };
 
 /// When one login is given up.
 const LIMIT: Duration = Duration::from_secs(5);
+/// SQLSTATE of a server whose places, or whose walsenders, are all taken.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 
 impl LocalPostgres {
     pub(super) async fn try_login(&self, source: &Source) -> Answer<Option<String>> {
@@ -18,6 +22,18 @@ impl LocalPostgres {
             return Ok(None);
         }
         log_in_for_replication(&psql, self.settings.run_as, source).await.map(Some)
+    }
+
+    /// By the code of the server's first answer: its text is translated.
+    pub(super) async fn is_turned_away(&self, Address { host, port }: &Address) -> bool {
+        let asked =
+            ask_for_a_session((host, *port), &self.settings.replication_user, ("replication", "true"));
+        match tokio::time::timeout(LIMIT, asked).await {
+            // it asks for a password, and did not like the one that it got
+            Ok(Ok(())) => true,
+            Ok(Err(NoReply::Refused { code, .. })) => code != TOO_MANY_CONNECTIONS,
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 }
 
@@ -28,7 +44,9 @@ impl LocalPostgres {
 /// The server's refusal, or why there was no answer.
 pub async fn log_in_for_replication(psql: &Path, run_as: RunAs, source: &Source) -> Answer<String> {
     let mut command = run_as.command(psql);
+    let (variable, pinned) = pinned_for_libpq();
     command
+        .env(variable, pinned)
         .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--command", "IDENTIFY_SYSTEM"])
         .arg("--dbname")
         // of a word that is there twice, the last one counts

@@ -11,6 +11,7 @@ mod base_backup;
 mod disk;
 mod keep;
 mod kept_folder;
+mod log_folder;
 mod login;
 mod own_files;
 mod places;
@@ -29,9 +30,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use interrex_events::Address;
 
 pub(super) use self::base_backup::tablespaces;
-pub use self::{login::log_in_for_replication, swap::put_base_backup_in_place};
+pub use self::{
+    kept_folder::{not_salvaged, note_salvaged},
+    login::log_in_for_replication,
+    swap::put_base_backup_in_place,
+};
 use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
 use crate::ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source};
@@ -50,16 +56,20 @@ impl RejoinPort for LocalPostgres {
         (there.is_some() && there != here).then(|| files::beside(&self.settings.data_dir, "replaced"))
     }
 
-    fn rewind_source(&self, address: &str) -> Answer<Source> {
+    fn rewind_source(&self, address: &Address) -> Answer<Source> {
         self.source_of_rewind(address)
     }
 
-    fn copy_source(&self, address: &str) -> Source {
+    fn copy_source(&self, address: &Address) -> Source {
         self.source_of_copy(address)
     }
 
     async fn log_in(&self, source: &Source) -> Answer<Option<String>> {
         self.try_login(source).await
+    }
+
+    async fn turned_away(&self, address: &Address) -> bool {
+        self.is_turned_away(address).await
     }
 
     async fn room_to_keep(&self, request: &KeepRequest) -> Answer<u64> {
@@ -70,14 +80,33 @@ impl RejoinPort for LocalPostgres {
         self.room_for_backup(bytes)
     }
 
+    fn is_replaceable(&self) -> Answer<()> {
+        Self::is_replaceable(self)
+    }
+
     async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept> {
         self.copy_aside(request, progress).await
     }
 
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>> {
         let (into, own) = (into.to_owned(), own.map(Path::to_owned));
-        self.aside("removing old kept copies", move || kept_folder::prune(&into, newest, own.as_deref()))
-            .await
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        self.aside("removing old kept copies", move || {
+            kept_folder::prune(&into, newest, own.as_deref(), (&in_use, owner))
+        })
+        .await
+    }
+
+    async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>> {
+        let (beside, archive) = (beside.to_owned(), archive.to_owned());
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        self.aside("removing what was copied to the kept copies", move || {
+            let copies = kept_folder::all(&archive)?;
+            let is_copied =
+                |kept: &Kept| copies.iter().any(|copy| keep::is_of_the_same(&copy.manifest, &kept.manifest));
+            kept_folder::prune_copied(&beside, is_copied, (&in_use, owner))
+        })
+        .await
     }
 
     async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {

@@ -12,12 +12,14 @@ use std::{
 use crate::replication::postgres::files::sync_parent;
 
 /// Files at the top of a data directory that belong to its data or to one running server.
-const NOT_OWN: [&str; 15] = [
+const NOT_OWN: [&str; 16] = [
     "PG_VERSION",
     "backup_label",
     "backup_label.old",
     "backup_manifest",
     "current_logfiles",
+    // a link to a volume that is gone
+    "pg_wal",
     "postmaster.opts",
     "postmaster.pid",
     "postgresql.auto.conf.tmp",

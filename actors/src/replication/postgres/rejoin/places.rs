@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use crate::replication::postgres::files::beside;
 
-/// How many links to a data directory are followed.
+/// How many links are followed.
 const MOST_LINKS: usize = 8;
 
 /// The data directory, and what may lie beside it. Beside, because `pg_rewind` removes from a directory whatever the
@@ -27,11 +28,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(configured: &Path) -> Self {
         // renames must meet the directory, not a link to it; components() drops a slash at the end
-        let mut data_dir: PathBuf = configured.components().collect();
-        for _ in 0..MOST_LINKS {
-            let Ok(target) = fs::read_link(&data_dir) else { break };
-            data_dir = data_dir.parent().unwrap_or(Path::new("/")).join(target).components().collect();
-        }
+        let data_dir = target_of(configured);
         Self {
             rewinding: beside(&data_dir, "rewinding"),
             incoming: beside(&data_dir, "incoming"),
@@ -42,11 +39,41 @@ impl Places {
 
     /// Whether a volume is mounted right at the data directory: such a one cannot be renamed.
     pub(super) fn is_mount_point(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let data_dir = self.data_dir.canonicalize().unwrap_or_else(|_| self.data_dir.clone());
-        // proc(5): the fifth field is the place, a space in it written as \040
-        let place = data_dir.display().to_string().replace(' ', r"\040");
-        mounts.lines().any(|line| line.split(' ').nth(4) == Some(&place))
+        is_mount_point(&self.data_dir)
+    }
+}
+
+/// Where a path leads, through links, whether that is there or not.
+pub(super) fn target_of(path: &Path) -> PathBuf {
+    let mut path: PathBuf = path.components().collect();
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        let target: PathBuf = path.parent().unwrap_or(Path::new("/")).join(target).components().collect();
+        path = match target.parent().map(Path::canonicalize) {
+            Some(Ok(folder)) => folder.join(target.file_name().unwrap_or_default()),
+            _ => target,
+        };
+    }
+    path
+}
+
+/// Whether a volume is mounted right at a folder.
+pub(super) fn is_mount_point(folder: &Path) -> bool {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    // proc(5): the fifth field is the place, a space in it written as \040
+    let place: Vec<u8> = folder.as_os_str().as_bytes().iter().flat_map(escaped).copied().collect();
+    let mut lines = mounts.split(|byte| *byte == b'\n');
+    lines.any(|line| line.split(|byte| *byte == b' ').nth(4) == Some(&place))
+}
+
+fn escaped(byte: &u8) -> &[u8] {
+    match byte {
+        b' ' => br"\040",
+        b'\t' => br"\011",
+        b'\n' => br"\012",
+        b'\\' => br"\134",
+        other => std::slice::from_ref(other),
     }
 }
 

@@ -9,6 +9,8 @@
 
 use std::{io, time::Duration};
 
+use interrex_events::postgres::pinned_for_libpq;
+
 use super::{
     Source, disk, own_files,
     places::Places,
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Rewind},
-    replication::postgres::{LocalPostgres, files, recovery::sync_at_once},
+    replication::postgres::{LocalPostgres, files, lineage::backup_label, recovery::sync_at_once},
 };
 
 /// `pg_rewind` says it with `--progress` right before its first change.
@@ -122,7 +124,7 @@ impl LocalPostgres {
 
     /// Whether the directory is as a rewind leaves it: a start would rename the label.
     async fn is_rewound_and_not_started(&self, places: &Places) -> Answer<bool> {
-        let label = std::fs::read_to_string(places.data_dir.join("backup_label")).unwrap_or_default();
+        let label = backup_label(&places.data_dir);
         Ok(label.contains("BACKUP METHOD: pg_rewind")
             && self.is_standby_directory()
             && !self.control_file().await?.is_clean())
@@ -178,14 +180,13 @@ impl LocalPostgres {
             }
             _ => {}
         }
-        let mut command = self.settings.run_as.command(self.settings.bin_dir.join("postgres"));
         // the standby that it becomes begins at a checkpoint before its crash: the log since is needed, and main may have
         // removed it
-        command.args(["--single", "-c", KEEP_ALL_LOG]);
+        let mut command = self.settings.server_in(&places.data_dir, &["--single", "-c", KEEP_ALL_LOG]);
         if let Some(setting) = sync_at_once(&places.data_dir) {
             command.args(["-c", setting]);
         }
-        command.arg("-D").arg(&places.data_dir).arg("template1");
+        command.arg("template1");
         programs::run(command, doing, limit, |_| Ok(())).await
     }
 
@@ -199,7 +200,14 @@ impl LocalPostgres {
         let mut command = self.program("pg_rewind");
         command.args(["--no-ensure-shutdown", "--no-sync", "--progress", "--source-server"]);
         command.arg(source.without_secrets()?);
+        if let Some(file) =
+            self.settings.config_file.as_ref().filter(|_| names_its_file(&self.settings.data_dir))
+        {
+            command.arg("--config-file").arg(file);
+        }
         source.tell_passfile(&mut command);
+        let (variable, pinned) = pinned_for_libpq();
+        command.env(variable, pinned);
         let (ended, text) = programs::run_logged(command, "pg_rewind", limit, &sentinel.log()).await?;
         let said = Said { begun: text.contains(CHANGES_BEGIN), nothing_to_do: text.contains(NOTHING_TO_DO) };
         Ok((ended, said))
@@ -230,4 +238,10 @@ impl LocalPostgres {
         })
         .await
     }
+}
+
+/// Whether `pg_rewind` of that version can be told where the configuration is: 15 and later.
+fn names_its_file(data_dir: &std::path::Path) -> bool {
+    let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
+    version.trim().parse::<u32>().is_ok_and(|major| major >= 15)
 }

@@ -1,5 +1,7 @@
 //! Main's server as `pg_rewind` and `pg_basebackup` are told of it: never with a password, which every user could read.
 
+use interrex_events::{Address, postgres::conninfo_value};
+
 use crate::{
     ports::{Answer, PortError, PostgresPort as _, Source},
     replication::postgres::{LocalPostgres, files},
@@ -10,28 +12,45 @@ const PASSFILE: &str = "rewind.pgpass";
 
 impl LocalPostgres {
     /// With the login of this node's supervisor, which the two have in common.
-    pub(super) fn source_of_rewind(&self, address: &str) -> Answer<Source> {
+    pub(super) fn source_of_rewind(&self, address: &Address) -> Answer<Source> {
         let settings = &self.settings;
-        let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
+        let Address { host, port } = address;
         let conninfo = format!(
             "host={host} port={port} user={} dbname={} connect_timeout=10",
-            settings.user, settings.database
+            conninfo_value(&settings.user),
+            conninfo_value(&settings.database)
         );
         let Some(password) = &settings.password else { return Ok(Source { conninfo, passfile: None }) };
         let passfile = settings.upstream_file.with_file_name(PASSFILE);
-        let line = format!("{host}:{port}:*:{}:{}\n", escaped(&settings.user), escaped(password));
+        let line = line(address, &settings.user, password);
         files::write(&passfile, line.as_bytes(), settings.run_as)
             .map_err(|error| PortError::new(&format!("writing {}", passfile.display()), error))?;
         Ok(Source { conninfo, passfile: Some(passfile) })
     }
 
     /// As a standby would connect.
-    pub(super) fn source_of_copy(&self, address: &str) -> Source {
+    pub(super) fn source_of_copy(&self, address: &Address) -> Source {
         Source { conninfo: self.conninfo_of(address), passfile: self.settings.replication_passfile.clone() }
     }
+}
+
+/// A line of a password file.
+fn line(Address { host, port }: &Address, user: &str, password: &str) -> String {
+    format!("{}:{port}:*:{}:{}\n", escaped(host), escaped(user), escaped(password))
 }
 
 /// A field of a password file.
 fn escaped(field: &str) -> String {
     field.replace('\\', "\\\\").replace(':', "\\:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_colon_of_an_address_or_a_password_ends_a_field() {
+        let line = line(&Address::new("fd00::1", 5432), "interrex", r"a:b\c");
+        assert_eq!(line, "fd00\\:\\:1:5432:*:interrex:a\\:b\\\\c\n");
+    }
 }

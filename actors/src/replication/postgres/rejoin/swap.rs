@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, kept_folder, own_files::remove, places::Places, sentinel::Sentinel};
+use super::{Kept, kept_folder, log_folder, own_files::remove, places::Places, sentinel::Sentinel};
 use crate::{
     replication::postgres::files::{self, sync_parent},
     runtime::RunAs,
@@ -48,7 +48,7 @@ impl Swap {
     pub(super) fn give_up(&self, places: &Places) -> io::Result<()> {
         files::remove_file(&places.complete)?;
         remove(&kept_folder::unfinished(&self.folder))?;
-        remove(&places.incoming)
+        log_folder::remove_incoming(places)
     }
 
     /// Makes both renames, or those that are left to make.

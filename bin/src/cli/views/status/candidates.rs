@@ -1,8 +1,8 @@
 //! Who could take over now, and what that would cost: as the decider of a failover would see it.
 
 use interrex_actors::report::{Lag, NodeReport};
-use interrex_events::{PostgresStatus, Role};
-use interrex_projections::{NodeStatus, human_bytes};
+use interrex_events::{PostgresStatus, Role, RunKind};
+use interrex_projections::{NodeStatus, Run, human_bytes, human_ms};
 use serde::Serialize;
 
 use super::{super::super::sight::Sight, setting};
@@ -15,6 +15,8 @@ pub(super) struct Candidate {
     pub(super) would_lose: Option<String>,
     /// Why it would not be promoted now.
     pub(super) hindered: Option<String>,
+    /// Why it would not promote itself, and only a person could have it promoted.
+    pub(super) not_by_itself: Option<String>,
 }
 
 /// All of them.
@@ -30,6 +32,7 @@ pub(super) fn candidates(sight: &Sight) -> Vec<Candidate> {
         name: report.name.clone(),
         would_lose: (report.postgres.status == PostgresStatus::Detached).then(|| would_lose(report.lag)),
         hindered: hindered(report, sight),
+        not_by_itself: not_by_itself(report, sight),
     };
     sight.reports().filter(has_standby).map(candidate).collect()
 }
@@ -45,6 +48,11 @@ fn would_lose(lag: Option<Lag>) -> String {
 }
 
 fn hindered(report: &NodeReport, sight: &Sight) -> Option<String> {
+    let (main, epoch) = sight.reign();
+    if report.epoch < epoch || report.main != main {
+        let known = report.main.map_or_else(|| "nobody".to_owned(), |main| sight.name(main));
+        return Some(format!("it goes by epoch {} of {known}, and the newest one is {epoch}", report.epoch));
+    }
     // one run at a time; the run that makes it main is no hindrance
     if let Some((run, _)) = report.run.as_ref().filter(|_| report.taking_over != Some(true)) {
         return Some(format!("its run {} goes on", run.short()));
@@ -54,5 +62,25 @@ fn hindered(report: &NodeReport, sight: &Sight) -> Option<String> {
     Some(format!(
         "it would lose {}, more than failover.maximum_lag_bytes = {limit} allows",
         would_lose(Some(lag))
+    ))
+}
+
+/// As the decider withholds a failover: what it goes by is in the journals.
+fn not_by_itself(report: &NodeReport, sight: &Sight) -> Option<String> {
+    let changed = sight.story.cluster.settings.in_force_on(report.node);
+    let configured = || setting(sight, report.node, "auto_failover_enabled")?.as_bool();
+    if changed.map(|settings| settings.auto_failover_enabled).or_else(configured) == Some(false) {
+        return Some("failover.auto_failover_enabled is false there".to_owned());
+    }
+    let cool_down_ms = setting(sight, report.node, "cool_down_ms")?.as_i64()?;
+    let unplanned = |run: &&Run| matches!(run.kind, RunKind::Failover | RunKind::Promotion);
+    let last = sight.story.cluster.runs.newest_first().into_iter().find(unplanned)?;
+    let since_ms = (sight.now - last.ended_at?).num_milliseconds();
+    let left_ms = u64::try_from(cool_down_ms - since_ms).ok().filter(|left| *left > 0)?;
+    Some(format!(
+        "run {} ended {} less than failover.cool_down ago; that is over in {}",
+        last.id.short(),
+        last.end,
+        human_ms(left_ms)
     ))
 }

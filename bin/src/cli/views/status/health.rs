@@ -38,13 +38,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     }
     let writable = writable(sight);
     if writable.len() > 1 {
-        let names: Vec<String> = writable.iter().map(|node| sight.name(*node)).collect();
-        let main = sight.reign().0.map_or_else(|| "nobody".to_owned(), |main| sight.name(main));
-        let names = names.join(" and ");
-        problems.insert(
-            0,
-            format!("{names} accept writes at the same time; the newest epoch is {main}'s: stop the others"),
-        );
+        problems.insert(0, split(&writable, sight));
     }
     let serves = match sight.reign().0 {
         Some(main) => main_serves(main, sight, &mut problems),
@@ -53,9 +47,15 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
             false
         }
     };
+    let beside_main = if serves { None } else { beside_silent_main(&writable, sight) };
+    let may_be_split = beside_main.is_some();
+    if let Some(words) = beside_main {
+        problems.insert(0, words);
+    }
     for node in sight.nodes() {
         problems.extend(problems_of(node, sight));
     }
+    problems.extend(main_admits_nobody(sight));
     problems.extend(unfinished_run(sight));
     let has_successor = || candidates(sight).iter().any(|candidate| candidate.hindered.is_none());
     if serves && writable.len() <= 1 && sight.nodes().len() > 1 && !has_successor() {
@@ -63,11 +63,63 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     }
     let health = match (writable.len(), serves, problems.is_empty()) {
         (2.., _, _) => Health::Split,
+        _ if may_be_split => Health::Split,
         (_, false, _) => Health::Down,
         (_, true, false) => Health::Degraded,
         (_, true, true) => Health::Healthy,
     };
     Judgement { health, problems }
+}
+
+/// What a secondary sees of main's PostgreSQL, where main does not say it itself.
+fn main_admits_nobody(sight: &Sight) -> Option<String> {
+    let main = sight.reign().0?;
+    if sight.report(main).is_some_and(|report| report.no_session.is_some()) {
+        return None;
+    }
+    let (seen_by, words) =
+        sight.reports().find_map(|report| Some((&report.name, report.main_no_session.as_ref()?)))?;
+    Some(format!(
+        "main {}: PostgreSQL answers the sessions that are open, and admits no new one, as {seen_by} sees it: {words}",
+        sight.name(main)
+    ))
+}
+
+/// Who keeps the role of main of those that accept writes, and what becomes of the others.
+fn split(writable: &[NodeId], sight: &Sight) -> String {
+    let names: Vec<String> = writable.iter().map(|node| sight.name(*node)).collect();
+    let said = format!("{} accept writes at the same time", names.join(" and "));
+    let (Some(main), epoch) = sight.reign() else {
+        return format!("{said}, and nobody is known to be main: stop all but the one that shall be");
+    };
+    let holds = |node: &&NodeId| {
+        let own = |report: &NodeReport| report.epoch == epoch && report.main == Some(report.node);
+        sight.report(**node).is_some_and(own)
+    };
+    let name = sight.name(main);
+    let keeps = if writable.iter().filter(holds).count() > 1 {
+        format!("they hold epoch {epoch} both, and of equals the lowest node id, {name}, keeps it")
+    } else {
+        format!("the newest epoch, {epoch}, is {name}'s")
+    };
+    let others = writable.iter().filter(|node| **node != main).map(|node| sight.name(*node));
+    let others = others.collect::<Vec<_>>().join(" and ");
+    format!(
+        "{said}; {keeps}. The supervisor of {others} stops its servers by itself; where it does not, stop PostgreSQL there. What was \
+         written there is kept by: interrex rejoin"
+    )
+}
+
+/// Another node accepts writes, and what main does is not known: not that nobody serves.
+fn beside_silent_main(writable: &[NodeId], sight: &Sight) -> Option<String> {
+    let main = sight.reign().0.filter(|main| sight.report(*main).is_none())?;
+    let takes_over = |node: NodeId| sight.report(node).is_some_and(|report| report.taking_over == Some(true));
+    let other = writable.iter().find(|node| **node != main && !takes_over(**node))?;
+    let (other, main) = (sight.name(*other), sight.name(main));
+    Some(format!(
+        "{other} accepts writes and is not main. The supervisor of main {main} does not answer, so PostgreSQL of {main} may accept \
+         writes too: look there first"
+    ))
 }
 
 fn writable(sight: &Sight) -> Vec<NodeId> {
@@ -138,7 +190,7 @@ fn problems_of(node: NodeId, sight: &Sight) -> Vec<String> {
 
 /// A run that goes on or was left behind: this node's by its journal, another's by its own words.
 fn unfinished_run(sight: &Sight) -> Option<String> {
-    if let Some(run) = sight.story.cluster.runs.runs.values().rev().find(|run| run.is_running()) {
+    if let Some(run) = sight.story.cluster.runs.newest_first().into_iter().find(|run| run.is_running()) {
         let (from, to) = (sight.name(run.old_main), sight.name(run.new_main));
         return Some(match sight.report(run.node) {
             Some(_) if run.kind == RunKind::Rejoin => format!("{from} is coming back behind {to}"),

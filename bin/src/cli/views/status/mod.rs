@@ -7,11 +7,11 @@ mod text;
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     env::ms,
-    report::{Lag, NodeReport},
+    report::{Lag, NodeReport, Rest},
 };
 use interrex_events::{
-    Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId, RunKind, StepId,
-    TimelineId,
+    Address, Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId,
+    RunKind, StepId, TimelineId,
 };
 use interrex_projections::{Node, NodeStatus, RunEnd};
 use serde::Serialize;
@@ -69,7 +69,7 @@ struct Member<'a> {
     /// When that began, where the journal says.
     since: Option<DateTime<Utc>>,
     postgres: Option<PostgresStatus>,
-    postgres_address: Option<String>,
+    postgres_address: Option<Address>,
     redis: Option<RedisStatus>,
     dependents: Vec<String>,
     lag: Option<Lag>,
@@ -96,6 +96,16 @@ struct Readiness {
     seen_by: Option<String>,
     /// Nodes that answer and have a standby to promote.
     candidates: Vec<Candidate>,
+    /// Nodes that do not promote themselves for a while.
+    rests: Vec<Resting>,
+}
+
+/// A node that does not promote itself for a while.
+#[derive(Serialize)]
+struct Resting {
+    name: String,
+    #[serde(flatten)]
+    rest: Rest,
 }
 
 /// The run that goes on, or the last one.
@@ -259,6 +269,10 @@ impl Readiness {
             main_silent_ms: watcher.and_then(|report| report.main_silent_ms),
             seen_by: watcher.map(|report| report.name.clone()),
             candidates: candidates::candidates(sight),
+            rests: sight
+                .reports()
+                .filter_map(|report| Some(Resting { name: report.name.clone(), rest: report.rests.clone()? }))
+                .collect(),
         }
     }
 }
@@ -266,7 +280,7 @@ impl Readiness {
 impl RunNow {
     fn of(sight: &Sight) -> Option<Self> {
         let all = &sight.story.cluster.runs;
-        let run = all.runs.values().rev().find(|run| run.is_running()).or(all.newest_whole())?;
+        let run = all.newest_first().into_iter().find(|run| run.is_running()).or(all.newest_whole())?;
         let running = run.steps.iter().filter(|(_, step)| step.is_running()).map(|(id, _)| *id);
         let next = sight.story.next_steps.get(&run.id).cloned();
         Some(Self {

@@ -16,7 +16,7 @@ use super::{
         nodes::status_tone,
         runs,
     },
-    Health, Member, RunNow, Status,
+    Health, Member, Resting, RunNow, Status,
     candidates::Candidate,
 };
 
@@ -133,6 +133,14 @@ impl Screen {
                 format!("main's last good sign reached {seen_by} {} ago", human_ms(silent)),
             );
         }
+        for Resting { name, rest } in &failover.rests {
+            let words = format!(
+                "COOL-DOWN: {name} does not promote itself for another {}: {}; by hand it can: interrex promote",
+                human_ms(rest.left_ms),
+                rest.because
+            );
+            self.say("", Tone::Warning, words);
+        }
         if status.health != Health::Unknown {
             self.candidates(&failover.candidates);
         }
@@ -144,12 +152,20 @@ impl Screen {
                 self.say("", Tone::Warning, format!("{name} could not take over now: {why}"));
             }
         }
-        let ready = candidates.iter().filter(|candidate| candidate.hindered.is_none());
-        let ready: Vec<String> = ready.map(with_loss).collect();
-        match (ready.as_slice(), candidates) {
-            ([], []) => self.say("", Tone::Warning, "nobody who answers could take over now"),
-            ([], _) => {}
-            (ready, _) => self.say("", Tone::Plain, format!("could take over now: {}", ready.join(", "))),
+        let ready = || candidates.iter().filter(|candidate| candidate.hindered.is_none());
+        let by_itself: Vec<String> =
+            ready().filter(|candidate| candidate.not_by_itself.is_none()).map(with_loss).collect();
+        if !by_itself.is_empty() {
+            self.say("", Tone::Plain, format!("could take over now: {}", by_itself.join(", ")));
+        }
+        for candidate in ready() {
+            if let Some(why) = &candidate.not_by_itself {
+                let who = with_loss(candidate);
+                self.say("", Tone::Warning, format!("only by hand (interrex promote, there): {who}; {why}"));
+            }
+        }
+        if candidates.is_empty() {
+            self.say("", Tone::Warning, "nobody who answers could take over now");
         }
     }
 

@@ -6,10 +6,12 @@ use interrex_projections::{NodeStatus, Run, StepState};
 use super::{
     cluster::Cluster,
     faults::Fault,
-    supervisor::Process,
-    world::{Kind, lsn, other, records},
+    world::{Kind, lsn, records},
 };
-use crate::messages::{HandoverOffer, StepReport};
+use crate::{
+    messages::{Claim, HandoverOffer, Operation, StepReport},
+    report::NodeReport,
+};
 
 /// Rounds until a late promotion happens: longer than a verdict is fresh.
 const LATE: u32 = 80;
@@ -35,11 +37,12 @@ impl Cluster {
     pub(super) fn make(&mut self, node: NodeId, run: &Run, step: StepId, late: bool) -> Option<StepReport> {
         let made = match step {
             StepId::FenceOldMain => self.fence_old_main(node, run, late)?,
-            StepId::StopMain => self.stop_main(node, late)?,
+            StepId::StopMain => self.stop_main(node, run, late)?,
             StepId::HandOver => self.hand_over(run)?,
             StepId::BecomeStandby => self.become_standby(node, run)?,
             StepId::HandOverRedis => {
-                let both = self.world.link && self.world.of(node).redis && self.world.of(other(node)).redis;
+                let both = self.world.linked(run.old_main, run.new_main)
+                    && [run.old_main, run.new_main].iter().all(|it| self.world.of(*it).redis);
                 return both.then(done);
             }
             StepId::MeasureLoss => self.measure_loss(node, run),
@@ -53,25 +56,25 @@ impl Cluster {
                 must(self.world.of(node).is_writable(), "it takes no writes").map(|()| done())
             }
             StepId::PromoteRedis => must(self.world.of(node).redis, "no answer").map(|()| done()),
-            StepId::CheckHandover => self.check_handover(run),
-            StepId::ProveHandover => self.prove(node),
-            StepId::CheckLineage => self.check_lineage(node),
-            StepId::ReserveSlot => self.main_answers(node).map(|()| done()),
+            StepId::CheckHandover => self.check_handover(node, run),
+            StepId::ProveHandover => self.prove(node, run),
+            StepId::CheckLineage => self.check_lineage(node, run),
+            StepId::ReserveSlot => self.main_answers(node, run).map(|()| done()),
             StepId::KeepDiverged => Ok(self.keep_diverged(node, run)),
             StepId::Rebuild => self.rebuild(node, run),
-            StepId::FollowRedis => self.follow_redis(node),
+            StepId::FollowRedis => self.follow_redis(node, run),
             _ => Ok(done()),
         };
         Some(made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error)))
     }
 
     /// Half of a step that has two halves; of others, nothing.
-    pub(super) fn half_way(&mut self, node: NodeId, step: StepId) {
+    pub(super) fn half_way(&mut self, node: NodeId, run: &Run, step: StepId) {
         match step {
             StepId::Rebuild => self.world.of_mut(node).half_rewound = true,
             StepId::BecomeStandby => {
                 self.world.stop(node);
-                self.world.of_mut(node).kind = Kind::StandbyOf(other(node));
+                self.world.of_mut(node).kind = Kind::StandbyOf(run.new_main);
             }
             _ => {}
         }
@@ -86,7 +89,7 @@ impl Cluster {
     ) -> Option<Result<String, String>> {
         Some(match step {
             StepId::FenceOldMain => return self.undo_fence(run?, late),
-            StepId::Detach => self.undo_detach(node),
+            StepId::Detach => self.undo_detach(node, run?),
             StepId::Promote => self.withdraw(node, run?),
             StepId::StopMain => self.undo_stop_main(node),
             StepId::CheckLineage => {
@@ -106,7 +109,7 @@ impl Cluster {
         if run.handover.is_some() {
             return Some(Ok(String::new()));
         }
-        if !self.takes_requests(old) {
+        if !self.answers(run.node, old) {
             let state = run.step(StepId::FenceOldMain).state;
             let was_not = matches!(state, StepState::Ended(StepOutcome::Skipped | StepOutcome::Refused));
             let ended = must(was_not, "the old main may be fenced").map(|()| String::new());
@@ -124,6 +127,10 @@ impl Cluster {
 
     /// A second look at main, where the verdict is old or a person asks.
     fn main_serves_again(&self, node: NodeId, run: &Run) -> bool {
+        let nodes = &self.of(node).node.belief.cluster.nodes;
+        if nodes.epoch >= run.epoch && nodes.main.is_some_and(|main| main != run.new_main) {
+            return true;
+        }
         let forced = run.request.as_ref().is_some_and(|request| request.forced);
         let age = (self.of(node).node.now.wall - run.started_at).num_milliseconds();
         let fresh = run.resumed == 0 && age <= 2_000;
@@ -132,7 +139,7 @@ impl Cluster {
         if !looks {
             return false;
         }
-        self.world.answers_as_primary(run.old_main)
+        self.world.answers_as_primary(node, run.old_main)
     }
 
     fn measure_loss(&self, node: NodeId, run: &Run) -> Made {
@@ -151,17 +158,14 @@ impl Cluster {
             return Some(Ok(refused("main is back")));
         }
         if run.handover.is_some() {
-            let gone = !self.answers(old);
+            let gone = !self.answers(node, old);
             let offers =
                 self.of(old).status() == NodeStatus::HandingOver && !self.world.of(old).is_writable();
             return Some(Ok(if gone || offers { done() } else { refused("it offers its role no longer") }));
         }
-        if !self.answers(old) {
+        if !self.answers(node, old) {
             let nothing = StepReport::new(StepOutcome::Skipped, "nothing proves that it is fenced");
             return Some(Ok(nothing));
-        }
-        if self.of(old).process != Process::Up {
-            return Some(Err("it is still starting".to_owned()));
         }
         let own = self.of(old);
         let for_this = own.main() != Some(old) || own.node.belief.standpoint.fenced_for == Some(run.id);
@@ -190,9 +194,9 @@ impl Cluster {
         Ok(done())
     }
 
-    fn undo_detach(&mut self, node: NodeId) -> Result<String, String> {
+    fn undo_detach(&mut self, node: NodeId, run: &Run) -> Result<String, String> {
         must(self.world.of(node).running, "no answer")?;
-        self.world.of_mut(node).kind = Kind::StandbyOf(other(node));
+        self.world.of_mut(node).kind = Kind::StandbyOf(run.old_main);
         Ok(String::new())
     }
 
@@ -232,29 +236,38 @@ impl Cluster {
     }
 
     fn notify(&mut self, node: NodeId) -> StepReport {
-        let peer = other(node);
-        if !self.takes_requests(peer) {
-            return StepReport::new(StepOutcome::Skipped, "not told");
+        let mut missed = false;
+        for peer in self.peers(node) {
+            // what it says of itself is what it tells
+            let said = self.report(peer, node).ok().and_then(|said| Claim::of(&said, LearnedBy::Notice));
+            match said.filter(|_| self.answers(node, peer)) {
+                Some(claim) => self.announce(peer, claim),
+                None => missed = true,
+            }
         }
-        if self.of(node).epoch() > self.of(peer).epoch() {
-            let claim = MainAnnounced { learned_by: LearnedBy::Notice, ..self.of(node).claim() };
-            self.store(peer, claim, None);
-        }
-        done()
+        if missed { StepReport::new(StepOutcome::Skipped, "not told") } else { done() }
     }
 
     // ---- handing over ---------------------------------------------------------------------------------------
 
-    fn check_handover(&self, run: &Run) -> Made {
-        must(self.takes_requests(run.new_main), "the target does not answer")?;
-        let busy = self.of(run.new_main).active().is_some();
-        let ready = self.world.streams(run.new_main) && !busy;
-        Ok(if ready { done() } else { refused("the target is not ready") })
+    fn check_handover(&mut self, node: NodeId, run: &Run) -> Made {
+        must(self.takes_requests(run.old_main, run.new_main), "the target does not answer")?;
+        if !self.world.streams_from(run.new_main, run.old_main) {
+            return Ok(refused("the target is not ready"));
+        }
+        Ok(if self.accepts(node, run) { done() } else { refused("the target does not accept") })
     }
 
-    fn stop_main(&mut self, node: NodeId, late: bool) -> Option<Made> {
+    /// Whether the target has stored that it would take the role.
+    fn accepts(&mut self, node: NodeId, run: &Run) -> bool {
+        let asked = HandoverAccepted { from: node, epoch: run.epoch, run: run.id };
+        self.takes_requests(node, run.new_main)
+            && self.ask(run.new_main, &Operation::AcceptHandover(asked)).is_ok()
+    }
+
+    fn stop_main(&mut self, node: NodeId, run: &Run, late: bool) -> Option<Made> {
         if self.world.of(node).is_writable() {
-            if !self.world.streams(other(node)) {
+            if !self.world.streams_from(run.new_main, node) {
                 return late.then(|| Err("the target receives no log".to_owned()));
             }
             self.world.stop(node);
@@ -269,26 +282,32 @@ impl Cluster {
         if self.world.of(node).is_writable() {
             return Ok("it had not stopped".to_owned());
         }
-        let peer = other(node);
-        let later = self.answers(peer)
-            && (self.of(peer).epoch() > self.of(node).epoch() || self.says_it_takes_over(peer));
-        must(!later && !self.world.answers_as_primary(peer), "a rival")?;
-        self.world.of_mut(node).start();
+        let rival = self.peers(node).into_iter().any(|peer| {
+            let later = |said: &NodeReport| said.epoch > self.of(node).epoch() || said.takes_over();
+            self.world.answers_as_primary(node, peer)
+                || self.report(node, peer).is_ok_and(|said| later(&said))
+        });
+        must(!rival, "a rival")?;
+        must(self.world.of_mut(node).start(), "it did not start")?;
         Ok(String::new())
     }
 
-    fn prove(&self, node: NodeId) -> Made {
-        let (own, target) = (self.world.of(node), self.world.of(other(node)));
+    fn prove(&mut self, node: NodeId, run: &Run) -> Made {
+        let (own, target) = (self.world.of(node), self.world.of(run.new_main));
         must(!own.running && own.shut_down, "it did not stop in good order")?;
         must(
-            self.world.link && target.running && target.kind != Kind::Primary,
+            self.world.linked(node, run.new_main) && target.running && target.kind != Kind::Primary,
             "the target does not answer",
         )?;
         must(target.end() == own.end(), "that is not the same log")?;
         let end = own.end().to_string();
+        let timeline = own.timeline;
+        if !self.accepts(node, run) {
+            return Ok(refused("the target does not accept"));
+        }
         Ok(done()
             .with("system_id", "7312345678901234567")
-            .with("timeline", own.timeline)
+            .with("timeline", timeline)
             .with("checkpoint", end.clone())
             .with("end", end.clone())
             .with("received", end)
@@ -298,7 +317,7 @@ impl Cluster {
     fn hand_over(&mut self, run: &Run) -> Option<Made> {
         let Some(handover) = run.handover.clone() else { return Some(Ok(refused("nothing was proved"))) };
         let target = run.new_main;
-        if !self.takes_requests(target) {
+        if !self.takes_requests(run.old_main, target) {
             return None;
         }
         let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
@@ -339,7 +358,7 @@ impl Cluster {
             self.world.of_mut(node).start();
         }
         self.world.replicate();
-        self.world.streams(node).then(|| Ok(done()))
+        self.world.streams_from(node, run.new_main).then(|| Ok(done()))
     }
 
     /// Whether log arrives from a new main; nothing as long as it may still come.
@@ -354,29 +373,29 @@ impl Cluster {
         }
         self.world.of_mut(node).kind = Kind::StandbyOf(main);
         self.world.replicate();
-        if self.world.streams(node) { Some(true) } else { late.then_some(false) }
+        if self.world.streams_from(node, main) { Some(true) } else { late.then_some(false) }
     }
 
     // ---- coming back ----------------------------------------------------------------------------------------
 
-    fn main_answers(&self, node: NodeId) -> Result<(), String> {
-        must(self.world.answers_as_primary(other(node)), "main's PostgreSQL does not answer")
+    fn main_answers(&self, node: NodeId, run: &Run) -> Result<(), String> {
+        must(self.world.answers_as_primary(node, run.new_main), "main's PostgreSQL does not answer")
     }
 
-    fn is_on_mains_line(&self, node: NodeId) -> bool {
-        self.world.of(other(node)).log.starts_with(&self.world.of(node).log)
+    fn is_on_mains_line(&self, node: NodeId, run: &Run) -> bool {
+        self.world.of(run.new_main).log.starts_with(&self.world.of(node).log)
     }
 
-    fn check_lineage(&mut self, node: NodeId) -> Made {
-        self.main_answers(node)?;
+    fn check_lineage(&mut self, node: NodeId, run: &Run) -> Made {
+        self.main_answers(node, run)?;
         self.world.stop(node);
-        if self.is_on_mains_line(node) {
+        if self.is_on_mains_line(node, run) {
             return Ok(done());
         }
         let own = self.world.of(node);
         Ok(done()
             .with("timeline", own.timeline)
-            .with("switchpoint", lsn(self.world.shared()).to_string())
+            .with("switchpoint", lsn(self.world.shared(node, run.new_main)).to_string())
             .with("end", own.end().to_string())
             .with("rewindable", true))
     }
@@ -401,11 +420,11 @@ impl Cluster {
 
     fn rebuild(&mut self, node: NodeId, run: &Run) -> Made {
         self.world.stop(node);
-        self.main_answers(node)?;
-        let main = self.world.of(other(node)).clone();
+        self.main_answers(node, run)?;
+        let main = self.world.of(run.new_main).clone();
         let whole = !self.world.of(node).half_rewound;
         let parting = Self::parting(run);
-        if !(whole && self.is_on_mains_line(node)) {
+        if !(whole && self.is_on_mains_line(node, run)) {
             let own = self.world.of(node).end();
             must(!whole || parting.is_some_and(|(_, end)| end == own), "somebody wrote meanwhile")?;
             let machine = self.world.of_mut(node);
@@ -415,8 +434,9 @@ impl Cluster {
         Ok(done().with("by", serde_json::json!(by)))
     }
 
-    fn follow_redis(&mut self, node: NodeId) -> Made {
-        must(self.world.link && self.world.of(other(node)).redis, "main's Redis does not answer")?;
+    fn follow_redis(&mut self, node: NodeId, run: &Run) -> Made {
+        let answers = self.world.linked(node, run.new_main) && self.world.of(run.new_main).redis;
+        must(answers, "main's Redis does not answer")?;
         self.world.of_mut(node).redis = true;
         Ok(done())
     }

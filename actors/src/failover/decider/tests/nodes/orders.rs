@@ -1,12 +1,12 @@
 //! What a supervisor is about to do is done, one thing a round; or a fault strikes it there.
 
 use interrex_events::*;
+use interrex_projections::Run;
 
 use super::{
     cluster::Cluster,
     faults::Fault,
     supervisor::{Order, Process},
-    world::other,
 };
 use crate::{
     failover::decider::*,
@@ -23,6 +23,11 @@ const AGAIN: u32 = 6;
 /// Rounds without a supervisor in which the other one starts alone.
 const AWAY: u32 = 20;
 
+/// The other node that a run is about.
+fn other_of(run: &Run, node: NodeId) -> NodeId {
+    if run.new_main == node { run.old_main } else { run.new_main }
+}
+
 enum Struck {
     GoesOn,
     Crashed,
@@ -33,6 +38,10 @@ impl Cluster {
     /// Effects wait for their turn; what waits already is not done twice.
     pub(super) fn order(&mut self, node: NodeId, effects: Vec<Effect>) {
         for effect in effects {
+            // what is outstanding is derived anew once the start is settled
+            if self.of(node).is_held() && !matches!(effect, Effect::Fence { .. }) {
+                continue;
+            }
             let supervisor = self.of_mut(node);
             let run = match &effect {
                 Effect::RunStep(run, ..) | Effect::UndoStep(run, _) => {
@@ -110,7 +119,7 @@ impl Cluster {
         let run = order.run.clone().unwrap();
         let here = self.case.strikes(&run, step) && !self.mended;
         if here && order.waited == 0 && (!self.struck || self.case.fault == Fault::FailsAlways) {
-            match self.strike_before(node, step) {
+            match self.strike_before(node, &run, step) {
                 Struck::GoesOn => {}
                 Struck::Crashed => return,
                 Struck::Ends(outcome) => {
@@ -133,7 +142,7 @@ impl Cluster {
                 Fault::FailsAfter => StepReport::new(StepOutcome::Failed, "struck"),
                 Fault::Twice => self.make(node, &run, step, true).unwrap_or(report),
                 Fault::LateAndMainIsBack => {
-                    if self.main_comes_back(node) {
+                    if self.main_comes_back(node, run.old_main) {
                         return;
                     }
                     report
@@ -141,7 +150,7 @@ impl Cluster {
                 Fault::CrashesAfter => return self.crash(node, false),
                 Fault::MakerGoneAfter => return self.crash(node, true),
                 Fault::BothCrashAfter => {
-                    self.crash(other(node), false);
+                    self.crash(other_of(&run, node), false);
                     return self.crash(node, false);
                 }
                 _ => report,
@@ -152,12 +161,12 @@ impl Cluster {
         self.end(node, id, step, attempt, report);
     }
 
-    /// The link is up again, or main's host is, while the supervisor here is not. Whether that one died for it.
-    fn main_comes_back(&mut self, node: NodeId) -> bool {
-        self.world.link = true;
-        let dead = matches!(self.of(other(node)).process, Process::Down(_));
+    /// The links are up again, or main's host is, while the supervisor here is not. Whether that one died for it.
+    fn main_comes_back(&mut self, node: NodeId, main: NodeId) -> bool {
+        self.world.mend_links();
+        let dead = !self.of(main).is_alive();
         if dead {
-            self.crash(other(node), false);
+            self.crash(main, false);
             self.crash(node, false);
             self.of_mut(node).process = Process::Down(Some(AWAY));
         }
@@ -170,8 +179,8 @@ impl Cluster {
         self.decide(node, &Input::StepEnded(ended));
     }
 
-    fn strike_before(&mut self, node: NodeId, step: StepId) -> Struck {
-        let peer = other(node);
+    fn strike_before(&mut self, node: NodeId, run: &Run, step: StepId) -> Struck {
+        let peer = other_of(run, node);
         let fault = self.case.fault;
         if !fault.strikes_before() {
             return Struck::GoesOn;
@@ -185,7 +194,7 @@ impl Cluster {
                 return Struck::Crashed;
             }
             Fault::CrashesMidway => {
-                self.half_way(node, step);
+                self.half_way(node, run, step);
                 self.crash(node, false);
                 return Struck::Crashed;
             }
@@ -196,8 +205,11 @@ impl Cluster {
                 self.crash(node, true);
                 return Struck::Crashed;
             }
-            Fault::LinkCut => self.world.link = false,
-            Fault::LinkFlaps => (self.world.link, self.link_back_in) = (false, Some(FLAP)),
+            Fault::LinkCut => self.world.cut_all(),
+            Fault::LinkFlaps => {
+                self.world.cut_all();
+                self.links_back_in = Some(FLAP);
+            }
             Fault::PostgresKilled => self.kill(node),
             Fault::OtherPostgresKilled => self.kill(peer),
             _ => {}

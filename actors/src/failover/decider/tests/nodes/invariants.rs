@@ -2,15 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use interrex_events::{Event, NodeId, PostgresStatus, RunKind, StepId, StepOutcome};
+use interrex_events::{Event, NodeId, RunKind, StepId, StepOutcome};
 use interrex_projections::{NodeStatus, Run, RunEnd, StepState, Undo};
 
-use super::{
-    MAIN, ME,
-    cluster::Cluster,
-    faults::Scene,
-    world::{Kind, other},
-};
+use super::{MAIN, cluster::Cluster, faults::Scene, world::Kind};
 
 impl Cluster {
     fn holds(&mut self, condition: bool, words: impl FnOnce() -> String) {
@@ -23,13 +18,14 @@ impl Cluster {
     }
 
     pub(super) fn check(&mut self) {
-        let both = [MAIN, ME].iter().all(|node| self.world.of(*node).is_writable());
-        let allowed = self.may_be_split();
-        self.holds(!both || allowed, || "two primaries take writes".to_owned());
-        for node in [MAIN, ME] {
+        let split = self.world.writable().len() > 1;
+        let allowed = !split || self.may_be_split();
+        self.holds(allowed, || "two primaries take writes".to_owned());
+        for node in self.nodes() {
             let own = self.world.of(node);
-            let (misused, streams) = (own.misused, self.world.status(node) == PostgresStatus::Streaming);
-            let lacks = streams && !self.world.of(other(node)).log.starts_with(&own.log);
+            let misused = own.misused;
+            let lacks =
+                self.world.upstream(node).is_some_and(|main| !self.world.of(main).log.starts_with(&own.log));
             let pending = own.promoted_in.is_some() && self.of(node).active().is_none();
             self.holds(!pending, || format!("{node} makes no run, and its promotion is pending"));
             self.holds(!misused, || format!("{node} was started half-rewound"));
@@ -37,15 +33,26 @@ impl Cluster {
         }
     }
 
+    /// Whatever quorum `none` allows: in one epoch one node acknowledges writes.
+    fn check_reigns(&mut self) {
+        let reigns: BTreeSet<_> =
+            self.world.acknowledged.iter().filter_map(|it| Some((it.reign?, it.by))).collect();
+        let mut epochs: Vec<_> = reigns.iter().map(|(epoch, _)| *epoch).collect();
+        epochs.dedup();
+        self.holds(epochs.len() == reigns.len(), || {
+            format!("two nodes acknowledged writes in one epoch: {reigns:?}")
+        });
+    }
+
     /// The exception that quorum `none` makes: a main that nobody could reach may go on beside the one that took over from
     /// it, if the run said that nothing proves it fenced; and one that reaches nobody may start alone. Both are stored, and
-    /// only some cases can lead there. [`Cluster::check_split`] sees that it ends as soon as the two can tell each other.
+    /// only some cases can lead there. [`Cluster::check_round`] sees that it ends as soon as the two can tell each other.
     fn may_be_split(&self) -> bool {
         let unproved = |run: &&Run| {
             matches!(run.kind, RunKind::Failover | RunKind::Promotion)
                 && run.step(StepId::FenceOldMain).state == StepState::Ended(StepOutcome::Skipped)
         };
-        let stored = [MAIN, ME].iter().any(|node| {
+        let stored = self.nodes().iter().any(|node| {
             let journal = &self.of(*node).node.journal;
             let alone = journal.iter().any(|it| matches!(it.event, Event::StartedUnconfirmed(_)));
             alone || self.of(*node).runs().any(|run| unproved(&run))
@@ -56,25 +63,28 @@ impl Cluster {
     }
 
     fn ends(&self) -> Vec<RunEnd> {
-        [MAIN, ME].iter().flat_map(|node| self.of(*node).runs().map(|run| run.end)).collect()
+        let ends = |node: NodeId| self.of(node).runs().map(|run| run.end).collect::<Vec<_>>();
+        self.nodes().into_iter().flat_map(ends).collect()
     }
 
     fn only_switchovers(&self) -> bool {
         let planned = |run: &Run| matches!(run.kind, RunKind::Switchover | RunKind::Takeover);
-        [MAIN, ME].iter().all(|node| self.of(*node).runs().all(planned))
+        self.nodes().iter().all(|node| self.of(*node).runs().all(planned))
     }
 
     /// Everything is mended and quiet.
     pub(super) fn check_the_end(&mut self) {
         let ends = self.ends();
         self.holds(!ends.contains(&RunEnd::Running), || "a run has no end".to_owned());
-        let writable: Vec<NodeId> =
-            [MAIN, ME].into_iter().filter(|node| self.world.of(*node).is_writable()).collect();
+        self.check_reigns();
+        let writable = self.world.writable();
         self.holds(writable.len() <= 1, || "two primaries at the end".to_owned());
         self.holds(!writable.is_empty(), || format!("nobody serves, after {ends:?}"));
-        let [first, second] = [MAIN, ME].map(|node| (self.of(node).main(), self.of(node).epoch()));
-        self.holds(first == second, || format!("they disagree: {first:?}, {second:?}"));
-        for node in [MAIN, ME] {
+        let beliefs: Vec<_> =
+            self.nodes().iter().map(|node| (self.of(*node).main(), self.of(*node).epoch())).collect();
+        let agree = beliefs.iter().all(|belief| *belief == beliefs[0]);
+        self.holds(agree, || format!("they disagree: {beliefs:?}"));
+        for node in self.nodes() {
             self.check_node_at_the_end(node);
         }
         if let [main] = writable[..] {
@@ -88,7 +98,8 @@ impl Cluster {
         let status = self.of(node).status();
         let decided = !matches!(status, NodeStatus::HandingOver | NodeStatus::Fencing);
         self.holds(decided, || format!("{node} is {status} at the end"));
-        let killed = self.case.fault.kills_postgres() || self.case.scene == Scene::PostgresDies;
+        let killed = self.case.fault.kills_postgres()
+            || matches!(self.case.scene, Scene::PostgresDies | Scene::StartsInVain);
         let stuck: Vec<_> = self
             .of(node)
             .runs()
@@ -105,13 +116,15 @@ impl Cluster {
         let (running, kind) = (machine.running, machine.kind);
         self.holds(!superseded || !running, || format!("{node} is fenced, and its PostgreSQL runs"));
         let is_main = self.of(node).main() == Some(node);
-        let rival = self.world.of(other(node)).is_writable();
+        let rival = self.peers(node).iter().any(|peer| self.world.of(*peer).is_writable());
         self.holds(!superseded || !is_main || rival, || format!("{node} is main, and left fenced"));
         if superseded {
             return;
         }
         self.holds(running, || format!("{node} is left stopped, as {kind:?}"));
-        let follows = self.world.streams(node) || kind == Kind::Primary;
+        // one that is ahead of where a new main left the old line cannot, and says so
+        let named = self.of(node).followed == Some(false);
+        let follows = self.world.upstream(node).is_some() || kind == Kind::Primary || named;
         self.holds(follows, || format!("{node} runs, and follows nobody"));
     }
 
@@ -119,7 +132,7 @@ impl Cluster {
     fn check_writes(&mut self, main: NodeId) {
         let serials = |log: &[super::world::Record]| log.iter().map(|it| it.serial).collect::<BTreeSet<_>>();
         let mut there = serials(&self.world.of(main).log);
-        for node in [MAIN, ME] {
+        for node in self.nodes() {
             there.extend(serials(&self.world.of(node).kept));
             // a fenced directory is kept as it is
             if !self.world.of(node).running {

@@ -1,7 +1,8 @@
-//! Both nodes of a cluster, on simulated machines: whatever goes wrong at whichever step of a run, the end is named, and
-//! at most one node takes writes.
+//! The nodes of a cluster, two or three, on simulated machines: whatever goes wrong at whichever step of a run, the end is
+//! named, and at most one node takes writes. Every supervisor starts, watches its peers and makes its runs by the real
+//! deciders; what is simulated is what they act on.
 //!
-//! Every case has a name, such as `Switchover/takeover/promote/CrashesAfter`; `INTERREX_CASE` runs those alone whose name
+//! Every case has a name, such as `Two/Switchover/takeover/promote/CrashesAfter`; `INTERREX_CASE` runs those alone whose name
 //! contains it.
 
 mod cluster;
@@ -11,6 +12,7 @@ mod makers;
 mod orders;
 mod processes;
 mod supervisor;
+mod surprises;
 mod world;
 
 use interrex_events::{Evidence, Finding, NodeId, Request, RunKind, StepId};
@@ -18,16 +20,45 @@ use interrex_projections::{NodeStatus, Run, RunEnd};
 
 use self::{
     cluster::Cluster,
-    faults::{Case, Fault, Scene},
-    world::other,
+    faults::{Case, Fault, Nodes, Scene},
 };
-use super::{MAIN, ME, switchover::switchover};
+use super::{MAIN, ME, Node, switchover::switchover};
 use crate::messages::{MainSight, Operation};
 
+/// The third node, where there is one.
+const THIRD: NodeId = NodeId(3);
 /// Rounds that a case may take, before and after everything is mended.
 const BOUND: u32 = 400;
 /// Rounds in which nothing is recorded and nothing is to be done: longer than any patience.
 const QUIET: u32 = 8;
+
+impl Node {
+    /// A node of a cluster at rest: main serves, and the others stream from it. The third one waits for a person.
+    fn of_cluster(me: NodeId, nodes: &[NodeId]) -> Self {
+        let spec = |node: &NodeId| interrex_events::NodeSpec {
+            node: *node,
+            name: ["alpha", "beta", "gamma"][(node.0 - 1) as usize].to_owned(),
+            address: interrex_events::Address::as_recorded(String::new()),
+            postgres: interrex_events::Address::as_recorded(String::new()),
+            redis: None,
+        };
+        let mut node = Self::empty(me);
+        node.policy.auto_enabled = me != THIRD;
+        node.policy.threshold_ms = cluster::PATIENCE_MS;
+        let started = interrex_events::SupervisorStarted {
+            name: String::new(),
+            version: String::new(),
+            pid: 1,
+            role: if me == MAIN { interrex_events::Role::Main } else { interrex_events::Role::Secondary },
+            nodes: nodes.iter().map(spec).collect(),
+            main: Some(MAIN),
+            interrupted_run: None,
+            settings: serde_json::Map::new(),
+        };
+        node.store(started.into(), None);
+        node
+    }
+}
 
 fn evidence() -> Evidence {
     let finding = || Finding::bad("no answer");
@@ -70,7 +101,8 @@ impl Cluster {
             let own = self.of(*node);
             own.status() == NodeStatus::Fenced && own.main() == Some(*node)
         };
-        [MAIN, ME].into_iter().find(|node| fenced(node) && !self.world.of(other(*node)).is_writable())
+        let nobody_serves = self.world.writable().is_empty();
+        self.nodes().into_iter().find(|node| fenced(node) && nobody_serves)
     }
 
     fn rounds(&mut self, rounds: u32) {
@@ -88,15 +120,18 @@ impl Cluster {
     fn begin(&mut self) {
         self.rounds(3);
         self.struck = false;
-        let automatic = matches!(self.case.scene, Scene::HostDies | Scene::PostgresDies | Scene::LinkDies);
-        let rejoins = self.case.scene == Scene::Rejoin;
-        if !automatic && !rejoins && self.case.scene != Scene::Switchover {
+        if matches!(self.case.scene, Scene::Promotion | Scene::Forced) {
             self.of_mut(ME).node.policy.auto_enabled = false;
         }
         match self.case.scene {
             Scene::HostDies => self.host_dies(MAIN),
             Scene::PostgresDies => self.kill(MAIN),
-            Scene::LinkDies => self.world.link = false,
+            Scene::StartsInVain => {
+                self.kill(MAIN);
+                self.world.of_mut(MAIN).broken = true;
+                self.crash(MAIN, false);
+            }
+            Scene::LinkDies => self.world.cut(MAIN, ME),
             Scene::Promotion | Scene::Forced => {
                 let forced = self.case.scene == Scene::Forced;
                 if !forced {
@@ -108,9 +143,9 @@ impl Cluster {
             }
             Scene::Switchover => drop(self.ask(MAIN, &switchover(ME)).unwrap()),
             Scene::Rejoin => {
-                self.world.link = false;
+                self.world.cut_all();
                 self.rounds(30);
-                self.world.link = true;
+                self.world.mend_links();
                 self.rounds(10);
                 self.ask(MAIN, &Operation::Rejoin { copy: false, request: Request::default() }).unwrap();
             }
@@ -134,7 +169,14 @@ fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
         let mut evidence = evidence();
         evidence.supervisor = Finding::good("answers, and hands its role over");
         let silent_since = cluster.of(ME).node.now;
-        let sight = MainSight { main: MAIN, silent_since, evidence, last_report: None, offers: true };
+        let sight = MainSight {
+            main: MAIN,
+            silent_since,
+            evidence,
+            last_report: None,
+            offers: true,
+            supervisor_is_silent: false,
+        };
         cluster.ask(ME, &Operation::Promote { request, sight: Some(sight) }).unwrap();
         rests = cluster.settle();
     }
@@ -169,25 +211,51 @@ fn whatever_goes_wrong_at_whichever_step_the_end_is_named_and_one_node_at_most_t
     assert!(failed.is_empty(), "{} of {count} cases:\n{}", failed.len(), failed.join("\n"));
 }
 
+/// Until its offer is recorded main decides alone: a target that is gone, or out of reach, costs no outage that waits for it.
+#[test]
+fn a_target_that_is_gone_before_the_offer_leaves_main_serving() {
+    let before = [
+        StepId::CheckHandover,
+        StepId::WriteCheckpoint,
+        StepId::Drain,
+        StepId::StopMain,
+        StepId::ProveHandover,
+    ];
+    for (step, fault) in before.iter().flat_map(|step| [(step, Fault::OtherGone), (step, Fault::LinkCut)]) {
+        let (nodes, scene, kind) = (Nodes::Two, Scene::Switchover, RunKind::Switchover);
+        let case = Case { nodes, scene, kind, step: *step, fault };
+        let mut cluster = Cluster::new(case);
+        // with it, a cut link is a failover of its own
+        cluster.of_mut(ME).node.policy.auto_enabled = false;
+        cluster.begin();
+        cluster.settle();
+        let serve = [MAIN, ME].map(|node| cluster.world.of(node).is_writable());
+        assert!(cluster.struck && serve == [true, false], "{case}: {serve:?}");
+        assert!(cluster.of(MAIN).active().is_none(), "{case}: it has ended");
+    }
+}
+
 #[test]
 fn without_a_fault_every_run_completes() {
     for scene in Scene::ALL {
         let step = StepId::RecordStart;
-        let case = Case { scene, kind: scene.kinds()[0], step, fault: Fault::Nothing };
-        let (wrong, cluster) = wrong_with(case);
-        assert!(wrong.is_empty(), "{scene:?}: {wrong:?}");
-        for kind in scene.kinds() {
-            let mut runs = [MAIN, ME].into_iter().flat_map(|node| cluster.of(node).runs());
-            let completed = runs.any(|run| run.kind == *kind && run.end == RunEnd::Completed);
-            assert!(completed, "{scene:?}: no {kind} completed");
+        for nodes in [Nodes::Two, Nodes::Three] {
+            let case = Case { nodes, scene, kind: scene.kinds()[0], step, fault: Fault::Nothing };
+            let (wrong, cluster) = wrong_with(case);
+            assert!(wrong.is_empty(), "{case}: {wrong:?}");
+            for kind in scene.kinds() {
+                let mut runs = [MAIN, ME].into_iter().flat_map(|node| cluster.of(node).runs());
+                let completed = runs.any(|run| run.kind == *kind && run.end == RunEnd::Completed);
+                assert!(completed, "{case}: no {kind} completed");
+            }
         }
     }
 }
 
 impl Cluster {
-    /// Both journals, for whoever looks at a case.
+    /// Every journal, for whoever looks at a case.
     fn tell(&self) {
-        for node in [MAIN, ME] {
+        for node in self.nodes() {
             println!("node {node}: {:?} {}", self.world.of(node).kind, self.of(node).status());
             for envelope in &self.of(node).node.journal {
                 println!("  {:?}", envelope.event);

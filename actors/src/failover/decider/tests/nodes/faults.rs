@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use interrex_events::{RunKind, StepId};
+use interrex_events::{NodeId, RunKind, StepId};
 use interrex_projections::Run;
+
+use super::{MAIN, ME, THIRD};
 
 /// What goes wrong, once unless it says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub(super) enum Fault {
     CrashesAfter,
     /// It is not started again until everything is mended.
     MakerGoneAfter,
-    /// The other node's supervisor dies.
+    /// The supervisor of the other node that the run is about dies.
     OtherCrashes,
     OtherGone,
     BothCrashAfter,
@@ -71,6 +73,19 @@ impl Fault {
         Self::TooLate,
     ];
 
+    /// Those that are tried with a third node too: deaths, silence, and what nobody knows.
+    const OF_THREE: [Self; 9] = [
+        Self::FailsAlways,
+        Self::UnknownAfter,
+        Self::CrashesMidway,
+        Self::CrashesAfter,
+        Self::OtherCrashes,
+        Self::BothCrashAfter,
+        Self::LinkCut,
+        Self::PostgresKilled,
+        Self::TooLate,
+    ];
+
     /// Whether it strikes before the effect of the step.
     pub(super) fn strikes_before(self) -> bool {
         !matches!(
@@ -110,6 +125,8 @@ pub(super) enum Scene {
     HostDies,
     /// Main's PostgreSQL dies; its supervisor answers.
     PostgresDies,
+    /// The same, and its supervisor dies too, is started again, and tries in vain to start it.
+    StartsInVain,
     /// The two lose each other: quorum `none` allows a second main, until the link is mended.
     LinkDies,
     /// A person promotes, after main's host died.
@@ -123,9 +140,10 @@ pub(super) enum Scene {
 }
 
 impl Scene {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::HostDies,
         Self::PostgresDies,
+        Self::StartsInVain,
         Self::LinkDies,
         Self::Promotion,
         Self::Forced,
@@ -136,7 +154,7 @@ impl Scene {
     /// The runs that it is made of.
     pub(super) fn kinds(self) -> &'static [RunKind] {
         match self {
-            Self::HostDies | Self::PostgresDies | Self::LinkDies => &[RunKind::Failover],
+            Self::HostDies | Self::PostgresDies | Self::StartsInVain | Self::LinkDies => &[RunKind::Failover],
             Self::Promotion | Self::Forced => &[RunKind::Promotion],
             Self::Switchover => &[RunKind::Switchover, RunKind::Takeover],
             Self::Rejoin => &[RunKind::Rejoin],
@@ -144,9 +162,18 @@ impl Scene {
     }
 }
 
+/// How many nodes there are, and whose turn it is first in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nodes {
+    Two,
+    /// The third one follows.
+    Three,
+}
+
 /// One case: what goes wrong, where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case {
+    pub nodes: Nodes,
     pub scene: Scene,
     pub kind: RunKind,
     pub step: StepId,
@@ -154,17 +181,34 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Every fault at every step of every run.
+    /// Every fault at every step of every run of two nodes, and many of them of three.
     pub(super) fn all() -> impl Iterator<Item = Self> {
+        let of_two = Self::of(Nodes::Two, &Fault::ALL);
+        of_two.chain(Self::of(Nodes::Three, &Fault::OF_THREE))
+    }
+
+    fn of(nodes: Nodes, faults: &'static [Fault]) -> impl Iterator<Item = Self> {
         let events = |step: &StepId| !matches!(step, StepId::RecordStart | StepId::RecordCompletion);
         Scene::ALL.into_iter().flat_map(move |scene| {
             scene.kinds().iter().flat_map(move |kind| {
                 kind.steps().iter().copied().filter(events).flat_map(move |step| {
-                    let faults = Fault::ALL.into_iter().filter(move |fault| fault.can_strike(step));
-                    faults.map(move |fault| Self { scene, kind: *kind, step, fault })
+                    let faults = faults.iter().copied().filter(move |fault| fault.can_strike(step));
+                    faults.map(move |fault| Self { nodes, scene, kind: *kind, step, fault })
                 })
             })
         })
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        match self.nodes {
+            Nodes::Two => vec![MAIN, ME],
+            Nodes::Three => vec![MAIN, ME, THIRD],
+        }
+    }
+
+    /// Whether the last node comes first in a round, so that messages cross the other way.
+    pub(super) fn is_turned_round(&self) -> bool {
+        self.nodes == Nodes::Three
     }
 
     /// Where quorum `none` may leave two mains in service for a while: where the two cannot reach each other, and where a
@@ -182,6 +226,6 @@ impl Case {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}/{}/{}/{:?}", self.scene, self.kind, self.step, self.fault)
+        write!(f, "{:?}/{:?}/{}/{}/{:?}", self.nodes, self.scene, self.kind, self.step, self.fault)
     }
 }

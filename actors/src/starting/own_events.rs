@@ -1,0 +1,94 @@
+//! Before the first event of a process: does its journal end where it should?
+
+use std::{sync::Arc, time::Duration};
+
+use interrex_events::{Draft, JournalRestored};
+
+use super::{StartError, record};
+use crate::{
+    journal::copies::{self, NotFetched},
+    messages::KeepCopies,
+    node::{Fatal, Shared},
+    ports::{JournalPage, PeersPort, PortError},
+    replication::Servers,
+};
+
+/// How long this node's own PostgreSQL may take for a page of `cluster_events`.
+const HELD_LIMIT: Duration = Duration::from_secs(5);
+
+/// Before the first event of this process: a journal that lost its newest events, such as one from a restored disk
+/// image, takes them back from whichever peer answers. Appending to it as it is would fork it.
+///
+/// # Errors
+/// They cannot be taken back, or the journal has two continuations.
+pub async fn take_back_own_events(
+    shared: &Arc<Shared>,
+    servers: &Servers,
+    peers: &dyn PeersPort,
+) -> Result<(), StartError> {
+    // the journal's actor binds its line when it is first polled
+    tokio::task::yield_now().await;
+    let own = shared.report();
+    let limit = shared.settings.probe_timeout;
+    let asked = shared.settings.peers().map(|peer| {
+        let exchange = peers.exchange(peer.node, &own);
+        async move { tokio::time::timeout(limit, exchange).await.ok().and_then(Result::ok) }
+    });
+    let reports: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    let (mut restored, mut cut_off) = (Vec::new(), None);
+    for report in &reports {
+        match copies::take_back(shared, peers, report).await {
+            Ok(taken) => restored.extend(taken),
+            // another peer may hold the rest
+            Err(NotFetched::CutOff(problem)) => cut_off = Some(problem),
+            // forked, as the comparison tells
+            Err(NotFetched::Refused(problem)) => {
+                tracing::warn!(problem, "a peer holds other events of this node");
+            }
+        }
+    }
+    for report in &reports {
+        let forked = copies::compare(shared, report).map_err(Fatal::Journal).map_err(StartError::Fatal)?;
+        let Some(own) = forked.into_iter().find(|forked| forked.node == shared.settings.me) else { continue };
+        return Err(match cut_off {
+            Some(problem) => StartError::Server(PortError(format!(
+                "this node's journal lost events that {} holds, and they could not be taken back: {problem}; nothing was \
+                 recorded meanwhile: start again",
+                report.name
+            ))),
+            None => StartError::Fatal(Fatal::Forked(own)),
+        });
+    }
+    restored.extend(take_back_from_postgres(shared, servers).await?);
+    let facts = restored.into_iter().map(|event| Draft::new(shared.epoch(), event)).collect::<Vec<_>>();
+    if facts.is_empty() { Ok(()) } else { record(shared, facts).await }
+}
+
+/// The same from `cluster_events` in this node's own PostgreSQL, where that runs: a node alone has no peers to ask.
+async fn take_back_from_postgres(
+    shared: &Arc<Shared>,
+    servers: &Servers,
+) -> Result<Option<JournalRestored>, StartError> {
+    let me = shared.settings.me;
+    let mut events = 0;
+    loop {
+        let held = servers.stream.held(me, shared.journal.head().node_seq);
+        let page = match tokio::time::timeout(HELD_LIMIT, held).await {
+            Ok(Ok(page)) if !page.is_empty() => page,
+            // nothing more, or nobody to ask: servers are started later
+            _ => break,
+        };
+        match shared.lines.keep_copies.ask(KeepCopies(JournalPage { base: None, records: page })).await {
+            Ok(Ok(Ok(new))) if new > 0 => events += new as u64,
+            Ok(Ok(Err(refused))) => {
+                return Err(StartError::Server(PortError(format!(
+                    "this node's journal and cluster_events have two continuations ({refused}): keep the journal as evidence and \
+                     move it away; the next start takes this node's events back"
+                ))));
+            }
+            _ => break,
+        }
+    }
+    let last = shared.journal.head().node_seq;
+    Ok((events > 0).then_some(JournalRestored { from: me, events, last }))
+}
