@@ -13,6 +13,7 @@
 mod barrier;
 pub mod env;
 pub mod failover;
+pub mod guarded;
 pub mod heartbeat;
 pub mod journal;
 pub mod line;
@@ -23,5 +24,6 @@ pub mod ports;
 pub mod replication;
 pub mod report;
 pub mod runtime;
+pub mod secret;
 pub mod starting;
 pub mod supervision;

@@ -92,10 +92,39 @@ pub struct ReadOnlySetting {
 /// How a running server is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// Sessions are ended, the log is flushed, standbys get it.
+    /// In good order: sessions are ended, the log is flushed, standbys get it. What is not done within the configured patience
+    /// is ended at once.
     Fast,
+    /// The same with the patience of a step, which has a time limit of its own.
+    Within(Duration),
     /// Everything is ended at once; recovery follows at the next start.
     Immediate,
+}
+
+/// How PostgreSQL came to be stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresEnd {
+    /// What was observed.
+    pub words: String,
+    /// Whether it did not end in good order although it was asked to: standbys may lack the end of its log.
+    pub forced: bool,
+}
+
+impl fmt::Display for PostgresEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// How far a server's process says it is, where it answers no question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerProcess {
+    /// None lives.
+    None,
+    /// It is starting, or serves.
+    Up,
+    /// It is shutting down, and does not come back from that.
+    Stopping,
 }
 
 /// The local PostgreSQL. Callers set the time limit of every call that does not name one.
@@ -108,7 +137,9 @@ pub trait PostgresPort {
     /// Starts it, if it does not run. Whether it had to be started.
     async fn start(&self) -> Answer<bool>;
     /// Stops it, and proves by observation that it is stopped. What was observed.
-    async fn stop(&self, mode: StopMode) -> Answer<String>;
+    async fn stop(&self, mode: StopMode) -> Answer<PostgresEnd>;
+    /// What is known of its process without asking it.
+    fn process(&self) -> ServerProcess;
     /// Whether its data directory would start as a standby.
     fn is_standby_directory(&self) -> bool;
     /// Receives from another upstream from now on.

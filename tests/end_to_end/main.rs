@@ -13,6 +13,7 @@ mod death_of_main;
 mod demo;
 mod doctor;
 mod dry_run;
+mod ending;
 mod evidence;
 mod fork_report;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, until};
-use interrex_actors::ports::{HandoverPort as _, PostgresPort as _, StopMode, Verdict};
+use interrex_actors::ports::{HandoverPort as _, PostgresPort as _, ServerProcess, StopMode, Verdict};
 use interrex_events::{PostgresStatus, TimelineId};
 
 use crate::pair::{LIMIT, Pair, on_one_thread, slot};
@@ -110,7 +110,17 @@ fn a_main_that_does_not_stop_says_what_it_waits_for_and_is_not_forced() {
         let pair = Pair::start_with("archive_mode = on\narchive_command = 'sleep 3'").await;
         let error = pair.alpha.hand_down(Duration::from_millis(400)).await.unwrap_err().to_string();
         assert!(error.contains("did not stop within 400ms") && error.contains("archiver"), "{error}");
+        assert_eq!(pair.alpha.process(), ServerProcess::Stopping);
         pair.alpha.hand_down(LIMIT).await.unwrap();
+        assert_eq!(pair.alpha.process(), ServerProcess::None);
+
+        // one that ends and need not hand over is forced after its patience, and that is told
+        pair.alpha.start().await.unwrap();
+        assert_eq!(pair.alpha.process(), ServerProcess::Up);
+        pair.sandbox.psql(ALPHA, "CREATE TABLE more (id int)").await.unwrap();
+        let end = pair.alpha.stop(StopMode::Within(Duration::from_millis(400))).await.unwrap();
+        assert!(end.forced && end.words.contains("not stopped in good order within 400ms"), "{end}");
+        assert!(end.words.contains("archiver"), "{end}");
     });
 }
 

@@ -108,7 +108,7 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
         host: "127.0.0.1".to_owned(),
         port: node.postgres_port,
         user: "interrex".to_owned(),
-        password: Some(sandbox.superuser_password().to_owned()),
+        password: Some(sandbox.superuser_password().into()),
         database: "postgres".to_owned(),
         replication_user: "replicator".to_owned(),
         replication_passfile: Some(node.secrets_dir().join("replication.pgpass")),
@@ -116,6 +116,7 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
         measure_limit: Duration::from_secs(1),
         config_file: None,
         upstream_file: node.folder.join("upstream"),
+        stop_patience: Duration::from_secs(10),
     })
 }
 

@@ -81,7 +81,7 @@ fn stream_of(pair: &Pair, node: NodeId) -> LocalStream {
         host: "127.0.0.1".to_owned(),
         port: pair.sandbox.node(node).unwrap().postgres_port,
         user: "interrex".to_owned(),
-        password: Some(pair.sandbox.superuser_password().to_owned()),
+        password: Some(pair.sandbox.superuser_password().into()),
         database: "postgres".to_owned(),
     };
     LocalStream::new(settings, Arc::new(SystemEnv))

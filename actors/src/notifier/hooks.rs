@@ -18,6 +18,8 @@ pub struct Hook {
     pub command: Vec<String>,
     /// When it is given up.
     pub limit: Duration,
+    /// Whom it runs as.
+    pub run_as: RunAs,
 }
 
 /// The adapter.
@@ -25,8 +27,6 @@ pub struct Hook {
 pub struct HookPrograms {
     /// The hooks, in order.
     pub hooks: Vec<Hook>,
-    /// Whom they run as.
-    pub run_as: RunAs,
 }
 
 #[async_trait(?Send)]
@@ -38,7 +38,7 @@ impl HooksPort for HookPrograms {
     async fn run(&self, facts: HookFacts) -> Answer<Vec<String>> {
         let mut words = Vec::new();
         for hook in &self.hooks {
-            let mut command = self.run_as.command(hook.command.first().map_or("", String::as_str));
+            let mut command = hook.run_as.command(hook.command.first().map_or("", String::as_str));
             command
                 .args(hook.command.iter().skip(1))
                 .env("INTERREX_RUN", facts.run.to_string())

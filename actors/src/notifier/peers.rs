@@ -239,18 +239,18 @@ pub struct DatabaseLogin {
     /// PostgreSQL user.
     pub user: String,
     /// Its password.
-    pub password: Option<String>,
+    pub password: Option<crate::secret::Secret>,
     /// Database.
     pub database: String,
     /// Redis password.
-    pub redis_password: Option<String>,
+    pub redis_password: Option<crate::secret::Secret>,
 }
 
 /// The adapter.
 pub struct RemotePeers {
     nodes: Vec<NodeSpec>,
     cluster_id: interrex_events::ClusterId,
-    secret: String,
+    secret: crate::secret::Secret,
     login: DatabaseLogin,
     http: reqwest::Client,
     postgres: RefCell<BTreeMap<NodeId, Client>>,
@@ -265,7 +265,7 @@ impl RemotePeers {
     pub fn new(
         nodes: Vec<NodeSpec>,
         cluster_id: interrex_events::ClusterId,
-        secret: String,
+        secret: crate::secret::Secret,
         login: DatabaseLogin,
     ) -> Result<Self, String> {
         let http = reqwest::Client::builder()
@@ -298,7 +298,7 @@ impl RemotePeers {
         let answer = self
             .http
             .post(format!("http://{address}{path}"))
-            .header(SECRET_HEADER, &self.secret)
+            .header(SECRET_HEADER, &*self.secret)
             .timeout(limit)
             .json(body)
             .send()

@@ -1,6 +1,7 @@
 //! How an old main's stopped PostgreSQL directory comes back behind a new main.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -88,7 +89,7 @@ pub struct Kept {
 }
 
 /// Where data comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Source {
     /// libpq's words for the connection. One with a password in it is refused, for every user may read a command
     /// line. A rewind needs a `dbname` in it, and a superuser or a role that may call `pg_ls_dir`, `pg_stat_file`
@@ -96,6 +97,13 @@ pub struct Source {
     pub conninfo: String,
     /// libpq password file, readable for the servers' user.
     pub passfile: Option<PathBuf>,
+}
+
+/// Not the words of the connection: a password may be among those that are refused.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("passfile", &self.passfile).finish_non_exhaustive()
+    }
 }
 
 /// How a rewind ended.

@@ -67,6 +67,26 @@ pub struct Servers {
     pub starting: tokio::sync::Mutex<()>,
 }
 
+/// How long asking servers to stop takes; none is ended harder within that time.
+const ASKING: Duration = Duration::from_millis(200);
+
+/// How the servers were stopped when their supervisor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// What became of each.
+    pub words: Vec<String>,
+    /// Whether none had to be forced, and none lives on.
+    pub in_good_order: bool,
+}
+
+impl Ending {
+    fn add(&mut self, server: &str, ended: Answer<(String, bool)>) {
+        let (words, forced) = ended.unwrap_or_else(|error| (format!("not stopped: {error}"), true));
+        self.in_good_order &= !forced;
+        self.words.push(format!("{server}: {words}"));
+    }
+}
+
 impl Servers {
     fn spec(&self, node: NodeId) -> Option<&NodeSpec> {
         self.nodes.iter().find(|spec| spec.node == node)
@@ -151,7 +171,37 @@ impl Servers {
         // PostgreSQL first: it is what acknowledges; the others are stopped whatever became of it
         let (postgres, redis, dependents) =
             tokio::join!(self.postgres.stop(mode), self.stop_redis(mode), self.dependents.stop());
-        Ok(FenceProof { postgres: postgres?, redis: redis?, dependents: dependents? })
+        Ok(FenceProof { postgres: postgres?.words, redis: redis?, dependents: dependents? })
+    }
+
+    /// Stops every server in good order, dependents before what they use. All are stopped, whatever becomes of one.
+    pub async fn end(&self) -> Ending {
+        let mut ending = Ending { words: Vec::new(), in_good_order: true };
+        ending.add("dependents", self.dependents.stop().await.map(|words| (words, false)));
+        self.end_databases(&mut ending).await;
+        ending
+    }
+
+    /// Asks every server to stop that may not have been asked, and waits for none.
+    pub async fn ask_to_end(&self) {
+        let mut ending = Ending { words: Vec::new(), in_good_order: true };
+        // each is asked at once, and watched for the rest of the time
+        let asking = async { tokio::join!(self.end_databases(&mut ending), self.dependents.stop()) };
+        let _ = tokio::time::timeout(ASKING, asking).await;
+    }
+
+    async fn end_databases(&self, ending: &mut Ending) {
+        let redis = async {
+            match &self.redis {
+                Some(redis) => Some(redis.stop().await),
+                None => None,
+            }
+        };
+        let (postgres, redis) = tokio::join!(self.postgres.stop(StopMode::Fast), redis);
+        ending.add("PostgreSQL", postgres.map(|end| (end.words, end.forced)));
+        if let Some(redis) = redis {
+            ending.add("Redis", redis.map(|end| (end.to_string(), end.is_loss())));
+        }
     }
 }
 

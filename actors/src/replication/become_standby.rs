@@ -15,6 +15,8 @@ use crate::{
     ports::{Answer, PortError, StopMode},
 };
 
+/// How long a server that is no main may take to stop in good order.
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a condition is looked at.
 const LOOK_CALMLY: Duration = Duration::from_millis(50);
 /// How long nothing may arrive until main is asked whether it lets a standby in.
@@ -57,7 +59,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     let fenced = shared.look(|view| view.cluster.nodes.is_superseded(me));
     if status == PostgresStatus::Stopped || fenced {
         // whoever started it, it is started again as what it shall be
-        servers.postgres.stop(StopMode::Fast).await?;
+        servers.postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
         make_standby_of(servers, me, run.new_main).await?;
         if run.kind == RunKind::Rejoin {
             // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis goes on with it
@@ -114,7 +116,7 @@ pub(super) async fn follow_another(servers: &Servers, me: NodeId, main: NodeId) 
     if followed == Some(line.timeline) && !stopped {
         return servers.postgres.set_upstream(&upstream).await;
     }
-    servers.postgres.stop(StopMode::Fast).await?;
+    servers.postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
     let made = handover.become_standby(&upstream, &slot_name(me), restores.then_some(&line)).await;
     // whatever came of it, it is a standby still
     servers.postgres.start().await?;

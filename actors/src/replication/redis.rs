@@ -66,7 +66,7 @@ pub struct RedisSettings {
     /// Port.
     pub port: u16,
     /// Password.
-    pub password: Option<String>,
+    pub password: Option<crate::secret::Secret>,
     /// How long it may get nowhere while it is being stopped.
     pub stop_timeout: Duration,
     /// Where the other nodes' Redis are.
@@ -203,7 +203,9 @@ impl LocalRedis {
     }
 
     fn config(&self) -> io::Result<ConfigFile> {
-        ConfigFile::read(&self.settings.config_file)
+        // what Redis cannot read, it does not go by
+        let path = &self.settings.config_file;
+        self.settings.run_as.act(|| ConfigFile::read(path))
     }
 
     fn configuration(&self) -> Answer<ConfigFile> {
@@ -283,7 +285,7 @@ impl LocalRedis {
         if config.names_a_master() {
             return Ok(None);
         }
-        let on_disk = OnDisk::look(&config);
+        let on_disk = self.settings.run_as.act(|| OnDisk::look(&config));
         let on_disk =
             on_disk.map_err(|error| PortError::new("looking at what Redis has on its disk", error))?;
         for address in &self.settings.others {
@@ -468,12 +470,12 @@ impl RedisPort for LocalRedis {
         // what it had in memory is on its disk then
         let end = self.end().await?;
         let master = master.clone();
-        let config_file = self.settings.config_file.clone();
+        let (config_file, user) = (self.settings.config_file.clone(), self.settings.run_as);
         let (time, data) = (name_of_time(at), self.data()?);
         self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
             let owed = redis_files::owe(&data, &time);
             // whatever became of that: from here on it can only start as a replica
-            redis_files::follow_from_the_start(&config_file, &master)?;
+            redis_files::follow_from_the_start(&config_file, user, &master)?;
             owed?;
             redis_files::keep(&data, &time, newest, progress).map(drop)
         })

@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, fchown},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +13,7 @@ use super::{
     copying::{Plan, Progress},
     redis::{ConfigFile, is_upstream},
 };
-use crate::runtime::RunAs;
+use crate::{guarded, runtime::RunAs};
 
 /// The files of one Redis: its folder, and the names that its configuration gives them.
 #[derive(Debug, Clone)]
@@ -65,23 +64,21 @@ pub(super) fn owe(data: &DataFiles, time: &str) -> io::Result<()> {
     if into.join(time).exists() {
         return Ok(());
     }
-    private(&into, &data.folder)?;
-    let mut note = File::create(into.join(OWED))?;
-    note.write_all(time.as_bytes())?;
-    note.sync_all()?;
-    File::open(&into)?.sync_all()
+    let owner = RunAs::owner_of(&data.folder)?;
+    private(&into, owner)?;
+    guarded::write(&into.join(OWED), time.as_bytes(), owner)
 }
 
 /// Makes the copy that is owed, if one is. None of those made before is removed.
 pub(super) fn keep_what_is_owed(data: &DataFiles, progress: &Progress) -> io::Result<()> {
     let note = data.kept_copies().join(OWED);
-    let time = match fs::read_to_string(&note) {
+    let time = match RunAs::owner_of(&data.folder)?.act(|| fs::read_to_string(&note)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         time => time?,
     };
     // whoever lost power while it was written had not gone on to the copy, nor to anything that needs one
     if !is_time(&time) {
-        return fs::remove_file(&note);
+        return guarded::remove_file(&note);
     }
     keep(data, &time, usize::MAX, progress).map(drop)
 }
@@ -93,10 +90,7 @@ pub(super) fn is_owed(data: &DataFiles) -> bool {
 
 /// No copy is owed any more.
 fn is_kept(into: &Path) -> io::Result<()> {
-    match fs::remove_file(into.join(OWED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    guarded::remove_file(&into.join(OWED))
 }
 
 /// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
@@ -114,39 +108,33 @@ pub(super) fn keep(
         is_kept(&into)?;
         return Ok(Some(place));
     }
-    let plan = Plan::of(&data.folder, |path| data.has(path))?;
+    let owner = RunAs::owner_of(&data.folder)?;
+    let plan = owner.act(|| Plan::of(&data.folder, |path| data.has(path)))?;
     if plan.size().files == 0 {
         is_kept(&into)?;
         return Ok(None);
     }
     // for nobody but Redis: it is all of its data
-    private(&into, &data.folder)?;
+    private(&into, owner)?;
     let unfinished = into.join(format!(".{time}"));
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
-    }
-    RunAs::owner_of(&data.folder)?.act(|| {
+    guarded::remove(&unfinished)?;
+    owner.act(|| {
         let sums = plan.copy(&unfinished, progress)?;
-        sums.lines(Path::new("")).map_or(Ok(()), |lines| fs::write(unfinished.join(CHECKSUMS), lines))
+        sums.lines(Path::new("")).map_or(Ok(()), |lines| fs::write(unfinished.join(CHECKSUMS), lines))?;
+        Ok(rustix::fs::syncfs(File::open(&unfinished)?)?)
     })?;
-    rustix::fs::syncfs(File::open(&unfinished)?)?;
     progress.go_on()?;
-    fs::rename(&unfinished, &place)?;
-    File::open(&into)?.sync_all()?;
+    guarded::rename(&unfinished, &place)?;
     is_kept(&into)?;
     prune(&into, &place, newest)?;
     Ok(Some(place))
 }
 
-/// A folder that only the owner of another one may enter; it may be there.
-fn private(folder: &Path, of: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
+/// A folder that only one user may enter; it may be there.
+fn private(folder: &Path, owner: RunAs) -> io::Result<()> {
+    match guarded::create_folder(folder, owner) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => {
-            made?;
-            let owner = fs::metadata(of)?;
-            chown(folder, Some(owner.uid()), Some(owner.gid()))
-        }
+        made => made,
     }
 }
 
@@ -170,28 +158,20 @@ fn prune(into: &Path, own: &Path, newest: usize) -> io::Result<()> {
     others.sort_unstable();
     let old = others.len().saturating_sub(newest.saturating_sub(1));
     gone.extend(others.into_iter().take(old));
-    gone.into_iter().try_for_each(fs::remove_dir_all)
+    gone.iter().try_for_each(|folder| guarded::remove(folder))
+}
+
+/// Reads a configuration file, which the server's user may write.
+pub(super) fn read(config_file: &Path, user: RunAs) -> io::Result<String> {
+    let mut config = String::new();
+    guarded::open(config_file, user)?.read_to_string(&mut config)?;
+    Ok(config)
 }
 
 /// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
-pub(super) fn follow_from_the_start(config_file: &Path, master: &Address) -> io::Result<()> {
-    let config = fs::read_to_string(config_file)?;
-    let before = fs::metadata(config_file)?;
-    let mut unfinished = config_file.as_os_str().to_owned();
-    unfinished.push(".interrex-new");
-    let unfinished = PathBuf::from(unfinished);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // made anew, never through a link that is there
-    let mut file = File::create_new(&unfinished)?;
-    file.set_permissions(before.permissions())?;
-    fchown(&file, Some(before.uid()), Some(before.gid()))?;
-    file.write_all(following(&config, master).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, config_file)?;
-    config_file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+pub(super) fn follow_from_the_start(config_file: &Path, user: RunAs, master: &Address) -> io::Result<()> {
+    let config = read(config_file, user)?;
+    guarded::rewrite(config_file, following(&config, master).as_bytes())
 }
 
 fn following(config: &str, Address { host, port }: &Address) -> String {
@@ -203,6 +183,8 @@ fn following(config: &str, Address { host, port }: &Address) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]

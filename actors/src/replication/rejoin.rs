@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
+    become_standby::STOP_PATIENCE,
     fork_report::{nothing_was_committed_since, read_once, transactions_only_here},
     postgres::slot_name,
 };
@@ -85,7 +86,7 @@ pub(super) fn wants_copy(run: &Run) -> bool {
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     // nothing is stopped for a main that cannot be asked
     lineage_of(shared, servers, run.new_main).await?;
-    servers.postgres.stop(StopMode::Fast).await?;
+    servers.postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
     // a standby that ran has received more since, and would be ahead of what main said
     let lineage = lineage_of(shared, servers, run.new_main).await?;
     Ok(compare(shared, servers, (run.new_main, lineage), wants_copy(run)).await)
@@ -306,7 +307,8 @@ fn stranded_here(run: &Run) -> Option<u64> {
 pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let main = servers.main_server(run.new_main)?;
     // whoever started it since: what is rewritten must be at rest
-    let (stopped, lineage) = tokio::join!(servers.postgres.stop(StopMode::Fast), main.lineage());
+    let (stopped, lineage) =
+        tokio::join!(servers.postgres.stop(StopMode::Within(STOP_PATIENCE)), main.lineage());
     stopped?;
     if is_replaced(shared, servers, run).await? {
         return copy_anew(shared, servers, run, "by an attempt before this one").await;

@@ -37,7 +37,7 @@ pub(super) async fn fence(shared: &Shared, servers: &Servers) -> Answer<FencePro
     let stopped = if main { in_good_order.await } else { None };
     // whatever came of it, what is left is stopped at once
     let proof = servers.stop(StopMode::Immediate).await?;
-    Ok(FenceProof { postgres: stopped.unwrap_or(proof.postgres), ..proof })
+    Ok(FenceProof { postgres: stopped.map_or(proof.postgres, |end| end.words), ..proof })
 }
 
 /// The old main is told that nobody was promoted. One that could not be asked for the fence need not answer now.

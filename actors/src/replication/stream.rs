@@ -37,7 +37,7 @@ pub struct StreamSettings {
     /// Superuser.
     pub user: String,
     /// Its password.
-    pub password: Option<String>,
+    pub password: Option<crate::secret::Secret>,
     /// Database.
     pub database: String,
 }

@@ -20,7 +20,10 @@ use crate::{
     failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, NotAccepted, PeersPort, PortError, RedisHandover, RedisPort},
+    ports::{
+        Answer, NotAccepted, PeersPort, PortError, PostgresPort, RedisHandover, RedisPort, ServerProcess,
+        StopMode,
+    },
 };
 
 /// How often a condition is looked at while writes wait.
@@ -30,6 +33,11 @@ const LOOK_CALMLY: Duration = Duration::from_millis(100);
 /// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
 /// sender serves nobody meanwhile (facts 11).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long one that is taken back may take to end, before it is started again: with [`UNKNOWN_LIMIT`] and the start, less than
+/// the limit of the step.
+const UNDO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing may be known of a server whose process lives.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(20);
 /// How long the target may take to receive again what it received when it was checked.
 const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the target's last answer about what it received may be awaited.
@@ -176,25 +184,67 @@ pub(super) async fn undo_stop_main(
     if shared.look(|view| view.cluster.nodes.is_superseded(me) || !view.cluster.nodes.is_main(me)) {
         return Ok("it stays stopped: another node is main".to_owned());
     }
-    // what did not stop in good order may be half-way
-    let running = servers.postgres.measure().await.facts.status == PostgresStatus::Primary;
-    if running {
-        return Ok("PostgreSQL had not stopped, and serves".to_owned());
+    match settled(&*servers.postgres).await? {
+        Settled::Serves => return Ok("PostgreSQL had not stopped, and serves".to_owned()),
+        Settled::Stopped | Settled::InTheWay => {}
     }
     if let Some(rival) = rival(shared, peers).await {
         return Err(PortError(format!("PostgreSQL stays stopped: {rival}")));
     }
-    servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
+    // what is half-way down does not come back by itself, and is never ended before it had the time to do so in good order
+    servers.postgres.stop(StopMode::Within(UNDO_PATIENCE)).await?;
     servers.postgres.start().await?;
     // starting may have taken long, and a peer may have taken over meanwhile
     if shared.look(|view| view.cluster.nodes.is_superseded(me)) {
-        servers.postgres.stop(crate::ports::StopMode::Immediate).await?;
+        servers.postgres.stop(StopMode::Immediate).await?;
         return Err(PortError("another node became main meanwhile: PostgreSQL was stopped again".to_owned()));
     }
     let facts = servers.postgres.measure().await.facts;
     match facts.status {
         PostgresStatus::Primary => Ok("PostgreSQL runs again, and is writable".to_owned()),
         status => Err(PortError(format!("PostgreSQL is {status} after its start: {}", facts.detail))),
+    }
+}
+
+/// What a stop that is taken back has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// It takes writes.
+    Serves,
+    /// Nothing of it runs.
+    Stopped,
+    /// It runs, and is no primary, or is shutting down.
+    InTheWay,
+}
+
+/// Looks until it is known: a measurement that got no answer says nothing of a server whose process is up.
+async fn settled(postgres: &dyn PostgresPort) -> Answer<Settled> {
+    let looking = async {
+        loop {
+            let facts = postgres.measure().await.facts;
+            if let Some(settled) = known(facts.status, postgres.process()) {
+                return settled;
+            }
+            tracing::warn!(facts.detail, "PostgreSQL does not answer, and is looked at again");
+            tokio::time::sleep(LOOK_CALMLY).await;
+        }
+    };
+    tokio::time::timeout(UNKNOWN_LIMIT, looking).await.map_err(|_| {
+        PortError(format!(
+            "PostgreSQL's process lives and has answered nothing for {UNKNOWN_LIMIT:?}: whether it serves is unknown, and it is \
+             not stopped for that; see its log, then: interrex status"
+        ))
+    })
+}
+
+/// What is proved of it, if anything is.
+fn known(status: PostgresStatus, process: ServerProcess) -> Option<Settled> {
+    match (status, process) {
+        (PostgresStatus::Primary, _) => Some(Settled::Serves),
+        (_, ServerProcess::None) => Some(Settled::Stopped),
+        (_, ServerProcess::Stopping) => Some(Settled::InTheWay),
+        (PostgresStatus::Unreachable | PostgresStatus::Stopped, ServerProcess::Up) => None,
+        (PostgresStatus::Streaming | PostgresStatus::Detached, ServerProcess::Up) => Some(Settled::InTheWay),
     }
 }
 
@@ -324,4 +374,21 @@ async fn follow_by_force(
     let report = naming_kept_redis(servers, run, report).await;
     let words = "the two did not change places in good order: compare what was kept with interrex salvage --kept-redis";
     Ok(report.at_a_price(&if end.is_loss() { format!("{words}; Redis: {end}") } else { words.to_owned() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_without_an_answer_is_no_reason_to_stop_a_server_whose_process_is_up() {
+        use {PostgresStatus as Status, ServerProcess as Process};
+        assert_eq!(known(Status::Unreachable, Process::Up), None);
+        assert_eq!(known(Status::Unreachable, Process::Stopping), Some(Settled::InTheWay));
+        assert_eq!(known(Status::Unreachable, Process::None), Some(Settled::Stopped));
+        // its answer counts, and not what its files said a moment later
+        assert_eq!(known(Status::Primary, Process::Up), Some(Settled::Serves));
+        assert_eq!(known(Status::Primary, Process::Stopping), Some(Settled::Serves));
+        assert_eq!(known(Status::Streaming, Process::Up), Some(Settled::InTheWay));
+    }
 }

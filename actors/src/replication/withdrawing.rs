@@ -10,6 +10,8 @@ use crate::ports::{Answer, PortError, PostgresPort, StopMode};
 
 /// How long a server that may hang is asked whether its promotion has happened.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the server may take to stop in good order.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the server may take to start as a standby: with the look and the stop, less than the limit of the step. It
 /// goes on to start after that.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -46,10 +48,10 @@ pub(super) async fn withdraw(servers: &Servers, run: &Run) -> Answer<String> {
         return Err(PortError(words));
     }
     let stopped = postgres
-        .stop(StopMode::Fast)
+        .stop(StopMode::Within(STOP_PATIENCE))
         .await
         .map_err(|error| PortError(format!("the promotion asked for cannot be withdrawn: {error}")))?;
-    Ok(start_as_standby(postgres, &stopped).await)
+    Ok(start_as_standby(postgres, &stopped.words).await)
 }
 
 /// A server that was asked may obey at any later moment, and a session may still hold the question. A server that is

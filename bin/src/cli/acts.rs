@@ -279,7 +279,8 @@ fn ask_within<T: serde::de::DeserializeOwned>(
     let asked = runtime.block_on(async {
         // never through a proxy, which would learn the secret
         let client = reqwest::Client::builder().no_proxy().timeout(limit).build()?;
-        let request = client.post(format!("http://{address}{path}")).header(SECRET_HEADER, secret).json(body);
+        let request =
+            client.post(format!("http://{address}{path}")).header(SECRET_HEADER, &*secret).json(body);
         request.send().await?.json::<ApiAnswer<T>>().await
     });
     asked.map_err(|error| Failure::Other {

@@ -1,8 +1,12 @@
 //! What is wrong with a configuration that reads well: its values against each other, and against this machine.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
 
-use interrex_actors::replication::postgres::config_file;
+use interrex_actors::{replication::postgres::config_file, secret::Secret};
 use interrex_events::{Address, NodeId, Role};
 
 use super::Config;
@@ -138,6 +142,11 @@ impl Config {
                 "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
             ),
         );
+        demand(
+            self.postgres.stop_timeout >= Duration::from_millis(500),
+            "postgres.stop_timeout must be at least 500ms: PostgreSQL needs time to stop in good order"
+                .to_owned(),
+        );
         for hook in &self.hooks {
             demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
         }
@@ -178,8 +187,9 @@ impl Config {
         if segments.exists() && !segments.is_dir() {
             problems.push(format!("retention.segments: {} is no folder", segments.display()));
         }
+        problems.extend(written_by_others("retention.segments", &segments));
         match self.node.journal.parent() {
-            Some(folder) if folder.is_dir() => {}
+            Some(folder) if folder.is_dir() => problems.extend(written_by_others("node.journal", folder)),
             _ => problems.push(format!(
                 "node.journal: the folder of {} does not exist; create it",
                 self.node.journal.display()
@@ -187,6 +197,20 @@ impl Config {
         }
         problems
     }
+}
+
+/// A supervisor that is root believes its journal and the files beside it, such as those that name the processes to end: no
+/// other user may write there.
+fn written_by_others(key: &str, folder: &Path) -> Option<String> {
+    let found = std::fs::metadata(folder).ok()?;
+    let others = found.uid() != 0 || found.mode() & 0o022 != 0;
+    (rustix::process::geteuid().is_root() && others).then(|| {
+        let folder = folder.display();
+        format!(
+            "{key}: the supervisor runs as root, and another user may write in {folder}: chown root {folder} && chmod go-w \
+             {folder}"
+        )
+    })
 }
 
 impl Config {
@@ -238,7 +262,7 @@ impl Config {
 ///
 /// # Errors
 /// The file cannot be read, can be read by others, or holds too little.
-pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, String> {
+pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<Secret, String> {
     let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
     if mode & 0o077 != 0 {
         return Err(format!(
@@ -257,5 +281,5 @@ pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<String, St
             secret.len()
         ));
     }
-    Ok(secret)
+    Ok(secret.into())
 }

@@ -6,6 +6,7 @@
 mod checks;
 mod environment;
 mod reading;
+mod users;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -13,7 +14,12 @@ use interrex_actors::replication::postgres::config_file;
 use interrex_events::{Address, ClusterId, NodeId, Role, check_host};
 use serde::{Deserialize, Deserializer, de::IntoDeserializer as _};
 
-pub use self::{checks::read_secret, environment::Override, reading::ConfigError};
+pub use self::{
+    checks::read_secret,
+    environment::Override,
+    reading::ConfigError,
+    users::{Users, user_name},
+};
 
 /// Where sealed segments are, beside the journal, unless `retention.segments` says otherwise.
 pub const SEGMENTS_FOLDER: &str = "segments";
@@ -226,6 +232,10 @@ pub struct PostgresConfig {
     pub replication_passfile: Option<PathBuf>,
     /// Where its log goes. By default `postgres.log` beside the journal.
     pub log_file: Option<PathBuf>,
+    /// How long it may take to stop in good order when the supervisor stops it (`node.on_exit`), such as `"60s"`: it waits for
+    /// its standbys and its archiver. Then it is ended at once. `TimeoutStopSec` of the supervisor's unit must be longer.
+    #[serde(default = "stop_timeout", deserialize_with = "duration")]
+    pub stop_timeout: Duration,
 }
 
 /// `[redis]`.
@@ -234,6 +244,9 @@ pub struct PostgresConfig {
 pub struct RedisConfig {
     /// Its configuration file; Redis must be able to write it, for that is how a role survives a restart.
     pub config_file: PathBuf,
+    /// The user that it runs as when the supervisor runs as root. By default the owner of its configuration
+    /// file, on Debian `redis`.
+    pub run_as: Option<String>,
     /// The program. By default `redis-server` on the path.
     pub program: Option<PathBuf>,
     /// Host that it listens on.
@@ -265,6 +278,9 @@ pub struct DependentConfig {
     pub ready_timeout: Duration,
     /// Where its output goes. By default `NAME.log` beside the journal.
     pub log_file: Option<PathBuf>,
+    /// The user that it and its readiness check run as when the supervisor runs as root; `"root"` for a program that gives
+    /// root's rights up by itself. By default the user that PostgreSQL runs as.
+    pub run_as: Option<String>,
 }
 
 /// `[[hooks]]`: a command at the end of a failover. It sees `INTERREX_EPOCH`, `INTERREX_RUN`,
@@ -279,6 +295,9 @@ pub struct HookConfig {
     /// When it is given up.
     #[serde(default = "hook_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
+    /// The user that it runs as when the supervisor runs as root, which may be `"root"`. By default the user that PostgreSQL
+    /// runs as.
+    pub run_as: Option<String>,
 }
 
 /// `[[peers]]`: another node.
@@ -323,6 +342,9 @@ fn postgres_database() -> String {
 }
 fn replicator() -> String {
     "replicator".to_owned()
+}
+fn stop_timeout() -> Duration {
+    Duration::from_secs(60)
 }
 fn ready_timeout() -> Duration {
     Duration::from_secs(30)

@@ -30,12 +30,13 @@ use interrex_actors::{
         stream::{LocalStream, StreamSettings},
     },
     runtime::{Background, RunAs},
+    secret::Secret,
     supervision::keep,
 };
 use interrex_events::{Address, NodeSpec, Role};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, Quorum, read_secret};
+use crate::config::{Config, Quorum, Users, read_secret};
 
 /// What the actors act through.
 pub(super) struct Ports {
@@ -49,8 +50,7 @@ pub(super) struct Ports {
 
 /// Adapters for everything that is configured. Nothing is started or connected yet.
 pub(super) fn ports(config: &Config) -> Result<Ports, String> {
-    let run_as = RunAs::resolve(config.node.run_as.as_deref(), &config.postgres.data_dir)
-        .map_err(|error| error.to_string())?;
+    let users = Users::of(config)?;
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16)?;
     let optional =
         |file: &Option<PathBuf>, key: &str| file.as_ref().map(|file| read_secret(file, key, 1)).transpose();
@@ -64,14 +64,14 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         redis_password: redis_password.clone(),
     };
     let nodes = nodes(config);
-    let local = Rc::new(LocalPostgres::new(postgres(config, run_as, password.clone())?));
+    let local = Rc::new(LocalPostgres::new(postgres(config, users.postgres, password.clone())?));
     let servers = Servers {
         postgres: local.clone(),
         handover: local.clone(),
         rejoin: local,
         stream: Rc::new(stream(config, password)),
-        redis: redis(config, run_as, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
-        dependents: Rc::new(dependents(config, run_as)),
+        redis: redis(config, users.redis, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
+        dependents: Rc::new(dependents(config, &users.dependents)),
         nodes: nodes.clone(),
         main: RefCell::default(),
         fork: ForkOfRun::default(),
@@ -81,15 +81,15 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
     Ok(Ports {
         servers: Rc::new(servers),
         peers: Rc::new(RemotePeers::new(nodes, config.cluster.id, secret.clone(), login)?),
-        hooks: Rc::new(hooks(config, run_as)),
+        hooks: Rc::new(hooks(config, &users.hooks)),
         lease: Rc::new(match config.failover.quorum {
             Quorum::None => NoQuorum,
         }),
-        secret: secret.into(),
+        secret: Arc::from(&*secret),
     })
 }
 
-fn postgres(config: &Config, run_as: RunAs, password: Option<String>) -> Result<PostgresSettings, String> {
+fn postgres(config: &Config, run_as: RunAs, password: Option<Secret>) -> Result<PostgresSettings, String> {
     let postgres = &config.postgres;
     let bin_dir = match &postgres.bin_dir {
         Some(folder) => folder.clone(),
@@ -106,7 +106,7 @@ pub(crate) fn postgres_settings(
     config: &Config,
     bin_dir: PathBuf,
     run_as: RunAs,
-    password: Option<String>,
+    password: Option<Secret>,
 ) -> PostgresSettings {
     let postgres = &config.postgres;
     PostgresSettings {
@@ -125,10 +125,11 @@ pub(crate) fn postgres_settings(
         node: config.node.id,
         measure_limit: config.failover.probe_timeout,
         upstream_file: config.beside_journal("upstream"),
+        stop_patience: postgres.stop_timeout,
     }
 }
 
-fn stream(config: &Config, password: Option<String>) -> LocalStream {
+fn stream(config: &Config, password: Option<Secret>) -> LocalStream {
     let postgres = &config.postgres;
     let settings = StreamSettings {
         host: postgres.host.clone(),
@@ -165,7 +166,7 @@ pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     })
 }
 
-fn redis(config: &Config, run_as: RunAs, password: Option<String>) -> Option<RedisSettings> {
+fn redis(config: &Config, run_as: RunAs, password: Option<Secret>) -> Option<RedisSettings> {
     config.redis.as_ref().map(|redis| RedisSettings {
         config_file: redis.config_file.clone(),
         program: redis.program.clone().unwrap_or_else(|| "redis-server".into()),
@@ -178,8 +179,8 @@ fn redis(config: &Config, run_as: RunAs, password: Option<String>) -> Option<Red
     })
 }
 
-fn dependents(config: &Config, run_as: RunAs) -> DependentPrograms {
-    let dependent = |dependent: &crate::config::DependentConfig| Dependent {
+fn dependents(config: &Config, users: &[RunAs]) -> DependentPrograms {
+    let dependent = |(dependent, run_as): (&crate::config::DependentConfig, &RunAs)| Dependent {
         name: dependent.name.clone(),
         program: Background {
             command: dependent.command.clone(),
@@ -188,22 +189,25 @@ fn dependents(config: &Config, run_as: RunAs) -> DependentPrograms {
                 .log_file
                 .clone()
                 .unwrap_or_else(|| config.beside_journal(&format!("{}.log", dependent.name))),
-            run_as,
+            run_as: *run_as,
+            mark: format!("{}/{}/{}", config.cluster.id, config.node.id, dependent.name),
         },
         ready_command: dependent.ready_command.clone(),
         ready_limit: dependent.ready_timeout,
+        not_started: RefCell::default(),
     };
-    let dependents = config.dependents.iter().map(dependent).collect();
+    let dependents = config.dependents.iter().zip(users).map(dependent).collect();
     DependentPrograms { dependents, env: Arc::new(SystemEnv) }
 }
 
-fn hooks(config: &Config, run_as: RunAs) -> HookPrograms {
-    let hook = |hook: &crate::config::HookConfig| Hook {
+fn hooks(config: &Config, users: &[RunAs]) -> HookPrograms {
+    let hook = |(hook, run_as): (&crate::config::HookConfig, &RunAs)| Hook {
         name: hook.name.clone(),
         command: hook.command.clone(),
         limit: hook.timeout,
+        run_as: *run_as,
     };
-    HookPrograms { hooks: config.hooks.iter().map(hook).collect(), run_as }
+    HookPrograms { hooks: config.hooks.iter().zip(users).map(hook).collect() }
 }
 
 fn nodes(config: &Config) -> Vec<NodeSpec> {

@@ -16,8 +16,9 @@ use interrex_actors::{
     env::SystemEnv,
     messages::CloseWindows,
     node::{Fatal, Shared},
-    ports::{PortError, StopMode},
+    ports::PortError,
     replication::postgres::put_base_backup_in_place,
+    runtime::{ignored_signals, leave_nothing_inherited},
     starting::{self, StartError},
 };
 use interrex_events::{
@@ -57,6 +58,9 @@ pub enum DaemonError {
     /// A server did not start.
     #[error("{0}")]
     Server(#[from] PortError),
+    /// Asked to end, and not all of its servers ended in good order.
+    #[error("{0}")]
+    NotInGoodOrder(String),
     /// The process cannot go on.
     #[error(transparent)]
     Fatal(Fatal),
@@ -85,6 +89,8 @@ impl From<StartError> for DaemonError {
 /// # Errors
 /// It could not start, or could not go on.
 pub fn supervise(config: Config) -> Result<(), DaemonError> {
+    // for as long as this process lives: one of them may be a lock
+    let _held = leave_nothing_inherited();
     log_to_stderr();
     if put_base_backup_in_place(&config.postgres.data_dir)? {
         tracing::warn!("a base backup was whole and not yet in the data directory's place: it is now");
@@ -154,10 +160,10 @@ async fn run(config: Config) -> Result<(), DaemonError> {
         taken_back = starting::take_back_own_events(&shared, &ports.servers, &*ports.peers) => taken_back?,
         reason = asked_to_end.recv() => {
             tracing::info!(reason, "ends before it began: nothing is recorded");
-            if config.node.on_exit == OnExit::Stop {
-                ports.servers.stop(StopMode::Fast).await?;
-            }
-            return Ok(());
+            return match stop_servers(&config, &ports, &mut asked_to_end).await {
+                Some(Stopping { words, in_good_order: false }) => Err(DaemonError::NotInGoodOrder(words)),
+                _ => Ok(()),
+            };
         }
     }
     let on_exit = if config.node.on_exit == OnExit::Stop { "stop" } else { "leave" };
@@ -182,6 +188,43 @@ async fn run(config: Config) -> Result<(), DaemonError> {
         actor.abort();
     }
     result
+}
+
+/// What became of the servers when the supervisor ended.
+struct Stopping {
+    words: String,
+    in_good_order: bool,
+}
+
+/// Stops the servers, if that is configured. Whoever asks a second time does not want to wait: what is still stopping goes on by
+/// itself, for ending it harder would lose what it waits for.
+async fn stop_servers(
+    config: &Config,
+    ports: &assemble::Ports,
+    asked_to_end: &mut AskedToEnd,
+) -> Option<Stopping> {
+    if config.node.on_exit == OnExit::Leave {
+        return None;
+    }
+    tracing::info!(
+        stop_timeout = ?config.postgres.stop_timeout,
+        "stopping the servers, dependents first; a second signal ends this supervisor at once, and they go on stopping"
+    );
+    let again = tokio::select! {
+        ending = ports.servers.end() => {
+            let words = ending.words.join("; ");
+            let words = if ending.in_good_order {
+                format!("its servers were stopped (node.on_exit): {words}")
+            } else {
+                format!("its servers did not all stop in good order: {words}")
+            };
+            return Some(Stopping { words, in_good_order: ending.in_good_order });
+        }
+        again = asked_to_end.recv() => again.unwrap_or("asked to"),
+    };
+    ports.servers.ask_to_end().await;
+    let words = format!("{again} again before its servers had stopped: they go on stopping by themselves");
+    Some(Stopping { words, in_good_order: false })
 }
 
 /// Starts the servers, and goes on until it is asked to end, or cannot go on.
@@ -212,20 +255,28 @@ async fn supervise_until_the_end(
                 }
             },
             reason = asked_to_end.recv() => {
-                end(shared, config, ports, reason).await;
-                return was_recorded(fatals);
+                let ended = end(shared, config, ports, (reason, asked_to_end)).await;
+                return was_recorded(fatals).and(ended);
             }
         }
     }
 }
 
 /// The end in good order: servers as configured, and a last event.
-async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, reason: Option<&'static str>) {
+async fn end(
+    shared: &Arc<Shared>,
+    config: &Config,
+    ports: &assemble::Ports,
+    (reason, asked_to_end): (Option<&'static str>, &mut AskedToEnd),
+) -> Result<(), DaemonError> {
     let mut reason = reason.unwrap_or("its signals are gone").to_owned();
-    if config.node.on_exit == OnExit::Stop {
-        match ports.servers.stop(StopMode::Fast).await {
-            Ok(_) => reason.push_str("; its servers were stopped (node.on_exit)"),
-            Err(error) => reason.push_str(&format!("; its servers were not stopped: {error}")),
+    let stopping = stop_servers(config, ports, asked_to_end).await;
+    let mut result = Ok(());
+    if let Some(Stopping { words, in_good_order }) = stopping {
+        reason.push_str("; ");
+        reason.push_str(&words);
+        if !in_good_order {
+            result = Err(DaemonError::NotInGoodOrder(words));
         }
     }
     let windows =
@@ -235,6 +286,7 @@ async fn end(shared: &Arc<Shared>, config: &Config, ports: &assemble::Ports, rea
     if let Err(error) = starting::record(shared, facts).await {
         tracing::error!(%error, "the end was not recorded");
     }
+    result
 }
 
 /// An end that the journal did not take is no good end.
@@ -260,6 +312,10 @@ impl AskedToEnd {
 }
 
 fn signals() -> Result<AskedToEnd, DaemonError> {
+    // one that is handled here is at its default in every child; one that is ignored stays ignored there
+    for number in ignored_signals() {
+        drop(signal(SignalKind::from_raw(number))?);
+    }
     Ok(AskedToEnd {
         term: signal(SignalKind::terminate())?,
         interrupt: signal(SignalKind::interrupt())?,

@@ -18,13 +18,13 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::runtime::{self, RunAs};
+use interrex_actors::runtime::{self, Command, RunAs};
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
     process::Signal,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::{Done, SalvageError};
 

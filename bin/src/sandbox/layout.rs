@@ -128,6 +128,7 @@ impl Layout<'_> {
             measure_limit: Duration::from_secs(1),
             config_file: None,
             upstream_file: node.folder.join("upstream"),
+            stop_patience: Duration::from_secs(10),
         });
         let upstream =
             adapter.conninfo_of(&Address::new("127.0.0.1", main.postgres_port)).replace('\'', "''");

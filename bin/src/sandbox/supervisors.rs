@@ -15,7 +15,7 @@ use super::{
     Done, Sandbox, SandboxError,
     plan::{ALPHA, NodePlan},
     processes::{self, MARK, POSTGRES, Process, RADIUS, REDIS},
-    template::without_foreign_settings,
+    template::{foreign_settings, without_foreign_settings},
 };
 
 impl Sandbox {
@@ -76,7 +76,9 @@ impl Sandbox {
         let mut command = self.account.run_as.command(self.programs.postgres.join("pg_ctl"));
         command.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log()).args(["-w", "-s", "start"]);
         command.env(MARK, &node.folder).process_group(0);
-        without_foreign_settings(command.as_std_mut());
+        for name in foreign_settings() {
+            command.env_remove(name);
+        }
         // its output would stay open as long as the server runs
         let ended = command.stdout(Stdio::null()).stderr(Stdio::null()).status().await;
         match ended {

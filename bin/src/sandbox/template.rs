@@ -160,11 +160,13 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn command(&self, name: &str) -> tokio::process::Command {
+    fn command(&self, name: &str) -> runtime::Command {
         let mut command = self.account.run_as.command(self.programs.join(name));
         // in a group of its own: a Ctrl-C on the terminal is for the caller, who ends it in good order
         command.env(MARK, self.mark).process_group(0);
-        without_foreign_settings(command.as_std_mut());
+        for name in foreign_settings() {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -226,11 +228,16 @@ pub(super) async fn copy(from: &Path, to: &Path) -> Done<()> {
 
 /// What the caller has set for its own PostgreSQL clients and supervisors is not for the sandbox.
 pub(super) fn without_foreign_settings(command: &mut std::process::Command) {
-    for (name, _) in std::env::vars_os() {
+    for name in foreign_settings() {
+        command.env_remove(name);
+    }
+}
+
+/// The names of such variables.
+pub(super) fn foreign_settings() -> impl Iterator<Item = std::ffi::OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
         let text = name.to_string_lossy();
         let is_ours = text == MARK || text == "INTERREX_LOG";
-        if (text.starts_with("PG") || text.starts_with("INTERREX_")) && !is_ours {
-            command.env_remove(name);
-        }
-    }
+        (text.starts_with("PG") || text.starts_with("INTERREX_")) && !is_ours
+    })
 }

@@ -89,7 +89,12 @@ pub fn write(
     let identity = reader.identity();
     let header = survey.header(identity.cluster_id, identity.node_id, newest);
     // events name hosts, users and errors: the file is its owner's alone, as the journal is
-    let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial);
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(&partial)(error)),
+        _ => {}
+    }
+    // made anew, never through a link that is there
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial);
     let file = file.map_err(refused(&partial))?;
     let mut writer = ExportWriter::begin(file, Packing::Zstd, &header).map_err(refused(&partial))?;
     each(reader, node, events, |record| writer.write(record).map_err(refused(&partial)))?;

@@ -105,6 +105,7 @@ fn adapter(data_dir: &Path, programs: &Path, owned: &Path) -> LocalPostgres {
         measure_limit: Duration::from_secs(1),
         config_file: None,
         upstream_file: data_dir.with_extension("upstream"),
+        stop_patience: Duration::from_secs(10),
     })
 }
 

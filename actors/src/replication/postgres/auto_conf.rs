@@ -20,15 +20,15 @@ pub(super) fn change(
     settings: &[Setting<'_>],
     owner: RunAs,
 ) -> io::Result<()> {
-    let before = read(data_dir)?;
+    let before = read(data_dir, owner)?;
     let after = with(&before, gone, settings);
     if after == before { Ok(()) } else { files::write(&data_dir.join(NAME), &after, owner) }
 }
 
-/// What stands in it; there may be none.
-pub(super) fn read(data_dir: &Path) -> io::Result<Vec<u8>> {
+/// What stands in it; there may be none. Read with the rights of its user.
+pub(super) fn read(data_dir: &Path, user: RunAs) -> io::Result<Vec<u8>> {
     let file = data_dir.join(NAME);
-    match std::fs::read(&file) {
+    match files::read(&file, user) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         read => read.map_err(named(&file)),
     }

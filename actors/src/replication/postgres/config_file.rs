@@ -5,18 +5,15 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, DirBuilder},
-    io,
-    os::unix::fs::lchown,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use tokio::process::Command;
-
 use super::{PostgresSettings, START_LIMIT};
 use crate::{
+    guarded,
     ports::Answer,
-    runtime::{self, RunAs},
+    runtime::{self, Command, RunAs},
 };
 
 /// Debian's clusters: a folder a version, in it a folder a cluster.
@@ -27,6 +24,11 @@ pub const NAME: &str = "postgresql.conf";
 const DEBIAN_SOCKETS: &str = "/var/run/postgresql";
 /// Where Debian has PostgreSQL's programs.
 const DEBIAN_PROGRAMS: &str = "/usr/lib/postgresql";
+/// By which the server's sessions leave what protects it from the kernel when memory is short, as Debian's `pg_ctlcluster`
+/// sets them.
+const OOM_SETTINGS: [(&str, &str); 2] =
+    [("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"), ("PG_OOM_ADJUST_VALUE", "0")];
+
 /// How deep files may include each other, as in PostgreSQL.
 const DEPTH: u32 = 10;
 
@@ -137,6 +139,10 @@ impl PostgresSettings {
     pub(super) fn server_in(&self, data_dir: &Path, first: &[&str]) -> Command {
         let mut command = self.run_as.command(self.bin_dir.join("postgres"));
         command.args(first).args(self.which_configuration(data_dir));
+        // the kernel is to end a session before it ends the server: what protects this process is not for them
+        for (name, otherwise) in OOM_SETTINGS {
+            command.env(name, std::env::var_os(name).unwrap_or_else(|| otherwise.into()));
+        }
         if let Some(file) = &self.config_file {
             // as Debian's own start tells the server
             let environment = fs::read(file.with_file_name("environment")).unwrap_or_default();
@@ -177,7 +183,9 @@ impl PostgresSettings {
     /// Makes folders anew that were in `/run` before the machine was started again: the socket's, and the one of statistics up
     /// to PostgreSQL 14. Only root can; otherwise PostgreSQL says what it lacks.
     pub(super) fn make_folders_in_run(&self) -> io::Result<()> {
-        let RunAs::User { uid, gid } = self.run_as else { return Ok(()) };
+        if self.run_as == RunAs::Myself {
+            return Ok(());
+        }
         let files = [self.data_dir.join("postgresql.auto.conf"), self.settings_file()];
         let set = |name: &str| files.iter().find_map(|file| value(file, name));
         let by_default = || self.bin_dir.starts_with(DEBIAN_PROGRAMS).then(|| DEBIAN_SOCKETS.to_owned());
@@ -188,9 +196,8 @@ impl PostgresSettings {
             if !in_run || Path::new(folder).exists() || folder.contains("..") {
                 continue;
             }
-            DirBuilder::new().create(folder)?;
-            // the folder above may be its user's: what is a link by now stays what it was
-            lchown(folder, Some(uid), Some(gid))?;
+            // the folder above may be its user's
+            guarded::create_open_folder(Path::new(folder), self.run_as)?;
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl HandoverPort for LocalPostgres {
     }
 
     fn last_complaint(&self) -> Option<String> {
-        server_log::last_complaint(&self.settings.log_file)
+        server_log::last_complaint(&self.settings.log_file, self.settings.run_as)
     }
 
     async fn main_lineage(&self) -> Answer<MainLineage> {

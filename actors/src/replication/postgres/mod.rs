@@ -43,24 +43,23 @@ use rustix::process::Signal;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, error::SqlState};
 
-use self::start::end_what_starts;
 use super::{
     admission::ask_for_a_session,
     postgres_connection::{WRITES, connect, facts, measure_sql},
 };
 use crate::{
+    guarded,
     ports::{
-        Answer, NoReply, PortError, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting, ReplayState,
-        StopMode,
+        Answer, NoReply, PortError, PostgresEnd, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting,
+        ReplayState, ServerProcess, StopMode,
     },
     report::PostgresFacts,
     runtime::{self, RunAs, is_alive, wait_gone},
+    secret::Secret,
 };
 
 /// When a start is no longer waited for. It goes on all the same: a recovery takes as long as it takes.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a stop may take before the next harder one is tried.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a dead server may stay unreaped before a start is tried all the same.
 const REAP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may outlive a harder signal.
@@ -96,7 +95,7 @@ pub struct PostgresSettings {
     /// Superuser.
     pub user: String,
     /// Its password.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Database.
     pub database: String,
     /// User that replicates.
@@ -109,6 +108,8 @@ pub struct PostgresSettings {
     pub measure_limit: Duration,
     /// Where the upstream is kept aside while a run has it cleared; it may hold a password.
     pub upstream_file: PathBuf,
+    /// How long a stop in good order may take before everything is ended at once.
+    pub stop_patience: Duration,
 }
 
 /// The adapter.
@@ -239,7 +240,7 @@ impl LocalPostgres {
         Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
     }
 
-    fn program(&self, name: &str) -> tokio::process::Command {
+    fn program(&self, name: &str) -> runtime::Command {
         let mut command = self.settings.run_as.command(self.settings.bin_dir.join(name));
         command.arg("-D").arg(&self.settings.data_dir);
         command
@@ -336,31 +337,18 @@ impl PostgresPort for LocalPostgres {
         self.start_postmaster().await
     }
 
-    async fn stop(&self, mode: StopMode) -> Answer<String> {
-        self.client.take();
-        self.spare.take();
-        let starting = self.starting.take();
-        let Some(pid) = self.postmaster() else {
-            if let Some(pid) = starting {
-                end_what_starts(pid).await?;
-            }
-            self.end_orphans().await?;
-            return Ok(format!("was not running (control file: {})", self.cluster_state().await));
-        };
-        let gentle = (mode == StopMode::Fast).then_some(Signal::INT);
-        for number in gentle.into_iter().chain([Signal::QUIT, Signal::KILL]) {
-            runtime::signal(pid, number);
-            runtime::signal(pid, Signal::CONT);
-            let patience = if mode == StopMode::Fast { STOP_PATIENCE } else { KILL_PATIENCE };
-            if wait_gone(pid, "postgres", patience).await {
-                self.end_orphans().await?;
-                let state = self.cluster_state().await;
-                return Ok(format!(
-                    "stopped, process {pid} and all of its own are gone (control file: {state})"
-                ));
-            }
+    async fn stop(&self, mode: StopMode) -> Answer<PostgresEnd> {
+        self.stop_postmaster(mode).await
+    }
+
+    fn process(&self) -> ServerProcess {
+        if self.postmaster().is_none() {
+            return ServerProcess::None;
         }
-        Err(PortError(format!("PostgreSQL, process {pid}, lives on after SIGKILL")))
+        let told = std::fs::read(self.settings.data_dir.join("postmaster.pid")).unwrap_or_default();
+        let told = String::from_utf8_lossy(&told);
+        let stops = told.lines().nth(start::STATUS_LINE).is_some_and(|status| status.trim() == "stopping");
+        if stops { ServerProcess::Stopping } else { ServerProcess::Up }
     }
 
     fn is_standby_directory(&self) -> bool {
@@ -372,7 +360,8 @@ impl PostgresPort for LocalPostgres {
         if current.is_empty() {
             return Ok(());
         }
-        keep_aside(&self.settings.upstream_file, &current)
+        // it may hold a password
+        guarded::write(&self.settings.upstream_file, current.as_bytes(), RunAs::Myself)
             .map_err(|error| PortError::new("keeping primary_conninfo aside", error))?;
         self.receive_from("").await
     }
@@ -538,13 +527,4 @@ impl PostgresPort for LocalPostgres {
         let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
         value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
     }
-}
-
-/// Writes a text that may hold a password.
-fn keep_aside(file: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let mut file =
-        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(file)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }

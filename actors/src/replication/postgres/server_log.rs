@@ -6,26 +6,28 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::{guarded, runtime::RunAs};
+
 /// So much of a log's end is read.
 const TAIL: u64 = 64 << 10;
 /// What begins a complaint, whichever language it goes on in.
 const COMPLAINTS: [&str; 3] = ["FATAL", "PANIC", "ERROR"];
 
 /// The last complaint in a log behind that place, or else the last line: why a server did not start.
-pub(super) fn last_words(log: &Path, begin: u64) -> String {
-    let end = end_of(log, begin).unwrap_or_default();
+pub(super) fn last_words(log: &Path, owner: RunAs, begin: u64) -> String {
+    let end = end_of(log, owner, begin).unwrap_or_default();
     let words = complaint_in(&end).or_else(|| end.lines().next_back());
     words.unwrap_or("it said nothing").to_owned()
 }
 
 /// The last complaint at the end of a log, if there is one.
-pub(super) fn last_complaint(log: &Path) -> Option<String> {
-    complaint_in(&end_of(log, 0).ok()?).map(str::to_owned)
+pub(super) fn last_complaint(log: &Path, owner: RunAs) -> Option<String> {
+    complaint_in(&end_of(log, owner, 0).ok()?).map(str::to_owned)
 }
 
 /// Whether there is a complaint in a log behind that place.
-pub(super) fn complains(log: &Path, begin: u64) -> bool {
-    end_of(log, begin).is_ok_and(|end| complaint_in(&end).is_some())
+pub(super) fn complains(log: &Path, owner: RunAs, begin: u64) -> bool {
+    end_of(log, owner, begin).is_ok_and(|end| complaint_in(&end).is_some())
 }
 
 /// Where PostgreSQL's own collector writes (`logging_collector`), and how far it was: what the server says goes there from the
@@ -43,10 +45,12 @@ impl Collected {
     }
 
     /// The last complaint since then, and the file in which it is.
-    pub(super) fn last_complaint_since(&self, data_dir: &Path) -> Option<(String, PathBuf)> {
+    pub(super) fn last_complaint_since(&self, data_dir: &Path, owner: RunAs) -> Option<(String, PathBuf)> {
         Self::now(data_dir).0.into_iter().find_map(|(file, _)| {
             let begin = self.0.iter().find(|(known, _)| *known == file).map_or(0, |(_, length)| *length);
-            let words = complaint_in(&end_of(&file, begin).ok()?)?.to_owned();
+            // the server's user names the files, and may name any
+            let end = owner.act(|| tail(File::open(&file)?, begin)).ok()?;
+            let words = complaint_in(&end)?.to_owned();
             Some((words, file))
         })
     }
@@ -56,8 +60,11 @@ fn complaint_in(text: &str) -> Option<&str> {
     text.lines().rfind(|line| COMPLAINTS.iter().any(|word| line.contains(word)))
 }
 
-fn end_of(log: &Path, begin: u64) -> io::Result<String> {
-    let mut file = File::open(log)?;
+fn end_of(log: &Path, owner: RunAs, begin: u64) -> io::Result<String> {
+    tail(guarded::open(log, owner)?, begin)
+}
+
+fn tail(mut file: File, begin: u64) -> io::Result<String> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL).max(begin)))?;
     let mut end = Vec::new();
@@ -73,18 +80,21 @@ mod tests {
     fn the_newest_complaint_is_told_however_long_the_log_is() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("postgres.log");
-        assert_eq!(last_complaint(&log), None);
-        assert_eq!(last_words(&log, 0), "it said nothing");
+        assert_eq!(last_complaint(&log, RunAs::Myself), None);
+        assert_eq!(last_words(&log, RunAs::Myself, 0), "it said nothing");
         let lines = "FATAL:  old\n".to_owned() + &"LOG:  nothing\n".repeat(10_000);
         std::fs::write(&log, &lines).unwrap();
-        assert_eq!((last_complaint(&log), last_words(&log, 0).as_str()), (None, "LOG:  nothing"));
+        assert_eq!(
+            (last_complaint(&log, RunAs::Myself), last_words(&log, RunAs::Myself, 0).as_str()),
+            (None, "LOG:  nothing")
+        );
         let begin = lines.len() as u64;
         std::fs::write(&log, lines + "FATAL:  new\nDETAIL:  of it\n").unwrap();
-        assert_eq!(last_complaint(&log).as_deref(), Some("FATAL:  new"));
-        assert_eq!(last_words(&log, begin), "FATAL:  new");
+        assert_eq!(last_complaint(&log, RunAs::Myself).as_deref(), Some("FATAL:  new"));
+        assert_eq!(last_words(&log, RunAs::Myself, begin), "FATAL:  new");
         std::fs::write(&log, "FATAL:  old\n").unwrap();
         assert_eq!(
-            last_words(&log, 12),
+            last_words(&log, RunAs::Myself, 12),
             "it said nothing",
             "what was there before the start is not about it"
         );
@@ -94,17 +104,17 @@ mod tests {
     fn what_the_collector_wrote_since_is_told_with_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path();
-        assert_eq!(Collected::now(data_dir).last_complaint_since(data_dir), None);
+        assert_eq!(Collected::now(data_dir).last_complaint_since(data_dir, RunAs::Myself), None);
         std::fs::create_dir(data_dir.join("log")).unwrap();
         std::fs::write(data_dir.join("log/monday"), "FATAL:  old\n").unwrap();
         std::fs::write(data_dir.join("current_logfiles"), "stderr log/monday\n").unwrap();
         let before = Collected::now(data_dir);
-        assert_eq!(before.last_complaint_since(data_dir), None);
+        assert_eq!(before.last_complaint_since(data_dir, RunAs::Myself), None);
         std::fs::write(data_dir.join("log/monday"), "FATAL:  old\nFATAL:  new\n").unwrap();
-        let (words, file) = before.last_complaint_since(data_dir).unwrap();
+        let (words, file) = before.last_complaint_since(data_dir, RunAs::Myself).unwrap();
         assert_eq!((words.as_str(), file), ("FATAL:  new", data_dir.join("log/monday")));
         std::fs::write(data_dir.join("current_logfiles"), "stderr log/tuesday\n").unwrap();
         std::fs::write(data_dir.join("log/tuesday"), "LOG:  x\nPANIC:  worse\n").unwrap();
-        assert_eq!(before.last_complaint_since(data_dir).unwrap().0, "PANIC:  worse");
+        assert_eq!(before.last_complaint_since(data_dir, RunAs::Myself).unwrap().0, "PANIC:  worse");
     }
 }

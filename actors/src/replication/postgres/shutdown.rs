@@ -1,20 +1,67 @@
-//! Closing a main so that a standby can be proved to have all of its log.
+//! Stopping the server; and closing a main so that a standby can be proved to have all of its log.
 
 use std::time::Duration;
 
 use interrex_events::{Lsn, TimelineId};
 use rustix::process::Signal;
 
-use super::{LocalPostgres, wal::Wal};
+use super::{KILL_PATIENCE, LocalPostgres, start::end_what_starts, wal::Wal};
 use crate::{
-    ports::{Answer, LogRecord, PortError, ShutdownProof},
+    ports::{Answer, LogRecord, PortError, PostgresEnd, ShutdownProof, StopMode},
     runtime::{self, wait_gone},
 };
 
 impl LocalPostgres {
+    /// Stops the server, harder and harder, and says how.
+    pub(super) async fn stop_postmaster(&self, mode: StopMode) -> Answer<PostgresEnd> {
+        self.client.take();
+        self.spare.take();
+        let starting = self.starting.take();
+        let Some(pid) = self.postmaster() else {
+            if let Some(pid) = starting {
+                end_what_starts(pid).await?;
+            }
+            self.end_orphans().await?;
+            let words = format!("was not running (control file: {})", self.cluster_state().await);
+            return Ok(PostgresEnd { words, forced: false });
+        };
+        let patience = match mode {
+            StopMode::Fast => Some(self.settings.stop_patience),
+            StopMode::Within(patience) => Some(patience),
+            StopMode::Immediate => None,
+        };
+        let in_good_order = patience.map(|patience| (Signal::INT, patience));
+        let mut left = String::new();
+        for (number, limit) in
+            in_good_order.into_iter().chain([(Signal::QUIT, KILL_PATIENCE), (Signal::KILL, KILL_PATIENCE)])
+        {
+            runtime::signal(pid, number);
+            runtime::signal(pid, Signal::CONT);
+            if wait_gone(pid, "postgres", limit).await {
+                self.end_orphans().await?;
+                let state = self.cluster_state().await;
+                let forced = patience.filter(|_| number != Signal::INT);
+                let how = forced.map_or_else(String::new, |patience| {
+                    let by = if number == Signal::KILL { "killed" } else { "ended at once" };
+                    format!(", {by}, for it had not stopped in good order within {patience:?}: it still had {left}")
+                });
+                let words = format!(
+                    "stopped, process {pid} and all of its own are gone (control file: {state}){how}"
+                );
+                return Ok(PostgresEnd { words, forced: forced.is_some() });
+            }
+            if number == Signal::INT {
+                left = self.what_is_left(pid);
+                tracing::warn!(left, "PostgreSQL did not stop in good order, and is ended at once");
+            }
+        }
+        Err(PortError(format!("PostgreSQL, process {pid}, lives on after SIGKILL")))
+    }
+
     /// A fast stop and its proof.
     pub(super) async fn stop_and_prove(&self, limit: Duration) -> Answer<ShutdownProof> {
-        self.client.borrow_mut().take();
+        self.client.take();
+        self.spare.take();
         if let Some(pid) = self.postmaster() {
             runtime::signal(pid, Signal::INT);
             if !wait_gone(pid, "postgres", limit).await {

@@ -72,7 +72,7 @@ impl LocalPostgres {
             ("recovery_target_timeline", timeline.as_str()),
             ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
         ];
-        for setting in stays_standby(files::major_version(data_dir)?) {
+        for setting in stays_standby(files::major_version(data_dir, self.settings.run_as)?) {
             settings.push(setting);
         }
         auto_conf::change(data_dir, &NOT_INHERITED, &settings, self.settings.run_as)
@@ -88,7 +88,8 @@ impl LocalPostgres {
     pub(super) fn keep_a_standby(&self) -> Answer<()> {
         let data_dir = &self.settings.data_dir;
         let keep = || {
-            let settings: Vec<Setting<'_>> = stays_standby(files::major_version(data_dir)?).collect();
+            let settings: Vec<Setting<'_>> =
+                stays_standby(files::major_version(data_dir, self.settings.run_as)?).collect();
             auto_conf::change(data_dir, &[], &settings, self.settings.run_as)?;
             files::remove_file(&data_dir.join(RECOVERY_SIGNAL))
         };
@@ -107,8 +108,8 @@ impl LocalPostgres {
     pub(super) fn is_fit_for_a_standby(&self) -> Answer<()> {
         let data_dir = &self.settings.data_dir;
         let look = || {
-            files::major_version(data_dir)?;
-            auto_conf::read(data_dir)?;
+            files::major_version(data_dir, self.settings.run_as)?;
+            auto_conf::read(data_dir, self.settings.run_as)?;
             files::try_to_write(data_dir, self.settings.run_as)
         };
         look().map_err(|error| {

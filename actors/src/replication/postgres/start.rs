@@ -2,24 +2,22 @@
 //!
 //! Not by `pg_ctl`: it asks each program for its version before, and looks ten times a second whether the server is ready.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-};
+use std::{fs::File, io};
 
 use rustix::process::Signal;
 
 use super::{
-    KILL_PATIENCE, LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT, files,
+    KILL_PATIENCE, LOOK, LocalPostgres, REAP_LIMIT, START_LIMIT,
     server_log::{self, Collected},
 };
 use crate::{
+    guarded,
     ports::{Answer, PortError, PostgresPort as _},
     runtime::{self, wait_gone},
 };
 
 /// The line of `postmaster.pid` that tells how far the server is.
-const STATUS_LINE: usize = 7;
+pub(super) const STATUS_LINE: usize = 7;
 /// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
 const STARTED: [&str; 2] = ["ready", "standby"];
 
@@ -69,9 +67,10 @@ impl LocalPostgres {
         if self.postmaster().is_some() {
             return Ok(false);
         }
-        let (words, log) = match collected.last_complaint_since(&self.settings.data_dir) {
-            Some(of_collector) if !server_log::complains(log, begin) => of_collector,
-            _ => (server_log::last_words(log, begin), log.clone()),
+        let user = self.settings.run_as;
+        let (words, log) = match collected.last_complaint_since(&self.settings.data_dir, user) {
+            Some(of_collector) if !server_log::complains(log, user, begin) => of_collector,
+            _ => (server_log::last_words(log, user, begin), log.clone()),
         };
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
     }
@@ -84,10 +83,9 @@ impl LocalPostgres {
         command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()
     }
 
-    /// The server's log, where it ends by now. Its user may write it: under a supervisor that is root the folder may be root's.
+    /// The server's log, where it ends by now.
     fn open_log(&self) -> io::Result<(File, u64)> {
-        let log = OpenOptions::new().create(true).append(true).open(&self.settings.log_file)?;
-        files::hand_over(&self.settings.log_file, self.settings.run_as)?;
+        let log = guarded::append(&self.settings.log_file, self.settings.run_as)?;
         let end = log.metadata()?.len();
         Ok((log, end))
     }

@@ -38,6 +38,9 @@ for file in "$(dirname "$supervisor_lock")" "$supervisor_lock"; do
   [ ! -e "$file" ] || [ -r "$file" ] || give_up "$file cannot be looked at: run this as root"
 done
 command -v flock >/dev/null || give_up "flock is missing (package util-linux)"
+if [ -e "$supervisor_lock" ] && [ ! -r "$supervisor_lock" ]; then
+  give_up "$supervisor_lock cannot be read: run this script as the user that the supervisor runs as"
+fi
 if [ -e "$supervisor_lock" ] && ! flock -n "$supervisor_lock" true; then
   give_up "a supervisor runs here ($supervisor_lock is held); this script is for a node without one: interrex rejoin {NAME}"
 fi
@@ -46,9 +49,9 @@ as_owner() {
   if [ "$(id -un)" = "$owner" ]; then "$@"; else runuser -u "$owner" -- "$@"; fi
 }
 cd /
-# a folder of the owner's, also where only root may make one
+# a folder of the owner's; root makes it only where the owner may not, and so could put no link in its place
 folder() {
-  if [ "$(id -un)" = "$owner" ]; then install -d -m 700 "$@"; else install -d -o "$owner" -m 700 "$@"; fi
+  as_owner mkdir -p -m 700 "$@" 2>/dev/null || install -d -o "$owner" -m 700 "$@"
 }
 
 # passwords go through a file that only the owner may read
@@ -214,8 +217,8 @@ if [ -L "$data_dir/pg_wal" ] && [ -d "$data_dir/pg_wal" ]; then
   # a relative link would lead to nothing from there
   as_owner ln -sfn "$log_folder" "$data_dir/pg_wal"
 fi
-mv "$data_dir" "$place/pgdata"
-mv "$new" "$data_dir"
+as_owner mv "$data_dir" "$place/pgdata" 2>/dev/null || mv "$data_dir" "$place/pgdata"
+as_owner mv "$new" "$data_dir" 2>/dev/null || mv "$new" "$data_dir"
 
 say "PostgreSQL here starts"
 started=yes

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use interrex_actors::runtime::RunAs;
 use serde_json::{Map, Value, json};
 
 use super::super::{
@@ -11,7 +12,7 @@ use super::super::{
     output::{Output, Style, Tone},
     source,
 };
-use crate::config::{Config, ConfigError, FOREVER, OnExit, Override, Quorum};
+use crate::config::{Config, ConfigError, FOREVER, OnExit, Override, Quorum, RedisConfig, Users, user_name};
 
 /// A section of the file with its keys in the file's order.
 struct Section {
@@ -116,16 +117,24 @@ fn in_json(sections: Vec<Section>) -> Map<String, Value> {
 }
 
 fn sections(config: &Config) -> Vec<Section> {
+    // whom each really runs as, where this machine tells
+    let users = Users::of(config).ok();
+    let user = |name: &Option<String>, of: &dyn Fn(&Users) -> Option<RunAs>| {
+        let found = users.as_ref().and_then(of).filter(|user| *user != RunAs::Myself).map(user_name);
+        json!(found.or_else(|| name.clone()))
+    };
     let mut sections = vec![
         cluster(config),
-        node(config),
+        node(config, user(&config.node.run_as, &|users| Some(users.postgres))),
         failover(config),
         rejoin(config),
         retention(config),
         postgres(config),
     ];
-    sections.extend(redis(config));
-    sections.extend(config.dependents.iter().map(|dependent| Section {
+    sections.extend(
+        config.redis.as_ref().map(|found| redis(found, user(&found.run_as, &|users| Some(users.redis)))),
+    );
+    sections.extend(config.dependents.iter().enumerate().map(|(place, dependent)| Section {
         heading: "[[dependents]]",
         keys: vec![
             ("name", json!(dependent.name)),
@@ -133,14 +142,16 @@ fn sections(config: &Config) -> Vec<Section> {
             ("ready_command", json!(dependent.ready_command)),
             ("ready_timeout", span(dependent.ready_timeout)),
             ("log_file", dependent.log_file.as_deref().map_or(Value::Null, file)),
+            ("run_as", user(&dependent.run_as, &|users| users.dependents.get(place).copied())),
         ],
     }));
-    sections.extend(config.hooks.iter().map(|hook| Section {
+    sections.extend(config.hooks.iter().enumerate().map(|(place, hook)| Section {
         heading: "[[hooks]]",
         keys: vec![
             ("name", json!(hook.name)),
             ("command", json!(hook.command)),
             ("timeout", span(hook.timeout)),
+            ("run_as", user(&hook.run_as, &|users| users.hooks.get(place).copied())),
         ],
     }));
     sections.extend(config.peers.iter().map(|peer| Section {
@@ -163,7 +174,7 @@ fn cluster(config: &Config) -> Section {
     Section { heading: "[cluster]", keys }
 }
 
-fn node(config: &Config) -> Section {
+fn node(config: &Config, user: Value) -> Section {
     let node = &config.node;
     let on_exit = match node.on_exit {
         OnExit::Leave => "leave",
@@ -176,7 +187,7 @@ fn node(config: &Config) -> Section {
         ("listen", json!(node.listen)),
         ("address", json!(node.address)),
         ("journal", file(&node.journal)),
-        ("run_as", json!(node.run_as)),
+        ("run_as", user),
         ("on_exit", json!(on_exit)),
     ];
     Section { heading: "[node]", keys }
@@ -233,21 +244,22 @@ fn postgres(config: &Config) -> Section {
         ("replication_user", json!(postgres.replication_user)),
         ("replication_passfile", postgres.replication_passfile.as_deref().map_or(Value::Null, file)),
         ("log_file", postgres.log_file.as_deref().map_or(Value::Null, file)),
+        ("stop_timeout", span(postgres.stop_timeout)),
     ];
     Section { heading: "[postgres]", keys }
 }
 
-fn redis(config: &Config) -> Option<Section> {
-    let redis = config.redis.as_ref()?;
+fn redis(redis: &RedisConfig, user: Value) -> Section {
     let keys = vec![
         ("config_file", file(&redis.config_file)),
+        ("run_as", user),
         ("program", redis.program.as_deref().map_or(Value::Null, file)),
         ("host", json!(redis.host)),
         ("port", json!(redis.port)),
         ("password_file", redis.password_file.as_deref().map_or(Value::Null, file)),
         ("stop_timeout", span(redis.stop_timeout)),
     ];
-    Some(Section { heading: "[redis]", keys })
+    Section { heading: "[redis]", keys }
 }
 
 /// A path need not be UTF-8; what is shown of it is.

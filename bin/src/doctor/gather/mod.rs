@@ -19,7 +19,7 @@ use super::{
     facts::{Facts, MachineFacts, NodeNamed},
     finding::Measured,
 };
-use crate::config::{Config, Quorum, read_secret};
+use crate::config::{Config, Quorum, Users, read_secret};
 
 /// When one server, or the machine, is given up.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
         version: env!("CARGO_PKG_VERSION"),
     };
     if facts.primaries().contains(&facts.here) {
-        facts.machine.ready = ready(config, run_as).await;
+        facts.machine.ready = ready(config).await;
     }
     facts
 }
@@ -131,12 +131,15 @@ async fn machine(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
 }
 
 /// The readiness checks, as the supervisor makes them.
-async fn ready(config: &Config, run_as: Measured<RunAs>) -> Vec<(String, Result<(), String>)> {
-    let checks = config.dependents.iter().map(|dependent| async {
+async fn ready(config: &Config) -> Vec<(String, Result<(), String>)> {
+    let users = &Users::of(config);
+    let checks = config.dependents.iter().enumerate().map(|(place, dependent)| async move {
         let check = async {
+            let users = users.as_ref().map_err(String::clone)?;
+            let run_as = users.dependents.get(place).copied().unwrap_or(users.postgres);
             let (program, arguments) =
                 dependent.ready_command.split_first().ok_or("it has no ready_command")?;
-            let mut command = run_as.clone()?.command(program);
+            let mut command = run_as.command(program);
             command.args(arguments);
             let ended = runtime::run(command, "readiness check", READY_LIMIT).await;
             ended.map(drop).map_err(|error| error.to_string())

@@ -109,7 +109,7 @@ const TIME: &str = "SELECT to_json((extract(epoch FROM clock_timestamp()) * 1000
 /// As whom the servers are asked: as the supervisor asks them.
 pub(super) struct Login {
     user: String,
-    password: Option<String>,
+    password: Option<interrex_actors::secret::Secret>,
     database: String,
     replication_user: String,
 }

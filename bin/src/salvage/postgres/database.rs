@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use interrex_actors::secret::Secret;
 use interrex_events::{
     Address, cluster_events,
     postgres::{self, Login, Session, bytes_of, literal, rows},
@@ -52,7 +53,7 @@ impl From<DatabaseError> for SalvageError {
 pub(in crate::salvage) struct Server {
     pub(super) address: Address,
     user: String,
-    password: Option<String>,
+    password: Option<Secret>,
     /// How long it may think about one question.
     limit: Duration,
     read_only: bool,
@@ -74,7 +75,7 @@ impl Server {
     }
 
     /// The new main: every session is read-only, and no question may burden it for long.
-    pub(super) fn main(address: Address, user: &str, password: Option<String>) -> Self {
+    pub(super) fn main(address: Address, user: &str, password: Option<Secret>) -> Self {
         let user = user.to_owned();
         Self { address, user, password, limit: Duration::from_secs(60), read_only: true }
     }

@@ -250,7 +250,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn password(&self) -> Done<Option<String>> {
+    fn password(&self) -> Done<Option<interrex_actors::secret::Secret>> {
         let Some(file) = &self.config.postgres.password_file else { return Ok(None) };
         read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }

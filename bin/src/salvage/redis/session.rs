@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use interrex_actors::secret::Secret;
 use interrex_events::Address;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
@@ -41,7 +42,7 @@ impl From<SessionError> for SalvageError {
 pub(in crate::salvage) struct Server {
     address: ConnectionAddr,
     place: String,
-    password: Option<String>,
+    password: Option<Secret>,
 }
 
 impl Server {
@@ -52,7 +53,7 @@ impl Server {
     }
 
     /// The new main. It is only asked what changes nothing.
-    pub(super) fn main(address: Address, password: Option<String>) -> Self {
+    pub(super) fn main(address: Address, password: Option<Secret>) -> Self {
         let place = address.to_string();
         Self { address: ConnectionAddr::Tcp(address.host, address.port), place, password }
     }

@@ -12,6 +12,7 @@ use super::{
     swap::{Swap, must_be_no_mount_point, must_be_one_volume},
 };
 use crate::{
+    guarded,
     ports::{Answer, PortError},
     replication::{
         checksums::Checksums,
@@ -49,7 +50,7 @@ impl LocalPostgres {
     async fn replaced_already(&self, places: &Places, request: &KeepRequest) -> Answer<Option<Kept>> {
         let doing = "looking at an earlier base backup";
         let told = |error| PortError::new(doing, error);
-        if let Some(swap) = Swap::begun(places).map_err(told)? {
+        if let Some(swap) = Swap::begun(places, self.settings.run_as).map_err(told)? {
             let is_this = swap.at == request.at;
             if !is_this && swap.can_be_given_up(places) {
                 let places = places.clone();
@@ -111,10 +112,10 @@ impl LocalPostgres {
             must_be_one_volume(&places, &into)?;
             log_folder::remove_incoming(&places)?;
             if let Some(log) = log {
-                own_files::remove(&log)?;
+                guarded::remove(&log)?;
                 log_folder::make(&log, owner)?;
             }
-            kept_folder::make_private(&places.incoming, owner)
+            guarded::create_folder(&places.incoming, owner)
         })
         .await
     }
@@ -168,16 +169,17 @@ impl LocalPostgres {
     async fn equip(&self, places: &Places, source: &Source, slot: &str) -> Answer<()> {
         let doing = "finishing the base backup";
         let sentinel = Sentinel::beside(places, self.settings.run_as);
-        let (incoming, data_dir) = (places.incoming.clone(), places.data_dir.clone());
+        let (incoming, data_dir, owner) =
+            (places.incoming.clone(), places.data_dir.clone(), self.settings.run_as);
         self.aside(doing, move || {
-            own_files::put_into(&incoming, &sentinel.saved_files().unwrap_or(data_dir))
+            own_files::put_into(&incoming, &sentinel.saved_files().unwrap_or(data_dir), owner)
         })
         .await?;
         self.mark_as_standby(&places.incoming)
             .and_then(|()| self.write_upstream(&places.incoming, (&source.as_upstream(), slot), None))
             .map_err(|error| PortError::new(doing, error))?;
         let incoming = places.incoming.clone();
-        self.aside(doing, move || disk::sync(&incoming)).await
+        self.aside(doing, move || owner.act(|| disk::sync(&incoming))).await
     }
 
     async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
@@ -201,9 +203,9 @@ impl LocalPostgres {
         // a server in it would go on where nobody looks for it
         self.must_be_stopped()?;
         let sentinel = Sentinel::beside(places, self.settings.run_as);
-        let places = places.clone();
+        let (places, owner) = (places.clone(), self.settings.run_as);
         self.aside("putting the base backup into the directory's place", move || {
-            swap.finish(&places, &sentinel)
+            swap.finish(&places, &sentinel, owner)
         })
         .await
     }

@@ -99,7 +99,7 @@ impl LocalPostgres {
             )));
         }
         let settle = self.aside(doing, move || {
-            let sums = copied.sync(&place.join("pgdata"))?;
+            let sums = owner.act(|| copied.sync(&place.join("pgdata")))?;
             kept_folder::describe(&place, manifest, &sums, owner)?;
             kept_folder::finish(&folder)
         });
@@ -152,11 +152,12 @@ impl LocalPostgres {
             let history = own_history(&self.settings.data_dir, timeline).ok()?;
             self.end_of_log(&control, &history).await.ok()
         };
-        let sentinel = Sentinel::beside(places, self.settings.run_as);
+        let owner = self.settings.run_as;
+        let sentinel = Sentinel::beside(places, owner);
         let data_dir = places.data_dir.clone();
         let segment_size = control.segment_size;
         let doing = "looking through the directory";
-        let looking = self.aside(doing, move || {
+        let looking = move || {
             let is_kept = |path: &Path| kept_by == KeptBy::Rename || !is_of_no_use(path);
             Ok((
                 Plan::of(&data_dir, is_kept)?,
@@ -164,7 +165,8 @@ impl LocalPostgres {
                 log_sha256(&data_dir)?,
                 sentinel.is_half_rewound()?,
             ))
-        });
+        };
+        let looking = self.aside(doing, move || owner.act(looking));
         let (end, looked) = tokio::join!(reading, looking);
         let (mut plan, control_sha256, log_sha256, half_rewound) = looked?;
         if let Some(end) = end.filter(|_| kept_by == KeptBy::Copy) {
@@ -173,7 +175,7 @@ impl LocalPostgres {
                 plan.leave_out(|path| is_room_for_log(&data_dir, path, end, segment_size));
                 Ok(plan)
             };
-            plan = self.aside(doing, without_room).await?;
+            plan = self.aside(doing, move || owner.act(without_room)).await?;
         }
         let size = plan.size();
         let manifest = KeptManifest {

@@ -6,7 +6,6 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -14,11 +13,12 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use sha2::{Digest as _, Sha256};
 
-use super::{Kept, KeptBy, KeptManifest, log_folder, own_files::remove};
+use super::{Kept, KeptBy, KeptManifest, log_folder};
 use crate::{
+    guarded::{self, remove},
     replication::{
         checksums::{CHECKSUMS, Checksums},
-        postgres::files::{self, beside, sync_parent},
+        postgres::files::{self, beside},
     },
     runtime::RunAs,
 };
@@ -30,13 +30,9 @@ const SALVAGED: &str = "salvaged.json";
 
 /// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
 pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
-    if into.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = into.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    make_private(into, owner)
+    let missing: Vec<&Path> =
+        into.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
+    missing.into_iter().rev().try_for_each(|folder| guarded::create_folder(folder, owner))
 }
 
 /// The place of a copy that is being made.
@@ -48,9 +44,9 @@ pub(super) fn unfinished(folder: &Path) -> PathBuf {
 pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
     let place = unfinished(folder);
     remove(&place)?;
-    make_private(&place, owner)?;
+    guarded::create_folder(&place, owner)?;
     // a hint, which many file systems do not know
-    let _ = make_top_of_its_own(&place);
+    let _ = owner.act(|| make_top_of_its_own(&place));
     Ok(place)
 }
 
@@ -60,13 +56,6 @@ fn make_top_of_its_own(folder: &Path) -> io::Result<()> {
     let folder = File::open(folder)?;
     let flags = ioctl_getflags(&folder)?;
     Ok(ioctl_setflags(&folder, flags | IFlags::TOPDIR)?)
-}
-
-/// Makes a folder that only the servers' user may enter. It gets to the disk with what is put into it.
-pub(super) fn make_private(folder: &Path, owner: RunAs) -> io::Result<()> {
-    fs::create_dir(folder)?;
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    files::hand_over(folder, owner)
 }
 
 /// Says what a copy is, durably.
@@ -88,8 +77,7 @@ pub(super) fn describe(
 pub(super) fn finish(folder: &Path) -> io::Result<Kept> {
     let place = unfinished(folder);
     if place.exists() {
-        fs::rename(&place, folder)?;
-        sync_parent(folder)?;
+        guarded::rename(&place, folder)?;
     }
     read(folder)
 }
@@ -156,7 +144,7 @@ fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> 
     for kept in gone {
         // no copy any more from the first removal on
         let place = unfinished(&kept.folder);
-        fs::rename(&kept.folder, &place)?;
+        guarded::rename(&kept.folder, &place)?;
         log_folder::remove_kept(&place.join("pgdata"), in_use, owner)?;
         files::remove_file(&place.join(MANIFEST))?;
         remove(&place)?;

@@ -9,12 +9,9 @@ use std::{
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-use super::{
-    kept_folder,
-    own_files::remove,
-    places::{Places, is_mount_point, target_of},
-};
+use super::places::{Places, is_mount_point, target_of};
 use crate::{
+    guarded::{self, remove},
     ports::{Answer, PortError},
     replication::postgres::files::{beside, named},
     runtime::RunAs,
@@ -54,7 +51,7 @@ pub(super) fn must_be_replaceable(places: &Places, owner: RunAs) -> Answer<()> {
 pub(super) fn make(folder: &Path, owner: RunAs) -> io::Result<()> {
     match owner.act(|| fs::DirBuilder::new().mode(0o700).create(folder)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            kept_folder::make_private(folder, owner)
+            guarded::create_folder(folder, owner)
         }
         made => made,
     }

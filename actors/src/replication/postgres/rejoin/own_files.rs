@@ -5,11 +5,11 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink},
     path::Path,
 };
 
-use crate::replication::postgres::files::sync_parent;
+use crate::{guarded, runtime::RunAs};
 
 /// Files at the top of a data directory that belong to its data or to one running server.
 const NOT_OWN: [&str; 16] = [
@@ -50,26 +50,26 @@ fn own_names(data_dir: &Path) -> io::Result<BTreeSet<OsString>> {
     Ok(names)
 }
 
-/// Copies them into a folder that is made anew. None of the functions here but [`remove`] waits for the disk: who calls them
-/// has more to bring there, and one call for the whole volume takes less time than one for each file.
-pub(super) fn save(data_dir: &Path, into: &Path) -> io::Result<()> {
-    fs::create_dir(into)?;
-    copy_own(data_dir, into)
+/// Copies them into a folder that is made anew. What is copied waits for no disk: who calls this has more to bring there, and
+/// one call for the whole volume takes less time than one for each file.
+pub(super) fn save(data_dir: &Path, into: &Path, owner: RunAs) -> io::Result<()> {
+    guarded::create_folder(into, owner)?;
+    owner.act(|| copy_own(data_dir, into))
 }
 
 /// Removes them from a data directory. `pg_rewind` fails half-way at one that it cannot write, and at once where a link
 /// has main's file of that name for its counterpart.
 pub(super) fn take_out(data_dir: &Path) -> io::Result<()> {
     for name in own_names(data_dir)? {
-        unlink(&data_dir.join(name))?;
+        guarded::remove(&data_dir.join(name))?;
     }
     Ok(())
 }
 
 /// Puts those of one folder in the place of those that a data directory has.
-pub(super) fn put_into(data_dir: &Path, from: &Path) -> io::Result<()> {
+pub(super) fn put_into(data_dir: &Path, from: &Path, owner: RunAs) -> io::Result<()> {
     take_out(data_dir)?;
-    copy_own(from, data_dir)
+    owner.act(|| copy_own(from, data_dir))
 }
 
 fn copy_own(from: &Path, to: &Path) -> io::Result<()> {
@@ -79,19 +79,7 @@ fn copy_own(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file, or a folder with all that is in it, durably; there may be none.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match unlink(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.and_then(|()| sync_parent(path)),
-    }
-}
-
-fn unlink(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
-}
-
-/// Copies a file, link or folder with its owner and permissions.
+/// Copies a file, link or folder, as far as the servers' user may: with its permissions, and its owner.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     copy_with_owner(from, to)
         .map_err(|error| io::Error::new(error.kind(), format!("copying {}: {error}", from.display())))
@@ -99,10 +87,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 fn copy_with_owner(from: &Path, to: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(from)?;
-    let (owner, group) = (Some(metadata.uid()), Some(metadata.gid()));
     if metadata.is_symlink() {
-        symlink(fs::read_link(from)?, to)?;
-        return lchown(to, owner, group);
+        return symlink(fs::read_link(from)?, to);
     }
     if metadata.is_dir() {
         fs::create_dir(to)?;
@@ -113,8 +99,13 @@ fn copy_with_owner(from: &Path, to: &Path) -> io::Result<()> {
     } else {
         fs::copy(from, to)?;
     }
-    chown(to, owner, group)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))
+    let mode = match lchown(to, Some(metadata.uid()), Some(metadata.gid())) {
+        Ok(()) => 0o7777,
+        // another user's, such as a key of root's that a group may read: PostgreSQL wants its own to be read by itself alone
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0o700,
+        Err(error) => return Err(error),
+    };
+    fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & mode))
 }
 
 #[cfg(test)]
@@ -135,13 +126,13 @@ mod tests {
         symlink("/etc/somewhere/pg_hba.conf", data.join("pg_hba.conf")).unwrap();
         symlink(folder.path(), data.join("pg_wal")).unwrap();
         fs::set_permissions(data.join("postgresql.conf"), fs::Permissions::from_mode(0o400)).unwrap();
-        save(&data, &saved).unwrap();
+        save(&data, &saved, RunAs::Myself).unwrap();
 
         for name in ["PG_VERSION", "conf.d/main.conf", "postgresql.auto.conf", "base/1"] {
             fs::write(data.join(name), "main's").unwrap();
         }
         fs::remove_file(data.join("postgresql.conf")).unwrap();
-        put_into(&data, &saved).unwrap();
+        put_into(&data, &saved, RunAs::Myself).unwrap();
         let text = |name: &str| fs::read_to_string(data.join(name)).unwrap_or_default();
         assert_eq!([text("postgresql.conf"), text("conf.d/port.conf")], ["own", "own"]);
         assert_eq!([text("PG_VERSION"), text("base/1")], ["main's", "main's"]);

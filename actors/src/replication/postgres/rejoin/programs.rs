@@ -4,22 +4,21 @@
 use std::{
     collections::VecDeque,
     ffi::OsStr,
-    fs::{self, File},
+    fs,
+    io::Read as _,
     path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
-};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::Source;
 use crate::{
+    guarded,
     ports::{Answer, PortError},
-    runtime::{self, wait_gone, which_lives},
+    runtime::{self, Command, wait_gone, which_lives},
 };
 
 /// How long a process may outlive SIGKILL.
@@ -87,12 +86,15 @@ pub(super) async fn run_logged(
     log: &Path,
 ) -> Answer<(Ended, String)> {
     let failed = |error| PortError::new(what, error);
-    let file = File::create(log).map_err(failed)?;
+    let owner = command.run_as();
+    guarded::remove_file(log).map_err(failed)?;
+    let file = guarded::create(log, owner).map_err(failed)?;
     command.env("LC_ALL", "C").stdout(Stdio::null()).stderr(file).process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
     let status = tokio::time::timeout(limit, child.wait()).await;
-    let said = fs::read(log).map_err(failed)?;
+    let mut said = Vec::new();
+    guarded::open(log, owner).and_then(|mut log| log.read_to_end(&mut said)).map_err(failed)?;
     let said = String::from_utf8_lossy(&said).into_owned();
     let Ok(status) = status else {
         let words = format!("{what}: did not end within {limit:?}, and was killed");

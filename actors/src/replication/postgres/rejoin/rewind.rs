@@ -145,8 +145,9 @@ impl LocalPostgres {
         }
         let (data_dir, sentinel, conninfo) =
             (places.data_dir.clone(), sentinel.clone(), source.conninfo.clone());
+        let owner = self.settings.run_as;
         self.aside("preparing the rewind", move || {
-            let control_sha256 = sentinel::control_sha256(&data_dir)?;
+            let control_sha256 = owner.act(|| sentinel::control_sha256(&data_dir))?;
             sentinel.raise(&data_dir, Attempt { boot: sentinel::boot()?, conninfo, control_sha256 })
         })
         .await?;
@@ -174,7 +175,8 @@ impl LocalPostgres {
         // it takes a dead main that nobody has reaped yet for a living one, which was looked for already
         let doing = "recovering from the crash";
         // for good or not: the disk is busy with a copy
-        match std::fs::remove_file(places.data_dir.join("postmaster.pid")) {
+        let pid_file = places.data_dir.join("postmaster.pid");
+        match self.settings.run_as.act(|| std::fs::remove_file(&pid_file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(PortError::new(doing, error));
             }
@@ -183,7 +185,7 @@ impl LocalPostgres {
         // the standby that it becomes begins at a checkpoint before its crash: the log since is needed, and main may have
         // removed it
         let mut command = self.settings.server_in(&places.data_dir, &["--single", "-c", KEEP_ALL_LOG]);
-        if let Some(setting) = sync_at_once(&places.data_dir) {
+        if let Some(setting) = sync_at_once(&places.data_dir, self.settings.run_as) {
             command.args(["-c", setting]);
         }
         command.arg("template1");
@@ -229,11 +231,11 @@ impl LocalPostgres {
     /// Can be repeated.
     async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
-        let signal = (data_dir.join("standby.signal"), self.settings.run_as);
+        let (signal, owner) = (data_dir.join("standby.signal"), self.settings.run_as);
         self.aside("finishing the rewind", move || {
-            own_files::put_into(&data_dir, &sentinel.own_files())?;
-            files::write(&signal.0, b"", signal.1)?;
-            disk::sync(&data_dir)?;
+            own_files::put_into(&data_dir, &sentinel.own_files(), owner)?;
+            files::write(&signal, b"", owner)?;
+            owner.act(|| disk::sync(&data_dir))?;
             sentinel.remove()
         })
         .await

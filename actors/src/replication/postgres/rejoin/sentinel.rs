@@ -9,10 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{disk, own_files, places::Places};
-use crate::{
-    replication::postgres::files::{self, sync_parent},
-    runtime::RunAs,
-};
+use crate::{guarded, replication::postgres::files, runtime::RunAs};
 
 /// How far a rewind is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +51,7 @@ impl Sentinel {
 
     /// How far the rewind is; nothing if there is none.
     pub(super) fn phase(&self) -> io::Result<Option<Phase>> {
-        match fs::read(phase_file(&self.folder)) {
+        match files::read(&phase_file(&self.folder), self.owner) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.stands() => Ok(None),
             Err(error) => Err(error),
@@ -69,13 +66,12 @@ impl Sentinel {
     /// Saves the node's own files, and forbids the directory's start; both at once, and durably.
     pub(super) fn raise(&self, data_dir: &Path, attempt: Attempt) -> io::Result<()> {
         let begun = files::beside(&self.folder, "begun");
-        own_files::remove(&begun)?;
-        fs::create_dir(&begun)?;
-        own_files::save(data_dir, &own_files_in(&begun))?;
+        guarded::remove(&begun)?;
+        guarded::create_folder(&begun, self.owner)?;
+        own_files::save(data_dir, &own_files_in(&begun), self.owner)?;
         self.write(&begun, &Phase::Rewinding(attempt))?;
-        disk::sync_volume(&begun)?;
-        fs::rename(&begun, &self.folder)?;
-        sync_parent(&self.folder)
+        self.owner.act(|| disk::sync_volume(&begun))?;
+        guarded::rename(&begun, &self.folder)
     }
 
     /// Notes that the rewind has changed nothing, durably.
@@ -106,12 +102,11 @@ impl Sentinel {
     pub(super) fn remove(&self) -> io::Result<()> {
         // at once: a part of it would tell of no rewind
         let done = files::beside(&self.folder, "done");
-        own_files::remove(&done)?;
+        guarded::remove(&done)?;
         if self.stands() {
-            fs::rename(&self.folder, &done)?;
-            sync_parent(&done)?;
+            guarded::rename(&self.folder, &done)?;
         }
-        own_files::remove(&done)
+        guarded::remove(&done)
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Kept, kept_folder, log_folder, own_files::remove, places::Places, sentinel::Sentinel};
+use super::{Kept, kept_folder, log_folder, places::Places, sentinel::Sentinel};
 use crate::{
-    replication::postgres::files::{self, sync_parent},
+    guarded::{self, remove},
+    replication::postgres::files,
     runtime::RunAs,
 };
 
@@ -26,8 +27,8 @@ pub(super) struct Swap {
 
 impl Swap {
     /// The one that was begun and not finished.
-    pub(super) fn begun(places: &Places) -> io::Result<Option<Self>> {
-        match fs::read(&places.complete) {
+    pub(super) fn begun(places: &Places, owner: RunAs) -> io::Result<Option<Self>> {
+        match files::read(&places.complete, owner) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -52,10 +53,10 @@ impl Swap {
     }
 
     /// Makes both renames, or those that are left to make.
-    pub(super) fn finish(&self, places: &Places, sentinel: &Sentinel) -> io::Result<Kept> {
+    pub(super) fn finish(&self, places: &Places, sentinel: &Sentinel, owner: RunAs) -> io::Result<Kept> {
         if places.incoming.exists() {
             if places.data_dir.exists() {
-                find_log_from_anywhere(&places.data_dir)?;
+                owner.act(|| find_log_from_anywhere(&places.data_dir))?;
                 rename(&places.data_dir, &kept_folder::unfinished(&self.folder).join("pgdata"))?;
             }
             rename(&places.incoming, &places.data_dir)?;
@@ -96,11 +97,9 @@ fn find_log_from_anywhere(data_dir: &Path) -> io::Result<()> {
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to).map_err(|error| {
+    guarded::rename(from, to).map_err(|error| {
         io::Error::new(error.kind(), format!("renaming {} to {}: {error}", from.display(), to.display()))
-    })?;
-    sync_parent(from)?;
-    sync_parent(to)
+    })
 }
 
 /// Refuses a directory that is a volume of its own.
@@ -120,7 +119,7 @@ pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()>
     for path in [&from, &to] {
         remove(path)?;
     }
-    fs::create_dir(&from)?;
+    guarded::create_folder(&from, RunAs::Myself)?;
     let renamed = rename(&from, &to);
     for path in [&from, &to] {
         remove(path)?;
