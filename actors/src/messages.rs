@@ -219,6 +219,9 @@ impl Declined {
     }
 }
 
+/// Under this name a step that succeeded says what that cost.
+pub const PRICE_OBSERVED: &str = "price";
+
 /// What a step or its undo came to, as observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
@@ -235,6 +238,13 @@ impl StepReport {
     #[must_use]
     pub fn new(outcome: StepOutcome, detail: impl Into<String>) -> Self {
         Self { outcome, detail: detail.into(), observed: Map::new() }
+    }
+
+    /// The same, where it came about at a price that somebody must hear of: its run is completed, and degraded.
+    #[must_use]
+    pub fn at_a_price(mut self, words: &str) -> Self {
+        self.detail = format!("{}; {words}", self.detail);
+        self.with(PRICE_OBSERVED, words)
     }
 
     /// The same with one more observation.

@@ -255,6 +255,8 @@ pub struct View {
     pub postgres_asked_at: Option<Moment>,
     /// The local Redis.
     pub redis: RedisFacts,
+    /// Whether that follows another Redis than main's.
+    pub redis_astray: bool,
     /// The local dependents.
     pub dependents: BTreeMap<String, DependentFacts>,
     /// How far this node is behind main.
@@ -317,7 +319,8 @@ impl Shared {
             folded: own.folded,
             postgres: PostgresFacts::silent(interrex_events::PostgresStatus::Unreachable, "not measured yet"),
             postgres_asked_at: None,
-            redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+            redis: RedisFacts::none(),
+            redis_astray: false,
             dependents: BTreeMap::new(),
             lag: None,
             main_sight: None,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use interrex_events::{
-    ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus, RedisStatus,
-    Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
+    Address, ClusterId, ClusterSettings, DependentStatus, Epoch, Head, Hlc, Lsn, NodeId, PostgresStatus,
+    RedisStatus, Role, RunId, SettingsStamp, StepId, TimelineId, cluster_events::Position,
 };
 use interrex_projections::NodeStatus;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,29 @@ pub struct RedisFacts {
     pub offset: Option<u64>,
     /// The server's own words, where it does not answer.
     pub detail: String,
+    /// Of a replica: `host:port` of its master. An older program does not say.
+    #[serde(default)]
+    pub upstream: Option<Address>,
+    /// The commands that it does not let the supervisor give, with the reason of each.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// Whether it does not run by this supervisor's own doing: it killed it, or holds its start back.
+    #[serde(default)]
+    pub alarm: bool,
+}
+
+impl RedisFacts {
+    /// A server of which nothing but its state is known.
+    #[must_use]
+    pub fn silent(status: RedisStatus, detail: impl Into<String>) -> Self {
+        Self { status, offset: None, detail: detail.into(), upstream: None, lacks: Vec::new(), alarm: false }
+    }
+
+    /// Where no Redis is configured.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::silent(RedisStatus::None, "")
+    }
 }
 
 /// A measurement of a dependent.

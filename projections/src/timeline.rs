@@ -146,7 +146,8 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
             (Level::Info, with_detail(format!("PostgreSQL is {}{place}", changed.status), &changed.detail))
         }
         Event::RedisChanged(changed) => {
-            (Level::Info, with_detail(format!("Redis is {}", changed.status), &changed.detail))
+            let level = if changed.alarm { Level::Alarm } else { Level::Info };
+            (level, with_detail(format!("Redis is {}", changed.status), &changed.detail))
         }
         Event::AdmissionChanged(changed) if changed.admits => {
             (Level::Notice, format!("PostgreSQL of {} admits new sessions again", name(changed.node)))

@@ -8,7 +8,7 @@ use interrex_actors::{
     report::NodeReport,
     runtime::RunAs,
 };
-use interrex_events::{Event, NodeId, RunKind, StepId, StepOutcome};
+use interrex_events::{Event, NodeId, RedisStatus, RunKind, StepId, StepOutcome};
 use interrex_projections::{NodeStatus, RunEnd, StepState, Undo};
 use interrex_tests::run;
 use rustix::process::Signal;
@@ -261,5 +261,34 @@ fn what_nothing_can_clear_refuses_every_change_of_main_at_once_and_nobody_is_fen
         let examined = sandbox.doctor(BETA).await?;
         assert_eq!((examined.wrong(), examined.exit), (vec![("read_only_default", Some(BETA))], Some(8)));
         Ok(())
+    });
+}
+
+#[test]
+fn a_redis_that_saves_slowly_holds_up_no_promotion_and_saves_all_it_has() {
+    run(async {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        let fill = "for i = 1, 12000 do redis.call('SET', 'key' .. i, 'value') end";
+        sandbox.redis(ALPHA, &["EVAL", fill, "0"]).await?;
+        // 12 s, where 5 s were its time
+        sandbox.redis(ALPHA, &["CONFIG", "SET", "rdb-key-save-delay", "1000"]).await?;
+        let said = promote(&sandbox, &["--force", "--reason", "alpha is to be repaired"]).await?;
+        assert!(said.status.success(), "{said:?}");
+        let made = sandbox.cluster(BETA)?.runs.newest().unwrap().clone();
+        assert_eq!(made.end, RunEnd::Completed, "{made:?}");
+        let saves = |event: &Event| matches!(event, Event::NodeFenced(proof) if proof.redis.contains("was told to end and gives no answer"));
+        sandbox
+            .wait_event(ALPHA, "the proof that its Redis saves", |envelope| saves(&envelope.event))
+            .await?;
+        let stopped = |report: &NodeReport| report.redis.status == RedisStatus::Stopped;
+        sandbox.wait_health(ALPHA, "its Redis has ended", stopped).await?;
+        let data = sandbox.node(ALPHA)?.redis_dir();
+        assert!(std::fs::metadata(data.join("dump.rdb")).unwrap().len() > 12_000 * 10, "it was not saved");
+        let fenced = |report: &NodeReport| report.status == NodeStatus::Fenced;
+        sandbox.wait_health(ALPHA, "it is fenced", fenced).await.map(drop)
     });
 }

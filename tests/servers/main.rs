@@ -1,4 +1,4 @@
-//! The adapters of PostgreSQL alone, on a real main and its standby: no supervisor, no actor.
+//! The adapters alone, on a real main and its standby, and on real Redis servers: no supervisor, no actor.
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
@@ -6,6 +6,7 @@ mod handover;
 mod hostile;
 mod names;
 mod pair;
+mod redis;
 mod rejoin;
 mod reserving;
 mod settings;

@@ -287,6 +287,7 @@ mod tests {
             degraded: Vec::new(),
             without_writes_ms,
             certificate: None,
+            kept_redis: None,
         };
         let ended = times.iter().map(|ms| (started.clone().into(), vec![completed(*ms).into()], 1_000));
         told(ended.chain([(started.clone().into(), Vec::new(), 0)]))

@@ -135,7 +135,7 @@ impl Node {
             replayed: Some(Lsn(lsn)),
             detail: String::new(),
         };
-        let redis = RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() };
+        let redis = RedisFacts::none();
         let measured = Measured { at: self.now, postgres, receiver_heard: heard, redis };
         self.take(Input::Measured(Box::new(measured)))
     }
@@ -179,7 +179,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         problems: Vec::new(),
         postgres: PostgresFacts::silent(postgres, ""),
         postgres_age_ms: None,
-        redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+        redis: RedisFacts::none(),
         dependents: BTreeMap::new(),
         lag: None,
         main_silent_ms: None,

@@ -11,8 +11,8 @@ use interrex_events::{
 };
 
 use super::{
-    admission, fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay,
-    serving, steps, stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis::FENCE_PATIENCE, redis_role, rejoin,
+    rejoin_check, relay::relay, serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
@@ -142,21 +142,24 @@ impl Servers {
         self.spec(node)?.redis.clone()
     }
 
-    /// Starts Redis, if there is one and it does not run; not as a replica, while what only it has is not kept.
-    /// Whether it had to be started.
-    ///
-    /// # Errors
-    /// It did not start.
-    pub async fn start_redis(&self) -> Answer<bool> {
+    /// Starts Redis, if there is one and it does not run. What keeps it stopped keeps nothing else from starting: it is told, and
+    /// shown by every status. Whether it had to be started.
+    pub async fn start_redis(&self) -> bool {
+        self.try_to_start_redis().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "Redis stays stopped");
+            false
+        })
+    }
+
+    /// The same; not as a replica, while what only it has is not kept.
+    pub(crate) async fn try_to_start_redis(&self) -> Answer<bool> {
         let Some(redis) = &self.redis else { return Ok(false) };
-        if let Err(error) = redis.keep_what_is_owed().await {
-            tracing::error!(
-                %error,
-                "Redis stays stopped: as a replica it would take over main's data, and what only it has is not kept yet; mend \
-                 that, then repeat the rejoin or restart this supervisor"
-            );
-            return Ok(false);
-        }
+        redis.keep_what_is_owed().await.map_err(|error| {
+            PortError(format!(
+                "{error}; as a replica it would take over main's data, and what only it has is not kept yet: fix that, then repeat \
+                 the rejoin or restart this supervisor"
+            ))
+        })?;
         redis.start().await
     }
 
@@ -166,16 +169,8 @@ impl Servers {
     /// A server lives on.
     pub async fn stop(&self, mode: StopMode) -> Answer<FenceProof> {
         // PostgreSQL first: it is what acknowledges; the others are stopped whatever became of it
-        let (postgres, redis, dependents) = tokio::join!(
-            self.postgres.stop(mode),
-            async {
-                match &self.redis {
-                    Some(redis) => redis.stop().await,
-                    None => Ok("none is configured".to_owned()),
-                }
-            },
-            self.dependents.stop()
-        );
+        let (postgres, redis, dependents) =
+            tokio::join!(self.postgres.stop(mode), self.stop_redis(mode), self.dependents.stop());
         Ok(FenceProof { postgres: postgres?.words, redis: redis?, dependents: dependents? })
     }
 
@@ -205,8 +200,29 @@ impl Servers {
         let (postgres, redis) = tokio::join!(self.postgres.stop(StopMode::Fast), redis);
         ending.add("PostgreSQL", postgres.map(|end| (end.words, end.forced)));
         if let Some(redis) = redis {
-            ending.add("Redis", redis.map(|words| (words, false)));
+            ending.add("Redis", redis.map(|end| (end.to_string(), end.is_loss())));
         }
+    }
+}
+
+impl Servers {
+    /// Stops Redis. It gets the time that it needs for saving what it has; but a node that is stopped at once, for another one
+    /// that takes over, is not waited for longer than a moment: it proves that its Redis takes no writes while it saves, and
+    /// the end of it is seen to afterwards.
+    async fn stop_redis(&self, mode: StopMode) -> Answer<String> {
+        let Some(redis) = &self.redis else { return Ok("none is configured".to_owned()) };
+        if mode != StopMode::Immediate {
+            return redis.stop().await.map(|end| end.to_string());
+        }
+        let why = match tokio::time::timeout(FENCE_PATIENCE, redis.stop()).await {
+            Ok(Ok(end)) => return Ok(end.to_string()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("has not ended within {FENCE_PATIENCE:?}"),
+        };
+        let sealed = redis.take_no_writes().await;
+        sealed
+            .map(|sealed| format!("{why}: {sealed}"))
+            .map_err(|error| PortError(format!("Redis: {why}; {error}")))
     }
 }
 
@@ -307,27 +323,29 @@ impl ReplicationActor {
     fn measure_redis(&mut self, context: &mut Context<Self>) {
         self.measuring_redis = true;
         let servers = self.servers.clone();
-        let work =
-            async move {
-                match &servers.redis {
-                    Some(redis) => barrier::caught(redis.measure()).await.unwrap_or_else(|detail| {
-                        RedisFacts { status: RedisStatus::Unreachable, offset: None, detail }
-                    }),
-                    None => RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
-                }
+        let shared = self.shared.clone();
+        let work = async move {
+            let Some(redis) = &servers.redis else { return (RedisFacts::none(), false) };
+            let measuring = async {
+                let mut facts = redis.measure().await;
+                let astray = redis_role::as_of_main(&shared, &servers, &mut facts).await;
+                (facts, astray)
             };
-        context.spawn(work.into_actor(self).map(|redis, actor, _| {
+            let measured = barrier::caught(measuring).await;
+            measured.unwrap_or_else(|words| (RedisFacts::silent(RedisStatus::Unreachable, words), false))
+        };
+        context.spawn(work.into_actor(self).map(|(redis, astray), actor, _| {
             actor.measuring_redis = false;
-            actor.take_redis(redis);
+            actor.take_redis(redis, astray);
         }));
     }
 
-    fn take_redis(&mut self, redis: RedisFacts) {
+    fn take_redis(&mut self, redis: RedisFacts, astray: bool) {
         if self.redis.replace(redis.status) != Some(redis.status) && redis.status != RedisStatus::None {
             let (status, offset, detail) = (redis.status, redis.offset, redis.detail.clone());
-            self.record(RedisChanged { status, offset, detail });
+            self.record(RedisChanged { status, offset, detail, alarm: redis.alarm || astray });
         }
-        self.shared.measured(|view| view.redis = redis);
+        self.shared.measured(|view| (view.redis, view.redis_astray) = (redis, astray));
     }
 
     fn take_measure(&mut self, measure: crate::ports::PostgresMeasure, asked: Moment) {
@@ -424,8 +442,8 @@ impl Actor for ReplicationActor {
         context.spawn(own.into_actor(self));
         let mains = admission::watch_main(self.shared.clone(), self.peers.clone());
         context.spawn(mains.into_actor(self));
-        let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        let one_master = async move { redis_role::keep_one_master(&shared, &servers, &*peers).await };
+        let (shared, servers) = (self.shared.clone(), self.servers.clone());
+        let one_master = async move { redis_role::keep_one_master(&shared, &servers).await };
         context.spawn(one_master.into_actor(self));
     }
 }

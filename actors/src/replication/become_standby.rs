@@ -55,7 +55,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
         ));
     }
-    let me = shared.settings.me;
+    let (me, mut price) = (shared.settings.me, None);
     let fenced = shared.look(|view| view.cluster.nodes.is_superseded(me));
     if status == PostgresStatus::Stopped || fenced {
         // whoever started it, it is started again as what it shall be
@@ -65,8 +65,9 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
             // what keeps Redis away keeps PostgreSQL from nothing: the step that starts Redis goes on with it
             let late = || Err(PortError(format!("not done within {REDIS_PATIENCE:?}")));
             let coming = tokio::time::timeout(REDIS_PATIENCE, rejoin::redis_comes_back(shared, servers, run));
-            if let Err(error) = coming.await.unwrap_or_else(|_| late()) {
-                tracing::warn!(%error, "Redis does not come back yet");
+            match coming.await.unwrap_or_else(|_| late()) {
+                Ok(cost) => price = cost,
+                Err(error) => tracing::warn!(%error, "Redis does not come back yet"),
             }
         }
         let demoted = NodeDemoted { main: run.new_main, epoch: run.epoch, by: rejoin::demotion(run) };
@@ -87,7 +88,8 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     }
     let words = words + &rejoin::prune(shared, servers, run).await;
     let report = StepReport::new(StepOutcome::Succeeded, words);
-    Ok(rejoin::naming_kept_redis(servers, run, report).await)
+    let report = rejoin::naming_kept_redis(servers, run, report).await;
+    Ok(price.map_or(report.clone(), |price| report.at_a_price(&price)))
 }
 
 /// Makes the stopped PostgreSQL here a standby of main. Where it looks for log in an archive too, it follows main's timeline by number:

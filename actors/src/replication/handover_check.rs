@@ -11,7 +11,7 @@ use crate::{
     failover::plan::Check,
     node::Shared,
     ports::{PeersPort, PortError},
-    report::NodeReport,
+    report::{NodeReport, RedisFacts},
 };
 
 /// How far the target may be behind when a switchover begins: this much it gets within a second or two.
@@ -81,6 +81,9 @@ fn what_it_says(shared: &Shared, servers: &Servers, name: &str, target: &NodeRep
         _ => Check::bad("PostgreSQL of the target", format!("{postgres}, not streaming")),
     });
     if servers.redis.is_some() {
+        let own = shared.look(|view| view.redis.clone());
+        checks.push(rights("here", &own));
+        checks.push(rights(&format!("of {name}"), &target.redis));
         let redis = format!("the Redis of {name} is {}", target.redis.status);
         checks.push(match target.redis.status {
             RedisStatus::Linked => Check::good("Redis of the target", redis),
@@ -88,6 +91,22 @@ fn what_it_says(shared: &Shared, servers: &Servers, name: &str, target: &NodeRep
         });
     }
     checks
+}
+
+/// Redis would refuse half-way what the switchover asks of it.
+fn rights(whose: &str, redis: &RedisFacts) -> Check {
+    let subject = "commands of Redis";
+    match redis.lacks.as_slice() {
+        [] => Check::good(subject, format!("the Redis {whose} takes the commands that move its role")),
+        lacks => Check::bad(
+            subject,
+            format!(
+                "the Redis {whose} does not take every command that moves its role: {}. Allow them to the user of the supervisor \
+                 (ACL), and remove rename-command for them",
+                lacks.join("; ")
+            ),
+        ),
+    }
 }
 
 async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {

@@ -11,40 +11,68 @@ use interrex_events::Address;
 use super::{
     checksums::CHECKSUMS,
     copying::{Plan, Progress},
+    redis::{ConfigFile, is_upstream},
 };
 use crate::{guarded, runtime::RunAs};
 
-/// A folder named in a configuration file.
-pub(super) fn data_folder(config: &str) -> Option<PathBuf> {
-    let value = config.lines().find_map(|line| line.trim().strip_prefix("dir "))?;
-    Some(PathBuf::from(value.trim().trim_matches('"')))
+/// The files of one Redis: its folder, and the names that its configuration gives them.
+#[derive(Debug, Clone)]
+pub(super) struct DataFiles {
+    folder: PathBuf,
+    snapshot: String,
+    log: String,
+    log_folder: String,
 }
 
-/// Where copies are kept.
-pub(super) fn kept_copies(data: &Path) -> PathBuf {
-    let mut into = data.as_os_str().to_owned();
-    into.push(".kept");
-    PathBuf::from(into)
+impl DataFiles {
+    pub(super) fn of(config: &ConfigFile, folder: PathBuf) -> Self {
+        let name = |key: &str, usual: &str| config.value(key).unwrap_or(usual).to_owned();
+        Self {
+            folder,
+            snapshot: name("dbfilename", "dump.rdb"),
+            log: name("appendfilename", "appendonly.aof"),
+            log_folder: name("appenddirname", "appendonlydir"),
+        }
+    }
+
+    /// Where copies are kept.
+    pub(super) fn kept_copies(&self) -> PathBuf {
+        let mut into = self.folder.as_os_str().to_owned();
+        into.push(".kept");
+        PathBuf::from(into)
+    }
+
+    /// Snapshots, append-only files, and whatever lies in the folder of those.
+    fn has(&self, path: &Path) -> bool {
+        let top = path.components().next().map(|name| name.as_os_str().to_string_lossy());
+        top.is_some_and(|name| {
+            name == self.snapshot.as_str()
+                || name == self.log_folder.as_str()
+                || name.starts_with(&self.log)
+                || name.ends_with(".rdb")
+                || name.starts_with("appendonly")
+        })
+    }
 }
 
 /// Names the copy that must be made before Redis may start as a replica.
 const OWED: &str = ".owed";
 
 /// Notes durably that a copy of this time is to be made, until [`keep`] has made it.
-pub(super) fn owe(data: &Path, time: &str) -> io::Result<()> {
-    let into = kept_copies(data);
+pub(super) fn owe(data: &DataFiles, time: &str) -> io::Result<()> {
+    let into = data.kept_copies();
     if into.join(time).exists() {
         return Ok(());
     }
-    let owner = RunAs::owner_of(data)?;
+    let owner = RunAs::owner_of(&data.folder)?;
     private(&into, owner)?;
     guarded::write(&into.join(OWED), time.as_bytes(), owner)
 }
 
 /// Makes the copy that is owed, if one is. None of those made before is removed.
-pub(super) fn keep_what_is_owed(data: &Path, progress: &Progress) -> io::Result<()> {
-    let note = kept_copies(data).join(OWED);
-    let time = match RunAs::owner_of(data)?.act(|| fs::read_to_string(&note)) {
+pub(super) fn keep_what_is_owed(data: &DataFiles, progress: &Progress) -> io::Result<()> {
+    let note = data.kept_copies().join(OWED);
+    let time = match RunAs::owner_of(&data.folder)?.act(|| fs::read_to_string(&note)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         time => time?,
     };
@@ -53,6 +81,11 @@ pub(super) fn keep_what_is_owed(data: &Path, progress: &Progress) -> io::Result<
         return guarded::remove_file(&note);
     }
     keep(data, &time, usize::MAX, progress).map(drop)
+}
+
+/// Whether a copy is owed.
+pub(super) fn is_owed(data: &DataFiles) -> bool {
+    data.kept_copies().join(OWED).exists()
 }
 
 /// No copy is owed any more.
@@ -64,19 +97,19 @@ fn is_kept(into: &Path) -> io::Result<()> {
 /// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
 /// answer.
 pub(super) fn keep(
-    data: &Path,
+    data: &DataFiles,
     time: &str,
     newest: usize,
     progress: &Progress,
 ) -> io::Result<Option<PathBuf>> {
-    let into = kept_copies(data);
+    let into = data.kept_copies();
     let place = into.join(time);
     if place.exists() {
         is_kept(&into)?;
         return Ok(Some(place));
     }
-    let owner = RunAs::owner_of(data)?;
-    let plan = owner.act(|| Plan::of(data, is_data))?;
+    let owner = RunAs::owner_of(&data.folder)?;
+    let plan = owner.act(|| Plan::of(&data.folder, |path| data.has(path)))?;
     if plan.size().files == 0 {
         is_kept(&into)?;
         return Ok(None);
@@ -103,12 +136,6 @@ fn private(folder: &Path, owner: RunAs) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
-}
-
-/// Snapshots, append-only files, and whatever lies in the folder of those.
-fn is_data(path: &Path) -> bool {
-    let top = path.components().next().map(|name| name.as_os_str().to_string_lossy());
-    top.is_some_and(|name| name.ends_with(".rdb") || name.starts_with("appendonly"))
 }
 
 /// Whether a folder was named by [`keep`]; what a person puts beside the copies is left alone.
@@ -148,10 +175,7 @@ pub(super) fn follow_from_the_start(config_file: &Path, user: RunAs, master: &Ad
 }
 
 fn following(config: &str, Address { host, port }: &Address) -> String {
-    let own = config.lines().filter(|line| {
-        let line = line.trim_start();
-        !line.starts_with("replicaof ") && !line.starts_with("slaveof ")
-    });
+    let own = config.lines().filter(|line| !line.split_whitespace().next().is_some_and(is_upstream));
     let mut text: String = own.flat_map(|line| [line, "\n"]).collect();
     text.push_str(&format!("replicaof {host} {port}\n"));
     text
@@ -165,12 +189,11 @@ mod tests {
 
     #[test]
     fn a_configuration_names_one_master_and_keeps_everything_else() {
-        let config = "port 1\nreplicaof 10.0.0.1 6379\nappendonly yes\n  slaveof a 1\n";
+        let config = "port 1\nreplicaof 10.0.0.1 6379\nappendonly yes\n  SlaveOf\ta 1\n";
         assert_eq!(
             following(config, &Address::new("10.0.0.2", 6380)),
             "port 1\nappendonly yes\nreplicaof 10.0.0.2 6380\n"
         );
-        assert_eq!(data_folder("port 1\ndir \"/var/lib/it is\"\n"), Some("/var/lib/it is".into()));
     }
 
     #[test]
@@ -178,18 +201,20 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("interrex-redis-{}", std::process::id()));
         let data = folder.join("data");
         fs::create_dir_all(data.join("appendonlydir")).unwrap();
-        fs::write(data.join("dump.rdb"), "one").unwrap();
+        fs::write(data.join("other.name"), "one").unwrap();
         fs::write(data.join("appendonlydir/appendonly.aof.1.incr.aof"), "two").unwrap();
         fs::write(data.join("redis.log"), "no data").unwrap();
+        let config = ConfigFile::of("dbfilename other.name\n");
+        let files = DataFiles::of(&config, data);
         // the last one by a clock that was set back
         for day in [2, 3, 3, 4, 1] {
             let time = &format!("2026010{day}T000000Z");
-            let place = keep(&data, time, 2, &Progress::default()).unwrap().unwrap();
+            let place = keep(&files, time, 2, &Progress::default()).unwrap().unwrap();
             assert_eq!(
                 fs::read_to_string(place.join("appendonlydir/appendonly.aof.1.incr.aof")).unwrap(),
                 "two"
             );
-            assert!(!place.join("redis.log").exists());
+            assert!(place.join("other.name").exists() && !place.join("redis.log").exists());
         }
         let kept = folder.join("data.kept");
         for other in ["mended", ".20251231T000000Z"] {

@@ -420,10 +420,19 @@ pub(super) async fn prune(shared: &Shared, servers: &Servers, run: &Run) -> Stri
     }
 }
 
-/// Before anything may start here again: what Redis has is kept, and it starts as a replica.
-pub(super) async fn redis_comes_back(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
-    let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else { return Ok(()) };
-    redis.come_back_behind(&master, run.started_at, shared.settings.rejoin.keep_newest).await
+/// Before anything may start here again: what Redis has is kept, and it starts as a replica. What that cost, if it did not stop
+/// in good order.
+pub(super) async fn redis_comes_back(
+    shared: &Shared,
+    servers: &Servers,
+    run: &Run,
+) -> Answer<Option<String>> {
+    let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
+        return Ok(None);
+    };
+    let keep_newest = shared.settings.rejoin.keep_newest;
+    let end = redis.come_back_behind(&master, run.started_at, keep_newest).await?;
+    Ok(end.is_loss().then(|| format!("Redis: {end}")))
 }
 
 /// The same report with the folder of what Redis had before this run, whichever step or attempt kept it.
@@ -435,11 +444,11 @@ pub(super) async fn naming_kept_redis(servers: &Servers, run: &Run, mut report: 
     report.with(KEPT_REDIS_OBSERVED, folder)
 }
 
-/// The folder of what Redis had before a rejoin, whichever step named it.
+/// The folder of what Redis had before this run made it a replica, whichever step named it.
 #[must_use]
 pub fn kept_redis(run: &Run) -> Option<String> {
     let of = |step| Some(run.step(step).observed.get(KEPT_REDIS_OBSERVED)?.as_str()?.to_owned());
-    of(StepId::FollowRedis).or_else(|| of(StepId::BecomeStandby))
+    of(StepId::FollowRedis).or_else(|| of(StepId::BecomeStandby)).or_else(|| of(StepId::HandOverRedis))
 }
 
 /// Redis here copies main's; what only it had is kept, and discarded.
@@ -447,8 +456,9 @@ pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) 
     let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(run.new_main)) else {
         return Ok(report(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
+    let mut price = None;
     if redis.measure().await.status != RedisStatus::Linked {
-        redis_comes_back(shared, servers, run).await?;
+        price = redis_comes_back(shared, servers, run).await?;
     }
     redis.start().await?;
     let words = redis.follow(&master).await?;
@@ -468,7 +478,8 @@ pub(super) async fn follow_redis(shared: &Shared, servers: &Servers, run: &Run) 
         tokio::time::sleep(LOOK).await;
     }
     let words = format!("Redis is a {words}, and has all of its data");
-    Ok(naming_kept_redis(servers, run, report(StepOutcome::Succeeded, words)).await)
+    let report = naming_kept_redis(servers, run, report(StepOutcome::Succeeded, words)).await;
+    Ok(price.map_or(report.clone(), |price| report.at_a_price(&price)))
 }
 
 /// Until main itself says that it streams to this node.

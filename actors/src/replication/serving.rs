@@ -90,6 +90,6 @@ async fn start(shared: &Shared, servers: &Servers, peers: &dyn PeersPort) -> Ans
         return Ok(());
     }
     switchover::undo_stop_main(shared, servers, peers).await?;
-    servers.start_redis().await?;
+    servers.start_redis().await;
     servers.dependents.start().await.map(drop)
 }

@@ -61,7 +61,7 @@ pub(super) async fn make(
         StepId::KeepDiverged => rejoin::keep_diverged(shared, servers, run).await,
         StepId::Rebuild => rejoin::rebuild(shared, servers, run).await,
         StepId::FollowRedis => rejoin::follow_redis(shared, servers, run).await,
-        StepId::HandOverRedis => switchover::hand_over_redis(servers, peers, run).await,
+        StepId::HandOverRedis => switchover::hand_over_redis(shared, servers, peers, run).await,
         other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
     };
     let report = made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()));
@@ -283,22 +283,31 @@ async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
     let Some(redis) = &servers.redis else {
         return Ok(StepReport::new(StepOutcome::Skipped, "no Redis is configured on this node"));
     };
-    if run.kind == RunKind::Takeover {
+    let is_master = async || redis.measure().await.status == RedisStatus::Master;
+    let offered = run.kind == RunKind::Takeover && servers.redis_of(run.old_main).is_some();
+    if offered {
         // the old main's Redis hands its role over, with all its data; if it does not, this one takes it
         let handed_over = async {
-            while redis.measure().await.status != RedisStatus::Master {
+            while !is_master().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let _ = tokio::time::timeout(REDIS_PATIENCE, handed_over).await;
     }
     // one that was just being made a replica is stopped
-    servers.start_redis().await?;
+    servers.start_redis().await;
     let facts = redis.measure().await;
     let detail = redis.promote().await?;
     let linked =
         if facts.status == RedisStatus::Unlinked { " (its link to the old master was down)" } else { "" };
-    Ok(succeeded(format!("Redis {detail}{linked}")).with("offset", facts.offset))
+    let report = succeeded(format!("Redis {detail}{linked}")).with("offset", facts.offset);
+    if offered && facts.status != RedisStatus::Master {
+        return Ok(report.at_a_price(&format!(
+            "the old main's Redis did not hand its role over within {REDIS_PATIENCE:?}, and it was TAKEN: what that one had and \
+             had not sent is kept there, see its switchover (interrex run show)"
+        )));
+    }
+    Ok(report)
 }
 
 /// The events are safe in the journal: without this step the run can complete, and the relay is made again twice

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use interrex_events::{Anchor, HandoverAccepted, PostgresStatus, RedisStatus, StepOutcome, Verdict};
+use interrex_events::{
+    Address, Anchor, HandoverAccepted, PostgresStatus, RedisStatus, StepId, StepOutcome, Verdict,
+};
 use interrex_projections::{Run, counted, human_ms};
 use serde_json::json;
 
@@ -11,13 +13,17 @@ use super::{
     Servers,
     handover_check::{self, BEHIND_LIMIT},
     postgres::slot_name,
+    rejoin::naming_kept_redis,
 };
 use crate::{
     env::ms,
     failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, NotAccepted, PeersPort, PortError, PostgresPort, ServerProcess, StopMode},
+    ports::{
+        Answer, NotAccepted, PeersPort, PortError, PostgresPort, RedisHandover, RedisPort, ServerProcess,
+        StopMode,
+    },
 };
 
 /// How often a condition is looked at while writes wait.
@@ -42,6 +48,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// How long Redis may take to hand its role over.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
+/// How long it is tried, or waited for the target's Redis to take the role by itself: longer than that waits for an offer.
+const TAKEN_LIMIT: Duration = Duration::from_secs(40);
 
 fn succeeded(detail: impl Into<String>) -> StepReport {
     StepReport::new(StepOutcome::Succeeded, detail)
@@ -303,9 +311,10 @@ pub(super) async fn prove(
         .with("head", json!(Anchor::from(shared.journal.head()))))
 }
 
-/// Redis waits for its replica by itself, and changes places with it. Where that fails, the target makes its own Redis
-/// a master after a while; then this one follows it, as after a failover.
+/// Redis waits for its replica by itself, and changes places with it. Where it does not, the target's Redis takes the role after a
+/// while: then what the one here has is kept before it follows.
 pub(super) async fn hand_over_redis(
+    shared: &Shared,
     servers: &Servers,
     peers: &dyn PeersPort,
     run: &Run,
@@ -313,22 +322,58 @@ pub(super) async fn hand_over_redis(
     let (Some(redis), Some(target)) = (&servers.redis, servers.redis_of(run.new_main)) else {
         return Ok(StepReport::new(StepOutcome::Skipped, "no Redis is configured on both nodes"));
     };
-    loop {
-        let is_replica = matches!(redis.measure().await.status, RedisStatus::Linked | RedisStatus::Unlinked);
-        let taken = matches!(peers.redis(run.new_main).await, Some(Ok(role)) if role == "master");
-        let changed = if is_replica || taken {
-            // also where it is one already: that must outlive a restart of it
-            redis.follow(&target).await.map(|words| format!("Redis is a {words}"))
-        } else {
-            redis.hand_over(&target, REDIS_LIMIT).await
-        };
-        match changed {
-            Ok(words) => return Ok(succeeded(words)),
-            // such as a FAILOVER that a supervisor began which died meanwhile: Redis ends it by itself
-            Err(error) => tracing::debug!(%error, "Redis does not hand its role over yet"),
+    let mut last = PortError("it does not answer".to_owned());
+    let offering = async {
+        loop {
+            let taken = matches!(peers.redis(run.new_main).await, Some(Ok(role)) if role == "master");
+            match redis.measure().await.status {
+                RedisStatus::Linked | RedisStatus::Unlinked => {
+                    // also where it is one of the target's already: that must outlive a restart of it
+                    let words = redis.follow(&target).await?;
+                    return Ok(Some(succeeded(format!("Redis is a {words}"))));
+                }
+                RedisStatus::Master | RedisStatus::Stopped if taken => return Ok(None),
+                RedisStatus::Master => match redis.hand_over(&target, REDIS_LIMIT).await {
+                    Ok(RedisHandover::Done(words)) => return Ok(Some(succeeded(words))),
+                    Ok(RedisHandover::Refused(words)) => {
+                        // what it acknowledged from here on might reach nobody
+                        let sealed = redis.take_no_writes().await.unwrap_or_else(|error| error.to_string());
+                        last = PortError(format!("Redis refuses to hand its role over: {words}; {sealed}"));
+                        if run.step(StepId::HandOverRedis).attempts < 2 {
+                            return Err(last.clone());
+                        }
+                    }
+                    Err(error) => last = error,
+                },
+                RedisStatus::Stopped | RedisStatus::Unreachable | RedisStatus::None => {}
+            }
+            tokio::time::sleep(LOOK_CALMLY).await;
         }
-        tokio::time::sleep(LOOK_CALMLY).await;
+    };
+    match tokio::time::timeout(TAKEN_LIMIT, offering).await {
+        Ok(Ok(Some(report))) => Ok(report),
+        Ok(Ok(None)) => follow_by_force(shared, servers, run, &**redis, &target).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            Err(PortError(format!("Redis has not handed its role over within {TAKEN_LIMIT:?}: {last}")))
+        }
     }
+}
+
+/// The target's Redis is a master beside this one: what this one has may have reached nobody.
+async fn follow_by_force(
+    shared: &Shared,
+    servers: &Servers,
+    run: &Run,
+    redis: &dyn RedisPort,
+    target: &Address,
+) -> Answer<StepReport> {
+    let end = redis.come_back_behind(target, run.started_at, shared.settings.rejoin.keep_newest).await?;
+    servers.try_to_start_redis().await?;
+    let report = succeeded(format!("Redis is a replica of {target}, which TOOK the role"));
+    let report = naming_kept_redis(servers, run, report).await;
+    let words = "the two did not change places in good order: compare what was kept with interrex salvage --kept-redis";
+    Ok(report.at_a_price(&if end.is_loss() { format!("{words}; Redis: {end}") } else { words.to_owned() }))
 }
 
 #[cfg(test)]

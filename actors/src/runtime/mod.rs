@@ -3,6 +3,7 @@
 
 mod background;
 mod inherited;
+mod process;
 mod run_as;
 
 use std::{fs, os::fd::OwnedFd, path::Path, process::Output, time::Duration};
@@ -13,6 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub use self::{
     background::{Background, Ended},
     inherited::{ignored_signals, leave_nothing_inherited},
+    process::Process,
     run_as::{Command, RunAs},
 };
 

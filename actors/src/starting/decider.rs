@@ -380,16 +380,15 @@ impl Starting {
             let end = Effect::End(Err(NotStarted::Machine(words)));
             return if started.postgres { self.stop(Scope::All, StopMode::Fast, end) } else { end.into() };
         }
-        // Redis keeps its role in its configuration file. A secondary's that came up as a master is left alone here, for
-        // following would throw its data away: once main's is seen to be one too, the ReplicationActor keeps what it has and
-        // makes it a replica.
+        // Redis keeps its role in its configuration file. A secondary's that came up as a master is left to the
+        // ReplicationActor, which keeps what it has before it follows.
         let is_replica =
             |redis: &RedisFacts| matches!(redis.status, RedisStatus::Linked | RedisStatus::Unlinked);
         let is_secondary = cluster.nodes.get(me).is_some_and(|row| row.role == Role::Secondary);
         match started.redis.filter(|redis| is_replica(redis) && !is_secondary) {
             Some(redis) => {
                 let detail = "it came up as a replica, but this node is main: making it a master".to_owned();
-                let found = RedisChanged { status: redis.status, offset: redis.offset, detail };
+                let found = RedisChanged { status: redis.status, offset: redis.offset, detail, alarm: true };
                 stored_first(situation, vec![found.into()], Effect::MakeRedisMaster)
             }
             None => self.confirm(situation),

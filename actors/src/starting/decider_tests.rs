@@ -140,7 +140,7 @@ fn report(main: NodeId, epoch: u64, postgres: PostgresStatus) -> NodeReport {
         problems: Vec::new(),
         postgres: PostgresFacts::silent(postgres, ""),
         postgres_age_ms: None,
-        redis: RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() },
+        redis: RedisFacts::none(),
         dependents: std::collections::BTreeMap::new(),
         lag: None,
         main_silent_ms: None,
@@ -452,7 +452,7 @@ fn a_login_that_the_server_refuses_ends_the_supervisor_and_what_it_had_started()
 
 #[test]
 fn a_mains_redis_that_came_up_as_a_replica_is_made_a_master() {
-    let redis = |status| Some(RedisFacts { status, offset: None, detail: String::new() });
+    let redis = |status| Some(RedisFacts::silent(status, ""));
     let started =
         |status| Input::Started(Ok(Started { postgres: true, refused_login: None, redis: redis(status) }));
     let mut node = Node::of(Role::Main);

@@ -170,7 +170,7 @@ async fn start(servers: &Servers, scope: Scope) -> Answer<Started> {
         Scope::All | Scope::Postgres => servers.postgres.start().await,
         Scope::AllButPostgres => Ok(false),
     };
-    let redis = servers.start_redis().await;
+    let redis = start_redis(servers).await;
     let dependents = servers.dependents.start().await;
     let failed: Vec<String> = [postgres.as_ref().err(), redis.as_ref().err(), dependents.as_ref().err()]
         .into_iter()
@@ -188,6 +188,17 @@ async fn start(servers: &Servers, scope: Scope) -> Answer<Started> {
         None => None,
     };
     Ok(Started { postgres: postgres?, refused_login: refused_login(servers).await, redis })
+}
+
+/// One whose start is held back on purpose holds up nothing else: it is told, and tried again without this start.
+async fn start_redis(servers: &Servers) -> Answer<bool> {
+    match servers.try_to_start_redis().await {
+        Err(error) if servers.redis.as_ref().is_some_and(|redis| redis.waits_for_a_start()) => {
+            tracing::error!(%error, "Redis stays stopped");
+            Ok(false)
+        }
+        started => started,
+    }
 }
 
 async fn stop(servers: &Servers, scope: Scope, mode: StopMode) -> Answer<()> {

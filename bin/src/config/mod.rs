@@ -257,6 +257,10 @@ pub struct RedisConfig {
     pub port: u16,
     /// Its password's file. None: no password is sent.
     pub password_file: Option<PathBuf>,
+    /// How long Redis may answer nobody and write nothing, once it was asked to end, until it is killed. Saving what it has takes
+    /// longer than that without harm, as long as it gets on with it.
+    #[serde(default = "redis_stop_timeout", deserialize_with = "duration")]
+    pub stop_timeout: Duration,
 }
 
 /// `[[dependents]]`: a program that needs a restart when the role of main moves.
@@ -326,6 +330,9 @@ fn postgres_port() -> u16 {
 }
 fn redis_port() -> u16 {
     6379
+}
+fn redis_stop_timeout() -> Duration {
+    Duration::from_secs(30)
 }
 fn interrex() -> String {
     "interrex".to_owned()

@@ -174,6 +174,8 @@ fn redis(config: &Config, run_as: RunAs, password: Option<Secret>) -> Option<Red
         host: redis.host.clone(),
         port: redis.port,
         password,
+        stop_timeout: redis.stop_timeout,
+        others: config.peers.iter().filter_map(|peer| peer.redis.clone()).collect(),
     })
 }
 

@@ -107,6 +107,7 @@ pub(crate) fn redis(master: bool) -> RedisServerFacts {
         config_file: "/etc/redis/redis.conf".to_owned(),
         append_only: true,
         save: "900 1".to_owned(),
+        lacks: Vec::new(),
     }
 }
 

@@ -306,6 +306,8 @@ pub struct RedisServerFacts {
     pub append_only: bool,
     /// `save`.
     pub save: String,
+    /// The commands that it does not let the supervisor give, with the reason of each.
+    pub lacks: Vec<String>,
 }
 
 /// What a supervisor says.

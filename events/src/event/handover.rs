@@ -192,4 +192,7 @@ pub struct SwitchoverCompleted {
     pub without_writes_ms: u64,
     /// The proof.
     pub certificate: Option<Certificate>,
+    /// The folder in which what Redis had is kept, where it did not change places in good order; left out where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_redis: Option<String>,
 }

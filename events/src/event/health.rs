@@ -132,6 +132,9 @@ pub struct RedisChanged {
     pub offset: Option<u64>,
     /// The server's own words, where it does not answer.
     pub detail: String,
+    /// Whether something is wrong with that, or was done about it; left out where it is a mere change.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alarm: bool,
 }
 
 /// Payload of `dependent_changed`.

@@ -167,19 +167,28 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
             (Level::Notice, text)
         }
         Event::SwitchoverCompleted(completed) => {
+            let by_force = completed.degraded.contains(&StepId::HandOverRedis);
+            let of_postgres = if by_force { " of PostgreSQL" } else { "" };
             let proof = match &completed.certificate {
                 Some(it) => format!(
-                    "nothing is lost: timeline {} begins at {}, where timeline {} ended",
+                    "nothing{of_postgres} is lost: timeline {} begins at {}, where timeline {} ended",
                     it.new_timeline, it.switchpoint, it.old_timeline
                 ),
                 None => "without a certificate".to_owned(),
             };
+            let redis = completed.kept_redis.as_ref().map(|kept| {
+                format!(
+                    "; Redis did not change places in good order: which keys only the old one had: interrex salvage --kept-redis \
+                     {kept} --output stranded-keys"
+                )
+            });
             let text = format!(
-                "switchover completed{}: {} is main of epoch {}; {} without writes; {proof}",
+                "switchover completed{}: {} is main of epoch {}; {} without writes; {proof}{}",
                 without(&completed.degraded),
                 name(completed.main),
                 completed.epoch,
-                human_ms(completed.without_writes_ms)
+                human_ms(completed.without_writes_ms),
+                redis.unwrap_or_default()
             );
             (Level::Notice, text)
         }

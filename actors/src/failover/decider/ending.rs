@@ -4,12 +4,15 @@ use interrex_events::{
     Certificate, EpochOpened, Event, FailoverCompleted, Handover, LearnedBy, Loss, Lsn, MainAnnounced,
     RecoveryTime, RejoinCompleted, RunKind, StepId, SwitchoverCompleted, TimelineId,
 };
-use interrex_projections::Run;
+use interrex_projections::{Run, Step};
 use serde_json::{Map, Value};
 
-use crate::replication::{
-    fork_report::stranded,
-    rejoin::{demotion, kept, kept_redis},
+use crate::{
+    messages::PRICE_OBSERVED,
+    replication::{
+        fork_report::stranded,
+        rejoin::{demotion, kept, kept_redis},
+    },
 };
 
 /// What the promotion observed. Names as the ReplicationActor reports them.
@@ -52,7 +55,7 @@ pub(super) fn completed(run: &Run) -> Event {
     let degraded: Vec<StepId> = run
         .steps
         .iter()
-        .filter(|(id, step)| **id != StepId::RecordCompletion && !step.succeeded())
+        .filter(|(id, step)| **id != StepId::RecordCompletion && !(step.succeeded() && is_whole(step)))
         .map(|(id, _)| *id)
         .collect();
     let (main, epoch) = (run.new_main, run.epoch);
@@ -81,9 +84,15 @@ pub(super) fn completed(run: &Run) -> Event {
             degraded,
             without_writes_ms: without_writes_ms(run),
             certificate: certificate(run),
+            kept_redis: kept_redis(run),
         }
         .into(),
     }
+}
+
+/// Whether it cost nothing.
+fn is_whole(step: &Step) -> bool {
+    !step.observed.contains_key(PRICE_OBSERVED)
 }
 
 /// What a stopped main proved. Names as the ReplicationActor reports them.

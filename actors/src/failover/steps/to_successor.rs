@@ -103,9 +103,11 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::HandOverRedis,
         maker: Replication,
         after: &[StepId::HandOver],
-        effect: "FAILOVER TO the target, polled to its end",
+        effect: "FAILOVER TO the target, polled to its end. Where Redis refuses, its writes are paused, the target's takes the role, and \
+                 what the one here has is kept before it follows",
         success: "ROLE says replica, and the configuration file names the new main",
-        limit_ms: 30_000,
+        // what is kept is saved and copied
+        limit_ms: 3_600_000,
         attempts: 2,
         need: BestEffort,
         undo: None,

@@ -139,7 +139,12 @@ impl Author {
         self.tell(
             320,
             None,
-            RedisChanged { status: RedisStatus::Linked, offset: Some(420), detail: String::new() },
+            RedisChanged {
+                status: RedisStatus::Linked,
+                offset: Some(420),
+                detail: String::new(),
+                alarm: false,
+            },
         );
         let name = "radius".to_owned();
         self.tell(
@@ -339,6 +344,7 @@ impl Author {
             degraded: Vec::new(),
             without_writes_ms: 84,
             certificate: Some(certificate),
+            kept_redis: None,
         };
         self.tell(300_500, Some(SWITCHOVER), completed);
     }
@@ -492,9 +498,8 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
             detail: String::new(),
         },
         redis: RedisFacts {
-            status: if is_main { RedisStatus::Master } else { RedisStatus::Linked },
             offset: Some(420),
-            detail: String::new(),
+            ..RedisFacts::silent(if is_main { RedisStatus::Master } else { RedisStatus::Linked }, "")
         },
         dependents: BTreeMap::from([("radius".to_owned(), radius)]),
         lag: (!is_main).then_some(lag),

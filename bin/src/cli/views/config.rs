@@ -257,6 +257,7 @@ fn redis(redis: &RedisConfig, user: Value) -> Section {
         ("host", json!(redis.host)),
         ("port", json!(redis.port)),
         ("password_file", redis.password_file.as_deref().map_or(Value::Null, file)),
+        ("stop_timeout", span(redis.stop_timeout)),
     ];
     Section { heading: "[redis]", keys }
 }

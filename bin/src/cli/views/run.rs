@@ -174,8 +174,11 @@ fn certificate(it: &Certificate) -> Table {
             it.new_timeline, it.switchpoint, it.new_timeline.0
         ),
     );
-    let zero =
-        if it.end == it.switchpoint && it.received == it.end { "nothing was lost" } else { "THEY DIFFER" };
+    let zero = if it.end == it.switchpoint && it.received == it.end {
+        "nothing was lost of PostgreSQL"
+    } else {
+        "THEY DIFFER"
+    };
     row("so", zero.to_owned());
     for (whose, head) in [("old main's journal", it.old_main_head), ("new main's journal", it.new_main_head)]
     {

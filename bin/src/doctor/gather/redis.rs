@@ -1,6 +1,6 @@
 //! What each Redis says of itself.
 
-use interrex_actors::replication::redis::connect;
+use interrex_actors::replication::redis::{connect, rights::lacking};
 use interrex_events::Address;
 use redis::{Cmd, FromRedisValue};
 
@@ -11,6 +11,7 @@ pub(super) async fn measure(password: Option<&str>, address: &Address) -> Measur
     let Address { host, port } = address;
     let mut connection =
         connect(host, *port, password).await.map_err(|words| format!("{address}: {words}"))?;
+    let lacks = lacking(&mut connection).await.map_err(|error| format!("{address}: {error}"))?;
     let mut ask = async |words: &[&str]| -> Measured<redis::Value> {
         let mut command = Cmd::new();
         words.iter().for_each(|word| {
@@ -22,7 +23,11 @@ pub(super) async fn measure(password: Option<&str>, address: &Address) -> Measur
             .map_err(|error| format!("{address}: {}: {error}", words.join(" ")))
     };
     let info: String = read(ask(&["INFO"]).await?)?;
+    let may_ask = !lacks.iter().any(|words| words.starts_with("CONFIG "));
     let mut setting = async |name: &str| -> Measured<String> {
+        if !may_ask {
+            return Ok(String::new());
+        }
         let pair: Vec<String> = read(ask(&["CONFIG", "GET", name]).await?)?;
         Ok(pair.into_iter().nth(1).unwrap_or_default())
     };
@@ -48,6 +53,7 @@ pub(super) async fn measure(password: Option<&str>, address: &Address) -> Measur
         config_file: field("config_file").to_owned(),
         append_only,
         save,
+        lacks,
     })
 }
 

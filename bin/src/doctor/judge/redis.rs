@@ -1,5 +1,8 @@
 //! Each Redis: does it follow main's, and would it serve in its place?
 
+use interrex_actors::report::RedisFacts;
+use interrex_events::RedisStatus;
+
 use super::silent;
 use crate::doctor::{
     facts::{Facts, RedisServerFacts},
@@ -18,6 +21,12 @@ const ANSWERS: Check = ABOUT.check(
     MOVES,
     "each Redis lets the supervisor in with its password",
     "Its role is changed through this connection.",
+);
+const COMMANDS: Check = ABOUT.check(
+    "redis_commands",
+    &[Act::Failover, Act::Switchover, Act::Rejoin],
+    "each Redis takes the commands that move its role",
+    "One that is renamed or forbidden is refused half-way: then the new master is made by force, or not at all.",
 );
 const ROLE: Check = ABOUT.check(
     "redis_role",
@@ -62,8 +71,17 @@ const FAILOVER: Check = ABOUT.check(
     "Without it a switchover cuts the replica loose, and what was on its way is lost.",
 );
 
-pub(super) const CHECKS: &[&Check] =
-    &[&ANSWERS, &ROLE, &MIN_REPLICAS, &MASTER_PASSWORD, &CONFIG_FILE, &PERSISTENCE, &MEMORY, &FAILOVER];
+pub(super) const CHECKS: &[&Check] = &[
+    &ANSWERS,
+    &COMMANDS,
+    &ROLE,
+    &MIN_REPLICAS,
+    &MASTER_PASSWORD,
+    &CONFIG_FILE,
+    &PERSISTENCE,
+    &MEMORY,
+    &FAILOVER,
+];
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let policies = |redis: &RedisServerFacts| {
@@ -82,7 +100,14 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             }
         };
         findings.push(ANSWERS.on(*node, Judgement::pass(format!("Redis {}", redis.version))));
-        findings.push(ROLE.on(*node, role(redis, facts.main().map(|main| main == *node))));
+        findings.push(COMMANDS.on(*node, commands(redis)));
+        let astray = facts.supervisors.get(node).and_then(|supervisor| supervisor.report.as_ref().ok());
+        let astray = astray.map(|report| &report.redis).filter(|redis| is_astray(redis));
+        findings.push(ROLE.on(*node, role(redis, facts.main().map(|main| main == *node), astray)));
+        // the settings that were not told
+        if !redis.lacks.is_empty() {
+            continue;
+        }
         findings.push(MIN_REPLICAS.on(*node, min_replicas(redis, facts.nodes.len())));
         findings.push(MASTER_PASSWORD.on(*node, master_password(redis, demanded)));
         findings.push(CONFIG_FILE.on(*node, config_file(redis)));
@@ -93,7 +118,24 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn role(redis: &RedisServerFacts, of_main: Option<bool>) -> Judgement {
+fn commands(redis: &RedisServerFacts) -> Judgement {
+    Judgement::pass_or_fail(
+        redis.lacks.is_empty(),
+        if redis.lacks.is_empty() { "all of them".to_owned() } else { redis.lacks.join("; ") },
+        "remove rename-command for it from redis.conf and restart Redis, or allow it: ACL SETUSER user +command",
+    )
+}
+
+/// A replica of another master than main's, as its own supervisor sees it.
+fn is_astray(redis: &RedisFacts) -> bool {
+    redis.status == RedisStatus::Unlinked && redis.upstream.is_some() && !redis.detail.is_empty()
+}
+
+fn role(redis: &RedisServerFacts, of_main: Option<bool>, astray: Option<&RedisFacts>) -> Judgement {
+    if let Some(astray) = astray.filter(|_| !redis.master) {
+        let fix = "REPLICAOF host port  # of main, in redis-cli; its supervisor does it within seconds where it can";
+        return Judgement::pass_or_fail(false, &astray.detail, fix);
+    }
     let words = match (redis.master, redis.linked) {
         (true, _) => format!("a master with {} replicas", redis.replicas),
         (false, true) => "a replica, linked".to_owned(),
@@ -170,7 +212,7 @@ fn failover(redis: &RedisServerFacts) -> Judgement {
 
 #[cfg(test)]
 mod tests {
-    use interrex_events::NodeId;
+    use interrex_events::{Address, NodeId};
 
     use super::*;
     use crate::doctor::{
@@ -207,6 +249,17 @@ mod tests {
             [("redis_masterauth", Verdict::Fail), ("redis_masterauth", Verdict::Fail)]
         );
         assert_eq!(change(BETA, |redis| redis.config_file.clear()), [("redis_config_file", Verdict::Fail)]);
+        assert_eq!(
+            change(ALPHA, |redis| redis.lacks.push("CONFIG is renamed".to_owned())),
+            [("redis_commands", Verdict::Fail)]
+        );
+        let follows_another = |facts: &mut Facts| {
+            if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
+                report.redis = RedisFacts::silent(RedisStatus::Unlinked, "it follows 10.0.0.9:6379");
+                report.redis.upstream = Some(Address::new("10.0.0.9", 6379));
+            }
+        };
+        assert_eq!(wrong(follows_another), [("redis_role", Verdict::Fail)]);
         let policy = |redis: &mut RedisServerFacts| redis.memory_policy = "allkeys-lru".to_owned();
         assert_eq!(change(BETA, policy).len(), 2, "on both: nobody knows which one is meant");
         assert_eq!(

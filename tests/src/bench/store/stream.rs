@@ -157,7 +157,7 @@ impl Stream {
         let detail =
             "master_link_status:up, master_last_io_seconds_ago:1, LOADING the dataset in memory".to_owned();
         let offset = Some(self.random.u64(..1 << 40));
-        RedisChanged { status: RedisStatus::Linked, offset, detail }.into()
+        RedisChanged { status: RedisStatus::Linked, offset, detail, alarm: false }.into()
     }
 
     fn dependent(&mut self) -> Event {

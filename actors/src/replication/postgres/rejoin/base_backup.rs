@@ -53,8 +53,8 @@ impl LocalPostgres {
         if let Some(swap) = Swap::begun(places, self.settings.run_as).map_err(told)? {
             let is_this = swap.at == request.at;
             if !is_this && swap.can_be_given_up(places) {
-                let places = places.clone();
-                self.aside(doing, move || swap.give_up(&places)).await?;
+                let (places, owner) = (places.clone(), self.settings.run_as);
+                self.aside(doing, move || swap.give_up(&places, owner)).await?;
                 return Ok(None);
             }
             self.must_be_stopped()?;
@@ -110,7 +110,7 @@ impl LocalPostgres {
             kept_folder::make(&into, owner)?;
             kept_folder::remove_given_up(&into)?;
             must_be_one_volume(&places, &into)?;
-            log_folder::remove_incoming(&places)?;
+            log_folder::remove_incoming(&places, owner)?;
             if let Some(log) = log {
                 guarded::remove(&log)?;
                 log_folder::make(&log, owner)?;
@@ -156,9 +156,9 @@ impl LocalPostgres {
         };
         // its room is needed; what cannot be removed now is removed by the next attempt
         self.end_leftovers(places).await?;
-        let places = places.clone();
-        let removing =
-            self.aside("removing a part of a base backup", move || log_folder::remove_incoming(&places));
+        let (places, owner) = (places.clone(), self.settings.run_as);
+        let removing = self
+            .aside("removing a part of a base backup", move || log_folder::remove_incoming(&places, owner));
         if let Err(error) = removing.await {
             tracing::warn!(%error, "a base backup failed");
         }

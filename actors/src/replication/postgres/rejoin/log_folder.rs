@@ -59,36 +59,38 @@ pub(super) fn make(folder: &Path, owner: RunAs) -> io::Result<()> {
 }
 
 /// Removes a base backup that nobody wants any more, its log too.
-pub(super) fn remove_incoming(places: &Places) -> io::Result<()> {
+pub(super) fn remove_incoming(places: &Places, owner: RunAs) -> io::Result<()> {
     if let (Some(log), Some(incoming)) = (elsewhere(&places.data_dir), elsewhere(&places.incoming))
         && incoming != log
         && without_time(&incoming) == without_time(&log)
     {
-        remove(&incoming)?;
+        remove_log(&incoming, owner)?;
     }
     remove(&places.incoming)
 }
 
-/// Removes the log of a kept directory where a link leads to it, unless the directory in use has the same. With no other rights
-/// than those of the servers' user, whose link it is.
+/// Removes the log of a kept directory where a link leads to it, unless the directory in use has the same.
 pub(super) fn remove_kept(kept: &Path, in_use: &Path, owner: RunAs) -> io::Result<()> {
-    let Some(log) = elsewhere(kept).filter(|log| elsewhere(in_use).as_ref() != Some(log)) else {
-        return Ok(());
-    };
+    let log = elsewhere(kept).filter(|log| elsewhere(in_use).as_ref() != Some(log));
+    log.map_or(Ok(()), |log| remove_log(&log, owner))
+}
+
+/// With no other rights than those of the servers' user, whose link leads to it: it may lead anywhere.
+fn remove_log(log: &Path, owner: RunAs) -> io::Result<()> {
     let emptied = owner.act(|| {
-        for entry in fs::read_dir(&log)? {
+        for entry in fs::read_dir(log)? {
             remove(&entry?.path())?;
         }
         Ok(())
     });
     match emptied {
         Ok(()) => {
-            // where only root may remove it, it stays, empty
-            let _ = fs::remove_dir(&log);
+            // where it cannot be removed, it stays, empty
+            let _ = fs::remove_dir(log);
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(named(&log)(error)),
+        Err(error) => Err(named(log)(error)),
     }
 }
 
@@ -144,7 +146,7 @@ mod tests {
             symlink(folder.path().join(log), data_dir.join("pg_wal")).unwrap();
         }
         assert_eq!(must_be_replaceable(&places, RunAs::Myself), Ok(()));
-        remove_incoming(&places).unwrap();
+        remove_incoming(&places, RunAs::Myself).unwrap();
         let logs = || ["log", "log.20270115T080000000Z"].map(|log| folder.path().join(log).exists());
         assert_eq!((places.incoming.exists(), logs()), (false, [true, false]));
         // of one that has the same log as the directory in use, only the directory goes

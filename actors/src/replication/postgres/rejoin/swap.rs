@@ -46,10 +46,10 @@ impl Swap {
     }
 
     /// Removes a backup that nobody wants any more.
-    pub(super) fn give_up(&self, places: &Places) -> io::Result<()> {
+    pub(super) fn give_up(&self, places: &Places, owner: RunAs) -> io::Result<()> {
         files::remove_file(&places.complete)?;
         remove(&kept_folder::unfinished(&self.folder))?;
-        log_folder::remove_incoming(places)
+        log_folder::remove_incoming(places, owner)
     }
 
     /// Makes both renames, or those that are left to make.

@@ -309,7 +309,8 @@ impl Cluster {
             self.store(node, PostgresChanged { status, timeline, lsn, detail: String::new() }, None);
         }
         if self.of_mut(node).measured.1.replace(redis) != Some(redis) {
-            self.store(node, RedisChanged { status: redis, offset: None, detail: String::new() }, None);
+            let detail = String::new();
+            self.store(node, RedisChanged { status: redis, offset: None, detail, alarm: false }, None);
         }
         let receiver_heard = self.world.upstream(node).map(|_| Duration::ZERO);
         let at = self.of(node).node.now;
@@ -381,5 +382,5 @@ impl Cluster {
 }
 
 fn no_redis() -> RedisFacts {
-    RedisFacts { status: RedisStatus::None, offset: None, detail: String::new() }
+    RedisFacts::none()
 }

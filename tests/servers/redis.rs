@@ -1,0 +1,286 @@
+//! Redis behind the adapter that a supervisor would use: who it is, how it stops, and what it starts from.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use interrex::sandbox::until;
+use interrex_actors::{
+    env::{Env as _, SystemEnv},
+    ports::{RedisEnd, RedisHandover, RedisPort as _},
+    replication::redis::{LocalRedis, RedisSettings},
+    runtime::{Process, RunAs},
+};
+use interrex_events::{Address, RedisStatus};
+
+use crate::pair::{LIMIT, on_one_thread};
+
+/// One server in a folder of its own. Dropping it ends what runs there.
+struct Redis {
+    folder: tempfile::TempDir,
+    port: u16,
+    adapter: LocalRedis,
+}
+
+fn settings(folder: &Path, port: u16) -> RedisSettings {
+    RedisSettings {
+        config_file: folder.join("redis.conf"),
+        program: "redis-server".into(),
+        run_as: RunAs::Myself,
+        host: "127.0.0.1".to_owned(),
+        port,
+        password: None,
+        stop_timeout: Duration::from_millis(100),
+        others: Vec::new(),
+    }
+}
+
+impl Redis {
+    fn new(settings: &str) -> Self {
+        Self::beside(&[], settings)
+    }
+
+    /// One that knows others.
+    fn beside(others: &[&Self], more: &str) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("data")).unwrap();
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\nDir {}\nset-proc-title no\nlogfile {}\nshutdown-timeout 0\nsave \"\"\n\
+             repl-diskless-sync-delay 0\n{more}\n",
+            folder.path().join("data").display(),
+            folder.path().join("log").display()
+        );
+        fs::write(folder.path().join("redis.conf"), text).unwrap();
+        let others = others.iter().map(|other| Address::new("127.0.0.1", other.port)).collect();
+        let adapter = LocalRedis::new(RedisSettings { others, ..settings(folder.path(), port) });
+        Self { folder, port, adapter }
+    }
+
+    fn cli(&self, words: &[&str]) -> String {
+        let port = self.port.to_string();
+        let said =
+            Command::new("redis-cli").args(["-p", &port]).args(words).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8_lossy(&said.stdout).trim().to_owned()
+    }
+
+    fn process(&self) -> Process {
+        let info = self.cli(&["INFO", "server"]);
+        let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap();
+        Process::of(pid.trim().parse().unwrap()).unwrap()
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join("data").join(name)
+    }
+
+    /// Kills it as a power cut does.
+    async fn kill(&self) {
+        let process = self.process();
+        process.signal(rustix::process::Signal::KILL);
+        process.gone().await;
+    }
+
+    async fn is(&self, status: RedisStatus) {
+        until("its Redis is as wanted", LIMIT, async || match self.adapter.measure().await {
+            facts if facts.status == status => Ok(()),
+            facts => Err(format!("{facts:?}")),
+        })
+        .await
+        .unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.cli(&["SHUTDOWN", "NOSAVE", "FORCE"]);
+    }
+}
+
+#[test]
+fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_port_is_left_alone() {
+    on_one_thread(async {
+        let redis = Redis::new("");
+        redis.adapter.start().await.unwrap();
+        redis.is(RedisStatus::Master).await;
+        let before = redis.process();
+        assert_eq!(redis.adapter.stop().await.unwrap(), RedisEnd::InGoodOrder(before.pid()));
+        assert!(!before.lives());
+        assert_eq!(redis.adapter.stop().await.unwrap(), RedisEnd::WasNotRunning);
+
+        // it lets this supervisor in no more
+        redis.adapter.start().await.unwrap();
+        let before = redis.process();
+        redis.cli(&["CONFIG", "SET", "requirepass", "another"]);
+        let afresh = LocalRedis::new(settings(redis.folder.path(), redis.port));
+        assert_eq!(afresh.measure().await.status, RedisStatus::Unreachable);
+        assert_eq!(afresh.stop().await.unwrap(), RedisEnd::InGoodOrder(before.pid()));
+
+        // the same port, another file
+        let other = Redis::new(&format!("port {}", redis.port));
+        let file = other.folder.path().join("redis.conf");
+        Command::new("redis-server").arg(file).args(["--daemonize", "yes"]).status().unwrap();
+        until("the other one serves", LIMIT, async || match redis.cli(&["PING"]).as_str() {
+            "PONG" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await
+        .unwrap();
+        let foreign = redis.process();
+        let facts = redis.adapter.measure().await;
+        assert!(facts.detail.contains("another Redis serves on 127.0.0.1"), "{facts:?}");
+        assert_eq!(facts.status, RedisStatus::Unreachable);
+        let words = redis.adapter.stop().await.unwrap_err().to_string();
+        assert!(words.contains("left alone") && words.contains(&foreign.pid().to_string()), "{words}");
+        assert!(foreign.lives());
+    });
+}
+
+#[test]
+fn a_slow_save_is_waited_for_and_what_is_kept_is_what_was_in_memory() {
+    on_one_thread(async {
+        // 6 s, longer than it may get nowhere; and nothing of it was ever saved
+        let redis = Redis::new("rdb-key-save-delay 1000");
+        redis.adapter.start().await.unwrap();
+        redis.cli(&[
+            "EVAL",
+            "for i = 1, 6000 do redis.call('SET', 'key' .. i, string.rep('x', 100)) end",
+            "0",
+        ]);
+        let (at, pid) = (SystemEnv.moment().wall, redis.process().pid());
+        let end = redis.adapter.come_back_behind(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
+        assert_eq!(end, RedisEnd::InGoodOrder(pid));
+        let kept = redis.adapter.kept_at(at).await.unwrap();
+        assert!(fs::metadata(kept.join("dump.rdb")).unwrap().len() > 60_000);
+        redis.adapter.start().await.unwrap();
+        redis.is(RedisStatus::Unlinked).await;
+        assert_eq!(redis.cli(&["DBSIZE"]), "6000");
+        assert_eq!(redis.adapter.measure().await.upstream, Some(Address::new("127.0.0.1", 1)));
+    });
+}
+
+#[test]
+fn one_that_cannot_save_lives_and_takes_no_writes_and_one_that_hangs_is_killed_and_told() {
+    on_one_thread(async {
+        let redis = Redis::new("busy-reply-threshold 0");
+        redis.adapter.start().await.unwrap();
+        redis.cli(&["SET", "only", "here"]);
+        // a snapshot cannot take the place of a folder
+        fs::create_dir_all(redis.data("dump.rdb").join("in the way")).unwrap();
+        let words = redis.adapter.stop().await.unwrap_err().to_string();
+        assert!(words.contains("is not killed") && words.contains("takes no writes"), "{words}");
+        assert_eq!(redis.cli(&["GET", "only"]), "here");
+        let port = redis.port.to_string();
+        let mut write =
+            Command::new("redis-cli").args(["-p", &port, "SET", "only", "later"]).spawn().unwrap();
+        // who is asked to start it lets it serve again
+        assert_eq!(redis.cli(&["GET", "only"]), "here");
+        assert!(write.try_wait().unwrap().is_none(), "a write was acknowledged");
+        assert!(!redis.adapter.start().await.unwrap());
+        assert!(write.wait().unwrap().success());
+
+        let mut hangs =
+            Command::new("redis-cli").args(["-p", &port, "EVAL", "while true do end", "0"]).spawn().unwrap();
+        until("it hangs", LIMIT, async || match redis.adapter.measure().await.status {
+            RedisStatus::Unreachable => Ok(()),
+            other => Err(other.to_string()),
+        })
+        .await
+        .unwrap();
+        let end = redis.adapter.stop().await.unwrap();
+        assert!(end.is_loss() && end.to_string().contains("KILLED"), "{end}");
+        hangs.wait().unwrap();
+        let facts = redis.adapter.measure().await;
+        assert!(
+            facts.status == RedisStatus::Stopped && facts.alarm && facts.detail.contains("KILLED"),
+            "{facts:?}"
+        );
+    });
+}
+
+#[test]
+fn a_master_does_not_start_from_less_than_its_replica_holds_unless_somebody_starts_it() {
+    on_one_thread(async {
+        let replica = Redis::new("");
+        let master = Redis::beside(&[&replica], "repl-ping-replica-period 3600");
+        master.adapter.start().await.unwrap();
+        replica.adapter.start().await.unwrap();
+        replica.adapter.follow(&Address::new("localhost", master.port)).await.unwrap();
+        replica.is(RedisStatus::Linked).await;
+        master.cli(&["SET", "a", "1"]);
+        until("the replica has it", LIMIT, async || match replica.cli(&["GET", "a"]).as_str() {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await
+        .unwrap();
+        master.kill().await;
+        let held_back = async |why: &str| {
+            let words = master.adapter.start().await.unwrap_err().to_string();
+            assert!(words.contains(why) && words.contains("redis-cli SAVE there"), "{words}");
+            let facts = master.adapter.measure().await;
+            assert!(
+                facts.status == RedisStatus::Stopped && facts.alarm && facts.detail.contains(why),
+                "{facts:?}"
+            );
+            assert!(master.adapter.waits_for_a_start());
+        };
+        held_back("nothing on its disk").await;
+        // as its message says
+        replica.cli(&["SAVE"]);
+        fs::copy(replica.data("dump.rdb"), master.data("dump.rdb")).unwrap();
+        assert!(master.adapter.start().await.unwrap());
+        assert_eq!(master.cli(&["GET", "a"]), "1");
+
+        // what it saves to stop is as new as what the replica has
+        replica.is(RedisStatus::Linked).await;
+        master.cli(&["SET", "a", "2"]);
+        master.adapter.stop().await.unwrap();
+        assert!(master.adapter.start().await.unwrap());
+        replica.is(RedisStatus::Linked).await;
+        master.cli(&["SAVE"]);
+        master.cli(&["SET", "a", "3"]);
+        until("the replica has it", LIMIT, async || match replica.cli(&["GET", "a"]).as_str() {
+            "3" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await
+        .unwrap();
+        master.kill().await;
+        held_back("its snapshot ends at offset").await;
+        // nobody who answers holds more
+        replica.adapter.stop().await.unwrap();
+        assert!(master.adapter.start().await.unwrap());
+        assert_eq!(master.cli(&["GET", "a"]), "2");
+    });
+}
+
+#[test]
+fn the_role_is_handed_over_by_the_masters_own_spelling_and_a_refusal_is_told_at_once() {
+    on_one_thread(async {
+        let (one, other) = (Redis::new(""), Redis::new("rename-command FAILOVER \"\"\n"));
+        one.adapter.start().await.unwrap();
+        other.adapter.start().await.unwrap();
+        other.adapter.follow(&Address::new("127.0.0.1", one.port)).await.unwrap();
+        other.is(RedisStatus::Linked).await;
+        let handed = one.adapter.hand_over(&Address::new("localhost", other.port), LIMIT).await.unwrap();
+        assert!(matches!(handed, RedisHandover::Done(_)), "{handed:?}");
+        one.is(RedisStatus::Linked).await;
+        assert_eq!(one.adapter.measure().await.lacks, Vec::<String>::new());
+
+        let lacks = other.adapter.measure().await.lacks;
+        assert_eq!(lacks, ["FAILOVER is renamed or disabled (rename-command)"]);
+        let refused = other.adapter.hand_over(&Address::new("localhost", one.port), LIMIT).await.unwrap();
+        assert!(
+            matches!(&refused, RedisHandover::Refused(words) if words.contains("unknown command")),
+            "{refused:?}"
+        );
+        let unknown = other.adapter.hand_over(&Address::new("localhost", 1), LIMIT).await.unwrap();
+        let known = format!("127.0.0.1 port {}", one.port);
+        assert!(matches!(&unknown, RedisHandover::Refused(words) if words.contains(&known)), "{unknown:?}");
+    });
+}
