@@ -99,7 +99,11 @@ fn what_an_owner_makes_under_our_names_is_not_used_and_cluster_config_has_its_on
             ["DELETE FROM interrex.cluster_config", "INSERT INTO interrex.cluster_config (epoch) VALUES (2)"]
         {
             let error = here.batch_execute(change).await.unwrap_err();
-            assert_eq!(error.code().map(|code| code.code()), Some("0A000"), "{change}: {error}");
+            assert_eq!(
+                error.code().map(tokio_postgres::error::SqlState::code),
+                Some("0A000"),
+                "{change}: {error}"
+            );
         }
         let row = here.query_one("SELECT epoch FROM interrex.cluster_config", &[]).await.unwrap();
         assert_eq!(row.try_get::<_, i64>(0).unwrap(), 1);

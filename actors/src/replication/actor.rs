@@ -462,7 +462,7 @@ impl Handler<RunStep> for ReplicationActor {
             context.cancel_future(following);
         }
         let work = async move {
-            let effect = steps::make(&shared, &servers, &*peers, &order.run, order.step);
+            let effect = Box::pin(steps::make(&shared, &servers, &*peers, &order.run, order.step));
             barrier::make_step(&shared, &order, effect).await;
         };
         let handle = context.spawn(work.into_actor(self).map(|(), actor, context| {

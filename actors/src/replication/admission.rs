@@ -39,16 +39,16 @@ pub(crate) async fn ask_for_a_session(
 ) -> Result<(), NoReply> {
     // a host may be the folder of a socket
     if host.starts_with('/') {
-        let stream = UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await.map_err(failed)?;
+        let stream =
+            UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).await.map_err(|error| failed(&error))?;
         return converse(stream, user, parameter).await;
     }
-    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(|error| failed(&error))?;
     converse(stream, user, parameter).await
 }
 
-fn failed(error: std::io::Error) -> NoReply {
-    let words = error.to_string();
-    NoReply::of_system(&error, words)
+fn failed(error: &std::io::Error) -> NoReply {
+    NoReply::of_system(error, error.to_string())
 }
 
 async fn converse(
@@ -56,13 +56,13 @@ async fn converse(
     user: &str,
     parameter: (&str, &str),
 ) -> Result<(), NoReply> {
-    stream.write_all(&first_message(user, parameter)).await.map_err(failed)?;
+    stream.write_all(&first_message(user, parameter)).await.map_err(|error| failed(&error))?;
     loop {
-        let (kind, body) = message(&mut stream).await.map_err(failed)?;
+        let (kind, body) = message(&mut stream).await.map_err(|error| failed(&error))?;
         match kind {
             b'E' => return Err(refusal(&body)),
             // no password is asked for: it goes on until the session is ready, and is ended in good order
-            b'Z' => return stream.write_all(&[b'X', 0, 0, 0, 4]).await.map_err(failed),
+            b'Z' => return stream.write_all(&[b'X', 0, 0, 0, 4]).await.map_err(|error| failed(&error)),
             b'R' if body.iter().any(|byte| *byte != 0) => return Ok(()),
             _ => {}
         }

@@ -242,9 +242,11 @@ fn known(status: PostgresStatus, process: ServerProcess) -> Option<Settled> {
     match (status, process) {
         (PostgresStatus::Primary, _) => Some(Settled::Serves),
         (_, ServerProcess::None) => Some(Settled::Stopped),
-        (_, ServerProcess::Stopping) => Some(Settled::InTheWay),
         (PostgresStatus::Unreachable | PostgresStatus::Stopped, ServerProcess::Up) => None,
-        (PostgresStatus::Streaming | PostgresStatus::Detached, ServerProcess::Up) => Some(Settled::InTheWay),
+        (_, ServerProcess::Stopping)
+        | (PostgresStatus::Streaming | PostgresStatus::Detached, ServerProcess::Up) => {
+            Some(Settled::InTheWay)
+        }
     }
 }
 

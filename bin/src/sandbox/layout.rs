@@ -16,7 +16,7 @@ use interrex_events::{Address, ClusterId, NodeId, Role};
 
 use super::{
     Done, SandboxError, Settings,
-    plan::{ALPHA, NodePlan},
+    plan::{ALPHA, BETA, NodePlan},
     programs::{Account, Programs, RadiusPrograms, set_mode},
     template::{self, Template},
 };
@@ -191,6 +191,9 @@ impl Layout<'_> {
         fill("PROBE_INTERVAL", &duration(settings.probe_interval));
         fill("PROBE_TIMEOUT", &duration(settings.probe_timeout));
         fill("STARTUP_WAIT", &duration(settings.startup_wait));
+        // of three nodes without a quorum one may promote itself, and all name it
+        let candidate = if self.nodes.len() > 2 { format!("candidate = {BETA}\n") } else { String::new() };
+        fill("CANDIDATE", &candidate);
         fill("POSTGRES_PROGRAMS", &self.programs.postgres.to_string_lossy());
         text = self.about(node, &text);
         if let Some(redis) = &self.programs.redis {

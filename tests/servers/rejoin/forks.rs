@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs};
 use interrex::sandbox::{ALPHA, BETA};
 use interrex_actors::{
     ports::{
-        HandoverPort as _, Parted as PartedAt, PostgresPort as _, RejoinPort as _, Rewind, StopMode, Verdict,
+        HandoverPort as _, Lineage, Parted as PartedAt, PostgresPort as _, RejoinPort as _, Rewind, StopMode,
+        Verdict,
     },
     replication::postgres::LocalPostgres,
 };
@@ -44,8 +45,8 @@ fn forked(alphas: u32, betas: u32) {
         // where beta left the first timeline
         let switchpoint = main.history[0].switchpoint;
         let bytes = lineage.end.bytes_ahead_of(switchpoint);
-        let Verdict::Diverged { parted: found, by_rewind } = &lineage.verdict else { panic!("{lineage:?}") };
-        assert_eq!(*found, PartedAt { switchpoint, bytes, exact: true });
+        let (found, by_rewind) = diverged(&lineage);
+        assert_eq!(found, PartedAt { switchpoint, bytes, exact: true });
         assert_eq!(by_rewind.is_ok(), alphas != betas, "{by_rewind:?}");
 
         let fork = alpha.fork(lineage.timeline, switchpoint, LIMIT).await.unwrap();
@@ -86,12 +87,19 @@ async fn writes_on_both(parted: &Parted) -> BTreeSet<i64> {
     told
 }
 
+/// Where the two lines parted, and whether pg_rewind may be used.
+fn diverged(lineage: &Lineage) -> (PartedAt, Result<(), String>) {
+    match &lineage.verdict {
+        Verdict::Diverged { parted, by_rewind } => Some((*parted, by_rewind.clone())),
+        _ => None,
+    }
+    .unwrap_or_else(|| unreachable!("{lineage:?}"))
+}
+
 /// Where alpha's directory and beta parted, how many rows its log has from there on, and what pg_rewind is trusted with.
 async fn parting(parted: &Parted, told: &BTreeSet<i64>) -> (Lsn, Result<(), String>) {
     let lineage = parted.lineage().await;
-    let Verdict::Diverged { parted: found, by_rewind } = lineage.verdict.clone() else {
-        panic!("{lineage:?}")
-    };
+    let (found, by_rewind) = diverged(&lineage);
     assert!(found.exact, "{lineage:?}");
     let fork = parted.pair.alpha.fork(lineage.timeline, found.switchpoint, LIMIT).await.unwrap();
     assert_eq!(fork.committed, told.len() as u64, "{fork:?}");

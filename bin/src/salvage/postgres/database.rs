@@ -160,7 +160,8 @@ impl Database {
 fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
     // character_not_in_repertoire, untranslatable_character
     let told = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
-    told || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::str::Utf8Error>())
+    let cause = std::error::Error::source(error);
+    told || cause.and_then(|cause| cause.downcast_ref::<std::str::Utf8Error>()).is_some()
 }
 
 /// How a query gives the bytes of a name, whatever they are.
