@@ -22,11 +22,11 @@ async fn one_node(builder: interrex::sandbox::Builder) -> Done<Sandbox> {
 /// The reason in the last event of a supervisor.
 fn last_words(sandbox: &Sandbox) -> Done<String> {
     let events = sandbox.events(ALPHA)?;
-    let reasons = events.iter().filter_map(|envelope| match &envelope.event {
+    let mut reasons = events.iter().filter_map(|envelope| match &envelope.event {
         Event::SupervisorStopped(stopped) => Some(stopped.reason.clone()),
         _ => None,
     });
-    Ok(reasons.last().unwrap_or_default())
+    Ok(reasons.next_back().unwrap_or_default())
 }
 
 #[test]

@@ -76,6 +76,7 @@ fn sessions_that_are_ended_are_held_against_nobody() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "it plays the clients that take every place")]
 fn a_main_that_admits_no_session_is_degraded_on_both_nodes_and_hands_its_role_over() {
     run(async {
         let sandbox = two_nodes().threshold(Duration::from_secs(2)).postgres_only().build().await?;

@@ -69,12 +69,18 @@ impl Planted {
         let unaware = "SELECT concat('a'::name, 'b'::text, 'c'::text)";
         sandbox.session(ALPHA, "shop").await?.batch_execute(unaware).await.unwrap();
         std::fs::remove_file(&trace).unwrap();
+        sandbox.psql(ALPHA, "ALTER ROLE mallory NOSUPERUSER").await?;
         Ok(Self(trace))
     }
 
     /// What was planted in this sandbox.
     pub(crate) fn before(sandbox: &Sandbox) -> Done<Self> {
-        Ok(Self(sandbox.node(ALPHA)?.data_dir().with_file_name("taken_in")))
+        use std::os::unix::fs::PermissionsExt as _;
+        // the servers' user writes there: the node's own folder may be root's alone
+        let folder = sandbox.node(ALPHA)?.data_dir().with_file_name("attack");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        Ok(Self(folder.join("taken_in")))
     }
 
     /// No code of the owner ran.

@@ -64,6 +64,8 @@ impl LocalPostgres {
         self.spare.take();
         if let Some(pid) = self.postmaster() {
             runtime::signal(pid, Signal::INT);
+            // one that hangs in a stop signal hears nothing else
+            runtime::signal(pid, Signal::CONT);
             if !wait_gone(pid, "postgres", limit).await {
                 return Err(PortError(format!(
                     "PostgreSQL, process {pid}, did not stop within {limit:?}; it still has {}",

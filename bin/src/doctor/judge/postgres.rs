@@ -365,7 +365,14 @@ fn read_only(server: &ServerFacts) -> Judgement {
     }
     Judgement::pass(match one_role.len() {
         0 => format!("{READ_ONLY_DEFAULT} off"),
-        roles => format!("{READ_ONLY_DEFAULT} off, but for {roles} roles, by settings of their own"),
+        roles => {
+            let undone: Vec<&str> = one_role.iter().map(|setting| setting.undone_by.as_str()).collect();
+            format!(
+                "{READ_ONLY_DEFAULT} off, but for {} by settings of their own, undone by: {}",
+                interrex_projections::counted(roles as u64, "role"),
+                undone.join("; ")
+            )
+        }
     })
 }
 
