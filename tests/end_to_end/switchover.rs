@@ -290,7 +290,9 @@ fn both_die_at(barrier: &'static str) {
             sandbox.start_supervisor(ALPHA).map(drop)
         })?;
         let switched = ended(&sandbox, ALPHA).await?;
-        assert_eq!(switched.end, RunEnd::Completed, "{:?}", switched.problem);
+        // with both dead, the two Redis do not change places in good order
+        let in_good_order = switched.end == RunEnd::Completed;
+        assert!(in_good_order || switched.degraded == [StepId::HandOverRedis], "{:?}", switched.problem);
         sound(&sandbox, BETA, writer).await
     });
 }

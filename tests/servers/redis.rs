@@ -267,6 +267,13 @@ fn the_role_is_handed_over_by_the_masters_own_spelling_and_a_refusal_is_told_at_
         other.adapter.start().await.unwrap();
         other.adapter.follow(&Address::new("127.0.0.1", one.port)).await.unwrap();
         other.is(RedisStatus::Linked).await;
+        // the replica knows that it is linked a moment before the master does
+        until("the master calls it online", LIMIT, async || match one.cli(&["INFO", "replication"]) {
+            info if info.contains("state=online") => Ok(()),
+            info => Err(info),
+        })
+        .await
+        .unwrap();
         let handed = one.adapter.hand_over(&Address::new("localhost", other.port), LIMIT).await.unwrap();
         assert!(matches!(handed, RedisHandover::Done(_)), "{handed:?}");
         one.is(RedisStatus::Linked).await;

@@ -59,7 +59,9 @@ impl Sandbox {
 
     /// Whether a node's PostgreSQL answers and takes writes.
     pub async fn takes_writes(&self, id: NodeId) -> bool {
-        let sql = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'";
+        // a database's owner may overload what a search path finds
+        let sql = "SELECT NOT pg_catalog.pg_is_in_recovery() \
+                   AND pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'off'";
         self.psql_value(id, sql).await.is_ok_and(|answer| answer == "t")
     }
 
