@@ -5,7 +5,6 @@ use std::{path::PathBuf, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
 use interrex_events::NodeId;
-use interrex_projections::RunEnd;
 use interrex_tests::run;
 
 use crate::{bad_input::interrex_with, checks::has_its_own_tables, switchover::switch, two_nodes};
