@@ -385,7 +385,10 @@ impl Starting {
         let is_replica =
             |redis: &RedisFacts| matches!(redis.status, RedisStatus::Linked | RedisStatus::Unlinked);
         let is_secondary = cluster.nodes.get(me).is_some_and(|row| row.role == Role::Secondary);
-        match started.redis.filter(|redis| is_replica(redis) && !is_secondary) {
+        // a run that makes this node main makes its Redis a master too, once the old one has handed over
+        let run_does =
+            cluster.runs.active(me).is_some_and(|run| run.new_main == me && run.kind != RunKind::Rejoin);
+        match started.redis.filter(|redis| is_replica(redis) && !is_secondary && !run_does) {
             Some(redis) => {
                 let detail = "it came up as a replica, but this node is main: making it a master".to_owned();
                 let found = RedisChanged { status: redis.status, offset: redis.offset, detail, alarm: true };
