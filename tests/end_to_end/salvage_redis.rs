@@ -72,7 +72,9 @@ async fn parted(sandbox: &Sandbox) -> Done<i64> {
         }
     })
     .await?;
-    sandbox.redis(BETA, &["REPLICAOF", "127.0.0.1", "1"]).await?;
+    // beta's supervisor would turn its Redis back to main: main lets no replica in
+    sandbox.redis(ALPHA, &["ACL", "SETUSER", "default", "-psync", "-sync", "-replconf"]).await?;
+    sandbox.redis(ALPHA, &["CLIENT", "KILL", "TYPE", "replica"]).await?;
     sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
     sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
     until("both are cut off", LIMIT, || async {
