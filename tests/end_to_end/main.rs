@@ -21,6 +21,7 @@ mod late_promotion;
 mod not_let_in;
 mod panic;
 mod promotion;
+mod races;
 mod radius_rejects;
 mod rejoin;
 mod rejoin_by_hand;
@@ -36,6 +37,7 @@ mod standby;
 mod starting;
 mod store;
 mod store_hostile;
+mod stray;
 mod switchover;
 mod withheld;
 

@@ -5,20 +5,26 @@ use std::time::Duration;
 
 use interrex_events::{
     Handover, LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, RunKind, StepId, StepOutcome,
-    TimelineId,
+    TimelineId, Trigger,
 };
 use interrex_projections::{ClusterNodes, Run, human_bytes};
 use serde_json::Value;
 
 use super::{
-    Servers, become_standby, fork_report, rejoin, rejoin_check, relay::relay, switchover,
+    Servers,
+    become_standby::{self, STOP_PATIENCE},
+    fork_report,
+    postgres::slot_name,
+    rejoin, rejoin_check,
+    relay::relay,
+    switchover,
     withdrawing::start_again_if_cut_off,
 };
 use crate::{
     failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
     messages::StepReport,
     node::Shared,
-    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState},
+    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState, StopMode},
 };
 
 /// Under this name `measure_loss` reports a [`Loss`].
@@ -43,7 +49,7 @@ pub(super) async fn make(
 ) -> StepReport {
     let made = match step {
         StepId::MeasureLoss => measure_loss(servers, run, &shared.settings.failover).await,
-        StepId::Detach => detach(servers).await,
+        StepId::Detach => detach(shared, servers, run).await,
         StepId::SanitiseSettings => sanitise(servers).await,
         StepId::Promote => promote(shared, servers, peers, run).await,
         StepId::PromoteRedis => promote_redis(servers, run).await,
@@ -188,8 +194,11 @@ fn in_words(loss: &Loss) -> String {
     )
 }
 
-async fn detach(servers: &Servers) -> Answer<StepReport> {
+async fn detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let postgres = &*servers.postgres;
+    if run.trigger == Trigger::ByHand {
+        leave_mains_timeline(shared, servers).await?;
+    }
     if postgres.promotion().await?.is_some() {
         return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no standby any more"));
     }
@@ -197,6 +206,22 @@ async fn detach(servers: &Servers) -> Answer<StepReport> {
     let state = replayed_all(postgres).await?;
     let detail = format!("nothing is received any more, and all of it is replayed, up to {}", state.replayed);
     Ok(succeeded(detail).with("replayed", state.replayed.to_string()))
+}
+
+/// What somebody started as a primary without promoting it writes main's own timeline: its WAL and main's could not be told apart.
+/// A standby that follows no server is made of it, so that its promotion gives it a timeline of its own.
+async fn leave_mains_timeline(shared: &Shared, servers: &Servers) -> Answer<()> {
+    let postgres = &*servers.postgres;
+    let is_cut_off =
+        postgres.measure().await.facts.status == PostgresStatus::Stopped && postgres.is_standby_directory();
+    if !is_cut_off {
+        if !postgres.writes_unpromoted().await? {
+            return Ok(());
+        }
+        postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
+        servers.handover.become_standby("", &slot_name(shared.settings.me), None).await?;
+    }
+    postgres.start().await.map(drop)
 }
 
 /// Two positive signs instead of "the position stopped moving": the receiver is gone, and replay either has

@@ -292,6 +292,19 @@ impl LocalPostgres {
     }
 }
 
+impl LocalPostgres {
+    /// The timeline that a primary writes, and its history file; nothing of a standby.
+    async fn written_timeline(&self) -> Answer<Option<(u32, Option<String>)>> {
+        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
+        let Some(name) = self.value(sql).await? else { return Ok(None) };
+        let timeline =
+            u32::from_str_radix(&name, 16).map_err(|error| PortError::new("reading the timeline", error))?;
+        let history =
+            self.value(&format!("SELECT pg_read_file('pg_wal/{name}.history', 0, 65536, true)")).await?;
+        Ok(Some((timeline, history)))
+    }
+}
+
 #[async_trait(?Send)]
 impl PostgresPort for LocalPostgres {
     async fn measure(&self) -> PostgresMeasure {
@@ -438,26 +451,24 @@ impl PostgresPort for LocalPostgres {
     }
 
     async fn promotion(&self) -> Answer<Option<Promotion>> {
-        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
-        let Some(name) = self.value(sql).await? else { return Ok(None) };
-        let timeline =
-            u32::from_str_radix(&name, 16).map_err(|error| PortError::new("reading the timeline", error))?;
+        let Some((timeline, history)) = self.written_timeline().await? else { return Ok(None) };
         // a server that merely lost its standby.signal is no primary of a new timeline (facts 4)
-        let history = self
-            .value(&format!("SELECT pg_read_file('pg_wal/{name}.history', 0, 65536, true)"))
-            .await?
-            .ok_or_else(|| {
-                PortError(format!(
-                    "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \
-                     started without standby.signal"
-                ))
-            })?;
+        let history = history.ok_or_else(|| {
+            PortError(format!(
+                "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \
+                 started without standby.signal"
+            ))
+        })?;
         let switchpoint = history
             .lines()
             .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
             .next_back()
-            .ok_or_else(|| PortError(format!("{name}.history names no switchpoint")))?;
+            .ok_or_else(|| PortError(format!("{timeline:08X}.history names no switchpoint")))?;
         Ok(Some(Promotion { timeline: TimelineId(timeline), switchpoint }))
+    }
+
+    async fn writes_unpromoted(&self) -> Answer<bool> {
+        Ok(matches!(self.written_timeline().await?, Some((_, None))))
     }
 
     async fn prove_write(&self, epoch: Epoch) -> Answer<()> {

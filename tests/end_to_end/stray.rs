@@ -1,0 +1,122 @@
+//! Somebody makes a secondary's PostgreSQL a primary behind its supervisor's back.
+
+use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
+use interrex_actors::{report::NodeReport, runtime::RunAs};
+use interrex_events::{Epoch, Event, PostgresStatus, RunKind, StrayAnswer, Trigger};
+use interrex_projections::{NodeStatus, RunEnd};
+use interrex_tests::run;
+
+use crate::{bad_input::interrex_with, two_nodes};
+
+async fn serving(automatic: bool) -> Done<Sandbox> {
+    let sandbox = two_nodes().build().await?;
+    for node in [ALPHA, BETA] {
+        sandbox.set_config(node, "failover.auto_failover_enabled", automatic)?;
+    }
+    sandbox.start().await?;
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    sandbox.psql(ALPHA, "CREATE TABLE public.orders (id int PRIMARY KEY)").await?;
+    sandbox.wait_streaming(ALPHA, BETA).await?;
+    Ok(sandbox)
+}
+
+/// As a person would: `pg_ctl restart`, without `standby.signal`.
+async fn restart_without_signal(sandbox: &Sandbox) -> Done<()> {
+    let node = sandbox.node(BETA)?;
+    std::fs::remove_file(node.data_dir().join("standby.signal")).unwrap();
+    let run_as = RunAs::resolve(None, &node.data_dir()).unwrap();
+    let mut by_hand = run_as.command(sandbox.postgres_programs().join("pg_ctl"));
+    by_hand.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log());
+    // its supervisor may stop it before pg_ctl has seen it run
+    by_hand.args(["-w", "-s", "-m", "fast", "restart"]).status().await.unwrap();
+    Ok(())
+}
+
+async fn found(sandbox: &Sandbox, answer: StrayAnswer) -> Done<()> {
+    let is_it = |event: &Event| matches!(event, Event::StrayPrimaryFound(stray) if stray.answer == answer);
+    sandbox.wait_event(BETA, "stray_primary_found", |envelope| is_it(&envelope.event)).await.map(drop)
+}
+
+/// Beside a living main it is stopped, main serves on, and the node comes back by the command that it names.
+async fn is_stopped_and_comes_back(sandbox: &Sandbox) -> Done<()> {
+    found(sandbox, StrayAnswer::Stopped).await?;
+    let fenced = |report: &NodeReport| report.status == NodeStatus::Fenced;
+    sandbox.wait_health(BETA, "fenced", fenced).await?;
+    assert_eq!(sandbox.postmaster_pid(BETA), None);
+    assert!(sandbox.takes_writes(ALPHA).await);
+    assert!(sandbox.cluster(ALPHA)?.runs.newest().is_none(), "a run was begun");
+    let config = sandbox.node(BETA)?.config().display().to_string();
+    let asked = move || interrex_with(&["rejoin", "beta", "--config", &config], &[]);
+    let said = tokio::task::spawn_blocking(asked).await.unwrap()?;
+    assert!(said.status.success(), "{said:?}");
+    sandbox.wait_streaming(ALPHA, BETA).await?;
+    for node in [ALPHA, BETA] {
+        sandbox.wait_healthy(node).await?;
+    }
+    Ok(())
+}
+
+/// Where main is lost it is taken over: an epoch of its own, its Redis too, on a timeline of its own.
+async fn is_taken_over(sandbox: &Sandbox) -> Done<()> {
+    let made = sandbox.wait_run_ended(BETA).await?;
+    assert_eq!(
+        (made.kind, made.trigger, made.epoch, made.end),
+        (RunKind::Promotion, Trigger::ByHand, Epoch(2), RunEnd::Completed),
+        "{made:?}"
+    );
+    let report = sandbox.wait_healthy(BETA).await?;
+    assert_eq!((report.main, report.postgres.status), (Some(BETA), PostgresStatus::Primary));
+    assert_eq!(report.postgres.timeline.map(|timeline| timeline.0), Some(2));
+    assert!(sandbox.takes_writes(BETA).await);
+    assert_eq!(sandbox.redis(BETA, &["SET", "key", "value"]).await?, "OK");
+    Ok(())
+}
+
+async fn lost_main() -> Done<Sandbox> {
+    let sandbox = serving(false).await?;
+    sandbox.kill_everything_of(ALPHA);
+    let withheld = |event: &Event| matches!(event, Event::FailoverWithheld(_));
+    sandbox.wait_event(BETA, "main is lost", |envelope| withheld(&envelope.event)).await?;
+    Ok(sandbox)
+}
+
+#[test]
+fn what_is_promoted_by_hand_beside_a_living_main_is_stopped_and_comes_back() {
+    run(async {
+        let sandbox = serving(true).await?;
+        sandbox.psql(BETA, "SELECT pg_promote(false)").await?;
+        is_stopped_and_comes_back(&sandbox).await
+    });
+}
+
+#[test]
+fn what_is_restarted_without_its_signal_beside_a_living_main_is_stopped_and_comes_back() {
+    run(async {
+        let sandbox = serving(true).await?;
+        restart_without_signal(&sandbox).await?;
+        is_stopped_and_comes_back(&sandbox).await
+    });
+}
+
+#[test]
+fn what_is_promoted_by_hand_where_main_is_lost_is_taken_over_with_what_was_written_there() {
+    run(async {
+        let sandbox = lost_main().await?;
+        sandbox.psql(BETA, "SELECT pg_promote()").await?;
+        sandbox.psql(BETA, "INSERT INTO public.orders VALUES (1)").await?;
+        is_taken_over(&sandbox).await?;
+        assert_eq!(sandbox.psql_value(BETA, "SELECT count(*) FROM public.orders").await?, "1");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_restarted_without_its_signal_where_main_is_lost_is_taken_over_on_a_timeline_of_its_own() {
+    run(async {
+        let sandbox = lost_main().await?;
+        restart_without_signal(&sandbox).await?;
+        is_taken_over(&sandbox).await
+    });
+}
