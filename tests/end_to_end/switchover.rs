@@ -595,6 +595,47 @@ async fn redis_alarm(sandbox: &Sandbox, node: NodeId, words: &str) -> Done<()> {
 }
 
 #[test]
+fn a_redis_that_refuses_to_change_places_is_told_and_what_it_has_is_kept() {
+    run(async {
+        let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        // forbidden once the switchover has looked at it
+        let open = session(&sandbox, ALPHA).await?;
+        open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        let forbids = async {
+            let drains = |event: &Event| matches!(event, Event::StepStarted(it) if it.step == StepId::Drain);
+            sandbox.wait_event(ALPHA, "it drains", |envelope| drains(&envelope.event)).await?;
+            sandbox.redis(ALPHA, &["ACL", "SETUSER", "default", "-failover"]).await?;
+            let refused = |event: &Event| {
+                matches!(event, Event::StepFinished(it) if it.step == StepId::HandOverRedis && it.detail.contains("no permissions")
+                    && it.detail.contains("takes no writes"))
+            };
+            sandbox.wait_event(ALPHA, "it is refused", |envelope| refused(&envelope.event)).await?;
+            // nobody hears that it was written: it waits, until Redis here ends
+            Done::Ok(sandbox.redis(ALPHA, &["SET", "acknowledged", "by alpha"]).await.is_ok())
+        };
+        let (said, acknowledged) = tokio::join!(switch(&sandbox, ALPHA, "beta", &["--drain", "1s"]), forbids);
+        assert!(!acknowledged?, "a write was acknowledged that nobody has");
+        let said = said?;
+        let words =
+            String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+        assert!(said.status.success() && words.contains("salvage --kept-redis"), "{words}");
+        for (node, step) in [(ALPHA, StepId::HandOverRedis), (BETA, StepId::PromoteRedis)] {
+            let half = ended(&sandbox, node).await?;
+            assert_eq!((half.end, half.degraded), (RunEnd::CompletedDegraded, vec![step]), "{words}");
+        }
+        assert!(sandbox.node(ALPHA)?.redis_dir().with_extension("kept").is_dir());
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_redis_whose_commands_are_renamed_is_found_before_anything_is_stopped() {
     run(async {
         let sandbox = two_nodes().threshold(2 * LIMIT).build().await?;
