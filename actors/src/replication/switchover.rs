@@ -250,21 +250,21 @@ fn known(status: PostgresStatus, process: ServerProcess) -> Option<Settled> {
     }
 }
 
-/// A peer that is main of a later epoch, or about to be, or whose PostgreSQL takes writes already. One that does not
-/// answer is none: two nodes cannot tell.
+/// A peer that is main of a later epoch, or about to be, or whose PostgreSQL takes writes already. A peer that does not answer is
+/// none: two nodes cannot tell. Nor is a primary whose own supervisor says that this node is main: that supervisor stops it.
 async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
     let own = shared.report();
     let limit = shared.settings.probe_timeout;
     for peer in shared.settings.peers() {
-        let postgres = tokio::time::timeout(limit, peers.postgres(peer.node)).await;
-        if matches!(postgres, Ok(Ok(main)) if main.writable) {
-            return Some(format!("the PostgreSQL of {} answers as a primary", peer.name));
-        }
-        let Ok(Ok(report)) = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await else {
-            continue;
-        };
-        if report.epoch > shared.epoch() || report.takes_over() {
+        let report = tokio::time::timeout(limit, peers.exchange(peer.node, &own)).await;
+        let report = report.ok().and_then(Result::ok);
+        if report.as_ref().is_some_and(|report| report.epoch > shared.epoch() || report.takes_over()) {
             return Some(format!("{} is main of a later epoch, or is taking over", peer.name));
+        }
+        let is_stray = report.is_some_and(|report| report.main == Some(shared.settings.me));
+        let postgres = tokio::time::timeout(limit, peers.postgres(peer.node)).await;
+        if !is_stray && matches!(postgres, Ok(Ok(main)) if main.writable) {
+            return Some(format!("the PostgreSQL of {} answers as a primary", peer.name));
         }
     }
     None

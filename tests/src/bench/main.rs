@@ -5,6 +5,7 @@ mod failover;
 mod figure;
 mod idle;
 mod rejoin;
+mod silence;
 mod store;
 mod switchover;
 
@@ -47,6 +48,9 @@ enum Name {
     /// On ext4, wait some minutes after anything was removed on the volume, a call of this included: until then both write
     /// new files more slowly, and a rejoin, which keeps a copy, writes more of them.
     Rejoin,
+    /// Main's host falls silent without a word (SIGSTOP of all that runs there), at a threshold of 1 s and a probe every 250 ms that
+    /// may take 500 ms: until PostgreSQL of the secondary is asked to promote.
+    Silence,
     /// Durable appends, relays and rebuilds of the event store, each beside the same done by hand.
     Store,
     /// The longest pause in a client's writes when main hands its role over, beside a fast stop and `pg_promote()` by hand.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
             Name::Idle => idle::measure(arguments.runs).await?,
             Name::Rejoin => rejoin::measure(arguments.runs, arguments.size).await?,
             Name::Switchover => switchover::measure(arguments.runs).await?,
+            Name::Silence => silence::measure(arguments.runs).await?,
             Name::Store => store::measure(arguments.runs, arguments.events).await?,
         };
         figure::print(&figures, arguments.json);

@@ -1,5 +1,7 @@
 //! The supervisors: do they answer, are they of one mind, and would nobody stand in the way of a run?
 
+use std::collections::BTreeMap;
+
 use interrex_actors::report::NodeReport;
 use interrex_events::NodeId;
 
@@ -53,12 +55,21 @@ const QUORUM: Check = ABOUT.check(
     "With quorum none the cluster is unprotected: a cut link between two nodes looks like a dead main, and can make two.",
 );
 
-pub(super) const CHECKS: &[&Check] = &[&ANSWERS, &SECRET, &AGREE, &NO_RUN, &HEALTHY, &SAME_PROGRAM, &QUORUM];
+const CANDIDATE: Check = ABOUT.check(
+    "candidate",
+    &[Act::Failover],
+    "with quorum none, all nodes of three or more name the same node as failover.candidate, and it is a secondary",
+    "No other node promotes itself, so that no two of them do: where main dies, a person has to.",
+);
+
+pub(super) const CHECKS: &[&Check] =
+    &[&ANSWERS, &SECRET, &AGREE, &NO_RUN, &HEALTHY, &SAME_PROGRAM, &QUORUM, &CANDIDATE];
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = facts.nodes.iter().flat_map(|named| of_node(facts, named.id)).collect();
     findings.push(AGREE.found(None, agree(facts)));
     findings.push(QUORUM.found(None, quorum(facts)));
+    findings.extend(candidate(facts).map(|judgement| CANDIDATE.found(None, judgement)));
     findings
 }
 
@@ -160,6 +171,36 @@ fn quorum(facts: &Facts) -> Judgement {
     Judgement::pass(format!("quorum {}", facts.quorum))
 }
 
+/// Nothing where no node has to be named, and none is.
+fn candidate(facts: &Facts) -> Option<Judgement> {
+    let reports = facts.supervisors.values().filter_map(|it| it.report.as_ref().ok());
+    let named: BTreeMap<NodeId, Option<NodeId>> =
+        reports.map(|report| (report.node, report.candidate)).collect();
+    let needs_none = facts.nodes.len() < 3 && named.values().all(Option::is_none);
+    if facts.quorum != "none" || named.is_empty() || needs_none {
+        return None;
+    }
+    let by_hand = "no node promotes itself where main dies, until a person says: interrex promote";
+    let fix = "set failover.candidate to the id of one secondary, the same on every node, and restart the supervisors";
+    let mut different: Vec<Option<NodeId>> = named.values().copied().collect();
+    different.sort_unstable();
+    different.dedup();
+    let [Some(one)] = different[..] else {
+        let told = named.iter().map(|(node, candidate)| match candidate {
+            Some(candidate) => format!("{} names {}", facts.name(*node), facts.name(*candidate)),
+            None => format!("{} names none", facts.name(*node)),
+        });
+        let told = told.collect::<Vec<_>>().join(", ");
+        return Some(Judgement::warn(format!("{told}: {by_hand}"), fix));
+    };
+    let name = facts.name(one);
+    if facts.main() == Some(one) {
+        let fix = format!("{fix}; or let the role go back: interrex switchover");
+        return Some(Judgement::warn(format!("all name {name}, which is main: {by_hand}"), fix));
+    }
+    Some(Judgement::pass(format!("all name {name}")))
+}
+
 #[cfg(test)]
 mod tests {
     use interrex_events::Epoch;
@@ -192,6 +233,26 @@ mod tests {
             [("supervisor_answers", Verdict::Fail)]
         );
         assert_eq!(beta_says(|report| report.healthy = false), [("supervisor_content", Verdict::Fail)]);
+    }
+
+    #[test]
+    fn a_candidate_that_is_not_the_same_everywhere_or_is_main_is_told() {
+        let named = |of_alpha: Option<NodeId>, of_beta: Option<NodeId>| {
+            wrong(|facts| {
+                for (node, candidate) in [(ALPHA, of_alpha), (BETA, of_beta)] {
+                    if let Some(Ok(report)) = facts.supervisors.get_mut(&node).map(|it| it.report.as_mut()) {
+                        report.candidate = candidate;
+                    }
+                }
+            })
+        };
+        let told = [("candidate", Verdict::Warn)];
+        assert_eq!(named(Some(BETA), Some(BETA)), []);
+        assert_eq!(named(None, None), [], "two nodes need none");
+        for (of_alpha, of_beta) in [(Some(BETA), None), (Some(BETA), Some(ALPHA)), (Some(ALPHA), Some(ALPHA))]
+        {
+            assert_eq!(named(of_alpha, of_beta), told);
+        }
     }
 
     #[test]

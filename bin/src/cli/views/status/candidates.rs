@@ -1,8 +1,8 @@
 //! Who could take over now, and what that would cost: as the decider of a failover would see it.
 
 use interrex_actors::report::{Lag, NodeReport};
-use interrex_events::{PostgresStatus, Role, RunKind};
-use interrex_projections::{NodeStatus, Run, human_bytes, human_ms};
+use interrex_events::{PostgresStatus, Role};
+use interrex_projections::{NodeStatus, human_bytes, human_ms};
 use serde::Serialize;
 
 use super::{super::super::sight::Sight, setting};
@@ -72,15 +72,27 @@ fn not_by_itself(report: &NodeReport, sight: &Sight) -> Option<String> {
     if changed.map(|settings| settings.auto_failover_enabled).or_else(configured) == Some(false) {
         return Some("failover.auto_failover_enabled is false there".to_owned());
     }
-    let cool_down_ms = setting(sight, report.node, "cool_down_ms")?.as_i64()?;
-    let unplanned = |run: &&Run| matches!(run.kind, RunKind::Failover | RunKind::Promotion);
-    let last = sight.story.cluster.runs.newest_first().into_iter().find(unplanned)?;
-    let since_ms = (sight.now - last.ended_at?).num_milliseconds();
-    let left_ms = u64::try_from(cool_down_ms - since_ms).ok().filter(|left| *left > 0)?;
-    Some(format!(
-        "run {} ended {} less than failover.cool_down ago; that is over in {}",
-        last.id.short(),
-        last.end,
-        human_ms(left_ms)
-    ))
+    if let Some(why) = not_the_candidate(report, sight) {
+        return Some(why);
+    }
+    let rest = report.rests.as_ref()?;
+    Some(format!("{}; that is over in {}", rest.because, human_ms(rest.left_ms)))
+}
+
+/// With quorum none one node of three or more promotes itself, and all name the same.
+fn not_the_candidate(report: &NodeReport, sight: &Sight) -> Option<String> {
+    match report.candidate {
+        Some(candidate) if candidate != report.node => {
+            return Some(format!("failover.candidate there is {}", sight.name(candidate)));
+        }
+        None if sight.story.cluster.nodes.nodes.len() > 2 => {
+            return Some(
+                "failover.candidate is not set there, and the cluster has three nodes or more".to_owned(),
+            );
+        }
+        _ => {}
+    }
+    let other =
+        sight.reports().find_map(|peer| Some((peer, peer.candidate.filter(|it| *it != report.node)?)));
+    other.map(|(peer, named)| format!("failover.candidate of {} is {}", peer.name, sight.name(named)))
 }
