@@ -1,12 +1,17 @@
 //! Somebody makes a secondary's PostgreSQL a primary behind its supervisor's back.
 
-use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
+use std::time::Duration;
+
+use interrex::sandbox::{ALPHA, BETA, Done, GAMMA, Sandbox, until};
 use interrex_actors::{report::NodeReport, runtime::RunAs};
 use interrex_events::{Epoch, Event, PostgresStatus, RunKind, StrayAnswer, Trigger};
 use interrex_projections::{NodeStatus, RunEnd};
 use interrex_tests::run;
+use rustix::process::Signal;
 
 use crate::{bad_input::interrex_with, two_nodes};
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 async fn serving(automatic: bool) -> Done<Sandbox> {
     let sandbox = two_nodes().build().await?;
@@ -118,5 +123,47 @@ fn what_is_restarted_without_its_signal_where_main_is_lost_is_taken_over_on_a_ti
         let sandbox = lost_main().await?;
         restart_without_signal(&sandbox).await?;
         is_taken_over(&sandbox).await
+    });
+}
+
+#[test]
+fn a_third_node_does_not_follow_what_was_restarted_without_its_signal_where_its_wal_is_another() {
+    run(async {
+        let sandbox = two_nodes().nodes(3).postgres_only().build().await?;
+        for node in [ALPHA, BETA, GAMMA] {
+            sandbox.set_config(node, "failover.auto_failover_enabled", false)?;
+        }
+        sandbox.start().await?;
+        for node in [ALPHA, BETA, GAMMA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        sandbox.psql(BETA, "ALTER SYSTEM SET wal_keep_size = '64MB'").await?;
+        sandbox.psql(BETA, "ALTER SYSTEM SET primary_conninfo = ''").await?;
+        sandbox.psql(BETA, "SELECT pg_reload_conf()").await?;
+        let detached = |report: &NodeReport| report.postgres.status == PostgresStatus::Detached;
+        sandbox.wait_health(BETA, "detached", detached).await?;
+        sandbox.psql(ALPHA, "CREATE TABLE public.orders AS SELECT generate_series(1, 100) AS id").await?;
+        until("gamma has the rows", LIMIT, || async {
+            match sandbox.psql_value(GAMMA, "SELECT count(*) FROM public.orders").await {
+                Ok(count) if count == "100" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        sandbox.kill_everything_of(ALPHA);
+        for node in [BETA, GAMMA] {
+            let withheld = |event: &Event| matches!(event, Event::FailoverWithheld(_));
+            sandbox.wait_event(node, "main is lost", |envelope| withheld(&envelope.event)).await?;
+        }
+        // beta's WAL becomes the longer one before its supervisor looks
+        sandbox.signal_supervisor(BETA, Signal::STOP);
+        restart_without_signal(&sandbox).await?;
+        sandbox.psql(BETA, "SELECT pg_logical_emit_message(false, 'interrex', repeat('x', 3000000))").await?;
+        sandbox.signal_supervisor(BETA, Signal::CONT);
+        sandbox.wait_run_ended(BETA).await?;
+        let refused = |event: &Event| matches!(event, Event::FollowFinished(it) if !it.streaming && it.detail.contains("are different after"));
+        sandbox.wait_event(GAMMA, "it does not follow", |envelope| refused(&envelope.event)).await?;
+        assert_eq!(sandbox.psql_value(GAMMA, "SELECT count(*) FROM public.orders").await?, "100");
+        Ok(())
     });
 }

@@ -158,6 +158,14 @@ pub trait HandoverPort {
     async fn main_lineage(&self) -> Answer<MainLineage>;
     /// What the stopped directory is to a main, whose log is read where histories do not tell.
     async fn lineage_against(&self, main: &MainLineage, server: &dyn MainServerPort) -> Answer<Lineage>;
+    /// Where the WAL that the running standby has received (on which timeline, up to where) begins to be another than main's, although
+    /// both number it alike; nothing where it is the same, or where nothing is left to compare.
+    async fn parting_from(
+        &self,
+        received: (TimelineId, Lsn),
+        main: &MainLineage,
+        server: &dyn MainServerPort,
+    ) -> Answer<Option<Lsn>>;
     /// Whether the directory can be rewound; the error says why not.
     async fn can_rewind(&self) -> Answer<()>;
     /// What the stopped directory's log holds after the place where main left its timeline.

@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(3);
 /// How long a run waits for `cluster_events`: a relay may have a long stream to fold, or a lock to wait for.
 const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long main's WAL is compared with a standby's that is to follow it.
+const COMPARE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long the old main's Redis may take to hand its role over before this node's takes it.
 const REDIS_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -407,6 +410,9 @@ pub(super) async fn follow(
             )));
         }
     }
+    if let (Some(received), Some(timeline)) = (own.lsn, own.timeline) {
+        shares_wal(servers, main, (timeline, received)).await?;
+    }
     become_standby::follow_another(servers, me, main).await?;
     let mut words = vec![format!("primary_conninfo names {}", nodes.name(main))];
     if let (Some(redis), Some(master)) = (&servers.redis, servers.redis_of(main)) {
@@ -420,6 +426,30 @@ pub(super) async fn follow(
         words.push(format!("its log did not arrive within {limit:?}"));
     }
     Ok((streaming, words.join("; ")))
+}
+
+/// A main that once started without its `standby.signal` went on with the timeline of the main before it: PostgreSQL compares numbers
+/// alone, and a standby of the other line would follow it and be no copy of it.
+async fn shares_wal(servers: &Servers, main: NodeId, received: (TimelineId, Lsn)) -> Answer<()> {
+    let compare = async {
+        let server = servers.server_of(main)?;
+        let lineage = server.lineage().await?;
+        servers.handover.parting_from(received, &lineage, &*server).await
+    };
+    match tokio::time::timeout(COMPARE_PATIENCE, compare).await {
+        Ok(Ok(Some(at))) => Err(PortError(format!(
+            "the WAL of this standby and main's are different after {at}, although both call it timeline {}: this standby must be \
+             rewound or copied anew: interrex rejoin",
+            received.0
+        ))),
+        Ok(Ok(None)) => Ok(()),
+        // a main that cannot be asked is followed: what it has is compared when it can
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "main's WAL is not compared with this standby's");
+            Ok(())
+        }
+        Err(_) => Ok(()),
+    }
 }
 
 /// Lets this node's standby follow main again, which a run had it leave, and waits until its log arrives.

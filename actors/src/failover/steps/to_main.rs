@@ -62,7 +62,8 @@ pub(super) const TO_MAIN: [StepRule; 14] = [
         step: StepId::Detach,
         maker: Replication,
         after: &[StepId::FenceOldMain],
-        effect: "clear primary_conninfo, wait until nothing is received and all that was received is replayed",
+        effect: "clear primary_conninfo, wait until nothing is received and all that was received is replayed; a primary that was never \
+                 promoted, which a person started without standby.signal, is started as a standby first",
         success: "the log receiver is gone, and replay has reached the end of what was received",
         limit_ms: 60_000,
         attempts: 2,

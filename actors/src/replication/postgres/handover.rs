@@ -99,6 +99,15 @@ impl HandoverPort for LocalPostgres {
         self.compare_lineage(main, server).await
     }
 
+    async fn parting_from(
+        &self,
+        received: (TimelineId, Lsn),
+        main: &MainLineage,
+        server: &dyn MainServerPort,
+    ) -> Answer<Option<Lsn>> {
+        self.parting_of_standby(received, main, server).await
+    }
+
     async fn can_rewind(&self) -> Answer<()> {
         let control = self.control_file().await?;
         if !control.wal_log_hints && control.checksum_version == 0 {

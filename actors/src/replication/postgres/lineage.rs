@@ -95,6 +95,31 @@ impl LocalPostgres {
         Ok(found(verdict, end))
     }
 
+    /// Where the WAL of the standby that runs here begins to be another than main's, although both number it alike; nothing where it
+    /// is the same, or where nothing is left to compare.
+    pub(super) async fn parting_of_standby(
+        &self,
+        (timeline, received): (TimelineId, Lsn),
+        main: &MainLineage,
+        server: &dyn MainServerPort,
+    ) -> Answer<Option<Lsn>> {
+        let history = own_history(&self.settings.data_dir, timeline).map_err(PortError)?;
+        let Some(claim) = Claim::of(&history, timeline, received, main) else { return Ok(None) };
+        let compared = Compared {
+            own: &Line::new(&history, timeline),
+            main: &Line::new(&main.history, main.timeline),
+            begin: claim.begin,
+            // WAL that differs once differs to its end
+            redo: claim.until,
+            until: claim.until,
+            segment_size: self.control_file().await?.segment_size,
+        };
+        Ok(match self.common_log(&compared, server).await? {
+            Common::Until { at, .. } => Some(at),
+            Common::Whole | Common::Unproved { .. } => None,
+        })
+    }
+
     /// Where the directory's log ends: read from the log itself, from the last checkpoint on.
     pub(super) async fn end_of_log(&self, control: &ControlFile, history: &[Switch]) -> Answer<Lsn> {
         // on a timeline that has no checkpoint yet, from where it began: the record at the switchpoint is its first
