@@ -13,6 +13,8 @@ mod orders;
 mod processes;
 mod supervisor;
 mod surprises;
+mod taking_over;
+mod watching;
 mod world;
 
 use interrex_events::{Evidence, Finding, NodeId, Request, RunKind, StepId};
@@ -131,7 +133,8 @@ impl Cluster {
                 self.world.of_mut(MAIN).broken = true;
                 self.crash(MAIN, false);
             }
-            Scene::LinkDies => self.world.cut(MAIN, ME),
+            // a third node that hears main would object
+            Scene::LinkDies => self.peers(MAIN).into_iter().for_each(|peer| self.world.cut(MAIN, peer)),
             Scene::Promotion | Scene::Forced => {
                 let forced = self.case.scene == Scene::Forced;
                 if !forced {
