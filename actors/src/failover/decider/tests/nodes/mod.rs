@@ -5,15 +5,19 @@
 //! Every case has a name, such as `Two/Switchover/takeover/promote/CrashesAfter`; `INTERREX_CASE` runs those alone whose name
 //! contains it.
 
+mod claims;
 mod cluster;
 mod faults;
 mod invariants;
 mod makers;
 mod orders;
 mod processes;
+mod races;
+mod strays;
 mod supervisor;
 mod surprises;
 mod taking_over;
+mod verdicts;
 mod watching;
 mod world;
 
