@@ -123,6 +123,12 @@ impl MainSight {
         let Evidence { supervisor, postgres, wal_receiver, .. } = &self.evidence;
         [supervisor, postgres, wal_receiver].into_iter().any(Finding::is_good)
     }
+
+    /// Whether main has given no sign of life at all since this supervisor began to watch it.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        self.evidence.last_good_at.is_none() && !self.answers()
+    }
 }
 
 /// What somebody asks for.

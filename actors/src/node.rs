@@ -520,6 +520,7 @@ impl Shared {
             dependents: view.dependents.clone(),
             lag: view.lag,
             main_silent_ms: view.main_sight.as_ref().map(|sight| now.ms_since(sight.silent_since)),
+            main_unseen: view.main_sight.as_ref().is_some_and(MainSight::is_unseen),
             threshold_ms: self.settings.failover.with(&view.cluster.settings).threshold_ms,
             quorum: self.settings.failover.quorum.to_owned(),
             candidate: self.settings.failover.candidate,

@@ -177,6 +177,9 @@ pub struct NodeReport {
     pub lag: Option<Lag>,
     /// On a secondary: how long main has given no good sign, in milliseconds.
     pub main_silent_ms: Option<u64>,
+    /// Whether main has given no sign at all since this supervisor began to watch it: its silence counts from then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub main_unseen: bool,
     /// How long it may, in milliseconds.
     pub threshold_ms: u64,
     /// Who is asked before a node becomes main; `none` protects nobody from a cut link.

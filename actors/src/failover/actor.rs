@@ -92,10 +92,7 @@ impl FailoverActor {
         if !self.is_held() {
             return self.waiting.pop_front();
         }
-        let fences = |input: &Input| {
-            matches!(input, Input::FenceRequested(_) | Input::FenceEnded(_) | Input::LiftRequested(_))
-        };
-        let place = self.waiting.iter().position(fences)?;
+        let place = self.waiting.iter().position(Input::concerns_a_fence)?;
         self.waiting.remove(place)
     }
 
@@ -169,7 +166,7 @@ impl FailoverActor {
     }
 
     fn act(&mut self, effect: &Effect) {
-        if !matches!(effect, Effect::Fence { .. }) && self.is_held() {
+        if !effect.is_fence() && self.is_held() {
             return;
         }
         let lines = &self.shared.lines;

@@ -12,4 +12,4 @@ pub mod steps;
 
 pub use actor::FailoverActor;
 pub use dry_run::dry_run;
-pub(crate) use second_look::main_serves_again;
+pub(crate) use second_look::what_speaks_against;

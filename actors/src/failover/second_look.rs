@@ -1,7 +1,8 @@
-//! A second look at main, just before what cannot be taken back.
+//! A second look at main and at the others, just before what cannot be taken back.
 //!
 //! The verdict is milliseconds old when a run goes straight through. A run that was resumed, or whose
-//! supervisor was frozen, acts on an old one: main may be back, and serving. Then it is asked again.
+//! supervisor was frozen, acts on an old one: main may be back, and serving. Then it is asked again. What the others agreed to is
+//! as old: a node that asked while this supervisor gave no answer may be about to take the role.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use interrex_events::{PostgresStatus, RunKind, StepId};
 use interrex_projections::Run;
 
 use crate::{
+    heartbeat::asking::ask_the_others,
     messages::MainSight,
     node::Shared,
     ports::{NoReply, PeersPort},
@@ -26,8 +28,8 @@ fn opened_by_another(shared: &Shared, run: &Run) -> Option<String> {
     })
 }
 
-/// What main says, if the verdict is old and main serves again.
-pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
+/// What main says, if the verdict is old and main serves again; or what another node says, if its agreement is old.
+pub(crate) async fn what_speaks_against(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Option<String> {
     if let Some(reason) = opened_by_another(shared, run) {
         return Some(reason);
     }
@@ -42,6 +44,13 @@ pub(crate) async fn main_serves_again(shared: &Shared, peers: &dyn PeersPort, ru
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
     let fresh = run.resumed == 0 && age <= FRESH && !is_back;
     let forced = run.request.as_ref().is_some_and(|request| request.forced);
+    // a main that hands over says itself who takes its place
+    if !fresh
+        && run.kind != RunKind::Takeover
+        && let Err(words) = ask_the_others(shared, peers, run).await
+    {
+        return Some(words);
+    }
     let looks = if forced {
         // what a person ordered against the evidence is not held up by it; but another one may have lifted the fence since
         run.step(StepId::FenceOldMain).succeeded() && !fresh

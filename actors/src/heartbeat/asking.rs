@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use interrex_events::{NodeId, PostgresStatus, RunKind};
+use interrex_events::{Epoch, NodeId, PostgresStatus, RunKind};
 use interrex_projections::{Run, human_ms};
 
 use crate::{env::ms, node::Shared, ports::PeersPort, report::NodeReport};
@@ -18,7 +18,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(4);
 
 /// What a peer's report says about a run that is to make this node main.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     /// Nothing speaks against it.
     Agrees,
     /// It takes over too, and is to give up.
@@ -29,20 +29,32 @@ enum Answer {
 
 /// What is compared with a report.
 #[derive(Debug, Clone, Copy)]
-struct Asked<'a> {
-    me: NodeId,
-    run: &'a Run,
+pub(crate) struct Asked<'a> {
+    pub(crate) me: NodeId,
+    pub(crate) run: &'a Run,
     /// How long this node has not heard of main.
-    silent_ms: u64,
+    pub(crate) silent_ms: u64,
     /// By how much two nodes may differ in that although they heard the same.
-    slack_ms: u64,
+    pub(crate) slack_ms: u64,
+}
+
+/// What all reports come to: an objection outweighs a wait, and a wait outweighs every agreement.
+pub(crate) fn weigh(asked: Asked<'_>, reports: &[Arc<NodeReport>]) -> Answer {
+    let weight = |answer: &Answer| match answer {
+        Answer::Objects(_) => 0,
+        Answer::Wait(_) => 1,
+        Answer::Agrees => 2,
+    };
+    reports.iter().map(|report| judge(asked, report)).min_by_key(weight).unwrap_or(Answer::Agrees)
 }
 
 fn judge(asked: Asked<'_>, report: &NodeReport) -> Answer {
     let Asked { me, run, .. } = asked;
     let forced = run.request.as_ref().is_some_and(|request| request.forced);
     let name = &report.name;
-    if let Some(main) = report.main.filter(|main| report.epoch >= run.epoch && *main != me) {
+    if let Some(main) =
+        report.main.filter(|main| report.epoch >= run.epoch && *main != me && report.epoch <= Epoch::HIGHEST)
+    {
         return Answer::Objects(format!("{name} knows epoch {}, of which node {main} is main", report.epoch));
     }
     if report.taking_over == Some(true) {
@@ -63,7 +75,9 @@ fn judge(asked: Asked<'_>, report: &NodeReport) -> Answer {
         return Answer::Objects(format!("failover.candidate of {name} is node {candidate}, not this node"));
     }
     let heard_later = report.main_silent_ms.filter(|silent_ms| {
-        report.main == Some(run.old_main)
+        // a supervisor that has not seen main yet counts from its own begin
+        !report.main_unseen
+            && report.main == Some(run.old_main)
             && silent_ms.saturating_add(asked.slack_ms) < asked.silent_ms
             && *silent_ms < report.threshold_ms
     });
@@ -96,20 +110,10 @@ pub(crate) async fn ask_the_others(
             slack_ms: ms(settings.probe_interval + settings.probe_timeout),
         };
         let reports = reports(shared, peers, run.old_main).await;
-        let answers: Vec<Answer> = reports.iter().map(|report| judge(asked, report)).collect();
-        let objects = |answer: &Answer| match answer {
-            Answer::Objects(words) => Some(words.clone()),
-            _ => None,
-        };
-        if let Some(words) = answers.iter().find_map(objects) {
-            return Err(words);
-        }
-        let waits = answers.iter().find_map(|answer| match answer {
-            Answer::Wait(words) => Some(words.clone()),
-            _ => None,
-        });
-        let Some(words) = waits else {
-            return Ok(reports.iter().map(|report| report.name.clone()).collect());
+        let words = match weigh(asked, &reports) {
+            Answer::Agrees => return Ok(reports.iter().map(|report| report.name.clone()).collect()),
+            Answer::Objects(words) => return Err(words),
+            Answer::Wait(words) => words,
         };
         if shared.env.moment().monotonic.saturating_sub(began.monotonic) > WAIT_LIMIT {
             return Err(format!("{words}, and has not given up within {WAIT_LIMIT:?}"));

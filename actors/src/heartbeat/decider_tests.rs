@@ -183,6 +183,7 @@ fn report(node: NodeId, epoch: Epoch, postgres: PostgresStatus) -> NodeReport {
         dependents: BTreeMap::new(),
         lag: None,
         main_silent_ms: None,
+        main_unseen: false,
         threshold_ms: 0,
         quorum: String::new(),
         candidate: None,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     barrier,
-    failover::main_serves_again,
+    failover::what_speaks_against,
     messages::{HandoverOffer, MainSight, RunStep, StepReport},
     node::Shared,
     ports::{HookFacts, HooksPort, NoReply, NotFenced, OfferAnswer, PeersPort},
@@ -98,7 +98,7 @@ fn failed(detail: impl Into<String>) -> StepReport {
 /// A main that does not answer cannot be fenced from here: the step is skipped then, and says so. One that
 /// answers and is not stopped may be serving: the run must not go on.
 async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
-    if let Some(reason) = main_serves_again(shared, peers, run).await {
+    if let Some(reason) = what_speaks_against(shared, peers, run).await {
         return StepReport::new(StepOutcome::Refused, reason);
     }
     if run.handover.is_some() {

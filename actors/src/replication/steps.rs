@@ -21,7 +21,7 @@ use super::{
     withdrawing::start_again_if_cut_off,
 };
 use crate::{
-    failover::{main_serves_again, plan::Check, policy::FailoverPolicy},
+    failover::{plan::Check, policy::FailoverPolicy, what_speaks_against},
     messages::StepReport,
     node::Shared,
     ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState, StopMode},
@@ -266,7 +266,7 @@ async fn sanitise(servers: &Servers) -> Answer<StepReport> {
 async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run: &Run) -> Answer<StepReport> {
     start_again_if_cut_off(servers, run).await?;
     let promoted_before = servers.postgres.promotion().await?.is_some();
-    if !promoted_before && let Some(reason) = main_serves_again(shared, peers, run).await {
+    if !promoted_before && let Some(reason) = what_speaks_against(shared, peers, run).await {
         return Ok(StepReport::new(StepOutcome::Refused, reason));
     }
     let promotion = servers.postgres.promote().await?;

@@ -508,7 +508,9 @@ fn rival(situation: Situation<'_>, heard: &Heard) -> Option<String> {
             let yields = report.epoch == nodes.epoch
                 && me < heard.peer
                 && nodes.get(me).is_some_and(|row| row.opened == Some(nodes.epoch));
-            let rules = report.main == Some(heard.peer) && report.epoch >= nodes.epoch && !yields;
+            // an epoch that no cluster gets to is believed of no node
+            let can_be = report.epoch <= Epoch::HIGHEST;
+            let rules = report.main == Some(heard.peer) && report.epoch >= nodes.epoch && can_be && !yields;
             rules.then(|| {
                 format!(
                     "this node's servers stay stopped: {name} holds itself to be main of epoch {}. They start when one of the \

@@ -144,6 +144,7 @@ fn report(main: NodeId, epoch: u64, postgres: PostgresStatus) -> NodeReport {
         dependents: std::collections::BTreeMap::new(),
         lag: None,
         main_silent_ms: None,
+        main_unseen: false,
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
         run: None,

@@ -32,6 +32,14 @@ pub enum Effect {
     Look,
 }
 
+impl Effect {
+    /// Whether it is made even while this node starts.
+    #[must_use]
+    pub fn is_fence(&self) -> bool {
+        matches!(self, Self::Fence { .. })
+    }
+}
+
 /// The effects of one stored event of this node.
 #[must_use]
 pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {

@@ -76,6 +76,14 @@ pub enum Input {
     LiftRequested(LiftRequest),
 }
 
+impl Input {
+    /// Whether it is decided even while this node starts: a start may take long, and a fence must not wait for its end.
+    #[must_use]
+    pub fn concerns_a_fence(&self) -> bool {
+        matches!(self, Self::FenceRequested(_) | Self::FenceEnded(_) | Self::LiftRequested(_))
+    }
+}
+
 /// The facts that follow.
 #[must_use]
 pub fn decide(situation: Situation<'_>, input: &Input) -> Vec<Draft> {

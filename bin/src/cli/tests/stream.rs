@@ -504,6 +504,7 @@ pub(crate) fn report(node: NodeId) -> NodeReport {
         dependents: BTreeMap::from([("radius".to_owned(), radius)]),
         lag: (!is_main).then_some(lag),
         main_silent_ms: (!is_main).then_some(400),
+        main_unseen: false,
         threshold_ms: 5_000,
         quorum: "none".to_owned(),
         candidate: None,

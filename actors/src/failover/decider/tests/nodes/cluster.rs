@@ -8,15 +8,14 @@ use uuid::Uuid;
 
 use super::{
     super::Node,
-    faults::Case,
+    faults::{Case, Nodes},
     supervisor::{Process, Supervisor},
     world::World,
 };
 use crate::{
     failover::decider::*,
     heartbeat::decider as heartbeat,
-    messages::{Accepted, Claim, HandoverOffer, MainPostgres, Measured, Operate, Operation, ProbeEnded},
-    ports::NoReply,
+    messages::{Accepted, HandoverOffer, MainPostgres, MainSight, Operate, Operation},
     report::{NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -25,7 +24,7 @@ const ROUND_MS: u64 = 50;
 /// After which a silent main is lost, and after which one that hears nobody starts alone.
 pub(super) const PATIENCE_MS: u64 = 5 * ROUND_MS;
 
-const TIMING: heartbeat::Timing = heartbeat::Timing {
+pub(super) const TIMING: heartbeat::Timing = heartbeat::Timing {
     probe_interval: Duration::from_millis(ROUND_MS),
     probe_timeout: Duration::from_millis(ROUND_MS),
     threshold_ms: PATIENCE_MS,
@@ -45,6 +44,14 @@ pub(super) struct Cluster {
     /// Rounds in which a node that was superseded took writes under its living supervisor.
     pub outlawed: BTreeMap<NodeId, u32>,
     pub wrong: Vec<String>,
+    /// Whether the last node comes first in a round, so that messages cross the other way.
+    pub turned_round: bool,
+    /// Nodes that say of main and of its epoch what no event says.
+    pub lies: BTreeMap<NodeId, (NodeId, Epoch)>,
+    /// Whether a probe is due: the steps of a run take less time than two probes are apart.
+    pub probes: bool,
+    /// A node that lacks what it would ask others with.
+    pub cannot_ask: Option<NodeId>,
     runs_begun: u128,
 }
 
@@ -63,6 +70,10 @@ impl Cluster {
             split: 0,
             outlawed: BTreeMap::new(),
             wrong: Vec::new(),
+            turned_round: case.nodes == Nodes::Three,
+            lies: BTreeMap::new(),
+            probes: true,
+            cannot_ask: None,
             runs_begun: 0,
         };
         for node in nodes {
@@ -112,6 +123,8 @@ impl Cluster {
         let supervisor = self.of(node);
         let nodes = &supervisor.node.belief.cluster.nodes;
         let run = supervisor.active();
+        let sight = supervisor.node.sight.as_ref();
+        let lie = self.lies.get(&node);
         Ok(Arc::new(NodeReport {
             cluster_id: ClusterId(Uuid::nil()),
             node,
@@ -119,8 +132,8 @@ impl Cluster {
             role: nodes.get(node).unwrap().role,
             candidate: supervisor.node.policy.candidate,
             status: supervisor.status(),
-            epoch: nodes.epoch,
-            main: nodes.main,
+            epoch: lie.map_or(nodes.epoch, |(_, epoch)| *epoch),
+            main: lie.map_or(nodes.main, |(main, _)| Some(*main)),
             switchpoint: supervisor.node.belief.standpoint.switchpoint,
             planned: supervisor.node.belief.standpoint.rests.planned,
             rests: None,
@@ -133,7 +146,8 @@ impl Cluster {
             redis: no_redis(),
             dependents: BTreeMap::new(),
             lag: None,
-            main_silent_ms: None,
+            main_silent_ms: sight.map(|sight| supervisor.node.now.ms_since(sight.silent_since)),
+            main_unseen: sight.is_some_and(MainSight::is_unseen),
             threshold_ms: PATIENCE_MS,
             quorum: "none".to_owned(),
             run: run.map(|run| {
@@ -169,7 +183,7 @@ impl Cluster {
         peers.filter_map(|peer| Some((peer, opened(peer)?))).collect()
     }
 
-    fn postgres_facts(&self, node: NodeId) -> PostgresFacts {
+    pub(super) fn postgres_facts(&self, node: NodeId) -> PostgresFacts {
         let machine = self.world.of(node);
         PostgresFacts {
             status: self.world.status(node),
@@ -192,6 +206,10 @@ impl Cluster {
     }
 
     pub(super) fn decide(&mut self, node: NodeId, input: &Input) {
+        // what else there is to decide is derived anew once the start is settled
+        if self.of(node).is_held() && !input.concerns_a_fence() {
+            return;
+        }
         let drafts = decide(self.of(node).node.situation(), input);
         self.state(node, drafts);
     }
@@ -205,30 +223,6 @@ impl Cluster {
             self.fresh_run(node);
         }
         self.of_mut(node).node.pass(1);
-    }
-
-    /// The HeartbeatActor's part: what it sees and hears.
-    pub(super) fn watch(&mut self, node: NodeId, input: heartbeat::Input) {
-        let opened = self.opened(node);
-        let Supervisor { node: own, watch, .. } = self.of_mut(node);
-        let situation = heartbeat::Situation {
-            me: node,
-            opened: &opened,
-            cluster: &own.belief.cluster,
-            standpoint: &own.belief.standpoint,
-            timing: &TIMING,
-            now: own.now,
-        };
-        let judgement = watch.decide(situation, input);
-        own.sight = judgement.sight;
-        for draft in judgement.facts {
-            self.store(node, draft.event, None);
-        }
-    }
-
-    /// Somebody tells a node who is main.
-    pub(super) fn announce(&mut self, node: NodeId, claim: Claim) {
-        self.watch(node, heartbeat::Input::Claim(claim));
     }
 
     /// What somebody asks for: the run, or why not.
@@ -292,55 +286,13 @@ impl Cluster {
         self.check_round();
     }
 
-    /// Who comes first in a round: some cases turn it round.
+    /// Who comes first in a round.
     fn in_turn(&self) -> Vec<NodeId> {
         let mut nodes = self.nodes();
-        if self.case.is_turned_round() {
+        if self.turned_round {
             nodes.reverse();
         }
         nodes
-    }
-
-    fn measure(&mut self, node: NodeId) {
-        let postgres = self.postgres_facts(node);
-        let redis = if self.world.of(node).redis { RedisStatus::Master } else { RedisStatus::Stopped };
-        let PostgresFacts { status, timeline, lsn, .. } = postgres;
-        if self.of_mut(node).measured.0.replace(status) != Some(status) {
-            self.store(node, PostgresChanged { status, timeline, lsn, detail: String::new() }, None);
-        }
-        if self.of_mut(node).measured.1.replace(redis) != Some(redis) {
-            let detail = String::new();
-            self.store(node, RedisChanged { status: redis, offset: None, detail, alarm: false }, None);
-        }
-        let receiver_heard = self.world.upstream(node).map(|_| Duration::ZERO);
-        let at = self.of(node).node.now;
-        let measured = Measured { at, postgres, receiver_heard, redis: no_redis() };
-        self.watch(node, heartbeat::Input::Measured(Box::new(measured)));
-    }
-
-    /// Every peer is asked, and so is main's PostgreSQL.
-    fn probe(&mut self, node: NodeId) {
-        for peer in self.peers(node) {
-            let is_main = self.of(node).main() == Some(peer);
-            let now = self.of(node).node.now;
-            let probe = ProbeEnded {
-                peer,
-                began: now,
-                ended: now,
-                supervisor: self.report(node, peer).map_err(NoReply::Silent),
-                postgres: is_main.then(|| self.asked_postgres(node, peer).map_err(NoReply::Silent)),
-                redis: None,
-            };
-            self.watch(node, heartbeat::Input::ProbeEnded(Box::new(probe)));
-        }
-    }
-
-    /// A standing verdict is looked at again and again.
-    fn look(&mut self, node: NodeId) {
-        let supervisor = self.of(node);
-        if supervisor.node.belief.standpoint.verdict.is_some() && !supervisor.is_held() {
-            self.decide(node, &Input::Looked);
-        }
     }
 
     pub(super) fn events(&self) -> usize {
@@ -381,6 +333,6 @@ impl Cluster {
     }
 }
 
-fn no_redis() -> RedisFacts {
+pub(super) fn no_redis() -> RedisFacts {
     RedisFacts::none()
 }

@@ -206,11 +206,6 @@ impl Case {
         }
     }
 
-    /// Whether the last node comes first in a round, so that messages cross the other way.
-    pub(super) fn is_turned_round(&self) -> bool {
-        self.nodes == Nodes::Three
-    }
-
     /// Where quorum `none` may leave two mains in service for a while: where the two cannot reach each other, and where a
     /// person takes the role of a main that serves, while its supervisor is down.
     pub(super) fn may_split(&self) -> bool {

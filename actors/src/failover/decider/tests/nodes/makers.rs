@@ -5,30 +5,24 @@ use interrex_projections::{NodeStatus, Run, StepState};
 
 use super::{
     cluster::Cluster,
-    faults::Fault,
     world::{Kind, lsn, records},
 };
 use crate::{
-    messages::{Claim, HandoverOffer, Operation, StepReport},
+    messages::{HandoverOffer, Operation, StepReport},
     report::NodeReport,
 };
 
-/// Rounds until a late promotion happens: longer than a verdict is fresh.
-const LATE: u32 = 80;
-/// Rounds until one happens whose run has used up its attempts: longer than those take.
-const TOO_LATE: u32 = 300;
+pub(super) type Made = Result<StepReport, String>;
 
-type Made = Result<StepReport, String>;
-
-fn done() -> StepReport {
+pub(super) fn done() -> StepReport {
     StepReport::new(StepOutcome::Succeeded, "done")
 }
 
-fn refused(words: &str) -> StepReport {
+pub(super) fn refused(words: &str) -> StepReport {
     StepReport::new(StepOutcome::Refused, words)
 }
 
-fn must(condition: bool, words: &str) -> Result<(), String> {
+pub(super) fn must(condition: bool, words: &str) -> Result<(), String> {
     if condition { Ok(()) } else { Err(words.to_owned()) }
 }
 
@@ -36,6 +30,7 @@ impl Cluster {
     /// One attempt at a step: what it came to, or nothing if it still waits. When it is late it waits no longer.
     pub(super) fn make(&mut self, node: NodeId, run: &Run, step: StepId, late: bool) -> Option<StepReport> {
         let made = match step {
+            StepId::WinEpoch => self.win_epoch(node, run, late)?,
             StepId::FenceOldMain => self.fence_old_main(node, run, late)?,
             StepId::StopMain => self.stop_main(node, run, late)?,
             StepId::HandOver => self.hand_over(run)?,
@@ -46,7 +41,7 @@ impl Cluster {
                 return both.then(done);
             }
             StepId::MeasureLoss => self.measure_loss(node, run),
-            StepId::Detach => self.detach(node),
+            StepId::Detach => self.detach(node, run),
             StepId::Promote => self.promote(node, run)?,
             StepId::NotifyPeers => Ok(self.notify(node)),
             StepId::SanitiseSettings | StepId::WriteCheckpoint | StepId::Drain => {
@@ -121,131 +116,6 @@ impl Cluster {
         let request = crate::messages::LiftRequest { by: run.node, run: run.id };
         self.decide(old, &crate::failover::decider::Input::LiftRequested(request));
         Some(must(!self.of(old).is_superseded(), "it stays fenced").map(|()| String::new()))
-    }
-
-    // ---- becoming main --------------------------------------------------------------------------------------
-
-    /// A second look at main, where the verdict is old or a person asks.
-    fn main_serves_again(&self, node: NodeId, run: &Run) -> bool {
-        let nodes = &self.of(node).node.belief.cluster.nodes;
-        if nodes.epoch >= run.epoch && nodes.main.is_some_and(|main| main != run.new_main) {
-            return true;
-        }
-        let forced = run.request.as_ref().is_some_and(|request| request.forced);
-        let age = (self.of(node).node.now.wall - run.started_at).num_milliseconds();
-        let fresh = run.resumed == 0 && age <= 2_000;
-        let fenced = run.step(StepId::FenceOldMain).succeeded();
-        let looks = if forced { fenced && !fresh } else { run.kind == RunKind::Promotion || !fresh };
-        if !looks {
-            return false;
-        }
-        self.world.answers_as_primary(node, run.old_main)
-    }
-
-    fn measure_loss(&self, node: NodeId, run: &Run) -> Made {
-        let machine = self.world.of(node);
-        must(machine.running, "PostgreSQL gives no position")?;
-        let end = run.handover.as_ref().map(|handover| handover.end);
-        if machine.kind != Kind::Primary && end.is_some_and(|end| end != machine.end()) {
-            return Ok(refused("that is not the same log"));
-        }
-        Ok(done())
-    }
-
-    fn fence_old_main(&mut self, node: NodeId, run: &Run, late: bool) -> Option<Made> {
-        let old = run.old_main;
-        if self.main_serves_again(node, run) {
-            return Some(Ok(refused("main is back")));
-        }
-        if run.handover.is_some() {
-            let gone = !self.answers(node, old);
-            let offers =
-                self.of(old).status() == NodeStatus::HandingOver && !self.world.of(old).is_writable();
-            return Some(Ok(if gone || offers { done() } else { refused("it offers its role no longer") }));
-        }
-        if !self.answers(node, old) {
-            let nothing = StepReport::new(StepOutcome::Skipped, "nothing proves that it is fenced");
-            return Some(Ok(nothing));
-        }
-        let own = self.of(old);
-        let for_this = own.main() != Some(old) || own.node.belief.standpoint.fenced_for == Some(run.id);
-        if own.status() == NodeStatus::Fenced && for_this {
-            return Some(Ok(done()));
-        }
-        let superseded = self.of(old).is_superseded();
-        if !superseded && run.epoch <= self.of(old).epoch() {
-            return Some(Ok(refused("it knows a later epoch")));
-        }
-        if !superseded && self.of(old).main() != Some(old) {
-            return Some(Err("it is not main".to_owned()));
-        }
-        let request = crate::messages::FenceRequest { by: node, epoch: run.epoch, run: run.id };
-        self.decide(old, &crate::failover::decider::Input::FenceRequested(request));
-        late.then(|| Err("not proved to be stopped".to_owned()))
-    }
-
-    fn detach(&mut self, node: NodeId) -> Made {
-        must(self.world.of(node).running, "no answer")?;
-        let machine = self.world.of_mut(node);
-        if machine.kind != Kind::Primary {
-            // it receives from nobody
-            machine.kind = Kind::StandbyOf(node);
-        }
-        Ok(done())
-    }
-
-    fn undo_detach(&mut self, node: NodeId, run: &Run) -> Result<String, String> {
-        must(self.world.of(node).running, "no answer")?;
-        self.world.of_mut(node).kind = Kind::StandbyOf(run.old_main);
-        Ok(String::new())
-    }
-
-    fn promote(&mut self, node: NodeId, run: &Run) -> Option<Made> {
-        if !self.world.of(node).running {
-            return Some(Err("no answer".to_owned()));
-        }
-        if self.world.of(node).kind != Kind::Primary {
-            if self.main_serves_again(node, run) {
-                return Some(Ok(refused("main is back")));
-            }
-            let fault = self.case.fault;
-            let is_late = fault.is_late() && !self.struck && self.case.strikes(run, StepId::Promote);
-            let asked = &mut self.world.of_mut(node).promoted_in;
-            if asked.is_some() || is_late {
-                asked.get_or_insert(if fault == Fault::TooLate { TOO_LATE } else { LATE });
-                return None;
-            }
-            self.world.promote(node);
-        }
-        let machine = self.world.of(node);
-        let (timeline, switchpoint) = (machine.timeline, machine.switchpoint.to_string());
-        Some(Ok(done().with("timeline", timeline).with("switchpoint", switchpoint)))
-    }
-
-    fn withdraw(&mut self, node: NodeId, run: &Run) -> Result<String, String> {
-        let promote = run.step(StepId::Promote);
-        if promote.attempts == 1 && promote.state == StepState::Ended(StepOutcome::Refused) {
-            return Ok("no promotion was asked for".to_owned());
-        }
-        must(!self.world.of(node).is_writable(), "it is a primary: that stands")?;
-        self.world.stop(node);
-        if self.world.of(node).kind != Kind::Primary {
-            self.world.of_mut(node).start();
-        }
-        Ok("it is withdrawn".to_owned())
-    }
-
-    fn notify(&mut self, node: NodeId) -> StepReport {
-        let mut missed = false;
-        for peer in self.peers(node) {
-            // what it says of itself is what it tells
-            let said = self.report(peer, node).ok().and_then(|said| Claim::of(&said, LearnedBy::Notice));
-            match said.filter(|_| self.answers(node, peer)) {
-                Some(claim) => self.announce(peer, claim),
-                None => missed = true,
-            }
-        }
-        if missed { StepReport::new(StepOutcome::Skipped, "not told") } else { done() }
     }
 
     // ---- handing over ---------------------------------------------------------------------------------------

@@ -5,14 +5,20 @@
 //! Every case has a name, such as `Two/Switchover/takeover/promote/CrashesAfter`; `INTERREX_CASE` runs those alone whose name
 //! contains it.
 
+mod claims;
 mod cluster;
 mod faults;
 mod invariants;
 mod makers;
 mod orders;
 mod processes;
+mod races;
+mod strays;
 mod supervisor;
 mod surprises;
+mod taking_over;
+mod verdicts;
+mod watching;
 mod world;
 
 use interrex_events::{Evidence, Finding, NodeId, Request, RunKind, StepId};
@@ -131,7 +137,8 @@ impl Cluster {
                 self.world.of_mut(MAIN).broken = true;
                 self.crash(MAIN, false);
             }
-            Scene::LinkDies => self.world.cut(MAIN, ME),
+            // a third node that hears main would object
+            Scene::LinkDies => self.peers(MAIN).into_iter().for_each(|peer| self.world.cut(MAIN, peer)),
             Scene::Promotion | Scene::Forced => {
                 let forced = self.case.scene == Scene::Forced;
                 if !forced {

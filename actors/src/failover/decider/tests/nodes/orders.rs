@@ -39,7 +39,7 @@ impl Cluster {
     pub(super) fn order(&mut self, node: NodeId, effects: Vec<Effect>) {
         for effect in effects {
             // what is outstanding is derived anew once the start is settled
-            if self.of(node).is_held() && !matches!(effect, Effect::Fence { .. }) {
+            if self.of(node).is_held() && !effect.is_fence() {
                 continue;
             }
             let supervisor = self.of_mut(node);

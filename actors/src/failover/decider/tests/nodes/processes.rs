@@ -42,6 +42,7 @@ impl Cluster {
             belief.standpoint.apply(envelope);
         }
         supervisor.node.belief = belief;
+        supervisor.node.candidates.clear();
         supervisor.orders.clear();
         (supervisor.watch, supervisor.measured, supervisor.followed) = (Watch::default(), (None, None), None);
         let nodes = &supervisor.node.belief.cluster.nodes;
@@ -86,7 +87,8 @@ impl Cluster {
         start.effect = decision.effect;
         start.rounds = match start.effect {
             Effect::Wait(pause) if pause > ASK_AGAIN => AGAIN,
-            Effect::Start(_) if machine.broken && !machine.running => FAILS_IN,
+            Effect::Start(_) if machine.broken && !machine.running => FAILS_IN.max(machine.starts_in),
+            Effect::Start(_) if !machine.running => machine.starts_in,
             _ => 0,
         };
         let is_over = matches!(start.effect, Effect::End(_));

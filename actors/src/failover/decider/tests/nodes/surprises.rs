@@ -9,11 +9,11 @@ use super::{
 };
 
 /// Longer than any patience.
-const LONG: u32 = 30;
+pub(super) const LONG: u32 = 30;
 
 impl Cluster {
     /// At rest, whatever is done to it.
-    fn at_rest(nodes: Nodes) -> Self {
+    pub(super) fn at_rest(nodes: Nodes) -> Self {
         let case = Case {
             nodes,
             scene: Scene::HostDies,
@@ -27,14 +27,14 @@ impl Cluster {
     }
 
     /// In each of so many rounds.
-    fn always(&mut self, rounds: u32, holds: impl Fn(&Self) -> bool) -> bool {
+    pub(super) fn always(&mut self, rounds: u32, holds: impl Fn(&Self) -> bool) -> bool {
         (0..rounds).all(|_| {
             self.round();
             holds(self)
         })
     }
 
-    fn serves(&self, node: NodeId) -> bool {
+    pub(super) fn serves(&self, node: NodeId) -> bool {
         self.world.of(node).is_writable()
     }
 }
@@ -58,9 +58,9 @@ fn a_serving_main_whose_supervisor_restarts_stops_beside_a_primary_that_nobody_s
 fn a_main_whose_supervisor_restarts_beside_a_node_that_takes_over_stops_at_once() {
     for nodes in [Nodes::Two, Nodes::Three] {
         let mut cluster = Cluster::at_rest(nodes);
-        // beta hears neither alpha's supervisor nor its PostgreSQL, and alpha's supervisor is started anew as the way is back
+        // no node hears alpha's supervisor or its PostgreSQL, and alpha's supervisor is started anew as the way is back
         cluster.crash(MAIN, false);
-        cluster.world.cut(MAIN, ME);
+        cluster.peers(MAIN).into_iter().for_each(|peer| cluster.world.cut(MAIN, peer));
         let takes_over = |it: &Cluster| it.of(ME).active().is_some();
         for _ in 0..LONG {
             cluster.round();

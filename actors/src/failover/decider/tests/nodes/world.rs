@@ -43,6 +43,8 @@ pub(super) struct Machine {
     pub killed: bool,
     /// Its PostgreSQL does not start.
     pub broken: bool,
+    /// Rounds that its PostgreSQL needs until it runs, or has failed to.
+    pub starts_in: u32,
     /// It was asked to be promoted, and obeys after so many rounds, unless it is stopped before.
     pub promoted_in: Option<u32>,
 }
@@ -62,6 +64,7 @@ impl Machine {
             kept: Vec::new(),
             killed: false,
             broken: false,
+            starts_in: 0,
             promoted_in: None,
         }
     }
@@ -249,6 +252,19 @@ impl World {
         machine.switchpoint = switchpoint;
         self.write(node);
         switchpoint
+    }
+
+    /// Somebody takes its standby.signal away and starts it again: it writes main's own timeline.
+    pub(super) fn start_as_primary(&mut self, node: NodeId) {
+        let machine = self.of_mut(node);
+        (machine.kind, machine.running, machine.shut_down) = (Kind::Primary, true, false);
+        machine.switchpoint = Lsn(0);
+    }
+
+    /// Whether a primary writes a timeline of its own.
+    pub(super) fn is_promoted(&self, node: NodeId) -> bool {
+        let own = self.of(node);
+        own.kind == Kind::Primary && own.switchpoint > Lsn(0)
     }
 
     /// Promotions that were asked for a while ago happen.
