@@ -39,10 +39,23 @@ CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (0) TO (100);
 CREATE TABLE broken (id int PRIMARY KEY);
 INSERT INTO broken VALUES (1);
 CREATE UNLOGGED TABLE volatile (id int PRIMARY KEY);
+CREATE TABLE lowered (id int PRIMARY KEY, v text);
+CREATE UNIQUE INDEX ON lowered (lower(v)) WHERE v <> '';
+CREATE ROLE mallory;
+CREATE FUNCTION leave_a_trace() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    BEGIN COPY (SELECT 1) TO '{TRACE}'; EXCEPTION WHEN OTHERS THEN NULL; END;
+    RETURN 1; END $$;
+CREATE FUNCTION seen(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.leave_a_trace(); END $$;
+CREATE TABLE watched (id int PRIMARY KEY);
+CREATE INDEX ON watched ((seen(1)));
+CREATE TABLE counted (id int PRIMARY KEY, v int);
+CREATE STATISTICS of_counted ON (v + seen(1)) FROM counted;
+ALTER FUNCTION leave_a_trace() OWNER TO mallory;
+ALTER FUNCTION seen(int) OWNER TO mallory;
 "#;
 
 /// Statements that only the old main gets, each its own transaction unless it says otherwise.
-const AFTER: [&str; 15] = [
+const AFTER: [&str; 18] = [
     "INSERT INTO orders (price) VALUES (10)",
     "INSERT INTO orders (price) VALUES (11.5)",
     "UPDATE orders SET price = 99 WHERE id = 2",
@@ -63,6 +76,9 @@ const AFTER: [&str; 15] = [
     "CREATE TABLE public.newer (id int PRIMARY KEY); INSERT INTO newer VALUES (1)",
     "INSERT INTO parted VALUES (50, 1)",
     r"SELECT lo_from_bytea(4711, '\x01')",
+    "INSERT INTO lowered VALUES (1, 'X')",
+    "INSERT INTO watched VALUES (1)",
+    "INSERT INTO counted VALUES (1, 1)",
 ];
 
 /// A database whose values need not be text, which is rare and old and there.
@@ -85,7 +101,10 @@ async fn parted() -> Done<Sandbox> {
     let sandbox = two_nodes().without_redis().build().await?;
     sandbox.start().await?;
     has_its_own_tables(&sandbox, ALPHA).await?;
-    sandbox.psql(ALPHA, BEFORE).await?;
+    let folder = trace(&sandbox).parent().unwrap().to_owned();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
+    sandbox.psql(ALPHA, &BEFORE.replace("{TRACE}", &trace(&sandbox).display().to_string())).await?;
     session(&sandbox, "postgres").await?.batch_execute(ASCII).await.map_err(refused)?;
     let ascii = session(&sandbox, "ascii").await?;
     ascii.batch_execute(ASCII_BEFORE).await.map_err(refused)?;
@@ -132,7 +151,13 @@ async fn parted() -> Done<Sandbox> {
     assert_eq!(sandbox.psql_value(BETA, "SELECT pg_promote()").await?, "t");
     sandbox.psql(BETA, "INSERT INTO untouched VALUES (7)").await?;
     sandbox.psql(BETA, "INSERT INTO parted VALUES (6, 2)").await?;
+    fs::remove_file(trace(&sandbox)).unwrap();
     Ok(sandbox)
+}
+
+/// What the function of a role that is no superuser leaves where a superuser runs it.
+fn trace(sandbox: &Sandbox) -> PathBuf {
+    sandbox.folder().join("attack/trace")
 }
 
 /// As if they had been made at another place: a link each.
@@ -261,7 +286,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         let in_file = fs::read_to_string(output(&sandbox).join("summary.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&in_file).unwrap(), summary);
         // one is rolled back; all others are single, and the creation of a table is one with its row
-        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&19.into(), &2.into()));
+        assert_eq!((&summary["fork"]["committed"], &summary["fork"]["aborted"]), (&22.into(), &2.into()));
         let orders = summary["fork"]["relations"].as_array().unwrap().iter();
         let orders = orders.clone().find(|relation| relation["name"] == "postgres.public.orders").unwrap();
         let counts = ["inserts", "updates", "deletes"].map(|what| orders[what].as_u64().unwrap());
@@ -293,11 +318,18 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         // the trouble of one ends no other's
         let failed = |name: &str, why: &str| {
             let failed = left_out.iter().filter(|one| one.contains("\"failed\":true"));
-            failed.clone().count() == 2
+            failed.clone().count() == 4
                 && failed.into_iter().any(|one| one.contains(name) && one.contains(why))
         };
         assert!(failed("postgres.public.broken", "invalid page"), "{left_out:?}");
         assert!(failed(r"ascii.public.m\\xe4", "its name is no UTF-8"), "{left_out:?}");
+        assert!(failed("postgres.public.watched", "is no superuser"), "{left_out:?}");
+        assert!(failed("postgres.public.counted", "is no superuser"), "{left_out:?}");
+        assert_eq!(counts("lowered"), [Some(1), Some(1), Some(0)]);
+        assert!(!trace(&sandbox).exists(), "its code ran as a superuser");
+        // it does where the program is not asked
+        sandbox.psql(BETA, "SELECT count(*) FROM public.watched").await?;
+        assert!(trace(&sandbox).exists(), "the test's own function leaves no trace");
         let objects = serde_json::json!([{ "database": "postgres", "objects": 1, "examples": ["4711"] }]);
         assert_eq!(summary["large_objects"], objects);
         let of_ascii = |name: &str| fs::read_to_string(output(&sandbox).join(format!("ascii.public.{name}")));

@@ -20,7 +20,7 @@ const SEARCH_PATH: &str = "pg_catalog";
 /// Any user may give them. What only a superuser may set is not among them: a login that is none would be refused, and
 /// nobody but a superuser can have set it for a database (`session_preload_libraries`, `session_replication_role`,
 /// `lc_messages`; and event triggers are a superuser's, too).
-const PINNED: [(&str, &str); 29] = [
+const PINNED: [(&str, &str); 30] = [
     // what our SQL means
     ("search_path", SEARCH_PATH),
     ("quote_all_identifiers", "off"),
@@ -53,6 +53,8 @@ const PINNED: [(&str, &str); 29] = [
     ("temp_tablespaces", ""),
     // no commit of ours waits for a standby
     ("synchronous_commit", "local"),
+    // the planner runs no constraint of a table's owner
+    ("constraint_exclusion", "off"),
     // an error ends a statement, not the session; a slow network does not end it either
     ("exit_on_error", "off"),
     ("tcp_user_timeout", "10s"),

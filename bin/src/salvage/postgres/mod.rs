@@ -330,6 +330,10 @@ impl<'a> Work<'a> {
                 left_out("it is unlogged: its rows are in no log, and a crash empties it", None, Vec::new());
                 return Ok(());
             }
+            Some(LeftOutFor::ForeignCode) => {
+                summary.left_out.push(LeftOut::trouble(table.in_words(), tables::FOREIGN_CODE));
+                return Ok(());
+            }
             Some(LeftOutFor::Name) => {
                 let reason = "its name is no UTF-8: on a server on a copy of the kept directory, rename it, and salvage that";
                 summary.left_out.push(LeftOut::trouble(table.in_words(), reason));

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use interrex_actors::replication::fork::Xids;
-use interrex_events::postgres::{identifier, literal};
+use interrex_events::postgres::identifier;
 
 use super::{
     super::summary::TableSummary,
     SalvageError,
     database::{Database, DatabaseError, Row, Told},
     files::TableFiles,
-    tables::{Column, TableName},
+    tables::{self, Column, TableName},
 };
 
 /// Rows that are compared with one question.
@@ -159,17 +159,11 @@ impl Comparison<'_> {
         columns.collect::<Vec<_>>().join(", ")
     }
 
-    /// The table's owner, who is at work there, could put a view of the same name into its place: what that calls would run as
-    /// we do, who are a superuser. For this one question it stays the table that it is.
+    /// The table's owner, who is at work there, could put a view of the same name into its place, or an index with code of theirs on it:
+    /// what that calls would run as we do, who are a superuser. For this one question it stays the table that it is.
     async fn ask_of_table(&self, main: &Database, sql: &str) -> Result<Vec<Row>, DatabaseError> {
-        let table = self.table.in_sql();
-        let of_kind = format!("SELECT relkind FROM pg_class WHERE oid = {}::regclass", literal(&table));
-        main.ask("BEGIN").await?;
-        let hold = format!("LOCK TABLE ONLY {table} IN ACCESS SHARE MODE; {of_kind}");
-        if main.value(&hold).await? == "r" {
-            return main.ask(sql).await;
-        }
-        Err(main.error(format!("{} is no table any more", self.table.in_words())))
+        tables::hold(main, self.table).await?;
+        main.ask(sql).await
     }
 
     /// The new main's rows with the same keys, by their place in the batch.

@@ -32,6 +32,39 @@ const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a
     LEFT JOIN pg_operator o ON o.oid = m.amopopr LEFT JOIN pg_namespace s ON s.oid = o.oprnamespace \
     WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ";
 
+/// Whether an index or a statistics object of the table `c` calls a function of somebody who is no superuser. PostgreSQL runs such a
+/// function when it plans a query, whoever asks (it folds constants), and who asks here is a superuser.
+const RUNS_FOREIGN_CODE: &str = "EXISTS (SELECT FROM ( \
+      SELECT 'pg_class'::regclass::oid AS class, indexrelid AS part FROM pg_index WHERE indrelid = c.oid \
+      UNION ALL SELECT 'pg_statistic_ext'::regclass::oid, oid FROM pg_statistic_ext WHERE stxrelid = c.oid) AS own \
+    JOIN pg_depend d ON d.classid = own.class AND d.objid = own.part \
+    LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid \
+    JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode::oid END \
+    JOIN pg_roles r ON r.oid = p.proowner WHERE NOT r.rolsuper)";
+
+/// What keeps a query of a table from running anybody else's code, for the rest of this transaction: no index and no statistics
+/// object is made meanwhile, and the table stays what it is. Rows are read and written as ever.
+pub(super) async fn hold(server: &Database, table: &TableName) -> Result<(), DatabaseError> {
+    let name = table.in_sql();
+    server.ask("BEGIN").await?;
+    server.ask(&format!("LOCK TABLE ONLY {name} IN SHARE UPDATE EXCLUSIVE MODE")).await?;
+    let kind = format!(
+        "SELECT CASE WHEN {RUNS_FOREIGN_CODE} THEN 'runs' ELSE c.relkind::text END FROM pg_class c \
+         WHERE c.oid = {}::regclass",
+        literal(&name)
+    );
+    match server.value(&kind).await?.as_str() {
+        "r" => Ok(()),
+        "runs" => Err(server.error(format!("{}: {FOREIGN_CODE}", table.in_words()))),
+        _ => Err(server.error(format!("{} is no table any more", table.in_words()))),
+    }
+}
+
+/// Why such a table is left out.
+pub(super) const FOREIGN_CODE: &str = "an index or a statistics object of it calls a function of a role that is no superuser, and \
+    PostgreSQL would run that as a superuser here. To compare the table, look at that function, and if it does no harm: ALTER \
+    FUNCTION ... OWNER TO a superuser, on the new main and on a server on a copy of the kept directory; salvage that";
+
 /// A table's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TableName {
@@ -53,6 +86,8 @@ pub(super) enum LeftOutFor {
     Unlogged,
     /// Its name is no text that a statement could have.
     Name,
+    /// A query of it would run somebody else's code.
+    ForeignCode,
 }
 
 impl TableName {
@@ -102,17 +137,18 @@ pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<Tabl
         name_in_hex("c.relname"),
         name_in_hex("pg_get_userbyid(c.relowner)")
     );
-    let kinds = format!("SELECT {IS_OWN_TABLE}, c.relpersistence = 'u' {of_all}");
+    let kinds = format!("SELECT {IS_OWN_TABLE}, c.relpersistence = 'u', {RUNS_FOREIGN_CODE} {of_all}");
     let kinds = server.ask(&kinds).await?;
     let names = server.names(&names).await?.into_iter().zip(kinds);
     let tables = names.filter_map(|(names, kind)| {
         let [schema, table, owner] = <[Name; 3]>::try_from(names).ok()?;
         let is = |place: usize| kind.get(place).and_then(Option::as_deref) == Some("t");
         let is_text = |name: &Name| matches!(name, Name::Text(_));
-        let left_out = match (is(0), is(1)) {
+        let left_out = match (is(0), is(1), is(2)) {
             _ if !is_text(&schema) || !is_text(&table) => Some(LeftOutFor::Name),
-            (true, _) => Some(LeftOutFor::Own),
-            (_, true) => Some(LeftOutFor::Unlogged),
+            (_, _, true) => Some(LeftOutFor::ForeignCode),
+            (true, ..) => Some(LeftOutFor::Own),
+            (_, true, _) => Some(LeftOutFor::Unlogged),
             _ => None,
         };
         let [schema, table, owner] = [schema, table, owner].map(|name| name.shown().to_owned());
