@@ -43,6 +43,7 @@ fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
             rejoin_automatically: false,
             maximum_lag_bytes: None,
             candidate: None,
+            nodes: 2,
             quorum: "none",
         },
         rejoin: RejoinSettings { keep_in: std::path::PathBuf::new(), keep_newest: 1 },

@@ -18,6 +18,8 @@ pub struct FailoverPolicy {
     pub rejoin_automatically: bool,
     /// With quorum `none`: the one node that may promote itself. None: of two nodes the secondary, of more none.
     pub candidate: Option<NodeId>,
+    /// How many nodes the configuration has: a node that was removed from it counts no more, though the journals know it.
+    pub nodes: usize,
     /// Name of the quorum mode, for events and reports.
     pub quorum: &'static str,
 }

@@ -112,6 +112,7 @@ mod tests {
             maximum_lag_bytes: None,
             rejoin_automatically: false,
             candidate: None,
+            nodes: 2,
             quorum: "none",
         }
     }

@@ -109,7 +109,9 @@ impl MainWatch {
         let said = probe.supervisor.as_ref().ok().and_then(|report| report.no_session.clone());
         self.no_session = said.or(refused);
         self.supervisor_is_silent = matches!(probe.supervisor, Err(NoReply::Silent(_)));
-        let only_supervisor = supervisor.is_good() && !postgres.is_good() && !switching;
+        // what was not asked yet says nothing of the way there
+        let only_supervisor =
+            supervisor.is_good() && probe.postgres.is_some() && !postgres.is_good() && !switching;
         self.evidence = Evidence {
             supervisor,
             postgres,

@@ -11,6 +11,7 @@ use interrex_events::{
     Envelope, NodeId, NodeSeq,
     journal::{AppendResult, JournalError},
 };
+use interrex_projections::{Entry, Level};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::belief::{Belief, Taken};
@@ -131,9 +132,25 @@ impl JournalActor {
         if !is_own {
             return;
         }
+        self.say(&envelopes);
         let persisted = Persisted(Arc::from(envelopes));
         self.shared.lines.heartbeat_persisted.tell(persisted.clone());
         self.shared.lines.failover_persisted.tell(persisted);
+    }
+
+    /// Tells the service manager's log what the timeline tells as a change or an alarm: an operator looks there first.
+    fn say(&self, envelopes: &[Envelope]) {
+        let entries: Vec<Entry> = self.shared.look(|view| {
+            let cluster = &view.cluster;
+            envelopes.iter().map(|envelope| Entry::of(envelope, &cluster.nodes, &cluster.runs)).collect()
+        });
+        for Entry { level, kind, text, .. } in &entries {
+            match level {
+                Level::Info => tracing::debug!(kind, "{text}"),
+                Level::Notice => tracing::info!(kind, "{text}"),
+                Level::Alarm => tracing::warn!(kind, "{text}"),
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use interrex_events::{NodeId, PostgresStatus, RedisStatus};
-use interrex_projections::human_bytes;
+use interrex_projections::{NodeStatus, human_bytes};
 
 use super::{Servers, postgres::slot_name, rejoin::log_in};
 use crate::{
@@ -39,6 +39,12 @@ pub(super) async fn look(
         Check::bad("PostgreSQL here", format!("{detail}, not a primary: there is nothing to hand over"))
     });
     match theirs {
+        // what else it lacks, it lacks because of that
+        Ok(report) if report.status == NodeStatus::Fenced => {
+            let detail = format!("{name} is fenced: bring it back first: interrex rejoin {name}");
+            checks.push(Check::bad("supervisor of the target", detail));
+            return checks;
+        }
         Ok(report) => checks.extend(what_it_says(shared, servers, &name, &report)),
         Err(error) => checks.push(Check::bad(
             "supervisor of the target",

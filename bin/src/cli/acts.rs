@@ -284,9 +284,28 @@ fn ask_within<T: serde::de::DeserializeOwned>(
         request.send().await?.json::<ApiAnswer<T>>().await
     });
     asked.map_err(|error| Failure::Other {
-        what: format!("the supervisor at {address} does not answer as it should"),
+        what: unanswered(config, address, limit, &error),
         source: Some(error.into()),
     })
+}
+
+/// What a request without an answer means, and what to do.
+fn unanswered(config: &Config, address: &Address, limit: Duration, error: &reqwest::Error) -> String {
+    let known = nodes(config).into_iter().find(|(.., known)| known == address);
+    let name = known.map_or_else(String::new, |(_, name, _)| format!(" of {name}"));
+    if error.is_connect() {
+        format!(
+            "the supervisor{name} at {address} does not run, or cannot be reached: nothing was asked of it. Start it there (systemctl \
+             start interrex, or: interrex supervise --config FILE), and ask again"
+        )
+    } else if error.is_timeout() {
+        format!(
+            "the supervisor{name} at {address} took the request and has not answered within {limit:?}: it may still act on it. Look \
+             before you ask again: interrex run list"
+        )
+    } else {
+        format!("the supervisor{name} at {address} does not answer as it should")
+    }
 }
 
 fn answered<T>(address: &Address, answer: ApiAnswer<T>) -> Result<T, Failure> {

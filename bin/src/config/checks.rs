@@ -34,6 +34,40 @@ impl Config {
             ),
         );
         demand(
+            failover.probe_timeout <= failover.auto_failover_threshold_seconds,
+            format!(
+                "failover.probe_timeout ({:?}) must be at most auto_failover_threshold_seconds ({:?}): a main that hangs would be \
+                 found dead later than that, or never",
+                failover.probe_timeout, failover.auto_failover_threshold_seconds
+            ),
+        );
+        demand(
+            failover
+                .candidate
+                .is_none_or(|node| node == self.node.id || self.peers.iter().any(|peer| peer.id == node)),
+            format!(
+                "failover.candidate is {}, and no node has that id: write the id of [node] or of one of [[peers]]",
+                failover.candidate.unwrap_or(self.node.id)
+            ),
+        );
+        let own_postgres = Address::new(&self.postgres.host, self.postgres.port);
+        for peer in &self.peers {
+            demand(
+                peer.postgres != own_postgres,
+                format!(
+                    "postgres of [[peers]] {} is this node's own, {own_postgres}: write that node's",
+                    peer.name
+                ),
+            );
+            demand(
+                peer.name != self.node.name,
+                format!(
+                    "[[peers]] {} has the name of this node: every node has a name of its own",
+                    peer.name
+                ),
+            );
+        }
+        demand(
             self.node.address.is_some() || !self.node.listen.ip().is_unspecified(),
             format!(
                 "node.listen is {}, which no other node can reach: set node.address to this node's own",

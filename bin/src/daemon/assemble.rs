@@ -255,6 +255,7 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             maximum_lag_bytes: failover.maximum_lag_bytes,
             rejoin_automatically: config.rejoin.automatic,
             candidate: failover.candidate,
+            nodes: config.peers.len() + 1,
             quorum: match failover.quorum {
                 Quorum::None => "none",
             },

@@ -21,7 +21,7 @@ pub(super) fn carry_on(situation: Situation<'_>, run: &Run) -> Vec<Event> {
             Move::Start(step, attempt) => begin_step(run, step, attempt),
             Move::Undo(step) => vec![StepUndoStarted { step }.into()],
             Move::Complete => vec![completed(run)],
-            Move::Refuse(step) => vec![refused(run, step)],
+            Move::Refuse(step) => vec![refused(situation, run, step)],
             Move::GiveUp(step, end) => vec![gave_up(situation, run, step, end)],
         })
         .collect()
@@ -43,11 +43,14 @@ fn begin_step(run: &Run, step: StepId, attempt: u32) -> Vec<Event> {
     }
 }
 
-fn refused(run: &Run, step: StepId) -> Event {
+fn refused(situation: Situation<'_>, run: &Run, step: StepId) -> Event {
     let reason = in_words(run, step);
     let shown = format!("interrex run show {}", run.id.short());
     let next = match run.kind {
-        RunKind::Switchover => format!("{shown}; mend what it names and ask again; this node is still main"),
+        RunKind::Switchover if !situation.cluster.nodes.is_main(run.node) => {
+            format!("{shown}; another node became main meanwhile: interrex status")
+        }
+        RunKind::Switchover => format!("{shown}; fix what it names and ask again; this node is still main"),
         RunKind::Rejoin => format!("{shown}; the data directory is as it was"),
         RunKind::Promotion if step == StepId::MeasureLoss => {
             "bring the old main back, or accept the loss: interrex promote --force --reason TEXT".to_owned()

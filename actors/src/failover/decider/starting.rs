@@ -105,8 +105,8 @@ fn other_candidate(situation: Situation<'_>) -> Option<String> {
                 "failover.candidate is {name}: this node does not promote itself; a person may: interrex promote"
             ));
         }
-        None if nodes.nodes.len() > 2 => {
-            let count = nodes.nodes.len();
+        None if policy.nodes > 2 => {
+            let count = policy.nodes;
             return Some(format!(
                 "the cluster has {count} nodes and no failover.candidate: with quorum none two of them could promote themselves. \
                  Set it to the same node on every node; until then a person decides: interrex promote"

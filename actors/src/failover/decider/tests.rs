@@ -62,6 +62,7 @@ impl Node {
                 maximum_lag_bytes: None,
                 rejoin_automatically: false,
                 candidate: None,
+                nodes: 2,
                 quorum: "none",
             },
             candidates: std::collections::BTreeMap::new(),

@@ -206,6 +206,7 @@ fn failover(config: &Config) -> Section {
         ("maximum_lag_bytes", json!(failover.maximum_lag_bytes)),
         ("cool_down", span(failover.cool_down)),
         ("startup_wait", span(failover.startup_wait)),
+        ("candidate", json!(failover.candidate)),
         ("quorum", json!(quorum)),
     ];
     Section { heading: "[failover]", keys }

@@ -99,6 +99,7 @@ fn of_three_nodes_none_promotes_itself_without_a_candidate_and_one_at_most_with_
         let mut row = node.belief.cluster.nodes.nodes[&ME].clone();
         row.node = NodeId(3);
         node.belief.cluster.nodes.nodes.insert(NodeId(3), row);
+        node.policy.nodes = 3;
         node.policy.candidate = candidate.map(NodeId);
         node.candidates.insert(NodeId(3), heard.map(NodeId));
         node.main_is_lost();
@@ -109,4 +110,14 @@ fn of_three_nodes_none_promotes_itself_without_a_candidate_and_one_at_most_with_
     assert!(lost(Some(ME.0), None) && lost(Some(ME.0), Some(ME.0)));
     assert!(!lost(Some(3), None), "it is another one");
     assert!(!lost(Some(ME.0), Some(3)), "they do not agree");
+}
+
+#[test]
+fn a_node_that_the_configuration_has_no_more_needs_no_candidate() {
+    let mut node = Node::secondary();
+    let mut row = node.belief.cluster.nodes.nodes[&ME].clone();
+    row.node = NodeId(3);
+    node.belief.cluster.nodes.nodes.insert(NodeId(3), row);
+    node.main_is_lost();
+    assert!(matches!(&node.when(&Input::Looked)[..], [Event::FailoverStarted(_), ..]));
 }

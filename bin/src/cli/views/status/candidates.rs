@@ -81,11 +81,14 @@ fn not_by_itself(report: &NodeReport, sight: &Sight) -> Option<String> {
 
 /// With quorum none one node of three or more promotes itself, and all name the same.
 fn not_the_candidate(report: &NodeReport, sight: &Sight) -> Option<String> {
+    // a node that was removed from the configuration counts no more
+    let known = || sight.story.cluster.nodes.nodes.len();
+    let nodes = sight.config.as_ref().map_or_else(known, |config| config.peers.len() + 1);
     match report.candidate {
         Some(candidate) if candidate != report.node => {
             return Some(format!("failover.candidate there is {}", sight.name(candidate)));
         }
-        None if sight.story.cluster.nodes.nodes.len() > 2 => {
+        None if nodes > 2 => {
             return Some(
                 "failover.candidate is not set there, and the cluster has three nodes or more".to_owned(),
             );

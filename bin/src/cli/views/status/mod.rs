@@ -269,8 +269,10 @@ impl Readiness {
             main_silent_ms: watcher.and_then(|report| report.main_silent_ms),
             seen_by: watcher.map(|report| report.name.clone()),
             candidates: candidates::candidates(sight),
+            // a fenced node, or main itself, promotes itself in no case
             rests: sight
                 .reports()
+                .filter(|report| report.role == Role::Secondary && report.status == NodeStatus::Online)
                 .filter_map(|report| Some(Resting { name: report.name.clone(), rest: report.rests.clone()? }))
                 .collect(),
         }

@@ -49,6 +49,7 @@ impl Node {
             redis: None,
         };
         let mut node = Self::empty(me);
+        node.policy.nodes = nodes.len();
         node.policy.candidate = (nodes.len() > 2).then_some(ME);
         node.policy.threshold_ms = cluster::PATIENCE_MS;
         let started = interrex_events::SupervisorStarted {
