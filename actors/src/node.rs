@@ -1,7 +1,7 @@
 //! What the actors of one node share: settings, lines to each other, and the view that is shown outside.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -269,6 +269,10 @@ pub struct View {
     pub copying: Option<CopyProgress>,
     /// Which node each peer says may promote itself, as last heard.
     pub candidates: BTreeMap<NodeId, Option<NodeId>>,
+    /// Nodes whose PostgreSQL takes writes beside this main, while their supervisors are silent.
+    pub writers: BTreeSet<NodeId>,
+    /// Why peers' supervisors refuse what this one asks, each in words.
+    pub refusals: BTreeMap<NodeId, String>,
     /// Why this node's PostgreSQL admits no new session, where it answers and admits none.
     pub no_session: Option<String>,
     /// Why main's admits none, by its supervisor's word or its own refusal of the last probe.
@@ -327,6 +331,8 @@ impl Shared {
             stream: None,
             copying: None,
             candidates: BTreeMap::new(),
+            writers: BTreeSet::new(),
+            refusals: BTreeMap::new(),
             no_session: None,
             main_refuses: None,
             main_no_session: None,
@@ -598,6 +604,19 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     if let Some(words) = &view.no_session {
         problems
             .push(format!("PostgreSQL answers the sessions that are open, and admits no new one: {words}"));
+    }
+    for peer in &view.writers {
+        problems.push(format!(
+            "TWO MAINS: the PostgreSQL of {name} takes writes beside this main, and its supervisor does not answer: start that \
+             supervisor, which stops it (systemctl start interrex, on {name})",
+            name = view.cluster.nodes.name(*peer)
+        ));
+    }
+    for (peer, reason) in &view.refusals {
+        problems.push(format!(
+            "the supervisor of {} refuses this node: {reason}; the two hear nothing of each other",
+            view.cluster.nodes.name(*peer)
+        ));
     }
     if view.redis.status != wanted_redis && view.redis.status != RedisStatus::None {
         problems.push(with_detail(format!("Redis is {}", view.redis.status), &view.redis.detail));

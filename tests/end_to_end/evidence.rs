@@ -3,6 +3,7 @@
 use std::{net::TcpStream, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
+use interrex_actors::report::NodeReport;
 use interrex_events::{Event, NodeId, WithheldRule};
 use interrex_projections::RunEnd;
 use interrex_tests::run;
@@ -49,6 +50,28 @@ fn a_main_that_refuses_the_supervisors_login_is_alive() {
         withheld(&sandbox, WithheldRule::PostgresStillAnswers).await?;
         let events = sandbox.events(BETA)?;
         assert!(!events.iter().any(|envelope| matches!(envelope.event, Event::MainLost(_))));
+        assert!(sandbox.cluster(BETA)?.runs.newest().is_none(), "a run was begun");
+        Ok(())
+    });
+}
+
+#[test]
+fn supervisors_with_different_secrets_say_that_they_refuse_each_other() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        sandbox.start().await?;
+        for node in [ALPHA, BETA] {
+            sandbox.wait_healthy(node).await?;
+        }
+        sandbox.kill_supervisor(BETA);
+        let secret = sandbox.node(BETA)?.secrets_dir().join("cluster");
+        std::fs::write(&secret, "another secret, and long enough\n").unwrap();
+        sandbox.start_supervisor(BETA)?;
+        for (node, other) in [(ALPHA, "beta"), (BETA, "alpha")] {
+            let refused = format!("the supervisor of {other} refuses this node");
+            let told = |report: &NodeReport| report.problems.iter().any(|problem| problem.contains(&refused));
+            sandbox.wait_health(node, "it says so", told).await?;
+        }
         assert!(sandbox.cluster(BETA)?.runs.newest().is_none(), "a run was begun");
         Ok(())
     });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, until};
+use interrex_actors::report::NodeReport;
 use interrex_events::{Event, PostgresStatus};
 use interrex_projections::NodeStatus;
 use interrex_tests::run;
@@ -59,6 +60,8 @@ fn a_postgresql_that_somebody_started_by_hand_is_stopped() {
         sandbox.wait_run_ended(BETA).await?;
         sandbox.start_postgres(ALPHA).await?;
         assert!(sandbox.takes_writes(ALPHA).await, "the test wants two mains to begin with");
+        let told = |report: &NodeReport| report.problems.iter().any(|problem| problem.contains("TWO MAINS"));
+        sandbox.wait_health(BETA, "it tells of the other one", told).await?;
         sandbox.start_supervisor(ALPHA)?;
         sandbox.wait_health(ALPHA, "fenced", |report| report.status == NodeStatus::Fenced).await?;
         assert!(!sandbox.takes_writes(ALPHA).await);

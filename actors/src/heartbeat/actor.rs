@@ -230,7 +230,27 @@ impl HeartbeatActor {
             };
             let (supervisor, postgres, redis) = tokio::join!(supervisor, postgres, redis);
             let ended = shared.env.moment();
+            let is_silent = matches!(supervisor, Err(NoReply::Silent(_)));
             shared.lines.probe_ended.tell(ProbeEnded { peer, began, ended, supervisor, postgres, redis });
+            look_for_a_writer(&shared, &*peers, peer, is_silent).await;
+        });
+    }
+}
+
+/// A PostgreSQL whose supervisor is silent may take writes beside this main, and nothing stops it: this node says so.
+async fn look_for_a_writer(shared: &Shared, peers: &dyn PeersPort, peer: NodeId, is_silent: bool) {
+    let is_beside_main = is_silent && shared.look(|view| view.cluster.nodes.is_main(shared.settings.me));
+    let writes = is_beside_main && {
+        let asked = tokio::time::timeout(shared.settings.probe_timeout, peers.postgres(peer)).await;
+        matches!(asked, Ok(Ok(postgres)) if postgres.writable)
+    };
+    if shared.look(|view| view.writers.contains(&peer)) != writes {
+        shared.measured(|view| {
+            if writes {
+                view.writers.insert(peer)
+            } else {
+                view.writers.remove(&peer)
+            };
         });
     }
 }
@@ -280,6 +300,16 @@ impl Handler<ProbeEnded> for HeartbeatActor {
 
     fn handle(&mut self, probe: ProbeEnded, context: &mut Self::Context) {
         self.probing.remove(&probe.peer);
+        let refusal = match &probe.supervisor {
+            Err(NoReply::Refused { words, .. }) => Some(words.clone()),
+            _ => None,
+        };
+        if self.shared.look(|view| view.refusals.get(&probe.peer) != refusal.as_ref()) {
+            self.shared.measured(|view| match refusal {
+                Some(words) => drop(view.refusals.insert(probe.peer, words)),
+                None => drop(view.refusals.remove(&probe.peer)),
+            });
+        }
         if let Ok(report) = &probe.supervisor {
             self.shared.measured(|view| {
                 view.candidates.insert(report.node, report.candidate);
