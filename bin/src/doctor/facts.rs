@@ -340,6 +340,8 @@ pub struct MachineFacts {
     pub configured: Configured,
     /// As what the data directory would start.
     pub signal_files: Measured<SignalFiles>,
+    /// What the user who looks may not look at, if there is such a thing: what else is wrong may be no more than that.
+    pub stranger: Option<String>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
@@ -373,6 +375,7 @@ impl MachineFacts {
             next_start: Err(reason.clone()),
             configured: Configured::default(),
             signal_files: Err(reason.clone()),
+            stranger: None,
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keep_room: Err(reason.clone()),

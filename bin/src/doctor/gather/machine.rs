@@ -13,11 +13,12 @@ use interrex_events::{ChainWalk, journal::JournalReader};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
-    config::{Config, read_secret},
+    config::{Config, read_secret, user_name},
     daemon::find_programs,
     doctor::{
         facts::{Configured, MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
+        judge::machine::LOOK_AGAIN,
     },
 };
 
@@ -36,7 +37,7 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
         programs: programs(config),
         run_as: run_as.map(|run_as| match run_as {
             RunAs::Myself => "as this user".to_owned(),
-            RunAs::User { uid, .. } => format!("as {}", name_of(uid)),
+            RunAs::User { .. } => format!("as {}", user_name(run_as)),
         }),
         data_version: data_version(data_dir),
         next_start: Err("not asked".to_owned()),
@@ -46,10 +47,13 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
+        stranger: stranger(config),
         signal_files: fs::metadata(data_dir)
-            .map(|_| SignalFiles {
-                standby: data_dir.join("standby.signal").exists(),
-                recovery: data_dir.join("recovery.signal").exists(),
+            .and_then(|_| {
+                Ok(SignalFiles {
+                    standby: data_dir.join("standby.signal").try_exists()?,
+                    recovery: data_dir.join("recovery.signal").try_exists()?,
+                })
             })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
@@ -69,9 +73,21 @@ fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
     Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
 }
 
-fn name_of(uid: u32) -> String {
-    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-    user.map_or_else(|| format!("user {uid}"), |user| user.name)
+/// What the user who looks may not look at: then doctor proves little, and what it says to do must not be for that user.
+fn stranger(config: &Config) -> Option<String> {
+    let postgres = &config.postgres;
+    let more =
+        [postgres.password_file.as_ref(), config.redis.as_ref().and_then(|it| it.password_file.as_ref())];
+    let files =
+        [&config.cluster.secret_file, &config.node.journal].into_iter().chain(more.into_iter().flatten());
+    let is_denied = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let closed = files.filter(|file| fs::File::open(file).is_err_and(is_denied));
+    let data_dir = Some(&postgres.data_dir).filter(|folder| fs::read_dir(folder).is_err_and(is_denied));
+    let closed: Vec<String> = closed.chain(data_dir).map(|path| path.display().to_string()).collect();
+    (!closed.is_empty()).then(|| {
+        let me = user_name(RunAs::Myself);
+        format!("{me} may not read {}; the user that the supervisor runs as must", closed.join(", "))
+    })
 }
 
 fn secret_problems(config: &Config, run_as: Option<&RunAs>) -> Vec<Problem> {
@@ -103,7 +119,7 @@ fn mend_secret(file: &Path, key: &str) -> String {
         return format!("chmod 600 {shown}");
     }
     if fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-        return format!("chown {} {shown}", name_of(rustix::process::geteuid().as_raw()));
+        return LOOK_AGAIN.to_owned();
     }
     let content = match key {
         "cluster.secret_file" => "copy it from another node",
@@ -119,6 +135,9 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
     };
     let found = match fs::metadata(file) {
         Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return problem(format!("cannot be looked at: {error}"), LOOK_AGAIN.to_owned());
+        }
         Err(error) => {
             return problem(
                 format!("cannot be read: {error}"),
@@ -133,12 +152,14 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
             format!("chmod 600 {}", file.display()),
         );
     }
+    // whose it must be is not known: it need not be that of the user who looks
+    let run_as = *run_as?;
     let user = match run_as {
-        Some(RunAs::User { uid, .. }) => *uid,
-        _ => rustix::process::geteuid().as_raw(),
+        RunAs::User { uid, .. } => uid,
+        RunAs::Myself => rustix::process::geteuid().as_raw(),
     };
     if found.uid() != user && user != 0 {
-        let name = name_of(user);
+        let name = user_name(run_as);
         return problem(
             format!("is not {name}'s, who must read it"),
             format!("chown {name} {}", file.display()),
@@ -320,6 +341,28 @@ mod tests {
         assert_eq!(passfile_problem(&file, None).unwrap().fix, format!("chmod 600 {}", file.display()));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
+    }
+
+    /// Makes the tests' folder one that the servers' user can enter and write in; nothing where that is nobody but us.
+    fn servers_user(folder: &Path) -> RunAs {
+        if !rustix::process::geteuid().is_root() {
+            return RunAs::Myself;
+        }
+        let run_as = RunAs::User { uid: 65_534, gid: 65_534 };
+        std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).unwrap();
+        run_as
+    }
+
+    #[test]
+    fn no_file_is_given_to_a_user_who_merely_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "sixteen characters").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let looking = servers_user(folder.path());
+        let fix = looking.act(|| Ok(mend_secret(&file, "cluster.secret_file"))).unwrap();
+        assert_eq!(fix, LOOK_AGAIN);
+        assert!(looking.act(|| Ok(passfile_problem(&file, None))).unwrap().is_none());
     }
 
     #[test]

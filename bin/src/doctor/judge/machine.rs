@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
     facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
-    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject, Verdict},
 };
+
+/// What to do where the user who looks may not look at a file.
+pub(in crate::doctor) const LOOK_AGAIN: &str =
+    "look as root, or as the user that the supervisor runs as: sudo interrex doctor";
 
 /// Less than this is no room for a journal.
 const JOURNAL_LEAST: u64 = 16 << 20;
@@ -160,6 +164,18 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(READY.on(here, ready(&machine.ready)));
     }
     findings
+}
+
+/// Where the user who looks may not look at all of it, what is wrong may be no more than that, and no other way out is shown: it
+/// could give a file to the wrong user.
+pub(super) fn as_a_stranger(facts: &Facts, findings: &mut [Finding]) {
+    let Some(stranger) = &facts.machine.stranger else { return };
+    let is_of_files = |finding: &&mut Finding| matches!(finding.subject, CONFIGURATION | MACHINE);
+    for finding in findings.iter_mut().filter(is_of_files) {
+        if finding.verdict >= Verdict::Unknown {
+            finding.fix = Some(format!("{LOOK_AGAIN}  # {stranger}"));
+        }
+    }
 }
 
 fn secrets(problems: &[Problem]) -> Judgement {
@@ -398,6 +414,22 @@ mod tests {
     fn a_standby_without_its_signal_file_would_start_as_a_second_main() {
         let found = wrong(|facts| facts.here = BETA);
         assert!(found.contains(&("standby_signal", Verdict::Fail)), "{found:?}");
+    }
+
+    #[test]
+    fn a_user_who_may_not_look_is_told_to_look_as_another_and_nothing_else() {
+        let mut facts = crate::doctor::examples::healthy();
+        facts.machine = MachineFacts::unmeasured("Permission denied");
+        let problem = Problem { words: "cannot be read".to_owned(), fix: "chown nobody it".to_owned() };
+        facts.machine.secret_problems = Ok(vec![problem]);
+        facts.machine.stranger = Some("nobody may not read it".to_owned());
+        let findings = crate::doctor::judge::judge(&facts);
+        let fixes: Vec<_> = findings
+            .iter()
+            .filter(|finding| matches!(finding.subject, CONFIGURATION | MACHINE))
+            .filter_map(|finding| finding.fix.as_deref())
+            .collect();
+        assert!(fixes.len() > 8 && fixes.iter().all(|fix| fix.contains("sudo interrex doctor")), "{fixes:?}");
     }
 
     #[test]

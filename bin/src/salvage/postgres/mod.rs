@@ -96,6 +96,14 @@ fn data_dir_in(folder: &Path) -> PathBuf {
 
 fn demand_stopped(kept: &Path) -> Done<()> {
     let found = fs::metadata(kept.join("PG_VERSION"));
+    if let Err(error) = &found
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let doing = format!("--kept {}", kept.display());
+        return Err(SalvageError::Failed(format!(
+            "{doing}: it cannot be read: {error}; salvage as root, or as its owner"
+        )));
+    }
     if !found.is_ok_and(|found| found.is_file()) {
         let words = format!(
             "--kept {}: it is no PostgreSQL data directory, and has none in it named {PGDATA}; name the folder that the rejoin told",
