@@ -143,6 +143,7 @@ pub(crate) fn healthy() -> Facts {
                 address: "10.0.0.1".to_owned(),
             },
             signal_files: Ok(SignalFiles { standby: false, recovery: false }),
+            settings_file: Ok(None),
             stranger: None,
             wal_room: Ok(20 << 30),
             copy_room: Ok(20 << 30),

@@ -340,6 +340,8 @@ pub struct MachineFacts {
     pub configured: Configured,
     /// As what the data directory would start.
     pub signal_files: Measured<SignalFiles>,
+    /// Why the servers' user could not change the settings in the data directory, if so.
+    pub settings_file: Measured<Option<Problem>>,
     /// What the user who looks may not look at, if there is such a thing: what else is wrong may be no more than that.
     pub stranger: Option<String>,
     /// Bytes free where the log is.
@@ -375,6 +377,7 @@ impl MachineFacts {
             next_start: Err(reason.clone()),
             configured: Configured::default(),
             signal_files: Err(reason.clone()),
+            settings_file: Err(reason.clone()),
             stranger: None,
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),

@@ -24,12 +24,15 @@ use crate::{
 
 /// What a run uses.
 const PROGRAMS: [&str; 5] = ["postgres", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
+/// Where PostgreSQL keeps what `ALTER SYSTEM` sets.
+const AUTO_CONF: &str = "postgresql.auto.conf";
 /// Newest events that are looked at: enough to notice a torn end, and quick.
 const NEWEST: u32 = 200;
 
 /// Everything but what takes a server or a service manager to answer.
 pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     let data_dir = &config.postgres.data_dir;
+    let settings_file = run_as.clone().map(|run_as| locked_settings(data_dir, run_as));
     MachineFacts {
         secret_problems: Ok(secret_problems(config, run_as.as_ref().ok())),
         journal_room: journal_room(&config.node.journal, data_dir),
@@ -47,6 +50,7 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
+        settings_file,
         stranger: stranger(config),
         signal_files: fs::metadata(data_dir)
             .and_then(|_| {
@@ -71,6 +75,41 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
 fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
     let kept = not_salvaged(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
+}
+
+/// What keeps the servers' user from changing settings as `ALTER SYSTEM` does: it reads the file, writes a new one beside it and
+/// renames that. Nothing is changed to find out.
+fn locked_settings(data_dir: &Path, run_as: RunAs) -> Option<Problem> {
+    let (file, unfinished) = (data_dir.join(AUTO_CONF), data_dir.join(format!("{AUTO_CONF}.tmp")));
+    let user = user_name(run_as);
+    // a server makes a file that is missing
+    let may = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let tried = |work: &(dyn Fn() -> std::io::Result<()> + Sync)| run_as.act(|| may(work())).err();
+    let problem = |path: &Path, what: &str, error: std::io::Error, fix: String| {
+        Some(Problem { words: format!("{user} cannot {what} {}: {error}", path.display()), fix })
+    };
+    if let Some(error) = tried(&|| fs::read(&file).map(drop)) {
+        let shown = file.display();
+        let fix = if file.is_symlink() {
+            // to give away what it leads to could be worse than what is wrong
+            format!(
+                "put a file of {user}'s in the place of the link {shown}: rm it, install -o {user} -m 600 SETTINGS {shown}"
+            )
+        } else {
+            format!("chown {user} {shown}; chmod 600 {shown}")
+        };
+        return problem(&file, "read", error, fix);
+    }
+    if let Some(error) = tried(&|| fs::OpenOptions::new().write(true).open(&unfinished).map(drop)) {
+        return problem(&unfinished, "write", error, format!("rm {}", unfinished.display()));
+    }
+    let writable = || Ok(access(data_dir, Access::WRITE_OK | Access::EXEC_OK)?);
+    let error = tried(&writable)?;
+    let shown = data_dir.display();
+    problem(data_dir, "replace files in", error, format!("chown {user} {shown}; chmod 700 {shown}"))
 }
 
 /// What the user who looks may not look at: then doctor proves little, and what it says to do must not be for that user.
@@ -351,6 +390,38 @@ mod tests {
         let run_as = RunAs::User { uid: 65_534, gid: 65_534 };
         std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).unwrap();
         run_as
+    }
+
+    #[test]
+    fn settings_that_the_servers_user_cannot_change_are_named_with_what_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path();
+        let run_as = servers_user(data_dir);
+        let user = user_name(run_as);
+        let file = data_dir.join(AUTO_CONF);
+        assert_eq!(locked_settings(data_dir, run_as), None, "ALTER SYSTEM makes it");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(locked_settings(data_dir, run_as), None, "it is replaced, whoever it belongs to");
+        fs::create_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();
+        assert!(locked_settings(data_dir, run_as).unwrap().fix.ends_with(".tmp"));
+        fs::remove_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();
+        // nothing more holds for root itself
+        let shown = file.display();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let locked = locked_settings(data_dir, run_as).unwrap();
+        assert!(locked.words.starts_with(&format!("{user} cannot read {shown}: ")), "{}", locked.words);
+        assert_eq!(locked.fix, format!("chown {user} {shown}; chmod 600 {shown}"));
+        let elsewhere = data_dir.join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        let linked = locked_settings(data_dir, run_as).unwrap().fix;
+        assert!(!linked.contains("chown") && linked.contains("the link"), "{linked}");
+        fs::remove_file(&file).unwrap();
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o500)).unwrap();
+        let locked = locked_settings(data_dir, run_as).unwrap();
+        assert!(locked.words.contains("cannot replace files in"), "{}", locked.words);
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]

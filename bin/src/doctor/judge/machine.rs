@@ -65,6 +65,13 @@ const SIGNAL_FILE: Check = Check {
     why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
           another timeline.",
 };
+const SETTINGS_FILE: Check = Check {
+    name: "settings_file",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "the servers' user can read and replace postgresql.auto.conf in the data directory",
+    why: "A failover, a switchover and a rejoin change settings there, as ALTER SYSTEM does: a new file takes the old one's place.",
+};
 const WAL_ROOM: Check = Check {
     name: "wal_room",
     subject: MACHINE,
@@ -124,6 +131,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &PROGRAMS,
     &RUN_AS,
     &SIGNAL_FILE,
+    &SETTINGS_FILE,
     &WAL_ROOM,
     &COPY_ROOM,
     &KEEPS,
@@ -142,6 +150,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         JOURNAL_SOUND.judge(here, &machine.journal_sound, journal_sound),
         PROGRAMS.judge(here, &machine.programs, |found| programs(found, machine)),
         RUN_AS.on(here, run_as(&machine.run_as)),
+        SETTINGS_FILE.judge(here, &machine.settings_file, |problem| settings_file(problem.as_ref())),
         WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
         COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, &machine.keep_room, facts)),
         KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
@@ -175,6 +184,13 @@ pub(super) fn as_a_stranger(facts: &Facts, findings: &mut [Finding]) {
         if finding.verdict >= Verdict::Unknown {
             finding.fix = Some(format!("{LOOK_AGAIN}  # {stranger}"));
         }
+    }
+}
+
+fn settings_file(problem: Option<&Problem>) -> Judgement {
+    match problem {
+        None => Judgement::pass("the servers' user can change the settings there"),
+        Some(Problem { words, fix }) => Judgement::fail(words, fix),
     }
 }
 
@@ -389,6 +405,9 @@ mod tests {
             let signal_files = Ok(SignalFiles { standby, recovery });
             assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
         }
+        let problem = Problem { words: "it cannot be read".to_owned(), fix: "chown it".to_owned() };
+        let settings_file = Ok(Some(problem));
+        assert_eq!(machine(|it| it.settings_file = settings_file), [("settings_file", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
