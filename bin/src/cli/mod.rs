@@ -35,6 +35,7 @@ pub mod when;
 mod wiring;
 
 pub(crate) use live::reachable;
+pub(crate) use source::role_told;
 #[cfg(test)]
 pub(crate) use tests::stream::report as healthy_report;
 

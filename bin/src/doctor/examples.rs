@@ -143,6 +143,7 @@ pub(crate) fn healthy() -> Facts {
                 address: "10.0.0.1".to_owned(),
             },
             signal_files: Ok(SignalFiles { standby: false, recovery: false }),
+            role_in_journal: None,
             settings_file: Ok(None),
             stranger: None,
             wal_room: Ok(20 << 30),

@@ -50,6 +50,7 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
+        role_in_journal: None,
         settings_file,
         stranger: stranger(config),
         signal_files: fs::metadata(data_dir)

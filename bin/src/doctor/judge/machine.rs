@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use interrex_events::Role;
+
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
     facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
@@ -143,7 +145,6 @@ pub(super) const CHECKS: &[&Check] = &[
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let (here, machine) = (facts.here, &facts.machine);
-    let in_recovery = facts.server(here).map(|server| server.in_recovery);
     let mut findings = vec![
         SECRETS.judge(here, &machine.secret_problems, |problems| secrets(problems)),
         JOURNAL_ROOM.on(here, journal_room(&machine.journal_room)),
@@ -156,9 +157,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
         RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
     ];
-    if let Some(in_recovery) = in_recovery {
-        findings
-            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
+    if let Some(role) = facts.starts_as() {
+        findings.push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(role, *there)));
     }
     if let Ok(kept) = &machine.not_salvaged
         && let [(newest, _), ..] = kept.as_slice()
@@ -255,16 +255,18 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+fn signal_file(role: Role, there: SignalFiles) -> Judgement {
+    let in_recovery = role == Role::Secondary;
     if !in_recovery && there.recovery {
         return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
     }
     match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
-        (true, false) => {
-            Judgement::fail("a standby without standby.signal", "touch standby.signal in its data directory")
-        }
+        (true, false) => Judgement::fail(
+            "a standby without standby.signal would start as a second main",
+            "touch standby.signal in its data directory, as the user that PostgreSQL runs as, before it starts",
+        ),
         (false, true) => {
             Judgement::fail("a primary with standby.signal", "rm standby.signal in its data directory")
         }
@@ -433,6 +435,33 @@ mod tests {
     fn a_standby_without_its_signal_file_would_start_as_a_second_main() {
         let found = wrong(|facts| facts.here = BETA);
         assert!(found.contains(&("standby_signal", Verdict::Fail)), "{found:?}");
+    }
+
+    #[test]
+    fn a_stopped_secondary_without_its_signal_file_is_told_by_its_supervisor_or_its_journal() {
+        let stopped = |facts: &mut Facts| {
+            facts.here = BETA;
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
+        };
+        let signal = ("standby_signal", Verdict::Fail);
+        assert!(wrong(stopped).contains(&signal), "by its supervisor");
+        let by_journal = |role: Option<Role>| {
+            wrong(|facts| {
+                stopped(facts);
+                facts.supervisors.remove(&BETA);
+                facts.machine.role_in_journal = role;
+            })
+        };
+        assert!(by_journal(Some(Role::Secondary)).contains(&signal), "by its journal");
+        assert!(!by_journal(Some(Role::Main)).contains(&signal));
+        assert!(!by_journal(None).contains(&signal), "nothing is known");
+        let fenced = wrong(|facts| {
+            stopped(facts);
+            if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
+                report.status = interrex_projections::NodeStatus::Fenced;
+            }
+        });
+        assert!(!fenced.contains(&signal), "a rejoin gives it its file: {fenced:?}");
     }
 
     #[test]
