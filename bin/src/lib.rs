@@ -5,6 +5,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod doctor;
+mod harmless;
 pub mod salvage;
 pub mod sandbox;
 mod wrap;

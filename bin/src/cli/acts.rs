@@ -111,7 +111,7 @@ pub(super) fn promote(
     let mut answer = ask::<Begun>(&config, &address, path, &body)?;
     let refused = answer.error.as_ref().filter(|error| error.code == "main_answers");
     if let Some(error) = refused.filter(|_| outside.has_keyboard()) {
-        output::say(&error.message);
+        output::say(&output::harmless(&error.message));
         let name = &config.node.name;
         let prompt = format!("To take the role all the same, type the name of this node, {name}: ");
         if outside.typed(&prompt)?.as_deref() != Some(name.as_str()) {

@@ -160,8 +160,8 @@ pub enum Command {
     /// What is kept and the new main are only read; scratch copies are started where nobody else can reach them, and
     /// removed at the end.
     #[command(
-        after_help = "Examples:\n  interrex salvage --kept /var/lib/postgresql/15/main.kept --output stranded\n  \
-                            interrex salvage --kept main.kept --output stranded --main beta:5432 --table radacct\n  \
+        after_help = "Examples:\n  interrex salvage --kept /var/lib/postgresql/15/main.kept/NAME --output stranded\n  \
+                            interrex salvage --kept main.kept/NAME --output stranded --main beta:5432 --table radacct\n  \
                             interrex salvage --kept-redis /var/lib/redis.kept/20261123T100000Z --output stranded\n  \
                             less stranded/README.txt"
     )]

@@ -93,7 +93,145 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        path::PathBuf,
+        process::Output,
+    };
+
     use super::*;
+
+    /// The servers' user.
+    const NOBODY: u32 = 65_534;
+
+    /// A folder of root's in which the servers' user has one of its own, and root has something to guard.
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Option<Self> {
+            if !rustix::process::geteuid().is_root() {
+                return None; // root's rights are what the test is about
+            }
+            let place = Self(tempfile::tempdir().unwrap());
+            fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            for (name, mode, owner) in [("theirs", 0o755, NOBODY), ("roots", 0o700, 0)] {
+                let folder = place.at(name);
+                fs::create_dir(&folder).unwrap();
+                fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+                chown(&folder, Some(owner), None).unwrap();
+            }
+            fs::create_dir(place.at("roots/.ssh")).unwrap();
+            Some(place)
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// A link that the servers' user made.
+        fn theirs(&self, link: &str, target: &str) {
+            symlink(self.at(target), self.at(link)).unwrap();
+            std::os::unix::fs::lchown(self.at(link), Some(NOBODY), None).unwrap();
+        }
+
+        /// Runs the script's own functions, with the servers' user as the owner.
+        fn run(&self, commands: &str) -> Output {
+            let part = |from: &str, to: &str| {
+                let from = SCRIPT.find(from).unwrap();
+                &SCRIPT[from..from + SCRIPT[from..].find(to).unwrap()]
+            };
+            let functions =
+                [part("say() {", "[ -f \"$data_dir"), part("as_owner() {", "# passwords go")].concat();
+            let script = format!("set -eu\nowner=nobody\n{functions}\n{commands}");
+            Command::new("sh")
+                .args(["-c", &script, "sh"])
+                .arg(self.0.path())
+                .env("LC_ALL", "C")
+                .output()
+                .unwrap()
+        }
+
+        fn refuses(&self, commands: &str, words: &str) {
+            let said = self.run(commands);
+            let why = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(
+                !said.status.success() && why.contains("error: ") && why.contains(words),
+                "{commands}: {why}"
+            );
+            let guarded = fs::symlink_metadata(self.at("roots/.ssh")).unwrap();
+            assert_eq!(guarded.uid(), 0, "{commands}");
+            assert_eq!(fs::read_dir(self.at("roots/.ssh")).unwrap().count(), 0, "{commands}");
+            assert_eq!(fs::read_dir(self.at("roots")).unwrap().count(), 1, "{commands}");
+        }
+
+        fn does(&self, commands: &str) {
+            let said = self.run(commands);
+            assert!(said.status.success(), "{commands}: {said:?}");
+        }
+
+        fn owner(&self, name: &str) -> u32 {
+            fs::symlink_metadata(self.at(name)).unwrap().uid()
+        }
+    }
+
+    #[test]
+    fn root_gives_away_nothing_that_the_servers_user_links_to() {
+        let Some(place) = Place::new() else { return };
+        place.theirs("theirs/kept", "roots/.ssh");
+        place.refuses("folder \"$1/theirs/kept\"", "theirs/kept is there");
+        place.refuses("folder \"$1/theirs/kept/new\"", "put a link there");
+        place.theirs("theirs/far", "roots");
+        place.refuses("folder \"$1/theirs/far/.ssh/a/b\"", "put a link there");
+        // nor where a link of root's leads to one of that user's
+        symlink(place.at("theirs/far"), place.at("near")).unwrap();
+        place.refuses("folder \"$1/near/new\"", "theirs/far");
+        place.theirs("theirs/gone", "roots/new");
+        place.refuses("folder \"$1/theirs/gone\"", "theirs/gone is there");
+        // what is there and is root's stays root's
+        place.does("folder \"$1/roots\"");
+        assert_eq!(place.owner("roots"), 0);
+    }
+
+    #[test]
+    fn a_folder_is_the_servers_users_wherever_it_is_made() {
+        let Some(place) = Place::new() else { return };
+        place.does("folder \"$1/theirs/a\" \"$1/theirs/a/b\" && folder \"$1/theirs/a\"");
+        assert_eq!((place.owner("theirs/a"), place.owner("theirs/a/b")), (NOBODY, NOBODY));
+        // where only root may make it, also through a link of root's
+        fs::create_dir(place.at("volume")).unwrap();
+        symlink("volume", place.at("link")).unwrap();
+        place.does("folder \"$1/link/x/kept\" \"$1/link/x/kept/1\"");
+        let owners = ["volume/x", "volume/x/kept", "volume/x/kept/1"].map(|name| place.owner(name));
+        assert_eq!(owners, [0, NOBODY, NOBODY]);
+    }
+
+    #[test]
+    fn root_renames_and_removes_nothing_through_a_link() {
+        let Some(place) = Place::new() else { return };
+        // the data directory lies in root's folder, the kept one is the user's
+        for name in ["data", "data.by-script"] {
+            fs::create_dir(place.at(name)).unwrap();
+            fs::write(place.at(name).join("file"), name).unwrap();
+            chown(place.at(name), Some(NOBODY), None).unwrap();
+        }
+        place.theirs("theirs/1", "roots");
+        let keep = "data_dir=$1/data; keep_in \"$1/theirs/1\"";
+        place.refuses(keep, "could not be renamed");
+        place.theirs("theirs/pgdata", "roots/.ssh");
+        place.refuses("data_dir=$1/data; keep_in \"$1/theirs\"", "could not be renamed");
+        place.does("folder \"$1/theirs/2\"; data_dir=$1/data; keep_in \"$1/theirs/2\"");
+        assert!(place.at("theirs/2/pgdata/file").exists());
+        place.does("in_folder \"$1\" mv -T \"$1/data.by-script\" \"$1/data\"");
+        assert!(place.at("data/file").exists());
+        place.does("away \"$1/data\"");
+        assert!(!place.at("data").exists());
+        // of a link the link itself goes
+        place.does("away \"$1/theirs/pgdata\"");
+        assert!(place.at("roots/.ssh").exists() && !place.at("theirs/pgdata").is_symlink());
+        place.theirs("theirs/far", "roots");
+        place.refuses("away \"$1/theirs/far/.ssh\"", "put a link there");
+    }
 
     #[test]
     fn a_word_stays_one_word_whatever_is_in_it() {

@@ -35,6 +35,7 @@ pub mod when;
 mod wiring;
 
 pub(crate) use live::reachable;
+pub(crate) use source::role_told;
 #[cfg(test)]
 pub(crate) use tests::stream::report as healthy_report;
 
@@ -49,7 +50,7 @@ use self::{
     output::{Output, Style, Tone},
     outside::{Outside, World},
 };
-use crate::config::Config;
+use crate::{config::Config, harmless::harmless_lines};
 
 /// The whole program.
 #[must_use]
@@ -82,7 +83,7 @@ fn run(command: Command, outside: &dyn Outside, output: &mut Output<'_>) -> Exit
 
 fn tell(failure: &Failure) {
     let style = Style { colour: output::colour_on(&std::io::stderr()), width: None };
-    let words = failure.in_words();
+    let words = harmless_lines(&failure.in_words());
     let rest = words.strip_prefix("error:").unwrap_or(&words);
     output::say(&format!("{}{rest}", style.paint(Tone::Bad, "error:")));
 }

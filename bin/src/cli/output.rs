@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use super::failure::Failure;
+pub(super) use crate::harmless::harmless;
 
 /// How something is meant; shown as a colour where there are colours, and never only as a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -120,10 +121,4 @@ pub(super) fn say(words: &str) {
 /// Says something on standard error's terminal in the place of what was said there before.
 pub(super) fn say_in_place(words: &str) {
     let _ = write!(io::stderr(), "\r\x1b[K{words}");
-}
-
-/// The text on one line and without control characters: a server's words must not steer the reader's terminal.
-pub(super) fn harmless(text: &str) -> String {
-    let blank = |letter: char| if letter.is_control() { ' ' } else { letter };
-    text.chars().map(blank).collect::<String>().trim_end().to_owned()
 }

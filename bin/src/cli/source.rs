@@ -7,10 +7,10 @@ use std::{
 };
 
 use interrex_events::{
-    Bases, Head, NodeId, Record,
+    Bases, Head, NodeId, Record, Role,
     journal::{Identity, JournalError, JournalReader, Selection},
 };
-use interrex_projections::Projection;
+use interrex_projections::{ClusterNodes, NodeStatus, Projection};
 
 use super::{
     arguments::Reading,
@@ -50,6 +50,13 @@ fn find_config(named: Option<&Path>) -> Result<PathBuf, Failure> {
         Some(path) => Ok(path.clone()),
         None => Err(Failure::NoConfig { looked_at: looked_at.to_vec() }),
     }
+}
+
+/// What the journal here says that this node is for, and how it is; nothing where there is none that can be read.
+pub(crate) fn role_told(config: &Config) -> Option<(Role, NodeStatus)> {
+    let reading = Reading { journal: Some(config.node.journal.clone()), ..Reading::default() };
+    let nodes: ClusterNodes = Source::open_in_silence(&reading, []).and_then(|source| source.fold()).ok()?;
+    nodes.get(config.node.id).map(|node| (node.role, node.status))
 }
 
 /// An open store, and the configuration that named it, if one did.

@@ -3,8 +3,8 @@
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use interrex_actors::report::CopyProgress;
-use interrex_events::{Address, NodeId, NodeSeq, Record, RunId, journal::JournalReader};
-use interrex_projections::{Cluster, Entry, Projection as _, RunEnd, Runs, human_bytes};
+use interrex_events::{Address, Envelope, NodeId, NodeSeq, Record, RunId, journal::JournalReader};
+use interrex_projections::{Cluster, ClusterNodes, Entry, Projection as _, RunEnd, Runs, human_bytes};
 
 use super::{
     acts::{address_of, journal_page},
@@ -102,7 +102,7 @@ pub(super) fn watch(
             if envelope.run_id == Some(id) {
                 runs.apply(&envelope);
                 bar.show(None);
-                output::say(&Entry::of(&envelope, &names, &runs).text);
+                output::say(&line(&envelope, &names, &runs));
                 seen.push(envelope);
             }
         }
@@ -149,6 +149,11 @@ pub(super) fn watch(
         }
         quiet += LOOK;
     }
+}
+
+/// An event in words. Some of them are of others: of a server, of a program, of those who name tables.
+pub(super) fn line(envelope: &Envelope, names: &ClusterNodes, runs: &Runs) -> String {
+    output::harmless(&Entry::of(envelope, names, runs).text)
 }
 
 /// How far a copy is, on a terminal.

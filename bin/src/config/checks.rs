@@ -1,15 +1,16 @@
 //! What is wrong with a configuration that reads well: its values against each other, and against this machine.
 
 use std::{
+    io::ErrorKind,
     os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::Path,
     time::Duration,
 };
 
-use interrex_actors::{replication::postgres::config_file, secret::Secret};
+use interrex_actors::{replication::postgres::config_file, runtime::RunAs, secret::Secret};
 use interrex_events::{Address, NodeId, Role};
 
-use super::Config;
+use super::{Config, users::user_name};
 
 impl Config {
     /// What the values say against each other, without a look at the machine.
@@ -194,13 +195,7 @@ impl Config {
         if let Err(problem) = read_secret(&self.cluster.secret_file, "cluster.secret_file", 16) {
             problems.push(problem);
         }
-        if !self.postgres.data_dir.join("PG_VERSION").is_file() {
-            problems.push(format!(
-                "postgres.data_dir: {} is no PostgreSQL data directory (no PG_VERSION in it); \
-                 make one with initdb on main, with pg_basebackup on a secondary",
-                self.postgres.data_dir.display()
-            ));
-        }
+        problems.extend(no_data_directory(&self.postgres.data_dir));
         problems.extend(self.problem_with_config_file());
         if let Some(file) = &self.postgres.password_file
             && let Err(problem) = read_secret(file, "postgres.password_file", 1)
@@ -230,6 +225,25 @@ impl Config {
             )),
         }
         problems
+    }
+}
+
+/// Why there is no data directory, or none that can be looked at: that one is not there must be seen before a new one is made.
+fn no_data_directory(data_dir: &Path) -> Option<String> {
+    let shown = data_dir.display();
+    match std::fs::metadata(data_dir.join("PG_VERSION")) {
+        Ok(found) if found.is_file() => None,
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Some(format!(
+                "postgres.data_dir: {} cannot read {shown}: {error}; look as root, or as the user that the supervisor runs as, such as \
+             with sudo",
+                user_name(RunAs::Myself)
+            ))
+        }
+        _ => Some(format!(
+            "postgres.data_dir: {shown} is no PostgreSQL data directory (no PG_VERSION in it); \
+             make one with initdb on main, with pg_basebackup on a secondary"
+        )),
     }
 }
 

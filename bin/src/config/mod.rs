@@ -503,6 +503,38 @@ main = true
     }
 
     #[test]
+    fn a_data_directory_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+        use std::os::unix::fs::PermissionsExt;
+
+        use interrex_actors::runtime::RunAs;
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = parse(MINIMAL, &[]).unwrap();
+        config.postgres.data_dir = folder.path().join("closed/pgdata");
+        let told = || {
+            let problems = config.problems_on_this_machine();
+            problems
+                .into_iter()
+                .find(|problem| problem.starts_with("postgres.data_dir: "))
+                .unwrap_or_default()
+        };
+        assert!(told().contains("make one with initdb"), "{}", told());
+        std::fs::create_dir_all(&config.postgres.data_dir).unwrap();
+        std::fs::write(config.postgres.data_dir.join("PG_VERSION"), "15").unwrap();
+        assert_eq!(told(), "");
+        let closed = folder.path().join("closed");
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
+        let looking = match rustix::process::geteuid().is_root() {
+            true => RunAs::User { uid: 65_534, gid: 65_534 },
+            false => RunAs::Myself,
+        };
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let told = looking.act(|| Ok(told())).unwrap();
+        assert!(told.contains(" cannot read ") && told.contains("Permission denied"), "{told}");
+        assert!(told.contains("sudo") && !told.contains("initdb"), "{told}");
+        std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line_and_the_nearest_right_one() {
         let text = MINIMAL.replace("[postgres]", "[failover]\nprobe_intervall = \"1s\"\n[postgres]");
         let error = parse(&text, &[]).unwrap_err();

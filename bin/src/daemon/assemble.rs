@@ -36,7 +36,7 @@ use interrex_actors::{
 use interrex_events::{Address, NodeSpec, Role};
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, Quorum, Users, read_secret};
+use crate::config::{Config, Quorum, Users, read_secret, user_name};
 
 /// What the actors act through.
 pub(super) struct Ports {
@@ -144,12 +144,19 @@ fn stream(config: &Config, password: Option<Secret>) -> LocalStream {
 /// The programs of the version that the data directory was made by, where Debian and others put them.
 pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     let file = data_dir.join("PG_VERSION");
-    let version = std::fs::read_to_string(&file).map_err(|error| {
-        format!(
+    let version = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            format!(
+                "postgres.data_dir: {} cannot be read by {}: {error}",
+                file.display(),
+                user_name(RunAs::Myself)
+            )
+        }
+        _ => format!(
             "postgres.data_dir: {} is no PostgreSQL data directory ({}: {error})",
             data_dir.display(),
             file.display()
-        )
+        ),
     })?;
     let version = version.trim();
     [

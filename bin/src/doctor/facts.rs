@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use interrex_actors::{
     ports::ReadOnlySetting, replication::postgres::inherited::on_command_line, report::NodeReport,
 };
-use interrex_events::{Address, ClusterId, NodeId};
+use interrex_events::{Address, ClusterId, NodeId, Role};
 use interrex_projections::NodeStatus;
 use serde::Deserialize;
 
@@ -53,6 +53,11 @@ pub struct Facts {
     pub version: &'static str,
 }
 
+/// Whether a node's servers are stopped on purpose, for another node became main.
+pub(super) fn is_fenced(status: NodeStatus) -> bool {
+    matches!(status, NodeStatus::Fencing | NodeStatus::Fenced)
+}
+
 /// Why a PostgreSQL told nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoAnswer {
@@ -85,7 +90,23 @@ impl Facts {
     #[must_use]
     pub fn is_fenced(&self, node: NodeId) -> bool {
         let report = self.supervisors.get(&node).and_then(|supervisor| supervisor.report.as_ref().ok());
-        report.is_some_and(|report| matches!(report.status, NodeStatus::Fencing | NodeStatus::Fenced))
+        report.is_some_and(|report| is_fenced(report.status))
+    }
+
+    /// What this node is for, as its PostgreSQL shows, or as its supervisor says where that does not answer.
+    pub(super) fn role_by_server_or_supervisor(&self) -> Option<Role> {
+        if let Some(server) = self.server(self.here) {
+            return Some(if server.in_recovery { Role::Secondary } else { Role::Main });
+        }
+        let report = self.supervisors.get(&self.here).and_then(|supervisor| supervisor.report.as_ref().ok());
+        report.map(|report| report.role)
+    }
+
+    /// As what the data directory here shall start; nothing where nothing says it, or where this node is fenced.
+    #[must_use]
+    pub fn starts_as(&self) -> Option<Role> {
+        let told = || self.role_by_server_or_supervisor().or(self.machine.role_in_journal);
+        if self.is_fenced(self.here) && self.server(self.here).is_none() { None } else { told() }
     }
 
     /// Who is main: the only PostgreSQL that takes writes.
@@ -340,6 +361,12 @@ pub struct MachineFacts {
     pub configured: Configured,
     /// As what the data directory would start.
     pub signal_files: Measured<SignalFiles>,
+    /// What this node is for by its journal, read where neither its PostgreSQL nor its supervisor answers.
+    pub role_in_journal: Option<Role>,
+    /// Why the servers' user could not change the settings in the data directory, if so.
+    pub settings_file: Measured<Option<Problem>>,
+    /// What the user who looks may not look at, if there is such a thing: what else is wrong may be no more than that.
+    pub stranger: Option<String>,
     /// Bytes free where the log is.
     pub wal_room: Measured<u64>,
     /// Bytes free beside the data directory.
@@ -373,6 +400,9 @@ impl MachineFacts {
             next_start: Err(reason.clone()),
             configured: Configured::default(),
             signal_files: Err(reason.clone()),
+            role_in_journal: None,
+            settings_file: Err(reason.clone()),
+            stranger: None,
             wal_room: Err(reason.clone()),
             copy_room: Err(reason.clone()),
             keep_room: Err(reason.clone()),

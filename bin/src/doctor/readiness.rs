@@ -123,6 +123,18 @@ mod tests {
     #[test]
     fn what_breaks_one_act_leaves_the_others_ready() {
         assert_eq!(ready(|facts| facts.machine.copy_room = Ok(0)), expected(true, true, false));
+        let locked = || crate::doctor::facts::Problem { words: "x".to_owned(), fix: "y".to_owned() };
+        assert_eq!(
+            ready(|facts| facts.machine.settings_file = Ok(Some(locked()))),
+            expected(true, false, false)
+        );
+        let on_the_standby = ready(|facts| {
+            facts.here = BETA;
+            facts.machine.signal_files =
+                Ok(crate::doctor::facts::SignalFiles { standby: true, recovery: false });
+            facts.machine.settings_file = Ok(Some(locked()));
+        });
+        assert_eq!(on_the_standby, expected(false, false, false));
         let no_login = |facts: &mut Facts| {
             facts.replication_logins.insert(BETA, Ok(Err("wrong password".to_owned())));
         };

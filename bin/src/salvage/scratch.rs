@@ -124,9 +124,9 @@ impl Scratch {
         Err(SalvageError::Failed(format!("{doing}: {words}")))
     }
 
-    /// Starts what runs from here on.
+    /// Starts what runs from here on, in a process group of its own: a terminal's Ctrl-C is for us, and we end it ourselves.
     pub(super) fn spawn(&mut self, mut command: Command, doing: &str) -> Done<&mut Child> {
-        let child = command.spawn().map_err(failed(doing))?;
+        let child = command.process_group(0).spawn().map_err(failed(doing))?;
         Ok(self.child.insert(child))
     }
 
@@ -235,6 +235,18 @@ mod tests {
         for ours in [scratch.copy.path(), scratch.temporary.path()] {
             assert_eq!(mode_and_owner(ours), (0o711, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn a_terminals_interrupt_reaches_no_child_and_the_end_of_the_scratch_copy_does() {
+        let (_place, mut scratch) = beside_something(RunAs::Myself);
+        let mut command = RunAs::Myself.command("sleep");
+        command.arg("600");
+        let child = scratch.spawn(command, "testing").unwrap();
+        let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+        assert_eq!(rustix::process::getpgid(Some(pid)).unwrap(), pid);
+        scratch.end().await.unwrap();
+        assert!(rustix::process::test_kill_process(pid).is_err(), "it ended");
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! What was found, for people and programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use interrex_actors::replication::fork::ForkReport;
 use interrex_projections::counted;
 use serde::Serialize;
+
+use crate::harmless::harmless;
+
+fn shown(path: &Path) -> String {
+    harmless(&path.display().to_string())
+}
 
 /// What was found in one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,7 +61,7 @@ impl LeftOut {
             None => "its rows are not counted".to_owned(),
         };
         let files = if files.is_empty() { String::new() } else { format!(", in {}", files.join(", ")) };
-        format!("  {table}: {reason}; {rows}{files}\n")
+        format!("  {}: {}; {rows}{files}\n", harmless(table), harmless(reason))
     }
 }
 
@@ -102,9 +108,11 @@ impl PostgresSummary {
     }
 
     fn in_words(&self) -> String {
+        let mut fork = self.fork.clone();
+        fork.name_relations(|relation| relation.name.as_deref().map(harmless));
         let mut words = format!(
             "{}\n\n{} stranded, {} in conflict with the new main at {}; {} read\n",
-            self.fork.in_words(),
+            fork.in_words(),
             counted(self.inserts, "row"),
             self.conflicts,
             self.main,
@@ -112,7 +120,8 @@ impl PostgresSummary {
         );
         for TableSummary { table, rows, inserts, conflicts, .. } in &self.tables {
             words.push_str(&format!(
-                "  {table}: {} written after the switchpoint, {inserts} stranded, {conflicts} in conflict\n",
+                "  {}: {} written after the switchpoint, {inserts} stranded, {conflicts} in conflict\n",
+                harmless(table),
                 counted(rows, "row")
             ));
         }
@@ -128,7 +137,8 @@ impl PostgresSummary {
         }
         for LargeObjects { database, objects, examples } in &self.large_objects {
             words.push_str(&format!(
-                "  {database}: {} written to after the switchpoint, such as {}\n",
+                "  {}: {} written to after the switchpoint, such as {}\n",
+                harmless(database),
                 counted(objects, "large object"),
                 examples.join(", ")
             ));
@@ -218,7 +228,9 @@ impl RedisSummary {
             words.push_str("\nleft out of Redis:\n");
         }
         for LeftOutKeys { database, reason, keys, example } in &self.left_out {
-            let example = example.as_ref().map(|key| format!(", such as {key}")).unwrap_or_default();
+            let example =
+                example.as_ref().map(|key| format!(", such as {}", harmless(key))).unwrap_or_default();
+            let reason = harmless(reason);
             words.push_str(&format!("  database {database}: {}{example}: {reason}\n", counted(keys, "key")));
         }
         words
@@ -243,7 +255,7 @@ impl CheckedFiles {
                 _ => format!("{sound} kept files are as they were copied\n"),
             };
         }
-        let named = damaged.iter().map(|file| format!("  {}\n", file.display()));
+        let named = damaged.iter().map(|file| format!("  {}\n", shown(file)));
         format!(
             "{} of {} kept files are no longer as they were copied; what follows may lack some of it:\n{}",
             damaged.len(),
@@ -286,8 +298,8 @@ impl Summary {
     /// The page that lies beside the files.
     pub(super) fn readme(&self) -> String {
         let postgres =
-            self.postgres.as_ref().map(|it| ("Rows", format!("data directory {}", it.kept.display())));
-        let redis = self.redis.as_ref().map(|it| ("Keys", format!("Redis folder {}", it.kept.display())));
+            self.postgres.as_ref().map(|it| ("Rows", format!("data directory {}", shown(&it.kept))));
+        let redis = self.redis.as_ref().map(|it| ("Keys", format!("Redis folder {}", shown(&it.kept))));
         let kept: String = [&postgres, &redis]
             .into_iter()
             .flatten()
@@ -357,3 +369,67 @@ Before you do, know that:
 - A Redis that is older than the kept one may refuse values (\"DUMP payload version or checksum are wrong\").
 - The new main went on while it was read. Apply soon, or salvage again.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_others_chose_steer_no_terminal() {
+        let evil = "db.public.esc\x1b[31mRED\x1b[2J\n  forged: 0 rows";
+        let fork: ForkReport = serde_json::from_value(serde_json::json!({
+            "timeline": 1, "switchpoint": "0/3000000", "end": "0/3000100", "bytes": 256, "records": 2, "committed": 1,
+            "aborted": 0, "unfinished": 0, "first_commit": null, "last_commit": null, "incomplete": false, "end_of_log": "",
+            "relations": [{
+                "tablespace": 1663, "database": 5, "file": 16_385, "name": evil, "inserts": 1, "updates": 0, "deletes": 0
+            }]
+        }))
+        .unwrap();
+        let postgres = PostgresSummary {
+            kept: format!("/kept/{evil}").into(),
+            main: "beta:5432".to_owned(),
+            system_identifier: "7".to_owned(),
+            fork,
+            tables_read: 1,
+            tables: vec![TableSummary::of(evil.to_owned())],
+            left_out: vec![
+                LeftOut::trouble(evil.to_owned(), evil),
+                LeftOut { failed: false, ..LeftOut::trouble(evil.to_owned(), evil) },
+            ],
+            large_objects: vec![LargeObjects {
+                database: evil.to_owned(),
+                objects: 1,
+                examples: vec!["1".to_owned()],
+            }],
+            inserts: 1,
+            conflicts: 0,
+        };
+        let redis = RedisSummary {
+            kept: "/redis".into(),
+            source: "dump.rdb".to_owned(),
+            main: "beta:6379".to_owned(),
+            databases: Vec::new(),
+            left_out: vec![LeftOutKeys {
+                database: 0,
+                reason: evil.to_owned(),
+                keys: 1,
+                example: Some(evil.to_owned()),
+            }],
+            keys: 1,
+            missing: 0,
+            conflicts: 0,
+            other_expiry: 0,
+            expired: 0,
+        };
+        let checked = Some(CheckedFiles { sound: 1, damaged: vec![evil.into()] });
+        let summary =
+            Summary { checked, postgres: Some(postgres), redis: Some(redis), output: "/output".into() };
+        for text in [summary.in_words(), summary.readme()] {
+            assert!(text.contains("RED"), "{text}");
+            assert!(!text.contains(|letter: char| letter.is_control() && letter != '\n'), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("  forged")), "{text}");
+        }
+        // what programs read stays exact
+        assert_eq!(serde_json::to_value(&summary).unwrap()["tables"][0]["table"], evil);
+    }
+}

@@ -229,7 +229,9 @@ async fn read_all(
         // the words and the zone of the times are parsed
         .envs([("LC_ALL", "C"), ("TZ", "UTC")])
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // a terminal's Ctrl-C is for the program that started it; it ends with the value that stands for it
+        .process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(PortError("pg_waldump: its output cannot be read".to_owned()));

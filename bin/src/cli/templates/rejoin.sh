@@ -41,17 +41,94 @@ command -v flock >/dev/null || give_up "flock is missing (package util-linux)"
 if [ -e "$supervisor_lock" ] && [ ! -r "$supervisor_lock" ]; then
   give_up "$supervisor_lock cannot be read: run this script as the user that the supervisor runs as"
 fi
-if [ -e "$supervisor_lock" ] && ! flock -n "$supervisor_lock" true; then
+# opened to read, for flock itself would make the file where there is none
+if [ -e "$supervisor_lock" ] && ! (flock -n 9) 9<"$supervisor_lock"; then
   give_up "a supervisor runs here ($supervisor_lock is held); this script is for a node without one: interrex rejoin {NAME}"
 fi
 owner=$(stat -c %U "$data_dir")
+[ "$owner" != root ] || give_up "$data_dir belongs to root, as whom PostgreSQL does not run: chown it to the user that it runs as"
 as_owner() {
   if [ "$(id -un)" = "$owner" ]; then "$@"; else runuser -u "$owner" -- "$@"; fi
 }
 cd /
-# a folder of the owner's; root makes it only where the owner may not, and so could put no link in its place
+# Root follows no link, and touches no name, that the owner may have put there: it could lead anywhere. What the owner may do is
+# done with the owner's rights; root acts only in a folder that the owner can change nothing in, nor on the way to it.
+existing() {
+  way=$1
+  while [ ! -e "$way" ] && [ ! -L "$way" ]; do way=$(dirname "$way"); done
+  printf '%s\n' "$way"
+}
+# says what is the owner's to change
+only_roots() (
+  way=$1 last=${2:-yes}
+  while :; do
+    if [ "$(stat -c %U "$way" 2>/dev/null)" = "$owner" ]; then
+      printf '%s\n' "$way"
+      exit 1
+    elif [ -L "$way" ]; then
+      target=$(readlink "$way")
+      case $target in /*) ;; *) target=${way%/*}/$target ;; esac
+      only_roots "$target" "$last" || exit 1
+    elif as_owner test -w "$way" && { [ "$last" = yes ] || [ ! -k "$way" ]; }; then
+      # in a folder like /tmp, what is there and is root's stays where it is
+      printf '%s\n' "$way"
+      exit 1
+    fi
+    [ "$way" != / ] || exit 0
+    way=$(dirname "$way") last=no
+  done
+)
+# who makes, renames and removes what lies in a folder
+acts_in() {
+  if as_owner test -w "$1"; then
+    echo owner
+  elif [ "$(id -u)" != 0 ]; then
+    give_up "$owner may not write in $1: let $owner do so, or run this as root"
+  elif loose=$(only_roots "$1"); then
+    echo root
+  else
+    give_up "$owner may not write in $1, and root does not do it instead, for $owner can change $loose, and put a link there to" \
+      "anywhere. Name the real folder in this script, where no link is on the way, and let $owner write in it (chown $owner)"
+  fi
+}
+in_folder() {
+  actor=$(acts_in "$1") || exit 1
+  shift
+  if [ "$actor" = owner ]; then as_owner "$@"; else "$@"; fi
+}
+# a folder of the owner's; what is there already is given to nobody
 folder() {
-  as_owner mkdir -p -m 700 "$@" 2>/dev/null || install -d -o "$owner" -m 700 "$@"
+  for wanted; do
+    ! as_owner test -d "$wanted" || continue
+    [ ! -e "$wanted" ] && [ ! -L "$wanted" ] ||
+      give_up "$wanted is there, and is no folder that $owner can enter: see what it is, and move it out of the way"
+    actor=$(acts_in "$(existing "$wanted")") || exit 1
+    if [ "$actor" = owner ]; then
+      as_owner mkdir -p -m 700 "$wanted"
+    else
+      (umask 022 && mkdir -p "$(dirname "$wanted")")
+      mkdir -m 700 "$wanted"
+      chown -h "$owner" "$wanted"
+    fi
+  done
+}
+# removes a folder of the owner's: root takes an empty one out of its own
+away() {
+  as_owner rm -rf "$1" 2>/dev/null || true
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  in_folder "$(dirname "$1")" rmdir "$1" || give_up "$1 is in the way: see what it is, and remove it"
+}
+# The old directory goes into a folder of the owner's. Root enters that first: a path to it could lead elsewhere meanwhile.
+keep_in() {
+  actor=$(acts_in "$(dirname "$data_dir")") || exit 1
+  if [ "$actor" = owner ]; then
+    as_owner mv -T "$data_dir" "$1/pgdata"
+    return
+  fi
+  (
+    volume=$(stat -c %d "$(dirname "$data_dir")")
+    cd -P "$1" && [ "$(stat -c '%U %d' .)" = "$owner $volume" ] && mv -T "$data_dir" pgdata
+  ) || give_up "$data_dir could not be renamed to $1/pgdata: see that $1 is a folder of $owner's, on the same volume"
 }
 
 # passwords go through a file that only the owner may read
@@ -64,7 +141,7 @@ chmod 600 "$passfile"
 if [ -n "$admin_password_file" ]; then
   printf '%s:%s:*:%s:%s\n' "$(printf %s "$main_host" | sed 's/:/\\:/g')" "$main_port" "$admin" "$(head -n 1 "$admin_password_file" | sed 's/[\\:]/\\&/g')" >"$passfile"
 fi
-[ "$(id -un)" = "$owner" ] || chown -R "$owner" "$secrets"
+[ "$(id -un)" = "$owner" ] || chown -h "$owner" "$passfile" "$secrets"
 
 main="host=$main_host port=$main_port user=$admin dbname=$database connect_timeout=10 passfile=$passfile"
 upstream="host=$main_host port=$main_port user=$replicator application_name=$application connect_timeout=5"
@@ -83,7 +160,7 @@ ours=$(control "$data_dir" 'Database system identifier')
 
 # the postmaster's file, as it is here and as main itself reads its own
 mains=$(ask_main "SELECT md5(pg_read_file('postmaster.pid'))")
-if [ "$(cat "$data_dir/postmaster.pid" 2>/dev/null | md5sum | cut -d ' ' -f 1)" = "$mains" ]; then
+if [ "$(as_owner cat "$data_dir/postmaster.pid" 2>/dev/null | md5sum | cut -d ' ' -f 1)" = "$mains" ]; then
   give_up "$data_dir is {MAIN}'s own, which is main: this script is for {NAME}"
 fi
 
@@ -104,9 +181,24 @@ if [ -L "$data_dir/pg_wal" ]; then
   old_log=$(readlink -f "$data_dir/pg_wal") || give_up "$data_dir/pg_wal leads to nothing: mount what it leads to"
   ! mountpoint -q "$old_log" 2>/dev/null || give_up "$data_dir/pg_wal leads to $old_log, where a volume is mounted: there is no place" \
     "beside it for the log of a copy. Move the log into a folder below it, with PostgreSQL stopped, and let the link lead there"
+  # where the link leads, the owner says: root gives it no place beside what is not the owner's
+  actor=$(acts_in "$(dirname "$old_log")") || exit 1
+  [ "$actor" = owner ] || [ "$(stat -c %U "$old_log")" = "$owner" ] ||
+    give_up "$data_dir/pg_wal leads to $old_log, which is not $owner's: correct the link, or chown $owner that folder"
   new_log=$(printf '%s' "$old_log" | sed -E 's/\.[0-9]{8}T[0-9]+Z$//').$(date -u +%Y%m%dT%H%M%S000Z)
   say "the log lies elsewhere; that of the new directory will be in $new_log"
 fi
+
+# a rename keeps it, which needs the same volume
+there=$kept
+while [ ! -e "$there" ]; do there=$(dirname "$there"); done
+if [ "$(stat -L -c %d "$there")" != "$(stat -c %d "$(dirname "$data_dir")")" ]; then
+  say "$kept is on another volume than $data_dir: $data_dir.kept is taken instead"
+  kept=$data_dir.kept
+fi
+for there in "$(dirname "$data_dir")" "$(existing "$kept")"; do
+  acts_in "$there" >/dev/null
+done
 
 say "PostgreSQL here stops"
 as_owner "$programs/pg_ctl" -D "$data_dir" -m fast -w stop >&2 || true
@@ -132,7 +224,7 @@ ask_main 'CHECKPOINT'
 
 # everything is made beside the old directory, which stays as it is until the end
 new=$data_dir.by-script
-rm -rf "$new"
+away "$new"
 folder "$new"
 say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
 rewound=no
@@ -155,7 +247,7 @@ if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_f
     fi
   fi
   if [ "$rewound" = no ]; then
-    rm -rf "$new"
+    away "$new"
     folder "$new"
   fi
 fi
@@ -173,12 +265,12 @@ settings='primary_conninfo|primary_slot_name|promote_trigger_file|recovery_targe
 as_owner touch "$new/postgresql.auto.conf"
 # by bytes: its values may be of any encoding
 as_owner env LC_ALL=C sed -i -E "/^[[:space:]]*($settings)([^a-z_]|\$)/Id" "$new/postgresql.auto.conf"
-[ -z "$(tail -c 1 "$new/postgresql.auto.conf")" ] || echo | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
+[ -z "$(as_owner tail -c 1 "$new/postgresql.auto.conf")" ] || echo | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
 # what would end its recovery in another file is overridden here; from 16 on there is no promote_trigger_file
 {
   printf "primary_conninfo = '%s'\nprimary_slot_name = '%s'\n" "$(printf %s "$upstream" | sed "s/'/''/g")" "$slot"
   printf "%s = ''\n" recovery_target recovery_target_lsn recovery_target_name recovery_target_time recovery_target_xid
-  [ "$(cat "$new/PG_VERSION")" -ge 16 ] || echo "promote_trigger_file = ''"
+  [ "$(as_owner cat "$new/PG_VERSION")" -ge 16 ] || echo "promote_trigger_file = ''"
   echo "recovery_target_action = 'pause'"
 } | as_owner tee -a "$new/postgresql.auto.conf" >/dev/null
 restores=$(as_owner "$programs/postgres" -D "$new" ${config_file:+-c config_file="$config_file" -c data_directory="$new"} \
@@ -201,13 +293,6 @@ if [ -n "$new_log" ]; then
 fi
 sync
 
-# a rename keeps it, which needs the same volume
-there=$kept
-while [ ! -e "$there" ]; do there=$(dirname "$there"); done
-if [ "$(stat -c %d "$there")" != "$(stat -c %d "$(dirname "$data_dir")")" ]; then
-  say "$kept is on another volume than $data_dir: $data_dir.kept is taken instead"
-  kept=$data_dir.kept
-fi
 place=$kept/$(date -u +%Y%m%dT%H%M%SZ)-$ours-by-hand
 say "the old directory is kept in $place/pgdata"
 folder "$kept" "$place"
@@ -217,8 +302,8 @@ if [ -L "$data_dir/pg_wal" ] && [ -d "$data_dir/pg_wal" ]; then
   # a relative link would lead to nothing from there
   as_owner ln -sfn "$log_folder" "$data_dir/pg_wal"
 fi
-as_owner mv "$data_dir" "$place/pgdata" 2>/dev/null || mv "$data_dir" "$place/pgdata"
-as_owner mv "$new" "$data_dir" 2>/dev/null || mv "$new" "$data_dir"
+keep_in "$place"
+in_folder "$(dirname "$data_dir")" mv -T "$new" "$data_dir"
 
 say "PostgreSQL here starts"
 started=yes

@@ -487,3 +487,22 @@ fn a_reader_that_has_gone_is_no_error() {
         assert_eq!(exit, Exit::Fine, "{line}");
     }
 }
+
+#[test]
+fn the_live_view_of_a_run_steers_no_terminal_by_the_words_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    drop(stream::Author::of(&path, interrex_events::NodeId(2)).new_main());
+    let journal = interrex_events::journal::JournalReader::open(&path).unwrap();
+    let mut runs = interrex_projections::Runs::default();
+    let (names, mut raw) = (interrex_projections::ClusterNodes::default(), 0);
+    for record in journal.page(interrex_events::NodeId(2), interrex_events::NodeSeq(0), 1_000).unwrap() {
+        let envelope = record.open();
+        interrex_projections::Projection::apply(&mut runs, &envelope);
+        let text = interrex_projections::Entry::of(&envelope, &names, &runs).text;
+        raw += usize::from(text.contains(char::is_control));
+        let line = super::watch::line(&envelope, &names, &runs);
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+    assert!(raw > 0, "some of the words would steer one");
+}

@@ -13,22 +13,26 @@ use interrex_events::{ChainWalk, journal::JournalReader};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use crate::{
-    config::{Config, read_secret},
+    config::{Config, read_secret, user_name},
     daemon::find_programs,
     doctor::{
         facts::{Configured, MachineFacts, Problem, Programs, SignalFiles},
         finding::Measured,
+        judge::machine::LOOK_AGAIN,
     },
 };
 
 /// What a run uses.
 const PROGRAMS: [&str; 5] = ["postgres", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
+/// Where PostgreSQL keeps what `ALTER SYSTEM` sets.
+const AUTO_CONF: &str = "postgresql.auto.conf";
 /// Newest events that are looked at: enough to notice a torn end, and quick.
 const NEWEST: u32 = 200;
 
 /// Everything but what takes a server or a service manager to answer.
 pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     let data_dir = &config.postgres.data_dir;
+    let settings_file = run_as.clone().map(|run_as| locked_settings(data_dir, run_as));
     MachineFacts {
         secret_problems: Ok(secret_problems(config, run_as.as_ref().ok())),
         journal_room: journal_room(&config.node.journal, data_dir),
@@ -36,7 +40,7 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
         programs: programs(config),
         run_as: run_as.map(|run_as| match run_as {
             RunAs::Myself => "as this user".to_owned(),
-            RunAs::User { uid, .. } => format!("as {}", name_of(uid)),
+            RunAs::User { .. } => format!("as {}", user_name(run_as)),
         }),
         data_version: data_version(data_dir),
         next_start: Err("not asked".to_owned()),
@@ -46,10 +50,15 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
             port: config.postgres.port,
             address: config.address(),
         },
+        role_in_journal: None,
+        settings_file,
+        stranger: stranger(config),
         signal_files: fs::metadata(data_dir)
-            .map(|_| SignalFiles {
-                standby: data_dir.join("standby.signal").exists(),
-                recovery: data_dir.join("recovery.signal").exists(),
+            .and_then(|_| {
+                Ok(SignalFiles {
+                    standby: data_dir.join("standby.signal").try_exists()?,
+                    recovery: data_dir.join("recovery.signal").try_exists()?,
+                })
             })
             .map_err(|error| format!("{}: {error}", data_dir.display())),
         wal_room: room(&data_dir.join("pg_wal")),
@@ -69,9 +78,56 @@ fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
     Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
 }
 
-fn name_of(uid: u32) -> String {
-    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten();
-    user.map_or_else(|| format!("user {uid}"), |user| user.name)
+/// What keeps the servers' user from changing settings as `ALTER SYSTEM` does: it reads the file, writes a new one beside it and
+/// renames that. Nothing is changed to find out.
+fn locked_settings(data_dir: &Path, run_as: RunAs) -> Option<Problem> {
+    let (file, unfinished) = (data_dir.join(AUTO_CONF), data_dir.join(format!("{AUTO_CONF}.tmp")));
+    let user = user_name(run_as);
+    // a server makes a file that is missing
+    let may = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let tried = |work: &(dyn Fn() -> std::io::Result<()> + Sync)| run_as.act(|| may(work())).err();
+    let problem = |path: &Path, what: &str, error: std::io::Error, fix: String| {
+        Some(Problem { words: format!("{user} cannot {what} {}: {error}", path.display()), fix })
+    };
+    if let Some(error) = tried(&|| fs::read(&file).map(drop)) {
+        let shown = file.display();
+        let fix = if file.is_symlink() {
+            // to give away what it leads to could be worse than what is wrong
+            format!(
+                "put a file of {user}'s in the place of the link {shown}: rm it, install -o {user} -m 600 SETTINGS {shown}"
+            )
+        } else {
+            format!("chown {user} {shown}; chmod 600 {shown}")
+        };
+        return problem(&file, "read", error, fix);
+    }
+    if let Some(error) = tried(&|| fs::OpenOptions::new().write(true).open(&unfinished).map(drop)) {
+        return problem(&unfinished, "write", error, format!("rm {}", unfinished.display()));
+    }
+    let writable = || Ok(access(data_dir, Access::WRITE_OK | Access::EXEC_OK)?);
+    let error = tried(&writable)?;
+    let shown = data_dir.display();
+    problem(data_dir, "replace files in", error, format!("chown {user} {shown}; chmod 700 {shown}"))
+}
+
+/// What the user who looks may not look at: then doctor proves little, and what it says to do must not be for that user.
+fn stranger(config: &Config) -> Option<String> {
+    let postgres = &config.postgres;
+    let more =
+        [postgres.password_file.as_ref(), config.redis.as_ref().and_then(|it| it.password_file.as_ref())];
+    let files =
+        [&config.cluster.secret_file, &config.node.journal].into_iter().chain(more.into_iter().flatten());
+    let is_denied = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;
+    let closed = files.filter(|file| fs::File::open(file).is_err_and(is_denied));
+    let data_dir = Some(&postgres.data_dir).filter(|folder| fs::read_dir(folder).is_err_and(is_denied));
+    let closed: Vec<String> = closed.chain(data_dir).map(|path| path.display().to_string()).collect();
+    (!closed.is_empty()).then(|| {
+        let me = user_name(RunAs::Myself);
+        format!("{me} may not read {}; the user that the supervisor runs as must", closed.join(", "))
+    })
 }
 
 fn secret_problems(config: &Config, run_as: Option<&RunAs>) -> Vec<Problem> {
@@ -103,7 +159,7 @@ fn mend_secret(file: &Path, key: &str) -> String {
         return format!("chmod 600 {shown}");
     }
     if fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-        return format!("chown {} {shown}", name_of(rustix::process::geteuid().as_raw()));
+        return LOOK_AGAIN.to_owned();
     }
     let content = match key {
         "cluster.secret_file" => "copy it from another node",
@@ -119,6 +175,9 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
     };
     let found = match fs::metadata(file) {
         Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return problem(format!("cannot be looked at: {error}"), LOOK_AGAIN.to_owned());
+        }
         Err(error) => {
             return problem(
                 format!("cannot be read: {error}"),
@@ -133,12 +192,14 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
             format!("chmod 600 {}", file.display()),
         );
     }
+    // whose it must be is not known: it need not be that of the user who looks
+    let run_as = *run_as?;
     let user = match run_as {
-        Some(RunAs::User { uid, .. }) => *uid,
-        _ => rustix::process::geteuid().as_raw(),
+        RunAs::User { uid, .. } => uid,
+        RunAs::Myself => rustix::process::geteuid().as_raw(),
     };
     if found.uid() != user && user != 0 {
-        let name = name_of(user);
+        let name = user_name(run_as);
         return problem(
             format!("is not {name}'s, who must read it"),
             format!("chown {name} {}", file.display()),
@@ -320,6 +381,60 @@ mod tests {
         assert_eq!(passfile_problem(&file, None).unwrap().fix, format!("chmod 600 {}", file.display()));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
+    }
+
+    /// Makes the tests' folder one that the servers' user can enter and write in; nothing where that is nobody but us.
+    fn servers_user(folder: &Path) -> RunAs {
+        if !rustix::process::geteuid().is_root() {
+            return RunAs::Myself;
+        }
+        let run_as = RunAs::User { uid: 65_534, gid: 65_534 };
+        std::os::unix::fs::chown(folder, Some(65_534), Some(65_534)).unwrap();
+        run_as
+    }
+
+    #[test]
+    fn settings_that_the_servers_user_cannot_change_are_named_with_what_helps() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path();
+        let run_as = servers_user(data_dir);
+        let user = user_name(run_as);
+        let file = data_dir.join(AUTO_CONF);
+        assert_eq!(locked_settings(data_dir, run_as), None, "ALTER SYSTEM makes it");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(locked_settings(data_dir, run_as), None, "it is replaced, whoever it belongs to");
+        fs::create_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();
+        assert!(locked_settings(data_dir, run_as).unwrap().fix.ends_with(".tmp"));
+        fs::remove_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();
+        // nothing more holds for root itself
+        let shown = file.display();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let locked = locked_settings(data_dir, run_as).unwrap();
+        assert!(locked.words.starts_with(&format!("{user} cannot read {shown}: ")), "{}", locked.words);
+        assert_eq!(locked.fix, format!("chown {user} {shown}; chmod 600 {shown}"));
+        let elsewhere = data_dir.join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        let linked = locked_settings(data_dir, run_as).unwrap().fix;
+        assert!(!linked.contains("chown") && linked.contains("the link"), "{linked}");
+        fs::remove_file(&file).unwrap();
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o500)).unwrap();
+        let locked = locked_settings(data_dir, run_as).unwrap();
+        assert!(locked.words.contains("cannot replace files in"), "{}", locked.words);
+        fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn no_file_is_given_to_a_user_who_merely_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, "sixteen characters").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+        let looking = servers_user(folder.path());
+        let fix = looking.act(|| Ok(mend_secret(&file, "cluster.secret_file"))).unwrap();
+        assert_eq!(fix, LOOK_AGAIN);
+        assert!(looking.act(|| Ok(passfile_problem(&file, None))).unwrap().is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use interrex_events::{Address, NodeId};
 
 use self::postgres::Login;
 use super::{
-    facts::{Facts, MachineFacts, NodeNamed},
+    facts::{Facts, MachineFacts, NodeNamed, is_fenced},
     finding::Measured,
 };
 use crate::config::{Config, Quorum, Users, read_secret};
@@ -73,6 +73,14 @@ pub(super) async fn gather(config: &Config) -> Facts {
     };
     if facts.primaries().contains(&facts.here) {
         facts.machine.ready = ready(config).await;
+    }
+    if facts.role_by_server_or_supervisor().is_none() {
+        let config = config.clone();
+        let reading = tokio::task::spawn_blocking(move || crate::cli::role_told(&config));
+        facts.machine.role_in_journal = match tokio::time::timeout(LIMIT, reading).await {
+            Ok(Ok(told)) => told.filter(|(_, status)| !is_fenced(*status)).map(|(role, _)| role),
+            _ => None,
+        };
     }
     facts
 }

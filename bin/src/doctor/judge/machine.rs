@@ -2,11 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use interrex_events::Role;
+
 use super::{replication::log_to_hold, size};
 use crate::doctor::{
     facts::{Facts, MachineFacts, Problem, Programs, Rival, SignalFiles},
-    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject},
+    finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject, Verdict},
 };
+
+/// What to do where the user who looks may not look at a file.
+pub(in crate::doctor) const LOOK_AGAIN: &str =
+    "look as root, or as the user that the supervisor runs as: sudo interrex doctor";
 
 /// Less than this is no room for a journal.
 const JOURNAL_LEAST: u64 = 16 << 20;
@@ -60,6 +66,13 @@ const SIGNAL_FILE: Check = Check {
     looks_at: "the data directory would start again as what it is now",
     why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
           another timeline.",
+};
+const SETTINGS_FILE: Check = Check {
+    name: "settings_file",
+    subject: MACHINE,
+    breaks: ALL_ACTS,
+    looks_at: "the servers' user can read and replace postgresql.auto.conf in the data directory",
+    why: "A failover, a switchover and a rejoin change settings there, as ALTER SYSTEM does: a new file takes the old one's place.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
@@ -120,6 +133,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &PROGRAMS,
     &RUN_AS,
     &SIGNAL_FILE,
+    &SETTINGS_FILE,
     &WAL_ROOM,
     &COPY_ROOM,
     &KEEPS,
@@ -131,21 +145,20 @@ pub(super) const CHECKS: &[&Check] = &[
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let (here, machine) = (facts.here, &facts.machine);
-    let in_recovery = facts.server(here).map(|server| server.in_recovery);
     let mut findings = vec![
         SECRETS.judge(here, &machine.secret_problems, |problems| secrets(problems)),
         JOURNAL_ROOM.on(here, journal_room(&machine.journal_room)),
         JOURNAL_SOUND.judge(here, &machine.journal_sound, journal_sound),
         PROGRAMS.judge(here, &machine.programs, |found| programs(found, machine)),
         RUN_AS.on(here, run_as(&machine.run_as)),
+        SETTINGS_FILE.judge(here, &machine.settings_file, |problem| settings_file(problem.as_ref())),
         WAL_ROOM.judge(here, &machine.wal_room, |room| wal_room(*room, facts)),
         COPY_ROOM.judge(here, &machine.copy_room, |room| copy_room(*room, &machine.keep_room, facts)),
         KEEPS.judge(here, &machine.keeps_on_volume, |same| keeps(*same)),
         RIVALS.judge(here, &machine.rivals, |rivals| no_rivals(rivals)),
     ];
-    if let Some(in_recovery) = in_recovery {
-        findings
-            .push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(in_recovery, *there)));
+    if let Some(role) = facts.starts_as() {
+        findings.push(SIGNAL_FILE.judge(here, &machine.signal_files, |there| signal_file(role, *there)));
     }
     if let Ok(kept) = &machine.not_salvaged
         && let [(newest, _), ..] = kept.as_slice()
@@ -160,6 +173,25 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(READY.on(here, ready(&machine.ready)));
     }
     findings
+}
+
+/// Where the user who looks may not look at all of it, what is wrong may be no more than that, and no other way out is shown: it
+/// could give a file to the wrong user.
+pub(super) fn as_a_stranger(facts: &Facts, findings: &mut [Finding]) {
+    let Some(stranger) = &facts.machine.stranger else { return };
+    let is_of_files = |finding: &&mut Finding| matches!(finding.subject, CONFIGURATION | MACHINE);
+    for finding in findings.iter_mut().filter(is_of_files) {
+        if finding.verdict >= Verdict::Unknown {
+            finding.fix = Some(format!("{LOOK_AGAIN}  # {stranger}"));
+        }
+    }
+}
+
+fn settings_file(problem: Option<&Problem>) -> Judgement {
+    match problem {
+        None => Judgement::pass("the servers' user can change the settings there"),
+        Some(Problem { words, fix }) => Judgement::fail(words, fix),
+    }
 }
 
 fn secrets(problems: &[Problem]) -> Judgement {
@@ -223,16 +255,18 @@ fn run_as(found: &Measured<String>) -> Judgement {
     }
 }
 
-fn signal_file(in_recovery: bool, there: SignalFiles) -> Judgement {
+fn signal_file(role: Role, there: SignalFiles) -> Judgement {
+    let in_recovery = role == Role::Secondary;
     if !in_recovery && there.recovery {
         return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
     }
     match (in_recovery, there.standby) {
         (true, true) => Judgement::pass("a standby, and standby.signal is there"),
         (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
-        (true, false) => {
-            Judgement::fail("a standby without standby.signal", "touch standby.signal in its data directory")
-        }
+        (true, false) => Judgement::fail(
+            "a standby without standby.signal would start as a second main",
+            "touch standby.signal in its data directory, as the user that PostgreSQL runs as, before it starts",
+        ),
         (false, true) => {
             Judgement::fail("a primary with standby.signal", "rm standby.signal in its data directory")
         }
@@ -373,6 +407,9 @@ mod tests {
             let signal_files = Ok(SignalFiles { standby, recovery });
             assert_eq!(machine(|it| it.signal_files = signal_files), [("standby_signal", Verdict::Fail)]);
         }
+        let problem = Problem { words: "it cannot be read".to_owned(), fix: "chown it".to_owned() };
+        let settings_file = Ok(Some(problem));
+        assert_eq!(machine(|it| it.settings_file = settings_file), [("settings_file", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(90 << 20)), [("wal_room", Verdict::Fail)]);
         assert_eq!(machine(|it| it.wal_room = Ok(1 << 30)), [("wal_room", Verdict::Warn)]);
         assert_eq!(machine(|it| it.copy_room = Ok(90 << 20)), [("copy_room", Verdict::Fail)]);
@@ -398,6 +435,49 @@ mod tests {
     fn a_standby_without_its_signal_file_would_start_as_a_second_main() {
         let found = wrong(|facts| facts.here = BETA);
         assert!(found.contains(&("standby_signal", Verdict::Fail)), "{found:?}");
+    }
+
+    #[test]
+    fn a_stopped_secondary_without_its_signal_file_is_told_by_its_supervisor_or_its_journal() {
+        let stopped = |facts: &mut Facts| {
+            facts.here = BETA;
+            facts.servers.insert(BETA, Err("refused".to_owned().into()));
+        };
+        let signal = ("standby_signal", Verdict::Fail);
+        assert!(wrong(stopped).contains(&signal), "by its supervisor");
+        let by_journal = |role: Option<Role>| {
+            wrong(|facts| {
+                stopped(facts);
+                facts.supervisors.remove(&BETA);
+                facts.machine.role_in_journal = role;
+            })
+        };
+        assert!(by_journal(Some(Role::Secondary)).contains(&signal), "by its journal");
+        assert!(!by_journal(Some(Role::Main)).contains(&signal));
+        assert!(!by_journal(None).contains(&signal), "nothing is known");
+        let fenced = wrong(|facts| {
+            stopped(facts);
+            if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
+                report.status = interrex_projections::NodeStatus::Fenced;
+            }
+        });
+        assert!(!fenced.contains(&signal), "a rejoin gives it its file: {fenced:?}");
+    }
+
+    #[test]
+    fn a_user_who_may_not_look_is_told_to_look_as_another_and_nothing_else() {
+        let mut facts = crate::doctor::examples::healthy();
+        facts.machine = MachineFacts::unmeasured("Permission denied");
+        let problem = Problem { words: "cannot be read".to_owned(), fix: "chown nobody it".to_owned() };
+        facts.machine.secret_problems = Ok(vec![problem]);
+        facts.machine.stranger = Some("nobody may not read it".to_owned());
+        let findings = crate::doctor::judge::judge(&facts);
+        let fixes: Vec<_> = findings
+            .iter()
+            .filter(|finding| matches!(finding.subject, CONFIGURATION | MACHINE))
+            .filter_map(|finding| finding.fix.as_deref())
+            .collect();
+        assert!(fixes.len() > 8 && fixes.iter().all(|fix| fix.contains("sudo interrex doctor")), "{fixes:?}");
     }
 
     #[test]

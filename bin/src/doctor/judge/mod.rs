@@ -39,6 +39,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(alike::judge(facts));
     findings.extend(redis::judge(facts));
     findings.extend(cluster::judge(facts));
+    machine::as_a_stranger(facts, &mut findings);
     in_order(findings, |finding| finding.subject)
 }
 

@@ -15,6 +15,7 @@ use super::{
     database::{Row, Told},
     tables::{Column, TableName},
 };
+use crate::harmless::harmless; // a name in a comment must not end it either
 
 /// Longest part of a file's name that a table's name may be.
 const LONGEST_NAME: usize = 150;
@@ -240,11 +241,6 @@ fn tail(table: &TableName, columns: &[Column]) -> String {
     words
 }
 
-/// A name in a comment must not end it.
-fn harmless(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
-}
-
 /// As `COPY ... CSV` writes: NULL is nothing at all, and an empty text is quoted.
 fn csv_line(file: &mut impl io::Write, values: impl Iterator<Item = Option<String>>) -> io::Result<()> {
     let fields = values.map(|value| match value {
@@ -280,6 +276,31 @@ mod tests {
         assert_eq!(names.of(&named("a b")), "db.public.a_b");
         assert_eq!(names.of(&named("a\nb")), "db.public.a_b-2");
         assert!(names.of(&named(&"x".repeat(300))).len() <= LONGEST_NAME);
+    }
+
+    #[test]
+    fn a_tables_name_is_harmless_in_a_comment_and_exact_in_a_statement() {
+        let table =
+            TableName { owner: "app\x1b[2J\nDROP".to_owned(), ..named("esc\x1b[31mRED\nDROP TABLE x;") };
+        let folder = tempfile::tempdir().unwrap();
+        let column = Column {
+            name: "id".to_owned(),
+            of_type: "pg_catalog.int4".to_owned(),
+            is_generated: false,
+            is_identity: false,
+            key: None,
+            sequence: Some("esc\x1b[2J_id_seq".to_owned()),
+            plain_type: None,
+        };
+        let columns = [column];
+        let mut files = TableFiles::new(folder.path(), "t".to_owned(), (&table, &columns), Told::Text);
+        files.insert(&vec![Some("1".to_owned())]).unwrap();
+        files.finish().unwrap();
+        let text = std::fs::read_to_string(folder.path().join("t.inserts.sql")).unwrap();
+        assert!(text.contains(&format!("INSERT INTO {} ", table.in_sql())), "{text}");
+        let comments: Vec<&str> = text.lines().filter(|line| line.starts_with("--")).collect();
+        assert!(comments.iter().any(|line| line.contains("RED DROP TABLE x;")), "{comments:?}");
+        assert!(!comments.iter().any(|line| line.contains(char::is_control)), "{comments:?}");
     }
 
     #[test]

@@ -45,6 +45,9 @@ const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
 /// Databases with connections, but for templates.
 const DATABASES: &str = "FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
 
+/// Name of the data directory in the folder that a rejoin keeps it in.
+const PGDATA: &str = "pgdata";
+
 /// The data directory that was kept, and where it is read.
 pub(super) struct Kept {
     folder: PathBuf,
@@ -56,7 +59,7 @@ impl Kept {
     /// Looks whether it can be read. Nothing runs or is copied yet.
     pub(super) fn open(folder: &Path, config: &Config) -> Done<Self> {
         let doing = format!("--kept {}", folder.display());
-        let folder = folder.canonicalize().map_err(failed(&doing))?;
+        let folder = data_dir_in(folder).canonicalize().map_err(failed(&doing))?;
         demand_stopped(&folder)?;
         let run_as = RunAs::resolve(config.node.run_as.as_deref(), &folder);
         let run_as = run_as.map_err(|error| SalvageError::Failed(error.to_string()))?;
@@ -80,13 +83,32 @@ impl Kept {
 
     /// The folder where a rejoin, or its script, leaves checksums of it.
     pub(super) fn checksums(&self) -> Option<&Path> {
-        self.folder.parent().filter(|_| self.folder.ends_with("pgdata"))
+        self.folder.parent().filter(|_| self.folder.ends_with(PGDATA))
     }
 }
 
+/// What a rejoin keeps lies in `pgdata` of the folder that it names.
+fn data_dir_in(folder: &Path) -> PathBuf {
+    let within = folder.join(PGDATA);
+    let is_around = !folder.join("PG_VERSION").exists() && within.join("PG_VERSION").is_file();
+    if is_around { within } else { folder.to_owned() }
+}
+
 fn demand_stopped(kept: &Path) -> Done<()> {
-    if !kept.join("PG_VERSION").is_file() {
-        let words = format!("--kept {}: it is no PostgreSQL data directory", kept.display());
+    let found = fs::metadata(kept.join("PG_VERSION"));
+    if let Err(error) = &found
+        && error.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let doing = format!("--kept {}", kept.display());
+        return Err(SalvageError::Failed(format!(
+            "{doing}: it cannot be read: {error}; salvage as root, or as its owner"
+        )));
+    }
+    if !found.is_ok_and(|found| found.is_file()) {
+        let words = format!(
+            "--kept {}: it is no PostgreSQL data directory, and has none in it named {PGDATA}; name the folder that the rejoin told",
+            kept.display()
+        );
         return Err(SalvageError::Usage(words));
     }
     match runtime::processes_in(kept, "postgres").first() {
@@ -471,4 +493,24 @@ async fn name_relations(
         name.or_else(|| relation.name.clone())
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_that_a_rejoin_names_will_do_and_so_will_the_data_directory_in_it() {
+        let kept = tempfile::tempdir().unwrap();
+        let data_dir = kept.path().join(PGDATA);
+        assert_eq!(data_dir_in(kept.path()), kept.path());
+        assert!(demand_stopped(kept.path()).unwrap_err().to_string().contains("none in it named pgdata"));
+        fs::create_dir(&data_dir).unwrap();
+        fs::write(data_dir.join("PG_VERSION"), "15").unwrap();
+        assert_eq!(data_dir_in(kept.path()), data_dir);
+        assert_eq!(data_dir_in(&data_dir), data_dir);
+        // a data directory stays what it is, whatever lies in it
+        fs::write(kept.path().join("PG_VERSION"), "15").unwrap();
+        assert_eq!(data_dir_in(kept.path()), kept.path());
+    }
 }

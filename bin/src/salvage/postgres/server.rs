@@ -43,8 +43,7 @@ impl ScratchServer<'_> {
         let mut command = self.scratch.run_as().command(self.programs.join("postgres"));
         command.arg("-D").arg(self.scratch.data_dir()).arg("-c");
         command.arg(format!("config_file={}", settings.display()));
-        // a Ctrl-C is for us: we stop it ourselves
-        command.stdout(Stdio::null()).stderr(log).process_group(0);
+        command.stdout(Stdio::null()).stderr(log);
         self.scratch.spawn(command, doing)?;
         let server = Server::on_socket(&self.scratch.sockets(), user);
         let answering = async {

@@ -58,8 +58,7 @@ pub(super) async fn start(
     let log = scratch.log_file(&doing)?;
     let mut command = scratch.run_as().command(program);
     command.arg(settings);
-    // a Ctrl-C is for us: we stop it ourselves
-    command.stdout(log.try_clone().map_err(failed(&doing))?).stderr(log).process_group(0);
+    command.stdout(log.try_clone().map_err(failed(&doing))?).stderr(log);
     scratch.spawn(command, &doing)?;
     let server = Server::on_socket(socket);
     match tokio::time::timeout(LOAD_LIMIT, loaded(scratch, &server, &doing, tell)).await {
