@@ -442,13 +442,12 @@ async fn shares_wal(servers: &Servers, main: NodeId, received: (TimelineId, Lsn)
              rewound or copied anew: interrex rejoin",
             received.0
         ))),
-        Ok(Ok(None)) => Ok(()),
         // a main that cannot be asked is followed: what it has is compared when it can
+        Ok(Ok(None)) | Err(_) => Ok(()),
         Ok(Err(error)) => {
             tracing::warn!(%error, "main's WAL is not compared with this standby's");
             Ok(())
         }
-        Err(_) => Ok(()),
     }
 }
 
