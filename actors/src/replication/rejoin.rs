@@ -261,7 +261,7 @@ impl Drop for ShownCopy<'_> {
 fn kept_before(shared: &Shared) -> StepReport {
     let me = shared.settings.me;
     let kept = shared.look(|view| {
-        let of_node = view.cluster.runs.runs.values().rev().filter(|run| run.node == me);
+        let of_node = view.cluster.runs.newest_first().into_iter().filter(|run| run.node == me);
         of_node.into_iter().find_map(kept)
     });
     let words = "a rewind was begun and cut off here before: what had to be kept was kept then";

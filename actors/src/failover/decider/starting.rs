@@ -250,7 +250,7 @@ fn already_taken(situation: Situation<'_>, offer: &crate::messages::HandoverOffe
     let heard = |run: &&Run| run.handover.as_ref().is_some_and(|handover| handover.run == offer.handover.run);
     let is_main = cluster.nodes.is_main(me) && cluster.nodes.epoch >= offer.epoch;
     let opened = |run: &&Run| is_main && run.new_main == me && run.epoch == offer.epoch;
-    let newest_first = || cluster.runs.runs.values().rev();
+    let newest_first = || cluster.runs.newest_first().into_iter();
     newest_first().find(heard).or_else(|| newest_first().find(opened)).map(|run| run.id)
 }
 
@@ -393,7 +393,7 @@ fn may_promote(
 /// Whether this node took an offer of main's and failed past the point of no return: nobody but a person goes on with it.
 fn waits_for_a_person(situation: Situation<'_>, main: NodeId) -> bool {
     let Situation { me, cluster, .. } = situation;
-    let own = cluster.runs.runs.values().rev().find(|run| run.node == me);
+    let own = cluster.runs.newest_first().into_iter().find(|run| run.node == me);
     own.is_some_and(|run| {
         run.kind == RunKind::Takeover && run.old_main == main && run.end == RunEnd::NeedsOperator
     })
