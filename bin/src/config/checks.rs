@@ -203,7 +203,9 @@ impl Config {
             problems.push(problem);
         }
         if let Some(redis) = &self.redis {
-            if !redis.config_file.is_file() {
+            if let Some(problem) = closed("redis.config_file", &redis.config_file) {
+                problems.push(problem);
+            } else if !redis.config_file.is_file() {
                 problems.push(format!("redis.config_file: {} is missing", redis.config_file.display()));
             }
             if let Some(file) = &redis.password_file
@@ -219,6 +221,9 @@ impl Config {
         problems.extend(written_by_others("retention.segments", &segments));
         match self.node.journal.parent() {
             Some(folder) if folder.is_dir() => problems.extend(written_by_others("node.journal", folder)),
+            Some(folder) if closed("node.journal", folder).is_some() => {
+                problems.extend(closed("node.journal", folder));
+            }
             _ => problems.push(format!(
                 "node.journal: the folder of {} does not exist; create it",
                 self.node.journal.display()
@@ -231,20 +236,29 @@ impl Config {
 /// Why there is no data directory, or none that can be looked at: that one is not there must be seen before a new one is made.
 fn no_data_directory(data_dir: &Path) -> Option<String> {
     let shown = data_dir.display();
-    match std::fs::metadata(data_dir.join("PG_VERSION")) {
-        Ok(found) if found.is_file() => None,
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            Some(format!(
-                "postgres.data_dir: {} cannot read {shown}: {error}; look as root, or as the user that the supervisor runs as, such as \
-             with sudo",
-                user_name(RunAs::Myself)
-            ))
-        }
-        _ => Some(format!(
+    let version = data_dir.join("PG_VERSION");
+    if version.is_file() {
+        return None;
+    }
+    closed("postgres.data_dir", &version).or_else(|| {
+        Some(format!(
             "postgres.data_dir: {shown} is no PostgreSQL data directory (no PG_VERSION in it); \
              make one with initdb on main, with pg_basebackup on a secondary"
-        )),
-    }
+        ))
+    })
+}
+
+/// That a file cannot be looked at: then it is not known whether it is missing.
+fn closed(key: &str, file: &Path) -> Option<String> {
+    let error = std::fs::metadata(file).err()?;
+    (!matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)).then(|| {
+        format!(
+            "{key}: {} cannot be looked at by the user {}: {error}; look as root, or as the user that the supervisor runs as, such \
+             as with sudo",
+            file.display(),
+            user_name(RunAs::Myself)
+        )
+    })
 }
 
 /// A supervisor that is root believes its journal and the files beside it, such as those that name the processes to end: no

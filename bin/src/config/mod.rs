@@ -503,35 +503,48 @@ main = true
     }
 
     #[test]
-    fn a_data_directory_that_cannot_be_read_is_not_taken_for_a_missing_one() {
+    fn what_cannot_be_looked_at_is_not_taken_for_missing() {
         use std::os::unix::fs::PermissionsExt;
 
         use interrex_actors::runtime::RunAs;
+        const KEYS: [&str; 2] = ["postgres.data_dir: ", "node.journal: the folder"];
         let folder = tempfile::tempdir().unwrap();
-        let mut config = parse(MINIMAL, &[]).unwrap();
-        config.postgres.data_dir = folder.path().join("closed/pgdata");
-        let told = || {
-            let problems = config.problems_on_this_machine();
-            problems
-                .into_iter()
-                .find(|problem| problem.starts_with("postgres.data_dir: "))
-                .unwrap_or_default()
-        };
-        assert!(told().contains("make one with initdb"), "{}", told());
-        std::fs::create_dir_all(&config.postgres.data_dir).unwrap();
-        std::fs::write(config.postgres.data_dir.join("PG_VERSION"), "15").unwrap();
-        assert_eq!(told(), "");
         let closed = folder.path().join("closed");
+        let mut config = parse(MINIMAL, &[]).unwrap();
+        config.postgres.data_dir = closed.join("pgdata");
+        config.node.journal = closed.join("within/journal.db");
+        let told = |key: &str| {
+            let problems = config.problems_on_this_machine().into_iter();
+            problems.filter(|problem| problem.starts_with(key)).collect::<String>()
+        };
+        let missing = KEYS.map(told);
+        assert!(
+            missing[0].contains("make one with initdb") && missing[1].contains("create it"),
+            "{missing:?}"
+        );
+        for inner in [&config.postgres.data_dir, &closed.join("within")] {
+            std::fs::create_dir_all(inner).unwrap();
+        }
+        std::fs::write(config.postgres.data_dir.join("PG_VERSION"), "15").unwrap();
+        assert_eq!(KEYS.map(told), ["", ""]);
         std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let looking = match rustix::process::geteuid().is_root() {
             true => RunAs::User { uid: 65_534, gid: 65_534 },
             false => RunAs::Myself,
         };
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let told = looking.act(|| Ok(told())).unwrap();
-        assert!(told.contains(" cannot read ") && told.contains("Permission denied"), "{told}");
-        assert!(told.contains("sudo") && !told.contains("initdb"), "{told}");
+        let hidden = looking.act(|| Ok(["postgres.data_dir: ", "node.journal: "].map(told))).unwrap();
         std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+        for told in hidden {
+            assert!(
+                told.contains(" cannot be looked at by ") && told.contains("Permission denied"),
+                "{told}"
+            );
+            assert!(
+                told.contains("sudo") && !told.contains("initdb") && !told.contains("create it"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

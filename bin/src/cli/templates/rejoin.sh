@@ -96,7 +96,7 @@ in_folder() {
   shift
   if [ "$actor" = owner ]; then as_owner "$@"; else "$@"; fi
 }
-# a folder of the owner's; what is there already is given to nobody
+# a folder of the owner's; what is there already keeps its owner
 folder() {
   for wanted; do
     ! as_owner test -d "$wanted" || continue

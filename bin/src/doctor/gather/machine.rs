@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
     }
 
-    /// Makes the tests' folder one that the servers' user can enter and write in; nothing where that is nobody but us.
+    /// Makes the tests' folder one that the servers' user can enter and write in; without root's rights that is us.
     fn servers_user(folder: &Path) -> RunAs {
         if !rustix::process::geteuid().is_root() {
             return RunAs::Myself;
