@@ -6,14 +6,13 @@ use interrex_events::Record;
 use interrex_tests::{RELAY_TO, interrex, run};
 use tokio::process::Command;
 
-use crate::{Acknowledged, assert_sound, seed, writer};
-
-/// Each start of the writer reads all that there is: few events for many kills.
-const CRASHES: usize = 500;
+use crate::{Acknowledged, assert_sound, from_environment, seed, writer};
 
 #[test]
 fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
     run(async {
+        // each start of the writer reads all that there is: few events for many kills
+        let crashes = from_environment("INTERREX_CRASHES").unwrap_or(500);
         let sandbox = Sandbox::builder(interrex()).nodes(1).postgres_only().build().await?;
         sandbox.start_postgres(ALPHA).await?;
         let journal = sandbox.folder().join("relayed.db");
@@ -24,17 +23,14 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         };
         let mut rng = Rng::with_seed(seed());
         let mut acknowledged = Acknowledged::new();
-        for _ in 0..CRASHES {
+        for _ in 0..crashes {
             let mut writer = writer::Writer::start(writing()?)?;
             writer.hear(rng.usize(1..200)).await?;
             acknowledged.extend(writer.kill().await?.stored);
         }
         let sent = sandbox.psql_value(ALPHA, "SELECT count(*) FROM interrex.cluster_events").await?;
         println!("{sent} events were sent by relays that were killed");
-        assert!(
-            sent.parse::<usize>().unwrap() > CRASHES,
-            "only {sent} events were sent before the last kill"
-        );
+        assert!(sent.parse::<u64>().unwrap() > crashes, "only {sent} events were sent before the last kill");
         let mut last = writing()?;
         last.args(["--appends", "3"]);
         let ended = writer::Writer::start(last)?.end().await?;
