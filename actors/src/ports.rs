@@ -162,8 +162,9 @@ pub trait PostgresPort {
     async fn promote(&self) -> Answer<Promotion>;
     /// The proof alone: nothing if it is still a standby.
     async fn promotion(&self) -> Answer<Option<Promotion>>;
-    /// Whether it takes writes on the timeline of the main before it: it was started without `standby.signal`, not promoted.
-    async fn writes_unpromoted(&self) -> Answer<bool>;
+    /// Whether it takes writes on the timeline of the main before it (that timeline, where it is known): it was started without
+    /// `standby.signal`, not promoted.
+    async fn writes_unpromoted(&self, mains: Option<TimelineId>) -> Answer<bool>;
     /// Commits a row of the epoch: the write that proves a primary.
     async fn prove_write(&self, epoch: Epoch) -> Answer<()>;
     /// Settings of databases and roles by which clients cannot write. They are the operator's, and are left alone.

@@ -246,3 +246,22 @@ fn help_teaches_and_a_mistyped_command_is_corrected() {
     let wrong = interrex_with(&["stauts"], &[]).unwrap();
     assert_refused(&wrong, 2, &["stauts", "status"]);
 }
+
+#[test]
+fn a_request_to_a_supervisor_that_does_not_run_says_so_and_what_to_do() {
+    run(async {
+        let sandbox = two_nodes().postgres_only().build().await?;
+        let config = sandbox.node(BETA)?.config().display().to_string();
+        for command in ["promote", "run cancel"] {
+            let mut words: Vec<&str> = command.split(' ').collect();
+            words.extend(["--config", &config]);
+            let said = interrex_with(&words, &[])?;
+            let why = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert_eq!(said.status.code(), Some(1), "{why}");
+            for part in ["the supervisor of beta", "nothing was asked of it", "systemctl start interrex"] {
+                assert!(why.contains(part), "{why}");
+            }
+        }
+        Ok(())
+    });
+}

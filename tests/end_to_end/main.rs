@@ -39,6 +39,7 @@ mod store;
 mod store_hostile;
 mod stray;
 mod switchover;
+mod switchover_redis;
 mod withheld;
 
 use std::time::Duration;

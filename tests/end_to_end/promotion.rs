@@ -17,9 +17,18 @@ use crate::{bad_input::interrex_with, switchover::switch, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs `interrex promote` on a node, to its end.
+/// Runs `interrex promote` on beta, to its end.
 async fn promote(sandbox: &Sandbox, more: &'static [&'static str]) -> Done<Output> {
-    let config = sandbox.node(BETA)?.config();
+    promote_on(sandbox, BETA, more).await
+}
+
+/// Runs `interrex promote` on a node, to its end.
+pub(crate) async fn promote_on(
+    sandbox: &Sandbox,
+    node: NodeId,
+    more: &'static [&'static str],
+) -> Done<Output> {
+    let config = sandbox.node(node)?.config();
     let asked =
         move || interrex_with(&[&["promote", "--config", &config.to_string_lossy()], more].concat(), &[]);
     tokio::task::spawn_blocking(asked).await.unwrap()
@@ -228,14 +237,19 @@ fn a_standby_that_could_not_be_told_to_follow_again_does_so_when_it_answers() {
     });
 }
 
-/// Starts beta's PostgreSQL anew, as a person would, with a fence on its command line.
-async fn read_only_by_command_line(sandbox: &Sandbox) -> Done<()> {
-    let node = sandbox.node(BETA)?;
+/// Starts a node's PostgreSQL anew, as a person would. Whether it came up.
+pub(crate) async fn restart_by_hand(sandbox: &Sandbox, node: NodeId, more: &[&str]) -> Done<bool> {
+    let node = sandbox.node(node)?;
     let run_as = RunAs::resolve(None, &node.data_dir()).unwrap();
     let mut by_hand = run_as.command(sandbox.postgres_programs().join("pg_ctl"));
     by_hand.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log());
-    by_hand.args(["-w", "-s", "-m", "fast", "-o", "-c default_transaction_read_only=on", "restart"]);
-    assert!(by_hand.status().await.unwrap().success());
+    by_hand.args(["-w", "-s", "-m", "fast"]).args(more).arg("restart");
+    Ok(by_hand.status().await.unwrap().success())
+}
+
+/// With a fence on its command line.
+async fn read_only_by_command_line(sandbox: &Sandbox) -> Done<()> {
+    assert!(restart_by_hand(sandbox, BETA, &["-o", "-c default_transaction_read_only=on"]).await?);
     sandbox.wait_streaming(ALPHA, BETA).await?;
     sandbox.wait_healthy(BETA).await.map(drop)
 }

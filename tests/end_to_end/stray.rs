@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, Done, GAMMA, Sandbox, until};
-use interrex_actors::{report::NodeReport, runtime::RunAs};
-use interrex_events::{Epoch, Event, PostgresStatus, RunKind, StrayAnswer, Trigger};
+use interrex_actors::report::NodeReport;
+use interrex_events::{Epoch, Event, PostgresStatus, RunKind, StrayAnswer, TimelineId, Trigger};
 use interrex_projections::{NodeStatus, RunEnd};
 use interrex_tests::run;
 use rustix::process::Signal;
 
-use crate::{bad_input::interrex_with, two_nodes};
+use crate::{bad_input::interrex_with, promotion::restart_by_hand, switchover::switch, two_nodes};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -31,12 +31,8 @@ async fn serving(automatic: bool) -> Done<Sandbox> {
 async fn restart_without_signal(sandbox: &Sandbox) -> Done<()> {
     let node = sandbox.node(BETA)?;
     std::fs::remove_file(node.data_dir().join("standby.signal")).unwrap();
-    let run_as = RunAs::resolve(None, &node.data_dir()).unwrap();
-    let mut by_hand = run_as.command(sandbox.postgres_programs().join("pg_ctl"));
-    by_hand.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log());
     // its supervisor may stop it before pg_ctl has seen it run
-    by_hand.args(["-w", "-s", "-m", "fast", "restart"]).status().await.unwrap();
-    Ok(())
+    restart_by_hand(sandbox, BETA, &[]).await.map(drop)
 }
 
 async fn found(sandbox: &Sandbox, answer: StrayAnswer) -> Done<()> {
@@ -64,27 +60,32 @@ async fn is_stopped_and_comes_back(sandbox: &Sandbox) -> Done<()> {
 }
 
 /// Where main is lost it is taken over: an epoch of its own, its Redis too, on a timeline of its own.
-async fn is_taken_over(sandbox: &Sandbox) -> Done<()> {
-    let made = sandbox.wait_run_ended(BETA).await?;
+async fn is_taken_over(sandbox: &Sandbox, (epoch, timeline): (u64, u32)) -> Done<()> {
+    let made = until("a run by hand has ended", LIMIT, || async {
+        let cluster = sandbox.cluster(BETA).map_err(|error| error.to_string())?;
+        let by_hand = cluster.runs.newest().filter(|run| run.trigger == Trigger::ByHand && !run.is_running());
+        by_hand.cloned().ok_or_else(|| format!("{:?}", cluster.runs.newest().map(|run| run.id)))
+    })
+    .await?;
     assert_eq!(
         (made.kind, made.trigger, made.epoch, made.end),
-        (RunKind::Promotion, Trigger::ByHand, Epoch(2), RunEnd::Completed),
+        (RunKind::Promotion, Trigger::ByHand, Epoch(epoch), RunEnd::Completed),
         "{made:?}"
     );
     let report = sandbox.wait_healthy(BETA).await?;
     assert_eq!((report.main, report.postgres.status), (Some(BETA), PostgresStatus::Primary));
-    assert_eq!(report.postgres.timeline.map(|timeline| timeline.0), Some(2));
+    assert_eq!(report.postgres.timeline, Some(TimelineId(timeline)));
     assert!(sandbox.takes_writes(BETA).await);
     assert_eq!(sandbox.redis(BETA, &["SET", "key", "value"]).await?, "OK");
+    let log = std::fs::read_to_string(sandbox.node(BETA)?.supervisor_log()).unwrap();
+    assert!(log.contains("epoch_opened"), "the log says nothing: {log}");
     Ok(())
 }
 
-async fn lost_main() -> Done<Sandbox> {
-    let sandbox = serving(false).await?;
+async fn lose_main(sandbox: &Sandbox) -> Done<()> {
     sandbox.kill_everything_of(ALPHA);
     let withheld = |event: &Event| matches!(event, Event::FailoverWithheld(_));
-    sandbox.wait_event(BETA, "main is lost", |envelope| withheld(&envelope.event)).await?;
-    Ok(sandbox)
+    sandbox.wait_event(BETA, "main is lost", |envelope| withheld(&envelope.event)).await.map(drop)
 }
 
 #[test]
@@ -108,10 +109,11 @@ fn what_is_restarted_without_its_signal_beside_a_living_main_is_stopped_and_come
 #[test]
 fn what_is_promoted_by_hand_where_main_is_lost_is_taken_over_with_what_was_written_there() {
     run(async {
-        let sandbox = lost_main().await?;
+        let sandbox = serving(false).await?;
+        lose_main(&sandbox).await?;
         sandbox.psql(BETA, "SELECT pg_promote()").await?;
         sandbox.psql(BETA, "INSERT INTO public.orders VALUES (1)").await?;
-        is_taken_over(&sandbox).await?;
+        is_taken_over(&sandbox, (2, 2)).await?;
         assert_eq!(sandbox.psql_value(BETA, "SELECT count(*) FROM public.orders").await?, "1");
         Ok(())
     });
@@ -120,9 +122,17 @@ fn what_is_promoted_by_hand_where_main_is_lost_is_taken_over_with_what_was_writt
 #[test]
 fn what_is_restarted_without_its_signal_where_main_is_lost_is_taken_over_on_a_timeline_of_its_own() {
     run(async {
-        let sandbox = lost_main().await?;
+        let sandbox = serving(false).await?;
+        // from the second timeline on a standby has a history file as well
+        for (main, target) in [(ALPHA, "beta"), (BETA, "alpha")] {
+            let moved = switch(&sandbox, main, target, &["--drain", "0s"]).await?;
+            assert!(moved.status.success(), "{moved:?}");
+        }
+        sandbox.wait_streaming(ALPHA, BETA).await?;
+        sandbox.wait_healthy(BETA).await?;
+        lose_main(&sandbox).await?;
         restart_without_signal(&sandbox).await?;
-        is_taken_over(&sandbox).await
+        is_taken_over(&sandbox, (4, 4)).await
     });
 }
 

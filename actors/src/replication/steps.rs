@@ -200,7 +200,7 @@ fn in_words(loss: &Loss) -> String {
 async fn detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let postgres = &*servers.postgres;
     if run.trigger == Trigger::ByHand {
-        leave_mains_timeline(shared, servers).await?;
+        leave_mains_timeline(shared, servers, run).await?;
     }
     if postgres.promotion().await?.is_some() {
         return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no standby any more"));
@@ -213,16 +213,25 @@ async fn detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepRep
 
 /// What somebody started as a primary without promoting it writes main's own timeline: its WAL and main's could not be told apart.
 /// A standby that follows no server is made of it, so that its promotion gives it a timeline of its own.
-async fn leave_mains_timeline(shared: &Shared, servers: &Servers) -> Answer<()> {
-    let postgres = &*servers.postgres;
-    let is_cut_off =
-        postgres.measure().await.facts.status == PostgresStatus::Stopped && postgres.is_standby_directory();
-    if !is_cut_off {
-        if !postgres.writes_unpromoted().await? {
+async fn leave_mains_timeline(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
+    let (postgres, handover) = (&*servers.postgres, &*servers.handover);
+    let mut along = None;
+    // stopped: an attempt before this one was cut off
+    if postgres.measure().await.facts.status != PostgresStatus::Stopped {
+        let mains = shared.look(|view| {
+            let nodes = &view.cluster.nodes;
+            nodes.get(run.old_main).and_then(|row| row.timeline).max(nodes.timeline)
+        });
+        if !postgres.writes_unpromoted(mains).await? {
             return Ok(());
         }
+        if handover.restores_from_archive().await? {
+            along = Some(handover.main_lineage().await?);
+        }
         postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
-        servers.handover.become_standby("", &slot_name(shared.settings.me), None).await?;
+    }
+    if !postgres.is_standby_directory() {
+        handover.become_standby("", &slot_name(shared.settings.me), along.as_ref()).await?;
     }
     postgres.start().await.map(drop)
 }

@@ -51,15 +51,20 @@ impl Config {
                 failover.candidate.unwrap_or(self.node.id)
             ),
         );
-        let own_postgres = Address::new(&self.postgres.host, self.postgres.port);
+        let own = [
+            Address::new(&self.postgres.host, self.postgres.port).to_string(),
+            Address::new(self.address(), self.node.listen.port()).to_string(),
+        ];
         for peer in &self.peers {
-            demand(
-                peer.postgres != own_postgres,
-                format!(
-                    "postgres of [[peers]] {} is this node's own, {own_postgres}: write that node's",
-                    peer.name
-                ),
-            );
+            for (key, theirs) in [("postgres", &peer.postgres), ("address", &peer.address)] {
+                demand(
+                    !own.contains(&theirs.to_string()),
+                    format!(
+                        "{key} of [[peers]] {} is this node's own, {theirs}: write that node's",
+                        peer.name
+                    ),
+                );
+            }
             demand(
                 peer.name != self.node.name,
                 format!(

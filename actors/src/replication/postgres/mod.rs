@@ -290,9 +290,7 @@ impl LocalPostgres {
         self.rows("SELECT pg_reload_conf()").await?;
         Ok(())
     }
-}
 
-impl LocalPostgres {
     /// The timeline that a primary writes, and its history file; nothing of a standby.
     async fn written_timeline(&self) -> Answer<Option<(u32, Option<String>)>> {
         let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
@@ -467,8 +465,11 @@ impl PostgresPort for LocalPostgres {
         Ok(Some(Promotion { timeline: TimelineId(timeline), switchpoint }))
     }
 
-    async fn writes_unpromoted(&self) -> Answer<bool> {
-        Ok(matches!(self.written_timeline().await?, Some((_, None))))
+    async fn writes_unpromoted(&self, mains: Option<TimelineId>) -> Answer<bool> {
+        // a standby has the history of the timeline that it received, too
+        let is_mains = |timeline: u32| mains.is_some_and(|mains| timeline <= mains.0);
+        let written = self.written_timeline().await?;
+        Ok(written.is_some_and(|(timeline, history)| history.is_none() || is_mains(timeline)))
     }
 
     async fn prove_write(&self, epoch: Epoch) -> Answer<()> {
