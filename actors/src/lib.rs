@@ -13,7 +13,7 @@
 mod barrier;
 pub mod env;
 pub mod failover;
-pub mod guarded;
+pub mod handlers;
 pub mod heartbeat;
 pub mod journal;
 pub mod line;
@@ -22,8 +22,6 @@ pub mod node;
 pub mod notifier;
 pub mod ports;
 pub mod replication;
-pub mod report;
-pub mod runtime;
-pub mod secret;
 pub mod starting;
 pub mod supervision;
+pub mod wire;

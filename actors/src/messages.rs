@@ -5,20 +5,19 @@ use std::{sync::Arc, time::Duration};
 use actix::Message;
 use chrono::{DateTime, Utc};
 use interrex_events::{
-    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, Handover, HandoverAccepted,
-    LastReport, LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp,
-    StepId, StepOutcome, TimelineId, journal::Segment,
+    Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, HandoverAccepted, LastReport,
+    LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp, StepId,
+    StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     env::Moment,
-    failover::plan::Check,
     line::Gone,
-    ports::{JournalPage, NoReply},
-    report::{NodeReport, PostgresFacts, RedisFacts},
+    ports::NoReply,
+    wire::{Check, HandoverOffer, JournalPage, MainPostgres, NodeReport, PostgresFacts, RedisFacts},
 };
 
 /// To the JournalActor: store these facts together. The answer is the last one's place, once all are on disk.
@@ -86,17 +85,6 @@ pub struct UndoStep {
     pub step: StepId,
     /// When it is given up.
     pub limit: Duration,
-}
-
-/// What a main that has stopped offers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandoverOffer {
-    /// Who offers its role.
-    pub from: NodeId,
-    /// The epoch that is to be opened.
-    pub epoch: Epoch,
-    /// What it proved.
-    pub handover: Handover,
 }
 
 /// What this node sees of main right now: of its last probe, and of the log that arrives.
@@ -182,12 +170,15 @@ pub struct Operate {
     pub asker: Cause,
 }
 
-/// What becomes of what somebody asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What becomes of what somebody asked for; over HTTP, an object with this one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Accepted {
     /// This run begins, or goes on, or is given up.
+    #[serde(rename = "run_id")]
     Run(RunId),
     /// It begins then.
+    #[serde(rename = "scheduled_for")]
     Scheduled(DateTime<Utc>),
     /// What was scheduled for then never begins.
     Unscheduled(DateTime<Utc>),
@@ -303,15 +294,6 @@ pub struct Measured {
     pub receiver_heard: Option<Duration>,
     /// The local Redis.
     pub redis: RedisFacts,
-}
-
-/// What main's PostgreSQL said to a secondary that asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MainPostgres {
-    /// Whether it accepts writes.
-    pub writable: bool,
-    /// The end of its flushed log.
-    pub lsn: Option<Lsn>,
 }
 
 /// To the HeartbeatActor, from its own probe task: one probe of one peer ended.

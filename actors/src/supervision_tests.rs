@@ -18,7 +18,7 @@ use crate::{
     failover::policy::FailoverPolicy,
     journal::JournalActor,
     line::{DropCount, Line},
-    node::{NodeSettings, RejoinSettings},
+    node::{NodeSettings, OnExit, RejoinSettings},
 };
 
 fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
@@ -47,6 +47,7 @@ fn shared(folder: &std::path::Path) -> (Arc<Shared>, mpsc::Receiver<Fatal>) {
             quorum: "none",
         },
         rejoin: RejoinSettings { keep_in: std::path::PathBuf::new(), keep_newest: 1 },
+        on_exit: OnExit::Leave,
         retention: None,
     };
     let (shared, fatals) = Shared::new(env, settings, Arc::new(journal)).unwrap();

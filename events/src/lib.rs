@@ -22,6 +22,7 @@ mod hlc;
 mod ids;
 #[cfg(feature = "journal")]
 pub mod journal;
+mod position;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod record_ref;
@@ -33,4 +34,5 @@ pub use envelope::{Cause, Draft, Envelope, Lineage, Place, Record};
 pub use event::*;
 pub use hlc::{Hlc, HlcClock, TooFarAhead};
 pub use ids::{ClusterId, Epoch, EventId, Lsn, NodeId, NodeSeq, NotAnLsn, RunId, TimelineId};
+pub use position::Position;
 pub use record_ref::{RecordRef, Seen};

@@ -62,6 +62,14 @@ fn a_database_and_roles_that_are_read_only_hold_up_no_failover_and_are_named() {
         for node in [ALPHA, BETA] {
             sandbox.wait_healthy(node).await?;
         }
+        // the supervisor sets something of this database as well, when it makes its schema
+        until("the schema is there", Duration::from_secs(10), || async {
+            match sandbox.psql_value(ALPHA, "SELECT max(version) FROM interrex.schema_version").await {
+                Ok(version) if version == "3" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
         let settings = "CREATE ROLE reporting; ALTER ROLE reporting SET default_transaction_read_only = on;
                         ALTER ROLE interrex SET default_transaction_read_only = on;
                         ALTER DATABASE postgres SET default_transaction_read_only = on";

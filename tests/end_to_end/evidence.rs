@@ -3,7 +3,7 @@
 use std::{net::TcpStream, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, until};
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{Event, NodeId, WithheldRule};
 use interrex_projections::RunEnd;
 use interrex_tests::run;

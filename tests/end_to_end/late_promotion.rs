@@ -232,7 +232,7 @@ fn a_promotion_that_had_begun_stays_stopped_and_the_words_lead_to_a_main_again()
 
         sandbox.kill_supervisor(BETA);
         sandbox.start_supervisor(BETA)?;
-        let would_be_a_second_main = |report: &interrex_actors::report::NodeReport| {
+        let would_be_a_second_main = |report: &interrex_actors::wire::NodeReport| {
             report.problems.iter().any(|problem| problem.contains("second main"))
         };
         sandbox.wait_health(BETA, "it says why it starts no primary", would_be_a_second_main).await?;

@@ -5,9 +5,9 @@ use std::{process::Output, time::Duration};
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
 use interrex_actors::{
     env::{Env as _, SystemEnv},
-    report::NodeReport,
-    runtime::RunAs,
+    wire::NodeReport,
 };
+use interrex_adapters::runtime::RunAs;
 use interrex_events::{Event, NodeId, RedisStatus, RunKind, StepId, StepOutcome};
 use interrex_projections::{NodeStatus, RunEnd, StepState, Undo};
 use interrex_tests::run;
@@ -67,6 +67,7 @@ fn a_person_promotes_when_main_is_dead_and_nothing_does_it_by_itself() {
         let held_back =
             |envelope: &interrex_events::Envelope| matches!(envelope.event, Event::FailoverWithheld(_));
         sandbox.wait_event(BETA, "the failover is not made by itself", held_back).await?;
+        sandbox.wait_main_silent(BETA).await?;
         assert_eq!(main_status(&sandbox).await["answers"], false);
 
         let planned = promote(&sandbox, &["--dry-run"]).await?;

@@ -12,9 +12,9 @@ use std::{
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, Writer, until};
 use interrex_actors::{
     env::{Env as _, SystemEnv},
-    report::NodeReport,
-    runtime::RunAs,
+    wire::NodeReport,
 };
+use interrex_adapters::runtime::RunAs;
 use interrex_events::{Demotion, Event, NodeId, PostgresStatus, RedisStatus, RunKind, StepId};
 use interrex_projections::{NodeStatus, Run, RunEnd};
 use interrex_tests::run;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, until};
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{Event, PostgresStatus};
 use interrex_projections::NodeStatus;
 use interrex_tests::run;

@@ -29,7 +29,7 @@ async fn wait_value(sandbox: &Sandbox, sql: &str, wanted: &str) -> Done<()> {
 
 /// Waits until main says that something keeps it from relaying.
 async fn wait_problem(sandbox: &Sandbox, words: &str) -> Done<()> {
-    let says = |report: &interrex_actors::report::NodeReport| {
+    let says = |report: &interrex_actors::wire::NodeReport| {
         report.stream.iter().flat_map(|stream| &stream.problems).any(|problem| problem.contains(words))
     };
     sandbox.wait_health(ALPHA, words, says).await.map(drop)

@@ -1,7 +1,7 @@
 //! Redis follows the role, or is kept: a switchover never waits for it, and never loses what it has in silence.
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox};
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{Event, NodeId, RedisStatus, StepId};
 use interrex_projections::RunEnd;
 use interrex_tests::run;

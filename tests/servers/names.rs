@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use interrex::sandbox::ALPHA;
-use interrex_actors::{
-    ports::{HandoverPort as _, Held, MainServerPort},
-    replication::fork::FileNode,
-};
+use interrex_actors::ports::{FileNode, HandoverPort as _, Held, MainServerPort};
 use interrex_events::{Address, cluster_events::migrate};
 use tokio_postgres::Client;
 

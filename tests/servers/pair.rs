@@ -3,9 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, NodePlan, Sandbox, until};
-use interrex_actors::{
-    ports::{HandoverPort as _, MainServerPort, PostgresPort as _},
-    replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
+use interrex_actors::ports::{HandoverPort as _, MainServerPort, PostgresPort as _, slot_name};
+use interrex_adapters::{
+    postgres::{LocalPostgres, PostgresSettings},
     runtime::RunAs,
 };
 use interrex_events::{Address, Lsn, NodeId};

@@ -12,7 +12,9 @@ use interrex::sandbox::until;
 use interrex_actors::{
     env::{Env as _, SystemEnv},
     ports::{RedisEnd, RedisHandover, RedisPort as _},
-    replication::redis::{LocalRedis, RedisSettings},
+};
+use interrex_adapters::{
+    redis::{LocalRedis, RedisSettings},
     runtime::{Process, RunAs},
 };
 use interrex_events::{Address, RedisStatus};

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use interrex::sandbox::{ALPHA, BETA, until};
-use interrex_actors::{
-    ports::{HandoverPort as _, PostgresPort as _},
-    runtime,
-};
+use interrex_actors::ports::{HandoverPort as _, PostgresPort as _};
+use interrex_adapters::runtime;
 use interrex_events::{Address, TimelineId};
 use rustix::process::Signal;
 

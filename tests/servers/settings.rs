@@ -3,10 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, until};
-use interrex_actors::{
-    ports::{PostgresPort as _, StopMode},
-    runtime::RunAs,
-};
+use interrex_actors::ports::{PostgresPort as _, StopMode};
+use interrex_adapters::runtime::RunAs;
 use interrex_events::Epoch;
 
 use crate::pair::{LIMIT, Pair, on_one_thread};

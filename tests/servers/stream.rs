@@ -6,8 +6,8 @@ use interrex::sandbox::{ALPHA, BETA, until};
 use interrex_actors::{
     env::SystemEnv,
     ports::{PostgresPort as _, StopMode, StreamPort as _},
-    replication::stream::{LocalStream, StreamSettings},
 };
+use interrex_adapters::stream::{LocalStream, StreamSettings};
 use interrex_events::{
     ActorRestarted, ClusterId, Draft, Epoch, EpochOpened, Event, NodeId, NodeSeq, Record, TimelineId,
     cluster_events::{Relay, StoreError, is_current, migrate, stream_head},

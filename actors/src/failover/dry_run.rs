@@ -5,13 +5,14 @@ use interrex_events::{Cause, NodeId, RunKind};
 
 use super::{
     decider::{self, Situation},
-    plan::{Check, Findings, Plan, plan},
+    plan::{Findings, Plan, plan},
     resting::Resting,
 };
 use crate::{
     line::Gone,
     messages::{Declined, LookAhead, Operation},
     node::Shared,
+    wire::Check,
 };
 
 /// What an operation would do if it were asked for now.

@@ -1,63 +1,12 @@
 //! What a run would do, how long writes would wait, what would be lost, and what would stop it: a pure function of the
 //! run's table, of what was looked at, and of earlier runs. It is what `--dry-run` prints.
 
-use interrex_events::{Epoch, NodeId, RecoveryTime, RunKind, StepId, Verdict};
+use interrex_events::{Epoch, NodeId, RecoveryTime, RunKind, StepId};
 use interrex_projections::{Run, RunEnd, Runs};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::steps::{Need, StepRule, UNTIL_ANSWERED, table};
-
-/// Something that was looked at before a run, and whether it speaks against it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Check {
-    /// What, in a few words.
-    pub subject: String,
-    /// Good: it stands in nobody's way. Bad: the run would be refused. Unknown: it could not be found out.
-    pub verdict: Verdict,
-    /// What was found, in a sentence.
-    pub detail: String,
-    /// The values behind it, for programs.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub observed: Map<String, Value>,
-}
-
-impl Check {
-    /// It stands in nobody's way.
-    #[must_use]
-    pub fn good(subject: &str, detail: impl Into<String>) -> Self {
-        Self::of(subject, Verdict::Good, detail)
-    }
-
-    /// The run would be refused.
-    #[must_use]
-    pub fn bad(subject: &str, detail: impl Into<String>) -> Self {
-        Self::of(subject, Verdict::Bad, detail)
-    }
-
-    /// It could not be found out: the run would fail there, or be refused.
-    #[must_use]
-    pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
-        Self::of(subject, Verdict::Unknown, detail)
-    }
-
-    fn of(subject: &str, verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { subject: subject.to_owned(), verdict, detail: detail.into(), observed: Map::new() }
-    }
-
-    /// The same with one more value.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.observed.insert(name.to_owned(), value.into());
-        self
-    }
-
-    /// Whether the run would not get past it.
-    #[must_use]
-    pub fn stops(&self) -> bool {
-        self.verdict != Verdict::Good
-    }
-}
+use crate::wire::Check;
 
 /// What is known before a run that could be begun.
 #[derive(Debug, Clone, PartialEq)]

@@ -27,7 +27,7 @@ use crate::{
     },
     node::{Fatal, Shared},
     ports::{NoReply, PeersPort},
-    report::NodeReport,
+    wire::NodeReport,
 };
 
 /// A probe that has not ended so long after its limit never will: its task died.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use interrex_events::{Epoch, NodeId, PostgresStatus, RunKind};
 use interrex_projections::{Run, human_ms};
 
-use crate::{env::ms, node::Shared, ports::PeersPort, report::NodeReport};
+use crate::{env::ms, node::Shared, ports::PeersPort, wire::NodeReport};
 
 /// Pause before a node that takes over too is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(50);

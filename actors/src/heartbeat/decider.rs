@@ -22,7 +22,7 @@ use crate::{
     env::{Moment, ms},
     messages::{Claim, MainSight, Measured, ProbeEnded, SettingsHeard},
     ports::NoReply,
-    report::Lag,
+    wire::Lag,
 };
 
 /// Probes without an answer before a peer that is not main counts as unreachable.

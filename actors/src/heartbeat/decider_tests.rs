@@ -9,9 +9,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    messages::MainPostgres,
     ports::NoReply,
-    report::{NodeReport, PostgresFacts, RedisFacts},
+    wire::{MainPostgres, NodeReport, PostgresFacts, RedisFacts},
 };
 
 const ME: NodeId = NodeId(2);

@@ -11,7 +11,7 @@ use crate::{
     env::Moment,
     messages::{MainSight, ProbeEnded},
     ports::NoReply,
-    report::NodeReport,
+    wire::NodeReport,
 };
 
 /// Probes without a good sign before main is suspected: one lost packet is nothing.

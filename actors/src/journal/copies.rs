@@ -9,7 +9,7 @@ use interrex_events::{
     Base, Head, JournalForked, JournalRestored, NodeId, NodeSeq, Record, journal::JournalError,
 };
 
-use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, report::NodeReport};
+use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, wire::NodeReport};
 
 /// When one round with one peer is given up; the next heartbeat goes on.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);

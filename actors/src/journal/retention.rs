@@ -101,9 +101,9 @@ async fn reading<T: Send + 'static>(
     shared: &Arc<Shared>,
     read: impl FnOnce(&JournalReader) -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let journal = shared.journal.clone();
-    let read = move || read(&journal.reader().map_err(|error| error.to_string())?);
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(error.to_string()))
+    let reading =
+        shared.journal.read_aside(|journal| read(&journal.reader().map_err(|error| error.to_string())?));
+    reading.await.unwrap_or_else(|| Err("the reading was cut off".to_owned()))
 }
 
 /// The next events of a node that are old enough, up to the first place behind at least `least` of them where its

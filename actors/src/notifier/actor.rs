@@ -12,11 +12,11 @@ use serde_json::Value;
 use crate::{
     barrier,
     failover::what_speaks_against,
-    messages::{HandoverOffer, MainSight, RunStep, StepReport},
+    messages::{MainSight, RunStep, StepReport},
     node::Shared,
-    ports::{HookFacts, HooksPort, NoReply, NotFenced, OfferAnswer, PeersPort},
+    ports::{HookFacts, HooksPort, NoReply, NotFenced, PeersPort},
     replication::Servers,
-    report::Notice,
+    wire::{HandoverOffer, Notice, OfferAnswer},
 };
 
 /// How long before its limit an unanswered offer says so itself, with what a person can do.

@@ -7,7 +7,7 @@ use interrex_events::{Address, Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, MainServerPort};
-use crate::replication::{fork::ForkReport, postgres::standby_limits::StandbyLimits};
+use crate::ports::{ForkReport, StandbyLimits};
 
 /// What proves that a server was closed, and where its log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use interrex_events::NodeId;
 
 use super::{Answer, MainLineage};
-use crate::replication::{fork::FileNode, postgres::standby_limits::StandbyLimits};
+use crate::ports::{FileNode, StandbyLimits};
 
 /// What a file holds on main.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,6 @@
 
 use std::{error::Error, io};
 
-use interrex_events::cluster_events::in_words;
 use rustix::io::Errno;
 
 /// Why.
@@ -39,36 +38,19 @@ const OWN_TROUBLE: [Errno; 6] =
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::AGAIN];
 
 impl NoReply {
-    /// What PostgreSQL, or the way to it, answered.
-    #[must_use]
-    pub fn of_postgres(error: &tokio_postgres::Error) -> Self {
-        let words = in_words(error);
-        match error.code().map(tokio_postgres::error::SqlState::code) {
-            Some(code) => Self::of_code(code, words),
-            None => Self::of_system(error, words),
-        }
-    }
-
     /// What an error of PostgreSQL with this SQLSTATE and message says.
     #[must_use]
     pub fn of_sqlstate(code: &str, message: &str) -> Self {
         Self::of_code(code, format!("{message} (SQLSTATE {code})"))
     }
 
-    fn of_code(code: &str, words: String) -> Self {
+    /// An error that a server answered with, by its code.
+    #[must_use]
+    pub fn of_code(code: &str, words: String) -> Self {
         if PASSING.contains(&code) {
             Self::Passing(words)
         } else {
             Self::Refused { code: code.to_owned(), words }
-        }
-    }
-
-    /// What Redis, or the way to it, answered.
-    #[must_use]
-    pub fn of_redis(error: &redis::RedisError) -> Self {
-        match error.code() {
-            Some(code) => Self::Refused { code: code.to_owned(), words: error.to_string() },
-            None => Self::of_system(error, error.to_string()),
         }
     }
 

@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use interrex_events::{Address, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
-use crate::report::CopyProgress;
+use super::{Answer, PortError};
+use crate::wire::CopyProgress;
 
 /// What is to be kept, and where.
 #[derive(Debug, Clone)]
@@ -97,6 +97,37 @@ pub struct Source {
     pub conninfo: String,
     /// libpq password file, readable for the servers' user.
     pub passfile: Option<PathBuf>,
+}
+
+impl Source {
+    /// The words for a command line; the password is in a file.
+    ///
+    /// # Errors
+    /// There is a password in them.
+    pub fn without_secrets(&self) -> Answer<&str> {
+        let has_password =
+            self.conninfo.split("password").skip(1).any(|rest| rest.trim_start().starts_with('='));
+        if has_password || self.conninfo.contains("://") {
+            return Err(PortError(
+                "a connection's words stand on a command line, which every user may read: write them as key=value, \
+                 and the password into a passfile"
+                    .to_owned(),
+            ));
+        }
+        Ok(&self.conninfo)
+    }
+
+    /// The words for a standby's `primary_conninfo`.
+    #[must_use]
+    pub fn as_upstream(&self) -> String {
+        match &self.passfile {
+            Some(file) if !self.conninfo.contains("passfile") => {
+                let file = file.display().to_string().replace('\\', r"\\").replace('\'', r"\'");
+                format!("{} passfile='{file}'", self.conninfo)
+            }
+            _ => self.conninfo.clone(),
+        }
+    }
 }
 
 /// Not the words of the connection: a password may be among those that are refused.

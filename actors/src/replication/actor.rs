@@ -11,22 +11,21 @@ use interrex_events::{
 };
 
 use super::{
-    admission, fork_report::ForkOfRun, handover_check, redis::FENCE_PATIENCE, redis_role, rejoin,
-    rejoin_check, relay::relay, serving, steps, stream_upkeep, switchover, withdrawing,
+    admission, fork_report::ForkOfRun, handover_check, redis_role, rejoin, rejoin_check, relay::relay,
+    serving, steps, stream_upkeep, switchover, withdrawing,
 };
 use crate::{
     barrier,
     env::Moment,
-    failover::plan::Check,
     messages::{
         Fence, FenceEnded, FenceProof, Follow, LookAhead, Measured, RunStep, ServeAgain, UndoEnded, UndoStep,
     },
     node::Shared,
     ports::{
-        Answer, DependentsPort, HandoverPort, MainServerPort, PeersPort, PortError, PostgresMeasure,
-        PostgresPort, RedisPort, RejoinPort, Source, StopMode, StreamPort,
+        Answer, DependentsPort, FENCE_PATIENCE, HandoverPort, MainServerPort, PeersPort, PortError,
+        PostgresMeasure, PostgresPort, RedisPort, RejoinPort, Source, StopMode, StreamPort,
     },
-    report::{PostgresFacts, RedisFacts, StreamFacts},
+    wire::{Check, PostgresFacts, RedisFacts, StreamFacts},
 };
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
@@ -56,15 +55,22 @@ pub struct Servers {
     pub dependents: Rc<dyn DependentsPort>,
     /// Where every node's servers are.
     pub nodes: Vec<NodeSpec>,
+    /// What the steps of one run share.
+    pub in_use: InUse,
+}
+
+/// What steps and starts that are under way share.
+#[derive(Default)]
+pub struct InUse {
     /// Main's PostgreSQL, while this node comes back behind it: its steps share one login.
-    pub main: RefCell<Option<(NodeId, Rc<dyn MainServerPort>)>>,
+    main: RefCell<Option<(NodeId, Rc<dyn MainServerPort>)>>,
     /// What only this node has, while it comes back: its steps share one reading of the log.
-    pub fork: ForkOfRun,
+    pub(super) fork: ForkOfRun,
     /// Held by the one relay that is under way.
-    pub relaying: tokio::sync::Mutex<()>,
+    pub(super) relaying: tokio::sync::Mutex<()>,
     /// Held while this supervisor's start starts servers, and while a fence stops them: a proof that they are stopped must
     /// not be overtaken by a start that was under way.
-    pub starting: tokio::sync::Mutex<()>,
+    pub(crate) starting: tokio::sync::Mutex<()>,
 }
 
 /// How long asking servers to stop takes; none is ended harder within that time.
@@ -97,13 +103,18 @@ impl Servers {
     }
 
     pub(super) fn main_server(&self, node: NodeId) -> Answer<Rc<dyn MainServerPort>> {
-        let known =
-            self.main.borrow().as_ref().filter(|(main, _)| *main == node).map(|(_, server)| server.clone());
+        let known = self
+            .in_use
+            .main
+            .borrow()
+            .as_ref()
+            .filter(|(main, _)| *main == node)
+            .map(|(_, server)| server.clone());
         if let Some(server) = known {
             return Ok(server);
         }
         let server: Rc<dyn MainServerPort> = self.server_of(node)?.into();
-        *self.main.borrow_mut() = Some((node, server.clone()));
+        *self.in_use.main.borrow_mut() = Some((node, server.clone()));
         Ok(server)
     }
 
@@ -114,7 +125,7 @@ impl Servers {
 
     /// Logs out.
     pub(super) fn leave_main(&self) {
-        self.main.borrow_mut().take();
+        self.in_use.main.borrow_mut().take();
     }
 
     fn address_of(&self, node: NodeId) -> Answer<&Address> {
@@ -549,7 +560,7 @@ impl Handler<Fence> for ReplicationActor {
             tokio::time::sleep(order.pause).await;
             let late = || Err(PortError(format!("not done within {FENCE_LIMIT:?}")));
             let stop = async {
-                let _none_starts = servers.starting.lock().await;
+                let _none_starts = servers.in_use.starting.lock().await;
                 serving::fence(&shared, &servers).await
             };
             let stopped = tokio::time::timeout(FENCE_LIMIT, barrier::caught(stop)).await;

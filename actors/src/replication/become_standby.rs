@@ -7,12 +7,12 @@ use interrex_events::{
 };
 use interrex_projections::Run;
 
-use super::{Servers, postgres::slot_name, rejoin};
+use super::{Servers, rejoin};
 use crate::{
     env::Moment,
     messages::{Append, StepReport},
     node::Shared,
-    ports::{Answer, PortError, StopMode},
+    ports::{Answer, PortError, StopMode, slot_name},
 };
 
 /// How long a server that is no main may take to stop in good order.

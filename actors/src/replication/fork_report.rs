@@ -9,12 +9,11 @@ use tokio::sync::OnceCell;
 
 use super::{
     Servers,
-    fork::{FileNode, ForkReport, RelationChanges},
     rejoin::{ONLY_HERE_OBSERVED, Parting, wants_copy},
 };
 use crate::{
     messages::StepReport,
-    ports::{Answer, Held, HeldOnMain, MainServerPort, PortError},
+    ports::{Answer, FileNode, ForkReport, Held, HeldOnMain, MainServerPort, PortError, RelationChanges},
 };
 
 /// Under this name the step reports [`Stranded`].
@@ -27,7 +26,7 @@ pub(super) const LOG_LIMIT: Duration = Duration::from_secs(590);
 
 /// What the log held after the parting, as the steps that a run makes beside each other find it: it is read once for them.
 #[derive(Default)]
-pub struct ForkOfRun(RefCell<Option<(RunId, Reading)>>);
+pub(super) struct ForkOfRun(RefCell<Option<(RunId, Reading)>>);
 
 type Reading = Rc<OnceCell<Answer<ForkReport>>>;
 
@@ -44,7 +43,7 @@ impl ForkOfRun {
 /// What the log held when the first step of this run asked that this supervisor makes.
 pub(super) async fn read_once(servers: &Servers, run: &Run, parting: &Parting) -> Answer<ForkReport> {
     let reading = || servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT);
-    servers.fork.of(run.id).get_or_init(reading).await.clone()
+    servers.in_use.fork.of(run.id).get_or_init(reading).await.clone()
 }
 
 /// What only this node has.

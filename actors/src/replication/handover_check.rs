@@ -6,12 +6,11 @@ use std::{future::Future, time::Duration};
 use interrex_events::{NodeId, PostgresStatus, RedisStatus};
 use interrex_projections::{NodeStatus, human_bytes};
 
-use super::{Servers, postgres::slot_name, rejoin::log_in};
+use super::{Servers, rejoin::log_in};
 use crate::{
-    failover::plan::Check,
     node::Shared,
-    ports::{PeersPort, PortError},
-    report::{NodeReport, RedisFacts},
+    ports::{PeersPort, PortError, slot_name},
+    wire::{Check, NodeReport, RedisFacts},
 };
 
 /// How far the target may be behind when a switchover begins: this much it gets within a second or two.

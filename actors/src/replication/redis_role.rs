@@ -11,12 +11,12 @@ use std::time::Duration;
 use interrex_events::{Address, Draft, NodeId, RedisChanged, RedisStatus};
 use interrex_projections::NodeStatus;
 
-use super::{Servers, redis::is_same_place};
+use super::Servers;
 use crate::{
     messages::Append,
     node::{Shared, View},
     ports::{Answer, PortError, RedisPort},
-    report::RedisFacts,
+    wire::RedisFacts,
 };
 
 /// Pause between two looks.
@@ -140,7 +140,8 @@ pub(super) async fn as_of_main(shared: &Shared, servers: &Servers, facts: &mut R
     let master =
         main.filter(|main| *main != me && !superseded).and_then(|main| Some((main, servers.redis_of(main)?)));
     let (Some((main, master)), Some(upstream)) = (master, &facts.upstream) else { return false };
-    if is_same_place(&master, upstream).await {
+    let Some(redis) = &servers.redis else { return false };
+    if redis.is_same_server(&master, upstream).await {
         return false;
     }
     let name = shared.look(|view| view.cluster.nodes.name(main));

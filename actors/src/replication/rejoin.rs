@@ -10,16 +10,15 @@ use super::{
     Servers,
     become_standby::STOP_PATIENCE,
     fork_report::{nothing_was_committed_since, read_once, transactions_only_here},
-    postgres::slot_name,
 };
 use crate::{
     messages::StepReport,
     node::Shared,
     ports::{
         Answer, KeepRequest, Lineage, MainLineage, MainServerPort, Parted, PortError, Rewind, StopMode,
-        Verdict,
+        Verdict, slot_name,
     },
-    report::CopyProgress,
+    wire::CopyProgress,
 };
 
 /// Under this name the folder of what was kept is reported.

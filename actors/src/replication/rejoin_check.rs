@@ -10,14 +10,13 @@ use super::{
     Servers,
     fork_report::{count_fork, main_lacks_nothing},
     handover_check::in_time,
-    postgres::slot_name,
     rejoin::{self, Parting},
 };
 use crate::{
-    failover::plan::Check,
     messages::StepReport,
     node::Shared,
-    ports::{Answer, KeepRequest, PortError, ReturnSlot},
+    ports::{Answer, KeepRequest, PortError, ReturnSlot, slot_name},
+    wire::Check,
 };
 
 /// How long the log may be read: the run itself has more time, and somebody waits for this answer.

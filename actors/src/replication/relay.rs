@@ -1,8 +1,7 @@
 //! The relay: a main brings every journal it holds into `cluster_events`, and takes up what was asked for there.
 
 use interrex_events::{
-    Cause, Draft, Head, JournalForked, NodeId, NodeSeq, ProjectionRebuilt, SettingsChanged,
-    journal::JournalError,
+    Cause, Draft, Head, JournalForked, NodeId, NodeSeq, SettingsChanged, journal::JournalError,
 };
 
 use super::Servers;
@@ -10,7 +9,7 @@ use crate::{
     messages::Append,
     node::{Fatal, Shared},
     ports::{Answer, NotRelayed, PortError, SettingsRequest, StreamState},
-    report::StreamFacts,
+    wire::StreamFacts,
 };
 
 /// Events in one transaction of the relay.
@@ -22,7 +21,7 @@ const PAGE: u32 = 500;
 /// PostgreSQL failed, or this node's own journal cannot be relayed.
 pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFacts> {
     // one at a time: the step that opens an epoch beside the periodic one would answer a request twice
-    let _alone = servers.relaying.lock().await;
+    let _alone = servers.in_use.relaying.lock().await;
     let state = servers.stream.look().await?;
     record_rebuilt(shared, &state);
     answer_requests(shared, &state.requests).await?;
@@ -124,15 +123,8 @@ fn fork(me: NodeId, there: Head, here: Head) -> Option<JournalForked> {
 }
 
 fn record_rebuilt(shared: &Shared, state: &StreamState) {
-    for (rebuilt, took_ms) in &state.rebuilt {
-        let event = ProjectionRebuilt {
-            projection: rebuilt.table.to_string(),
-            version: rebuilt.table.version(),
-            reason: rebuilt.reason.clone(),
-            events: rebuilt.events,
-            took_ms: *took_ms,
-        };
-        shared.record(Draft::new(shared.epoch(), event));
+    for rebuilt in &state.rebuilt {
+        shared.record(Draft::new(shared.epoch(), rebuilt.clone()));
     }
 }
 

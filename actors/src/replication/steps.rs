@@ -13,18 +13,17 @@ use serde_json::Value;
 use super::{
     Servers,
     become_standby::{self, STOP_PATIENCE},
-    fork_report,
-    postgres::slot_name,
-    rejoin, rejoin_check,
+    fork_report, rejoin, rejoin_check,
     relay::relay,
     switchover,
     withdrawing::start_again_if_cut_off,
 };
 use crate::{
-    failover::{plan::Check, policy::FailoverPolicy, what_speaks_against},
+    failover::{policy::FailoverPolicy, what_speaks_against},
     messages::StepReport,
     node::Shared,
-    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState, StopMode},
+    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState, StopMode, slot_name},
+    wire::Check,
 };
 
 /// Under this name `measure_loss` reports a [`Loss`].
@@ -365,7 +364,7 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
     let mut slots = Vec::new();
     for peer in shared.settings.peers() {
         servers.postgres.ensure_slot(peer.node).await?;
-        slots.push(super::postgres::slot_name(peer.node));
+        slots.push(crate::ports::slot_name(peer.node));
     }
     servers.postgres.checkpoint().await?;
     let written = servers.postgres.control_timeline().await?;

@@ -12,18 +12,17 @@ use serde_json::json;
 use super::{
     Servers,
     handover_check::{self, BEHIND_LIMIT},
-    postgres::slot_name,
     rejoin::naming_kept_redis,
 };
 use crate::{
     env::ms,
-    failover::plan::Check,
     messages::StepReport,
     node::Shared,
     ports::{
         Answer, NotAccepted, PeersPort, PortError, PostgresPort, RedisHandover, RedisPort, ServerProcess,
-        StopMode,
+        StopMode, slot_name,
     },
+    wire::Check,
 };
 
 /// How often a condition is looked at while writes wait.
@@ -384,7 +383,8 @@ mod tests {
 
     #[test]
     fn a_measurement_without_an_answer_is_no_reason_to_stop_a_server_whose_process_is_up() {
-        use {PostgresStatus as Status, ServerProcess as Process};
+        use PostgresStatus as Status;
+        use ServerProcess as Process;
         assert_eq!(known(Status::Unreachable, Process::Up), None);
         assert_eq!(known(Status::Unreachable, Process::Stopping), Some(Settled::InTheWay));
         assert_eq!(known(Status::Unreachable, Process::None), Some(Settled::Stopped));

@@ -24,9 +24,9 @@ use interrex_projections::{Cluster, Run};
 use crate::{
     env::Moment,
     heartbeat::claims::{Judged, Known, judge},
-    messages::{Claim, MainPostgres},
+    messages::Claim,
     ports::StopMode,
-    report::{NodeReport, RedisFacts},
+    wire::{MainPostgres, NodeReport, RedisFacts},
 };
 
 /// Pause between two rounds of asking peers.

@@ -6,7 +6,7 @@ use interrex_projections::Projection as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::report::PostgresFacts;
+use crate::wire::PostgresFacts;
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use interrex_events::{ClockJumped, Draft, Epoch, NodeSeq, SupervisorStarted};
 use serde_json::json;
 
-use super::{StartError, record};
-use crate::{env::ms, heartbeat::decider::CLOCK_STEP_LIMIT_MS, node::Shared};
+use super::record;
+use crate::{
+    env::ms,
+    heartbeat::decider::CLOCK_STEP_LIMIT_MS,
+    node::{NodeError, Shared},
+};
 
 /// The first events of this process. `on_exit` says what becomes of the servers when it ends.
 ///
 /// # Errors
 /// They are not known to be on disk.
-pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), StartError> {
+pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), NodeError> {
     let settings = &shared.settings;
     // from now on: who is told so early holds back what must wait
     shared.measured(|view| view.start.under_way = true);
@@ -52,7 +56,7 @@ pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), Sta
 
 /// This node's newest event was recorded at a time that is still to come: the wall clock was set back while
 /// nobody watched it. One that was set forward cannot be told from a node that was off for so long.
-fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, StartError> {
+fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, NodeError> {
     let head = shared.journal.head();
     let before = NodeSeq(head.node_seq.0.saturating_sub(1));
     let newest = shared.journal.reader()?.page(head.node_id, before, 1)?;

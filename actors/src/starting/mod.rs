@@ -6,52 +6,29 @@ pub mod decider;
 mod first_events;
 mod own_events;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use interrex_events::{Draft, PostgresStatus, journal::JournalError};
+use interrex_events::{Draft, PostgresStatus};
 
 use self::decider::{Directory, Effect, Heard, Input, NotStarted, Scope, Situation, Started, Starting};
 pub use self::{first_events::record_start, own_events::take_back_own_events};
 use crate::{
     env::ms,
     messages::{Append, Settled},
-    node::{Fatal, Shared, StartFacts, View},
+    node::{NodeError, STORE_LIMIT, Shared, StartFacts, View},
     ports::{Answer, NoReply, PeersPort, PortError, StopMode},
     replication::Servers,
 };
-
-/// How long the journal may take to store a fact.
-const STORE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why a supervisor cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration does not fit this machine.
-    #[error("{0}")]
-    Machine(String),
-    /// This node's own journal is not what a peer or its own PostgreSQL holds of it.
-    #[error(transparent)]
-    Server(#[from] PortError),
-    /// The journal cannot be used.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The process cannot go on.
-    #[error(transparent)]
-    Fatal(#[from] Fatal),
-    /// The journal did not answer in time, or not at all.
-    #[error("the journal did not store an event within {STORE_LIMIT:?}, or failed: its disk does not answer")]
-    NotStored,
-}
 
 /// Stores facts and waits until they are on disk.
 ///
 /// # Errors
 /// They are not known to be there: nothing may be done that follows from them.
-pub async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), StartError> {
+pub async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), NodeError> {
     let append = shared.lines.append.ask(Append(facts));
     match tokio::time::timeout(STORE_LIMIT, append).await {
         Ok(Ok(Ok(_))) => Ok(()),
-        _ => Err(StartError::NotStored),
+        _ => Err(NodeError::NotStored),
     }
 }
 
@@ -72,7 +49,7 @@ pub async fn start_servers(
     shared: &Arc<Shared>,
     servers: &Servers,
     peers: &dyn PeersPort,
-) -> Result<(), StartError> {
+) -> Result<(), NodeError> {
     let me = shared.settings.me;
     let mut starting = Starting::default();
     let mut input = Input::Began;
@@ -118,7 +95,7 @@ pub async fn start_servers(
                 Input::RedisMade
             }
             Effect::End(Ok(())) => return Ok(()),
-            Effect::End(Err(NotStarted::Machine(words))) => return Err(StartError::Machine(words)),
+            Effect::End(Err(NotStarted::Machine(words))) => return Err(NodeError::Machine(words)),
         };
     }
 }
@@ -149,7 +126,7 @@ async fn start_unless_broken_off(
 ) -> Input {
     let me = shared.settings.me;
     let must_yield = |view: &View| starting.must_yield(me, &view.cluster);
-    let _one_at_a_time = servers.starting.lock().await;
+    let _one_at_a_time = servers.in_use.starting.lock().await;
     if shared.look(must_yield) {
         return Input::BrokenOff;
     }

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use interrex_events::{Draft, JournalRestored};
 
-use super::{StartError, record};
+use super::record;
 use crate::{
     journal::copies::{self, NotFetched},
     messages::KeepCopies,
-    node::{Fatal, Shared},
-    ports::{JournalPage, PeersPort, PortError},
+    node::{Fatal, NodeError, Shared},
+    ports::{PeersPort, PortError},
     replication::Servers,
+    wire::JournalPage,
 };
 
 /// How long this node's own PostgreSQL may take for a page of `cluster_events`.
@@ -25,7 +26,7 @@ pub async fn take_back_own_events(
     shared: &Arc<Shared>,
     servers: &Servers,
     peers: &dyn PeersPort,
-) -> Result<(), StartError> {
+) -> Result<(), NodeError> {
     // the journal's actor binds its line when it is first polled
     tokio::task::yield_now().await;
     let own = shared.report();
@@ -48,15 +49,15 @@ pub async fn take_back_own_events(
         }
     }
     for report in &reports {
-        let forked = copies::compare(shared, report).map_err(Fatal::Journal).map_err(StartError::Fatal)?;
+        let forked = copies::compare(shared, report).map_err(Fatal::Journal).map_err(NodeError::Fatal)?;
         let Some(own) = forked.into_iter().find(|forked| forked.node == shared.settings.me) else { continue };
         return Err(match cut_off {
-            Some(problem) => StartError::Server(PortError(format!(
+            Some(problem) => NodeError::Server(PortError(format!(
                 "this node's journal lost events that {} holds, and they could not be taken back: {problem}; nothing was \
                  recorded meanwhile: start again",
                 report.name
             ))),
-            None => StartError::Fatal(Fatal::Forked(own)),
+            None => NodeError::Fatal(Fatal::Forked(own)),
         });
     }
     restored.extend(take_back_from_postgres(shared, servers).await?);
@@ -68,7 +69,7 @@ pub async fn take_back_own_events(
 async fn take_back_from_postgres(
     shared: &Arc<Shared>,
     servers: &Servers,
-) -> Result<Option<JournalRestored>, StartError> {
+) -> Result<Option<JournalRestored>, NodeError> {
     let me = shared.settings.me;
     let mut events = 0;
     loop {
@@ -81,7 +82,7 @@ async fn take_back_from_postgres(
         match shared.lines.keep_copies.ask(KeepCopies(JournalPage { base: None, records: page })).await {
             Ok(Ok(Ok(new))) if new > 0 => events += new as u64,
             Ok(Ok(Err(refused))) => {
-                return Err(StartError::Server(PortError(format!(
+                return Err(NodeError::Server(PortError(format!(
                     "this node's journal and cluster_events have two continuations ({refused}): keep the journal as evidence and \
                      move it away; the next start takes this node's events back"
                 ))));

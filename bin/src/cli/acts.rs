@@ -3,12 +3,9 @@
 use std::{path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
-use interrex_actors::{
-    notifier::peers::{
-        ApiAnswer, CancelBody, JournalBody, PlanBody, PromoteBody, RejoinBody, SECRET_HEADER, SwitchoverBody,
-    },
-    ports::JournalPage,
-    report::NodeReport,
+use interrex_actors::wire::{
+    ApiAnswer, CancelBody, JournalBody, JournalPage, NodeReport, PlanBody, PromoteBody, RejoinBody,
+    SECRET_HEADER, SwitchoverBody,
 };
 use interrex_events::{Address, Cause, NodeId, NodeSeq, RunId};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     failover::plan::Plan,
-    notifier::peers::{PlanBody, ScheduleBody, SwitchoverBody},
+    wire::{PlanBody, ScheduleBody, SwitchoverBody},
 };
 use interrex_events::NodeId;
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use interrex_actors::replication::postgres::slot_name;
+use interrex_actors::ports::slot_name;
 use interrex_events::{Address, NodeId, postgres::pinned_for_libpq};
 
 use super::{acts::nodes, arguments::Rejoin, exit::Exit, failure::Failure, output::Output};

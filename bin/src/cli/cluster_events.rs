@@ -3,8 +3,8 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use interrex_events::{
-    Address, Epoch, NodeId, NodeSeq, Record,
-    cluster_events::{self, Found, Position, StoreError, StreamVerification},
+    Address, Epoch, NodeId, NodeSeq, Position, Record,
+    cluster_events::{self, Found, StoreError, StreamVerification},
     journal::Identity,
     postgres::{Login, Session},
 };

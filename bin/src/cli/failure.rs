@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use interrex_actors::node::Fatal;
+use interrex_actors::node::{Fatal, NodeError};
 use interrex_events::{export::ExportError, journal::JournalError};
 
 use super::exit::Exit;
@@ -74,7 +74,7 @@ impl From<SalvageError> for Failure {
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
         match error {
-            DaemonError::Journal(error) | DaemonError::Fatal(Fatal::Journal(error)) => Self::Journal(error),
+            DaemonError::Journal(error) => Self::Journal(error),
             other => Self::Daemon(other),
         }
     }
@@ -97,7 +97,7 @@ impl Failure {
             Self::Journal(_)
             | Self::Export(_)
             | Self::Unusable(_)
-            | Self::Daemon(DaemonError::NotStored | DaemonError::Fatal(Fatal::Forked(_))) => {
+            | Self::Daemon(DaemonError::Node(NodeError::NotStored | NodeError::Fatal(Fatal::Forked(_)))) => {
                 Exit::JournalUnusable
             }
             Self::NoSuchRun(_) | Self::NoSuchEvent(_) => Exit::NotFound,

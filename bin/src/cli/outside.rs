@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use chrono::{DateTime, Utc};
-use interrex_actors::{env::SystemEnv, report::NodeReport};
+use interrex_actors::{env::SystemEnv, wire::NodeReport};
 use interrex_events::{Address, NodeId, cluster_events::StreamVerification, journal::Stamp as _};
 
 use super::{cluster_events::ClusterEvents, failure::Failure, live, waiting};

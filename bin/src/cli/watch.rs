@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
-use interrex_actors::report::CopyProgress;
+use interrex_actors::wire::CopyProgress;
 use interrex_events::{Address, Envelope, NodeId, NodeSeq, Record, RunId, journal::JournalReader};
 use interrex_projections::{Cluster, ClusterNodes, Entry, Projection as _, RunEnd, Runs, human_bytes};
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::{replication::postgres::config_file, runtime::RunAs, secret::Secret};
+use interrex_adapters::{postgres::config_file, runtime::RunAs, secret::Secret};
 use interrex_events::{Address, NodeId, Role};
 
 use super::{Config, users::user_name};

@@ -10,7 +10,7 @@ mod users;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use interrex_actors::replication::postgres::config_file;
+use interrex_adapters::postgres::config_file;
 use interrex_events::{Address, ClusterId, NodeId, Role, check_host};
 use serde::{Deserialize, Deserializer, de::IntoDeserializer as _};
 

@@ -44,7 +44,7 @@ fn a_minimal_file_has_the_runbooks_defaults() {
 fn what_cannot_be_looked_at_is_not_taken_for_missing() {
     use std::os::unix::fs::PermissionsExt;
 
-    use interrex_actors::runtime::RunAs;
+    use interrex_adapters::runtime::RunAs;
     const KEYS: [&str; 2] = ["postgres.data_dir: ", "node.journal: the folder"];
     let folder = tempfile::tempdir().unwrap();
     let closed = folder.path().join("closed");

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 
-use interrex_actors::runtime::RunAs;
+use interrex_adapters::runtime::RunAs;
 
 use super::Config;
 

@@ -1,4 +1,4 @@
-//! From a configuration to ports, settings and actors.
+//! From a configuration to ports and settings.
 
 use std::{
     cell::RefCell,
@@ -9,47 +9,28 @@ use std::{
 
 use interrex_actors::{
     env::{SystemEnv, ms},
-    failover::{FailoverActor, policy::FailoverPolicy},
-    heartbeat::{
-        HeartbeatActor,
-        lease::{LeasePort, NoQuorum},
-    },
-    journal::{JournalActor, retention::RetentionPolicy},
-    node::{NodeSettings, RejoinSettings, Shared, actor_names},
-    notifier::{
-        NotifierActor,
-        dependents::{Dependent, DependentPrograms},
-        hooks::{Hook, HookPrograms},
-        peers::{DatabaseLogin, RemotePeers},
-    },
-    ports::{HooksPort, PeersPort},
-    replication::{
-        ForkOfRun, ReplicationActor, Servers,
-        postgres::{LocalPostgres, PostgresSettings},
-        redis::{LocalRedis, RedisSettings},
-        stream::{LocalStream, StreamSettings},
-    },
+    failover::policy::FailoverPolicy,
+    heartbeat::lease::NoQuorum,
+    journal::retention::RetentionPolicy,
+    node::{NodeSettings, OnExit, Ports, RejoinSettings},
+    replication::{InUse, Servers},
+};
+use interrex_adapters::{
+    dependents::{Dependent, DependentPrograms},
+    hooks::{Hook, HookPrograms},
+    peers::{DatabaseLogin, RemotePeers},
+    postgres::{LocalPostgres, PostgresSettings},
+    redis::{LocalRedis, RedisSettings},
     runtime::{Background, RunAs},
     secret::Secret,
-    supervision::keep,
+    stream::{LocalStream, StreamSettings},
 };
 use interrex_events::{Address, NodeSpec, Role};
-use tokio::task::JoinHandle;
 
-use crate::config::{Config, Quorum, Users, read_secret, user_name};
+use crate::config::{self, Config, Quorum, Users, read_secret, user_name};
 
-/// What the actors act through.
-pub(super) struct Ports {
-    pub(super) servers: Rc<Servers>,
-    pub(super) peers: Rc<dyn PeersPort>,
-    hooks: Rc<dyn HooksPort>,
-    lease: Rc<dyn LeasePort>,
-    /// The cluster's secret.
-    pub(super) secret: Arc<str>,
-}
-
-/// Adapters for everything that is configured. Nothing is started or connected yet.
-pub(super) fn ports(config: &Config) -> Result<Ports, String> {
+/// Adapters for everything that is configured, and the cluster's secret. Nothing is started or connected yet.
+pub(super) fn ports(config: &Config) -> Result<(Ports, Arc<str>), String> {
     let users = Users::of(config)?;
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16)?;
     let optional =
@@ -73,20 +54,17 @@ pub(super) fn ports(config: &Config) -> Result<Ports, String> {
         redis: redis(config, users.redis, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
         dependents: Rc::new(dependents(config, &users.dependents)),
         nodes: nodes.clone(),
-        main: RefCell::default(),
-        fork: ForkOfRun::default(),
-        relaying: tokio::sync::Mutex::default(),
-        starting: tokio::sync::Mutex::default(),
+        in_use: InUse::default(),
     };
-    Ok(Ports {
+    let ports = Ports {
         servers: Rc::new(servers),
         peers: Rc::new(RemotePeers::new(nodes, config.cluster.id, secret.clone(), login)?),
         hooks: Rc::new(hooks(config, &users.hooks)),
         lease: Rc::new(match config.failover.quorum {
             Quorum::None => NoQuorum,
         }),
-        secret: Arc::from(&*secret),
-    })
+    };
+    Ok((ports, Arc::from(&*secret)))
 }
 
 fn postgres(config: &Config, run_as: RunAs, password: Option<Secret>) -> Result<PostgresSettings, String> {
@@ -268,66 +246,14 @@ pub(super) fn settings(config: &Config) -> NodeSettings {
             },
         },
         rejoin: RejoinSettings { keep_in: config.kept_folder(), keep_newest: config.rejoin.keep_newest },
+        on_exit: match config.node.on_exit {
+            config::OnExit::Leave => OnExit::Leave,
+            config::OnExit::Stop => OnExit::Stop(config.postgres.stop_timeout),
+        },
         retention: config.retention.keep.map(|keep| RetentionPolicy {
             keep,
             segment_events: config.retention.segment_events,
             folder: config.segments_folder(),
         }),
     }
-}
-
-/// The journal's actor comes before all others: nothing is done that it did not store.
-pub(super) fn keep_journal(shared: &Arc<Shared>) -> JoinHandle<()> {
-    let (make, bind) = (shared.clone(), shared.clone());
-    keep(
-        actor_names::JOURNAL,
-        shared.clone(),
-        move || std::future::ready(JournalActor::rebuilt(&make)),
-        move |address| JournalActor::bind(&bind, address),
-    )
-}
-
-/// All other actors.
-pub(super) fn keep_actors(shared: &Arc<Shared>, ports: &Ports) -> Vec<JoinHandle<()>> {
-    let heartbeat = {
-        let (make, bind) = (shared.clone(), shared.clone());
-        let (peers, lease) = (ports.peers.clone(), ports.lease.clone());
-        keep(
-            actor_names::HEARTBEAT,
-            shared.clone(),
-            move || std::future::ready(HeartbeatActor::rebuilt(&make, &peers, &lease)),
-            move |address| HeartbeatActor::bind(&bind, address),
-        )
-    };
-    let replication = {
-        let (make, bind) = (shared.clone(), shared.clone());
-        let (servers, peers) = (ports.servers.clone(), ports.peers.clone());
-        keep(
-            actor_names::REPLICATION,
-            shared.clone(),
-            move || std::future::ready(Ok(ReplicationActor::new(&make, &servers, &peers))),
-            move |address| ReplicationActor::bind(&bind, address),
-        )
-    };
-    let notifier = {
-        let (make, bind) = (shared.clone(), shared.clone());
-        let (servers, peers, hooks) = (ports.servers.clone(), ports.peers.clone(), ports.hooks.clone());
-        keep(
-            actor_names::NOTIFIER,
-            shared.clone(),
-            move || std::future::ready(Ok(NotifierActor::new(&make, &servers, &peers, &hooks))),
-            move |address| NotifierActor::bind(&bind, address),
-        )
-    };
-    // last: it may have a run to take up, and the others make its steps
-    let failover = {
-        let (make, bind) = (shared.clone(), shared.clone());
-        keep(
-            actor_names::FAILOVER,
-            shared.clone(),
-            move || std::future::ready(FailoverActor::rebuilt(&make)),
-            move |address| FailoverActor::bind(&bind, address),
-        )
-    };
-    vec![heartbeat, replication, notifier, failover]
 }

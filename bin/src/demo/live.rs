@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interrex_actors::report::{Lag, NodeReport};
+use interrex_actors::wire::{Lag, NodeReport};
 use interrex_events::{DependentStatus, RedisStatus, Role};
 use interrex_projections::human_bytes;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use interrex_actors::replication::postgres::standby_limits::StandbyLimits;
+use interrex_actors::ports::StandbyLimits;
 use interrex_events::{Address, NodeId};
 
 use super::{

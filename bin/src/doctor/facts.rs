@@ -2,9 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use interrex_actors::{
-    ports::ReadOnlySetting, replication::postgres::inherited::on_command_line, report::NodeReport,
-};
+use interrex_actors::{ports::ReadOnlySetting, wire::NodeReport};
+use interrex_adapters::postgres::inherited::on_command_line;
 use interrex_events::{Address, ClusterId, NodeId, Role};
 use interrex_projections::NodeStatus;
 use serde::Deserialize;

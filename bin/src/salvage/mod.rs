@@ -23,7 +23,7 @@ mod summary;
 
 use std::{io, path::PathBuf};
 
-use interrex_actors::replication::checksums::{self, CHECKSUMS};
+use interrex_adapters::checksums::{self, CHECKSUMS};
 use interrex_events::Address;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::runtime::{self, Command, RunAs};
+use interrex_adapters::runtime::{self, Command, RunAs};
 use rustix::{
     fs::{Gid, Mode, OFlags, Uid},
     process::Signal,

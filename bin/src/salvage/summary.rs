@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use interrex_actors::replication::fork::ForkReport;
+use interrex_actors::ports::ForkReport;
 use interrex_projections::counted;
 use serde::Serialize;
 

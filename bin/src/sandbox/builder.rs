@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::{
-    env::{Env as _, SystemEnv},
-    runtime,
-};
+use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_adapters::runtime;
 use interrex_events::ClusterId;
 
 use super::{

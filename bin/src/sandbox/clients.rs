@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use interrex_actors::{replication::redis, runtime};
+use interrex_adapters::{redis as adapter, runtime};
 use interrex_events::{NodeId, cluster_events, postgres};
+use redis::Value;
 use tokio_postgres::{Client, Config, NoTls, config::TargetSessionAttrs};
 
 use super::{Done, Sandbox, SandboxError, layout, processes::MARK};
@@ -72,7 +73,7 @@ impl Sandbox {
     pub async fn redis(&self, id: NodeId, words: &[&str]) -> Done<String> {
         let node = self.node(id)?;
         let doing = || format!("asking Redis of {}", node.name);
-        let connecting = redis::connect("127.0.0.1", node.redis_port, None).await;
+        let connecting = adapter::connect("127.0.0.1", node.redis_port, None).await;
         let mut connection = connecting.map_err(|words| SandboxError::failed(doing(), words))?;
         let mut command = ::redis::cmd(words.first().copied().unwrap_or("PING"));
         for word in words.iter().skip(1) {
@@ -123,8 +124,7 @@ pub(super) async fn as_anybody(
     Ok(client)
 }
 
-fn in_words(value: &::redis::Value) -> String {
-    use ::redis::Value;
+fn in_words(value: &Value) -> String {
     match value {
         Value::Nil => String::new(),
         Value::Int(number) => number.to_string(),

@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::{
-    ports::PostgresPort as _,
-    replication::postgres::{LocalPostgres, PostgresSettings, slot_name},
-};
+use interrex_actors::ports::{PostgresPort as _, slot_name};
+use interrex_adapters::postgres::{LocalPostgres, PostgresSettings};
 use interrex_events::{Address, ClusterId, NodeId, Role};
 
 use super::{

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interrex_actors::runtime::RunAs;
+use interrex_adapters::runtime::RunAs;
 
 use super::{Done, SandboxError};
 

@@ -71,7 +71,7 @@ impl Sandbox {
         let node = self.node(id)?;
         let pid_file = std::fs::read_to_string(node.data_dir().join("postmaster.pid")).unwrap_or_default();
         if let Some(dead) = pid_file.lines().next().and_then(|pid| pid.trim().parse().ok()) {
-            interrex_actors::runtime::wait_reaped(dead, self.settings.patience).await;
+            interrex_adapters::runtime::wait_reaped(dead, self.settings.patience).await;
         }
         let mut command = self.account.run_as.command(self.programs.postgres.join("pg_ctl"));
         command.arg("-D").arg(node.data_dir()).arg("-l").arg(node.postgres_log()).args(["-w", "-s", "start"]);
@@ -211,9 +211,9 @@ impl Sandbox {
     }
 
     /// The end of a node's supervisor's log, for a message.
-    pub(super) fn last_words(&self, node: &NodePlan) -> String {
+    pub(super) fn last_words(&self, node: &NodePlan, lines: usize) -> String {
         let log = std::fs::read_to_string(node.supervisor_log()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().rev().take(3).collect();
+        let lines: Vec<&str> = log.lines().rev().take(lines).collect();
         let words: Vec<&str> = lines.into_iter().rev().map(str::trim).collect();
         if words.is_empty() { "its log is empty".to_owned() } else { words.join(" / ") }
     }

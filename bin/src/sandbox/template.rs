@@ -12,10 +12,8 @@ use std::{
     time::Duration,
 };
 
-use interrex_actors::{
-    env::{Env as _, SystemEnv},
-    runtime,
-};
+use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_adapters::runtime;
 use interrex_events::journal::Stamp as _;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, future::Future, time::Duration};
 
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{
     Envelope, Event, NodeId,
     journal::{JournalReader, Selection, Verify},
@@ -14,6 +14,10 @@ use super::{Done, Sandbox, SandboxError};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// Lines of a supervisor's log that a message holds.
+const LAST_LINES: usize = 3;
+/// The same where a wait was in vain: what the supervisor did meanwhile.
+const STORY_LINES: usize = 40;
 
 /// The newest events of a journal, but those that only tell of peers.
 fn newest_decisions(events: &[Envelope]) -> String {
@@ -97,7 +101,7 @@ impl Sandbox {
         let node = self.node(id)?;
         let ended = || {
             let end = self.supervisor_end(id)?;
-            let words = self.last_words(node);
+            let words = self.last_words(node, LAST_LINES);
             Some(SandboxError::failed(
                 format!("waiting until {} is {what}", node.name),
                 format!("its supervisor ended ({end}): {words}"),
@@ -110,10 +114,27 @@ impl Sandbox {
             match self.health(id).await {
                 Ok(health) if is_so(&health.report) => Ok(Ok(health.report)),
                 Ok(health) => Err(format!("problems: {}", health.report.problems.join("; "))),
-                Err(error) => Err(format!("{error}; supervisor.log ends: {}", self.last_words(node))),
+                Err(error) => {
+                    Err(format!("{error}; supervisor.log ends: {}", self.last_words(node, LAST_LINES)))
+                }
             }
         });
-        seen.await?
+        seen.await.map_err(|late| {
+            SandboxError::failed(
+                late.to_string(),
+                format!("supervisor.log ends: {}", self.last_words(node, STORY_LINES)),
+            )
+        })?
+    }
+
+    /// Waits until a node's supervisor has heard nothing of main for its threshold: only then would a promotion there be no
+    /// surprise to anybody.
+    ///
+    /// # Errors
+    /// It hears of main, or does not answer in time.
+    pub async fn wait_main_silent(&self, id: NodeId) -> Done<NodeReport> {
+        let silent = |report: &NodeReport| report.main_silent_ms >= Some(report.threshold_ms);
+        self.wait_health(id, "without a sign of main", silent).await
     }
 
     /// Waits until a standby streams, by what main says.

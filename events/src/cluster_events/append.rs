@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::{Client, Transaction};
 
-use super::{Position, StoreError, StreamHead, hash_from, node_column};
-use crate::{ChainHash, Epoch, Head, NodeId, NodeSeq, Record};
+use super::{StoreError, StreamHead, hash_from, node_column};
+use crate::{ChainHash, Epoch, Head, NodeId, NodeSeq, Position, Record};
 
 const INSERT: &str = "\
 INSERT INTO interrex.cluster_events (pos, position_epoch, event_id, cluster_id, node_id, node_seq, epoch, learned_in, hlc,

@@ -14,8 +14,6 @@ mod append;
 mod migrations;
 mod read;
 
-use serde::{Deserialize, Serialize};
-
 pub use self::{
     append::{Appended, Relay, heads, stream_head},
     migrations::{is_current, is_there, migrate},
@@ -24,7 +22,7 @@ pub use self::{
         verify,
     },
 };
-use crate::{ChainHash, Epoch, NodeId, NodeSeq};
+use crate::{ChainHash, Epoch, NodeId, NodeSeq, Position};
 
 /// Whether a table is Interrex's own, in SQL: `n` is its `pg_namespace`, `c` its `pg_class`. The journals hold its rows.
 ///
@@ -32,21 +30,6 @@ use crate::{ChainHash, Epoch, NodeId, NodeSeq};
 /// name. Tables of projections end in the number of their version.
 pub const IS_OWN_TABLE: &str = "(n.nspname = 'interrex' AND c.relname ~ '^(schema_version|write_probe|stream_head|journal_heads|\
     projection_checkpoints|settings_requests|cluster_(events|main|state|nodes|runs|timeline)(_[0-9]+)?)$')";
-
-/// A place in the merged stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Position {
-    /// Epoch of the main that appended the event.
-    pub epoch: Epoch,
-    /// Its place, from 1, without gaps across epochs.
-    pub pos: u64,
-}
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.epoch, self.pos)
-    }
-}
 
 /// The newest position, and which event is there: what a checkpoint is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,8 +5,10 @@ use std::ops::ControlFlow;
 use futures_util::TryStreamExt as _;
 use tokio_postgres::{GenericClient, Row, types::ToSql};
 
-use super::{Position, StoreError, hash_from, is_there, node_column};
-use crate::{Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Place, Record, RunId};
+use super::{StoreError, hash_from, is_there, node_column};
+use crate::{
+    Broken, ChainWalk, ClusterId, Epoch, EventId, Head, Hlc, NodeId, NodeSeq, Place, Position, Record, RunId,
+};
 
 const COLUMNS: &str = "event_id, cluster_id, node_id, node_seq, epoch, hlc, recorded_at, kind, schema_version, run_id, \
     correlation_id, causation_id, actor::text, payload::text, prev_hash, hash, learned_in, position_epoch, pos";

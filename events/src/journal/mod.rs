@@ -190,6 +190,30 @@ impl Journal {
     /// # Errors
     /// Another process has it, it is another node's, it is damaged, or it cannot be made durable.
     pub fn open(path: &Path, identity: Identity, stamp: Arc<dyn Stamp>) -> Result<Self, JournalError> {
+        Self::open_with(path, identity, stamp, |writer| {
+            writer::spawn(writer).map_err(|error| JournalError::failed(path, error))
+        })
+    }
+
+    /// The same without a thread: each append is stored before the call returns. For a simulated world, where nothing may
+    /// happen beside what its one thread does.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_in_line(
+        path: &Path,
+        identity: Identity,
+        stamp: Arc<dyn Stamp>,
+    ) -> Result<Self, JournalError> {
+        Self::open_with(path, identity, stamp, |writer| Ok(writer::Queue::InLine(Mutex::new(writer))))
+    }
+
+    fn open_with(
+        path: &Path,
+        identity: Identity,
+        stamp: Arc<dyn Stamp>,
+        begin: impl FnOnce(writer::Writer) -> Result<writer::Queue, JournalError>,
+    ) -> Result<Self, JournalError> {
         let lock = Lock::take(path)?;
         let newest = if !path.exists() || read::is_blank(path)? {
             Newest::default()
@@ -199,15 +223,14 @@ impl Journal {
         create_for_its_owner(path)?;
         let connection = schema::open_for_writing(path, identity)?;
         let clock = Arc::new(Mutex::new(HlcClock::continuing(newest.hlc)));
-        let queue = writer::spawn(writer::Writer {
+        let queue = begin(writer::Writer {
             path: path.to_owned(),
             connection,
             identity,
             heads: newest.heads,
             clock: clock.clone(),
             stamp: stamp.clone(),
-        })
-        .map_err(|error| JournalError::failed(path, error))?;
+        })?;
         Ok(Self { path: path.to_owned(), identity, queue, clock, stamp, _lock: lock })
     }
 
@@ -289,6 +312,18 @@ impl Journal {
     /// The file cannot be read.
     pub fn reader(&self) -> Result<JournalReader, JournalError> {
         JournalReader::open(&self.path)
+    }
+
+    /// Reads with a reader of its own on another thread, or here where the journal has none; nothing if the work was cut off.
+    pub async fn read_aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        if !self.queue.has_threads() {
+            return Some(read(self));
+        }
+        let journal = self.clone();
+        tokio::task::spawn_blocking(move || read(&journal)).await.ok()
     }
 
     /// The newest event of this node that is on disk.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -71,8 +71,16 @@ impl Fact {
 /// How far the chain of every journal held here goes.
 pub(super) type Heads = BTreeMap<NodeId, ChainWalk>;
 
+/// The way in to the writer.
+pub(super) enum Queue {
+    /// On a thread of its own: an fsync holds nothing else up, and many appends share one.
+    Thread(Thread),
+    /// On the caller's, one append after the other: a simulated world decides what comes first.
+    InLine(Mutex<Writer>),
+}
+
 /// The way in to the writer thread.
-pub(super) struct Queue {
+pub(super) struct Thread {
     /// Nothing only while the queue is being dropped.
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
@@ -80,7 +88,7 @@ pub(super) struct Queue {
 }
 
 /// What is queued is still written, and the file closed, before whoever holds the journal goes on.
-impl Drop for Queue {
+impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.requests.take());
         if let Some(thread) = self.thread.take() {
@@ -97,7 +105,15 @@ impl Queue {
         path: &Path,
     ) -> Result<oneshot::Receiver<AppendResult>, JournalError> {
         let (answer, receiver) = oneshot::channel();
-        let requests = self.requests.as_ref();
+        let requests = match self {
+            Self::Thread(thread) => thread.requests.as_ref(),
+            Self::InLine(writer) => {
+                let stored = lock(writer).store(content);
+                // the receiver is here
+                let _ = answer.send(stored);
+                return Ok(receiver);
+            }
+        };
         match requests.map(|requests| requests.try_send(Request { content, answer })) {
             Some(Ok(())) => Ok(receiver),
             Some(Err(TrySendError::Full(_))) => Err(JournalError::Overloaded(QUEUE_LIMIT)),
@@ -108,8 +124,20 @@ impl Queue {
     }
 
     pub(super) fn heads(&self) -> Heads {
-        self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match self {
+            Self::Thread(thread) => lock(&thread.heads).clone(),
+            Self::InLine(writer) => lock(writer).heads.clone(),
+        }
     }
+
+    /// Whether others may work beside the caller.
+    pub(super) fn has_threads(&self) -> bool {
+        matches!(self, Self::Thread(_))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the thread owns.
@@ -129,10 +157,18 @@ pub(super) fn spawn(writer: Writer) -> std::io::Result<Queue> {
     let thread = std::thread::Builder::new()
         .name("journal".to_owned())
         .spawn(move || writer.run(&inbox, &published))?;
-    Ok(Queue { requests: Some(requests), thread: Some(thread), heads })
+    Ok(Queue::Thread(Thread { requests: Some(requests), thread: Some(thread), heads }))
 }
 
 impl Writer {
+    /// Stores one request by itself.
+    fn store(&mut self, content: Content) -> AppendResult {
+        let (results, heads) = self.commit(std::iter::once(content))?;
+        self.heads = heads;
+        checkpoint::after_commit(&self.connection).map_err(|error| disk::error(&self.path, &error))?;
+        results.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))
+    }
+
     fn run(mut self, inbox: &Receiver<Request>, published: &Mutex<Heads>) {
         let mut expected = 1;
         while let Ok(first) = next(inbox) {
@@ -145,7 +181,7 @@ impl Writer {
             expected = answers.len();
             match stored {
                 Ok((results, heads)) => {
-                    published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&heads);
+                    lock(published).clone_from(&heads);
                     self.heads = heads;
                     for (answer, result) in answers.into_iter().zip(results) {
                         // whoever asked may have given up waiting; the events are stored all the same
@@ -256,7 +292,7 @@ impl Writer {
         let walk = heads.entry(me).or_insert(ChainWalk::from_genesis(me));
         if let Some(newest) = walk.moment() {
             // events that were taken back from a peer may be later than this node's clock
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).continue_after(newest);
+            lock(&self.clock).continue_after(newest);
         }
         let mut records = Vec::with_capacity(facts.len());
         for fact in facts {
@@ -270,8 +306,7 @@ impl Writer {
     fn record(&self, fact: Fact, head: Head) -> Record {
         let recorded_at = self.stamp.now().with_timezone(&Utc).trunc_subsecs(3);
         let event_id = self.stamp.event_id();
-        let hlc =
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(recorded_at.timestamp_millis());
+        let hlc = lock(&self.clock).tick(recorded_at.timestamp_millis());
         let mut record = Record {
             event_id,
             cluster_id: self.identity.cluster_id,

@@ -1,8 +1,8 @@
 //! How far each projection is: `(epoch, pos, hash of the event there)` and the version of its shape.
 
 use interrex_events::{
-    ChainHash, Epoch,
-    cluster_events::{Position, StoreError, StreamHead},
+    ChainHash, Epoch, Position,
+    cluster_events::{StoreError, StreamHead},
 };
 use tokio_postgres::{GenericClient, Transaction};
 

@@ -19,8 +19,8 @@ use std::{
 };
 
 use interrex_events::{
-    Envelope, Event, Place, ProjectionPaused, RunId,
-    cluster_events::{self, Position, Relay, StoreError, StreamHead},
+    Envelope, Event, Place, Position, ProjectionPaused, RunId,
+    cluster_events::{self, Relay, StoreError, StreamHead},
 };
 use tokio_postgres::{Client, Transaction};
 

@@ -3,13 +3,11 @@
 use std::{collections::BTreeSet, fs};
 
 use interrex::sandbox::{ALPHA, BETA};
-use interrex_actors::{
-    ports::{
-        HandoverPort as _, Lineage, Parted as PartedAt, PostgresPort as _, RejoinPort as _, Rewind, StopMode,
-        Verdict,
-    },
-    replication::postgres::LocalPostgres,
+use interrex_actors::ports::{
+    HandoverPort as _, Lineage, Parted as PartedAt, PostgresPort as _, RejoinPort as _, Rewind, StopMode,
+    Verdict,
 };
+use interrex_adapters::postgres::LocalPostgres;
 use interrex_events::{Lsn, TimelineId};
 
 use super::{Parted, STRANDED};

@@ -8,9 +8,9 @@ use std::{
 };
 
 use interrex::sandbox::ALPHA;
-use interrex_actors::{
-    ports::{RejoinPort as _, Rewind},
-    replication::postgres::{LocalPostgres, PostgresSettings},
+use interrex_actors::ports::{RejoinPort as _, Rewind};
+use interrex_adapters::{
+    postgres::{LocalPostgres, PostgresSettings},
     runtime::RunAs,
 };
 use serde::{Deserialize, Serialize};

@@ -23,10 +23,9 @@ use interrex_actors::{
         Answer, HandoverPort as _, KeepRequest, Kept, KeptBy, Lineage, PostgresPort as _, RejoinPort as _,
         Rewind, Source, StopMode, Verdict,
     },
-    replication::postgres::LocalPostgres,
-    report::CopyProgress,
-    runtime,
+    wire::CopyProgress,
 };
+use interrex_adapters::{postgres::LocalPostgres, runtime};
 use interrex_events::Address;
 use rustix::process::Signal;
 

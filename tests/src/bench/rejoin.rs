@@ -6,8 +6,8 @@ use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, SandboxError, Write
 use interrex_actors::{
     env::{Env as _, Moment, SystemEnv},
     ports::PortError,
-    runtime::{self, RunAs},
 };
+use interrex_adapters::runtime::{self, RunAs};
 use interrex_events::{RunKind, StepId};
 use interrex_projections::{NodeStatus, Run};
 use tokio_postgres::Client;

@@ -3,10 +3,8 @@
 use std::{process::Stdio, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, SandboxError, Writer};
-use interrex_actors::{
-    env::{Env, Moment, SystemEnv},
-    runtime,
-};
+use interrex_actors::env::{Env, Moment, SystemEnv};
+use interrex_adapters::runtime;
 use interrex_events::{Demotion, Event, NodeId};
 use rustix::process::Signal;
 

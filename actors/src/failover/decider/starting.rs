@@ -245,7 +245,7 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
 
 /// An offer that was heard before: its run, whatever became of it. So is one whose epoch this node opened by itself,
 /// before it heard of the offer: whoever offers must learn that the role is taken, or would ask for ever.
-fn already_taken(situation: Situation<'_>, offer: &crate::messages::HandoverOffer) -> Option<RunId> {
+fn already_taken(situation: Situation<'_>, offer: &crate::wire::HandoverOffer) -> Option<RunId> {
     let Situation { me, cluster, .. } = situation;
     let heard = |run: &&Run| run.handover.as_ref().is_some_and(|handover| handover.run == offer.handover.run);
     let is_main = cluster.nodes.is_main(me) && cluster.nodes.epoch >= offer.epoch;
@@ -283,7 +283,7 @@ fn may_accept(situation: Situation<'_>, asked: &HandoverAccepted) -> Result<(), 
 
 fn may_take_over(
     situation: Situation<'_>,
-    offer: &crate::messages::HandoverOffer,
+    offer: &crate::wire::HandoverOffer,
 ) -> Result<FailoverStarted, Declined> {
     let Situation { me, policy, .. } = situation;
     may_succeed(situation, offer.from, offer.epoch)?;

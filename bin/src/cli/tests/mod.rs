@@ -14,7 +14,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use clap::Parser as _;
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{
     Epoch, NodeId, PostgresStatus, RedisStatus, Role, TimelineId, cluster_events::StreamVerification,
 };

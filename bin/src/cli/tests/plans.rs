@@ -1,6 +1,9 @@
 //! What is shown of the time to come.
 
-use interrex_actors::failover::plan::{Check, Findings, Measured, Plan, plan};
+use interrex_actors::{
+    failover::plan::{Findings, Measured, Plan, plan},
+    wire::Check,
+};
 use interrex_events::{Epoch, NodeId, RunKind};
 use interrex_projections::Runs;
 

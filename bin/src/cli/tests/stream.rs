@@ -7,7 +7,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use interrex_actors::report::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
+use interrex_actors::wire::{DependentFacts, Lag, NodeReport, PostgresFacts, RedisFacts};
 use interrex_events::{
     Address,
     journal::{Identity, Journal, Segment, Stamp, segment_file},

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_actors::runtime::RunAs;
+use interrex_adapters::runtime::RunAs;
 use serde_json::{Map, Value, json};
 
 use super::super::{

@@ -1,7 +1,7 @@
 //! `interrex nodes`: the table `cluster_nodes`, with what is live where somebody answers.
 
 use chrono::{DateTime, Utc};
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{Epoch, NodeId, Role, TimelineId};
 use interrex_projections::{Node, NodeStatus, human_bytes};
 use serde::Serialize;

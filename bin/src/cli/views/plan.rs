@@ -1,6 +1,9 @@
 //! `--dry-run`: what a run would do, and what would stop it.
 
-use interrex_actors::failover::plan::{Check, Measured, Plan, PlannedStep, WithoutWrites};
+use interrex_actors::{
+    failover::plan::{Measured, Plan, PlannedStep, WithoutWrites},
+    wire::Check,
+};
 use interrex_events::{NodeId, RunKind, StepId, Verdict};
 use interrex_projections::{counted, human_bytes, human_ms};
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use interrex_actors::{replication::postgres::not_salvaged, runtime::RunAs};
+use interrex_adapters::{postgres::not_salvaged, runtime::RunAs};
 use interrex_events::{ChainWalk, journal::JournalReader};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 

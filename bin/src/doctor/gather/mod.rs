@@ -11,7 +11,7 @@ mod supervisors;
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::future::join_all;
-use interrex_actors::runtime::{self, RunAs};
+use interrex_adapters::runtime::{self, RunAs};
 use interrex_events::{Address, NodeId};
 
 use self::postgres::Login;

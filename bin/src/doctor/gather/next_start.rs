@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use interrex_actors::{replication::postgres::PostgresSettings, runtime::RunAs};
+use interrex_adapters::{postgres::PostgresSettings, runtime::RunAs};
 
 use super::machine::programs_folder;
 use crate::{

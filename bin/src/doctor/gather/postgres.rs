@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use interrex_actors::{
-    env::{Env as _, SystemEnv},
-    replication::postgres::{
-        STANDBY_TIMELINE,
-        inherited::{STARTED_WITH, read_only_by_setting},
-        standby::ENDS_RECOVERY,
-    },
+use interrex_actors::env::{Env as _, SystemEnv};
+use interrex_adapters::postgres::{
+    STANDBY_TIMELINE,
+    inherited::{STARTED_WITH, read_only_by_setting},
+    standby::ENDS_RECOVERY,
 };
 use interrex_events::{
     Address, cluster_events,
@@ -109,7 +107,7 @@ const TIME: &str = "SELECT to_json((extract(epoch FROM clock_timestamp()) * 1000
 /// As whom the servers are asked: as the supervisor asks them.
 pub(super) struct Login {
     user: String,
-    password: Option<interrex_actors::secret::Secret>,
+    password: Option<interrex_adapters::secret::Secret>,
     database: String,
     replication_user: String,
 }

@@ -1,6 +1,6 @@
 //! What each Redis says of itself.
 
-use interrex_actors::replication::redis::{connect, rights::lacking};
+use interrex_adapters::redis::{connect, rights::lacking};
 use interrex_events::Address;
 use redis::{Cmd, FromRedisValue};
 

@@ -1,6 +1,7 @@
 //! A real login for replication, as a standby makes it: by libpq, with the passfile, as the servers' user.
 
-use interrex_actors::{ports::Source, replication::postgres::log_in_for_replication, runtime::RunAs};
+use interrex_actors::ports::Source;
+use interrex_adapters::{postgres::log_in_for_replication, runtime::RunAs};
 use interrex_events::{Address, postgres::conninfo_value};
 
 use super::machine::{program, programs_folder};

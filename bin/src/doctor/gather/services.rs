@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_actors::runtime::{self, RunAs};
+use interrex_adapters::runtime::{self, RunAs};
 
 use crate::{
     config::{Config, OnExit},

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
-use interrex_actors::{
-    notifier::peers::{ApiAnswer, JournalBody, SECRET_HEADER},
-    report::NodeReport,
-};
+use interrex_actors::wire::{ApiAnswer, JournalBody, NodeReport, SECRET_HEADER};
 use interrex_events::{Address, NodeId, NodeSeq};
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
 //! What nodes must have in common so that each can follow the other.
 
-use interrex_actors::replication::postgres::standby_limits::{StandbyLimits, TooSmall};
+use interrex_actors::ports::{StandbyLimits, TooSmall};
 use interrex_events::NodeId;
 
 use crate::doctor::{

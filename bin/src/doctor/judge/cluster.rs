@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::NodeId;
 
 use crate::doctor::{

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path};
 
-use interrex_actors::replication::postgres::config_file::is_same;
+use interrex_adapters::postgres::config_file::is_same;
 
 use crate::doctor::{
     facts::{Facts, NextStart},

@@ -1,6 +1,6 @@
 //! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
 
-use interrex_actors::replication::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
+use interrex_adapters::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
 use interrex_events::{Address, NodeId, postgres::identifier};
 
 use super::silent;

@@ -1,6 +1,6 @@
 //! Each Redis: does it follow main's, and would it serve in its place?
 
-use interrex_actors::report::RedisFacts;
+use interrex_actors::wire::RedisFacts;
 use interrex_events::RedisStatus;
 
 use super::silent;

@@ -1,6 +1,6 @@
 //! What main and its secondaries are to each other: on one timeline, connected now, each able to log in to the other.
 
-use interrex_actors::replication::postgres::slot_name;
+use interrex_actors::ports::slot_name;
 use interrex_events::NodeId;
 
 use super::size;

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_actors::secret::Secret;
+use interrex_adapters::secret::Secret;
 use interrex_events::{
     Address, cluster_events,
     postgres::{self, Login, Session, bytes_of, literal, rows},

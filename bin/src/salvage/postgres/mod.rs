@@ -15,9 +15,12 @@ use std::{
 
 use interrex_actors::{
     env::{Env as _, SystemEnv},
-    replication::{
-        fork::{self, Fork, RelationChanges},
-        postgres::{LocalPostgres, PostgresSettings},
+    ports::RelationChanges,
+};
+use interrex_adapters::{
+    postgres::{
+        LocalPostgres, PostgresSettings,
+        fork::{self, Fork},
     },
     runtime::{self, RunAs},
 };
@@ -72,13 +75,8 @@ impl Kept {
     pub(super) fn note_salvaged(&self, output: &Path) -> std::io::Result<()> {
         let now = SystemEnv.moment().wall;
         let output = std::path::absolute(output)?;
-        interrex_actors::replication::postgres::note_salvaged(
-            &self.folder,
-            &output,
-            now,
-            self.scratch.run_as(),
-        )
-        .map(drop)
+        interrex_adapters::postgres::note_salvaged(&self.folder, &output, now, self.scratch.run_as())
+            .map(drop)
     }
 
     /// The folder where a rejoin, or its script, leaves checksums of it.
@@ -272,7 +270,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn password(&self) -> Done<Option<interrex_actors::secret::Secret>> {
+    fn password(&self) -> Done<Option<interrex_adapters::secret::Secret>> {
         let Some(file) = &self.config.postgres.password_file else { return Ok(None) };
         read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }

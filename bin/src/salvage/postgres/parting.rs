@@ -1,9 +1,7 @@
 //! Where the kept copy and the new main parted: told from both histories, by what a rejoin decides with too.
 
-use interrex_actors::{
-    ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict},
-    replication::postgres::LocalPostgres,
-};
+use interrex_actors::ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict};
+use interrex_adapters::postgres::LocalPostgres;
 use interrex_events::{Address, Lsn, TimelineId};
 
 use super::{Done, SalvageError};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use interrex_actors::replication::fork::Xids;
+use interrex_adapters::postgres::fork::Xids;
 use interrex_events::postgres::identifier;
 
 use super::{

@@ -12,7 +12,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-use interrex_actors::runtime::{self, RunAs};
+use interrex_adapters::runtime::{self, RunAs};
 use interrex_events::Address;
 
 use self::{comparison::Comparison, files::DatabaseFiles, session::Server, source::Source};

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use interrex_actors::secret::Secret;
+use interrex_adapters::secret::Secret;
 use interrex_events::Address;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,

@@ -3,7 +3,10 @@
 use interrex_projections::NodeStatus;
 
 use super::*;
-use crate::messages::{Declined, HandoverOffer, Operation};
+use crate::{
+    messages::{Declined, Operation},
+    wire::HandoverOffer,
+};
 
 const STEPS: [StepId; 9] = [
     StepId::CheckHandover,

@@ -1,11 +1,12 @@
 //! Who could take over now, and what that would cost: as the decider of a failover would see it.
 
-use interrex_actors::report::{Lag, NodeReport};
+use interrex_actors::wire::{Lag, NodeReport};
 use interrex_events::{PostgresStatus, Role};
 use interrex_projections::{NodeStatus, human_bytes, human_ms};
 use serde::Serialize;
 
-use super::{super::super::sight::Sight, setting};
+use super::setting;
+use crate::cli::sight::Sight;
 
 /// A node that answers and has a standby to promote.
 #[derive(Serialize)]

@@ -1,11 +1,12 @@
 //! Whether all is well, by what live supervisors say. A journal alone cannot tell.
 
-use interrex_actors::report::NodeReport;
+use interrex_actors::wire::NodeReport;
 use interrex_events::{NodeId, PostgresStatus, RunKind};
 use interrex_projections::NodeStatus;
 use serde::Serialize;
 
-use super::{super::super::sight::Sight, candidates::candidates};
+use super::candidates::candidates;
+use crate::cli::sight::Sight;
 
 /// The answer in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ mod text;
 use chrono::{DateTime, Utc};
 use interrex_actors::{
     env::ms,
-    report::{Lag, NodeReport, Rest},
+    wire::{Lag, NodeReport, Rest},
 };
 use interrex_events::{
     Address, Cause, ClusterId, Epoch, NodeId, PostgresStatus, RecoveryTime, RedisStatus, Role, RunId,

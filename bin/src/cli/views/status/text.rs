@@ -1,23 +1,20 @@
 //! The screen: a label and a sentence a line, the most urgent first.
 
 use chrono::{DateTime, Utc};
-use interrex_actors::report::Lag;
+use interrex_actors::wire::Lag;
 use interrex_events::{NodeId, RedisStatus};
 use interrex_projections::{NodeStatus, RunEnd, human_bytes, human_ms};
 
 use super::{
-    super::{
-        super::{
-            output::{Style, Tone},
-            sight::Rebuilt,
-            table::{Cell, Table},
-            when,
-        },
-        nodes::status_tone,
-        runs,
-    },
+    super::{nodes::status_tone, runs},
     Health, Member, Resting, RunNow, Status,
     candidates::Candidate,
+};
+use crate::cli::{
+    output::{Style, Tone},
+    sight::Rebuilt,
+    table::{Cell, Table},
+    when,
 };
 
 pub(super) fn render(status: &Status<'_>, as_of: &str, style: Style) -> String {

@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 use interrex_events::{Head, NodeId, NodeSeq, cluster_events::StreamVerification};
 use serde::Serialize;
 
-use super::super::super::{
-    failure::Failure,
-    output::{Style, Tone},
-    outside::Answer,
-    source::Source,
-    store::{Store, Walked},
-    table::{Cell, Table},
+use crate::{
+    cli::{
+        failure::Failure,
+        output::{Style, Tone},
+        outside::Answer,
+        source::Source,
+        store::{Store, Walked},
+        table::{Cell, Table},
+    },
+    config::Config,
 };
-use crate::config::Config;
 
 /// What the merged stream is called as a holder of copies.
 const STREAM: &str = "cluster_events";

@@ -8,7 +8,7 @@ use interrex_events::{
 };
 use serde::Serialize;
 
-use super::super::super::{
+use crate::cli::{
     output::{Style, Tone},
     table::{Cell, Table},
 };

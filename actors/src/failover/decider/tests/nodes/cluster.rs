@@ -15,8 +15,8 @@ use super::{
 use crate::{
     failover::decider::*,
     heartbeat::decider as heartbeat,
-    messages::{Accepted, HandoverOffer, MainPostgres, MainSight, Operate, Operation},
-    report::{NodeReport, PostgresFacts, RedisFacts},
+    messages::{Accepted, MainSight, Operate, Operation},
+    wire::{HandoverOffer, MainPostgres, NodeReport, PostgresFacts, RedisFacts},
 };
 
 /// How long a round takes.

@@ -8,8 +8,8 @@ use super::{
     world::{Kind, lsn, records},
 };
 use crate::{
-    messages::{HandoverOffer, Operation, StepReport},
-    report::NodeReport,
+    messages::{Operation, StepReport},
+    wire::{HandoverOffer, NodeReport},
 };
 
 pub(super) type Made = Result<StepReport, String>;

@@ -13,7 +13,7 @@ use crate::{
     heartbeat::decider as heartbeat,
     messages::{Claim, Measured, ProbeEnded},
     ports::NoReply,
-    report::PostgresFacts,
+    wire::PostgresFacts,
 };
 
 impl Cluster {

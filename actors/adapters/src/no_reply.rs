@@ -1,0 +1,21 @@
+//! What errors of the clients of PostgreSQL and Redis say about the server.
+
+use interrex_actors::ports::NoReply;
+use interrex_events::cluster_events::in_words;
+
+/// What PostgreSQL, or the way to it, answered.
+pub(crate) fn of_postgres(error: &tokio_postgres::Error) -> NoReply {
+    let words = in_words(error);
+    match error.code().map(tokio_postgres::error::SqlState::code) {
+        Some(code) => NoReply::of_code(code, words),
+        None => NoReply::of_system(error, words),
+    }
+}
+
+/// What Redis, or the way to it, answered.
+pub(crate) fn of_redis(error: &redis::RedisError) -> NoReply {
+    match error.code() {
+        Some(code) => NoReply::Refused { code: code.to_owned(), words: error.to_string() },
+        None => NoReply::of_system(error, error.to_string()),
+    }
+}

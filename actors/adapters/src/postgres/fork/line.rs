@@ -1,0 +1,87 @@
+//! The log of a stopped server along all of its timelines, as files of the newest: `pg_waldump` reads one timeline.
+//!
+//! A record may begin in a file of one timeline and end in one of the next; so the files are put in a row, by links in a
+//! folder of their own, and not read one timeline after the other.
+
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use interrex_actors::ports::Switch;
+use interrex_events::TimelineId;
+use tempfile::TempDir;
+
+use crate::postgres::wal;
+
+/// No file of the log is smaller (`WalSegMinSize`).
+const SMALLEST: u64 = 1 << 20;
+
+/// A folder with a link to each file of the log that led to the end of a timeline. It is gone when this is dropped.
+pub(super) fn in_a_row(log: &Path, timeline: TimelineId, history: &[Switch]) -> io::Result<TempDir> {
+    let row = tempfile::Builder::new().prefix("interrex-log-").tempdir()?;
+    // the servers' user passes through; names and places of the log's files are no secret
+    fs::set_permissions(row.path(), fs::Permissions::from_mode(0o755))?;
+    let log = log.canonicalize()?;
+    for entry in fs::read_dir(&log)? {
+        let entry = entry?;
+        let (name, size) = (entry.file_name(), entry.metadata()?.len());
+        let Some(name) = name.to_str() else { continue };
+        if size < SMALLEST {
+            continue;
+        }
+        let Some(number) = wal::file_number(name, size) else { continue };
+        // of the file that two timelines have in common, the later one's holds the log of both
+        let left = history.iter().find(|switch| switch.switchpoint.0 / size > number);
+        let of = left.map_or(timeline, |switch| switch.timeline);
+        if name.starts_with(&format!("{:08X}", of.0)) {
+            symlink(entry.path(), row.path().join(wal::file_name(timeline, number, size)))?;
+        }
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use interrex_events::Lsn;
+
+    use super::*;
+
+    #[test]
+    fn each_file_is_that_of_the_newest_timeline_that_has_a_part_of_it() {
+        let log = tempfile::tempdir().unwrap();
+        let names = [
+            "000000010000000000000001",
+            "000000010000000000000002",
+            "000000020000000000000002",
+            "000000010000000000000003", // after timeline 1 was left
+            "000000020000000000000003",
+            "000000030000000000000003",
+            "000000030000000000000004",
+        ];
+        for name in names {
+            fs::File::create(log.path().join(name)).unwrap().set_len(SMALLEST).unwrap();
+        }
+        for other in ["00000003.history", "000000030000000000000005.partial", "000000030000000000000006"] {
+            fs::write(log.path().join(other), "short").unwrap();
+        }
+        let switch =
+            |timeline, at| Switch { timeline: TimelineId(timeline), switchpoint: Lsn(at * SMALLEST + 500) };
+        let row = in_a_row(log.path(), TimelineId(3), &[switch(1, 2), switch(2, 3)]).unwrap();
+        let mut links: Vec<String> = fs::read_dir(row.path())
+            .unwrap()
+            .map(|entry| {
+                let link = entry.unwrap();
+                let of = fs::read_link(link.path()).unwrap();
+                format!("{:?} {:?}", link.file_name(), of.file_name().unwrap())
+            })
+            .collect();
+        links.sort();
+        let expected = [(1, 1), (2, 2), (3, 3), (3, 4)].map(|(timeline, number)| {
+            let name = |timeline: u32| format!("\"{timeline:08X}{:08X}{number:08X}\"", 0);
+            format!("{} {}", name(3), name(timeline))
+        });
+        assert_eq!(links, expected);
+    }
+}

@@ -1,0 +1,543 @@
+//! The real PostgreSQL: queries through one owned connection, start and stop through its own programs.
+//!
+//! One connection, because a pool hides which server answers. Every call is limited by the server itself
+//! (`statement_timeout`), by the time to connect, and by the caller.
+
+pub(crate) mod admission;
+mod auto_conf;
+mod common_log;
+pub mod config_file;
+pub mod control_file;
+mod files;
+pub mod fork;
+mod handover;
+pub mod inherited;
+mod line;
+mod lineage;
+mod main_server;
+mod recovery;
+mod rejoin;
+mod relations;
+mod server_log;
+pub(crate) mod sessions;
+mod shutdown;
+pub mod standby;
+mod standby_limits;
+mod start;
+mod wal;
+
+pub use self::{
+    rejoin::{log_in_for_replication, not_salvaged, note_salvaged, put_base_backup_in_place},
+    sessions::STANDBY_TIMELINE,
+};
+
+use std::{
+    cell::{Cell, RefCell},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use interrex_actors::{
+    ports::{
+        Answer, NoReply, PortError, PostgresEnd, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting,
+        ReplayState, ServerProcess, StopMode, slot_name,
+    },
+    wire::PostgresFacts,
+};
+use interrex_events::{
+    Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
+    postgres::{Row, conninfo_value, literal, rows},
+};
+use rustix::process::Signal;
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, error::SqlState};
+
+use self::{
+    admission::ask_for_a_session,
+    sessions::{WRITES, connect, facts, measure_sql},
+};
+use crate::{
+    guarded, no_reply,
+    runtime::{self, RunAs, is_alive, wait_gone},
+    secret::Secret,
+};
+
+/// When a start is no longer waited for. It goes on all the same: a recovery takes as long as it takes.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a dead server may stay unreaped before a start is tried all the same.
+const REAP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a process may outlive a harder signal.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a condition in the server is looked at on the way of a failover.
+const LOOK: Duration = Duration::from_millis(3);
+/// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
+const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
+/// When a reload of the configuration files is given up.
+const RELOAD_LIMIT: Duration = Duration::from_secs(2);
+/// What a replication slot may hold back where the operator set no limit.
+const SLOT_LIMIT: &str = "10GB";
+/// The retry interval of the log receiver, against the same stall.
+const RETRIEVE_RETRY: &str = "100ms";
+
+/// How to reach and handle the local server.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// PGDATA.
+    pub data_dir: PathBuf,
+    /// Folder of `postgres` and the others.
+    pub bin_dir: PathBuf,
+    /// `postgresql.conf`, where it does not lie in the data directory.
+    pub config_file: Option<PathBuf>,
+    /// Where the server's log goes.
+    pub log_file: PathBuf,
+    /// Whom it runs as.
+    pub run_as: RunAs,
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Superuser.
+    pub user: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// Database.
+    pub database: String,
+    /// User that replicates.
+    pub replication_user: String,
+    /// libpq password file for it.
+    pub replication_passfile: Option<PathBuf>,
+    /// This node: names its slot and its standby.
+    pub node: NodeId,
+    /// When one measurement is given up.
+    pub measure_limit: Duration,
+    /// Where the upstream is kept aside while a run has it cleared; it may hold a password.
+    pub upstream_file: PathBuf,
+    /// How long a stop in good order may take before everything is ended at once.
+    pub stop_patience: Duration,
+}
+
+/// The adapter.
+pub struct LocalPostgres {
+    settings: PostgresSettings,
+    client: RefCell<Option<Rc<Client>>>,
+    /// A session for what takes long, opened before it is needed: then the server may admit none.
+    spare: RefCell<Option<Client>>,
+    /// The server that is being started: before it has written its pid file, nothing else names it.
+    starting: Cell<Option<i32>>,
+    /// As it was last read.
+    control: RefCell<Option<control_file::Read>>,
+    /// Held while another thread works on the data directory's files, also for a call that was given up.
+    files: Arc<Mutex<()>>,
+}
+
+/// The condition by which main knows a node's standby, where `pg_stat_replication` is joined with `pg_replication_slots`: by its
+/// slot, whatever it calls itself, or by the name that a supervisor gives it.
+fn is_standby_of(node: NodeId) -> String {
+    format!("(slot_name = '{}' OR application_name = 'interrex_{node}')", slot_name(node))
+}
+
+impl LocalPostgres {
+    /// An adapter that connects when it is first asked.
+    #[must_use]
+    pub fn new(settings: PostgresSettings) -> Self {
+        Self {
+            settings,
+            client: RefCell::default(),
+            spare: RefCell::default(),
+            starting: Cell::default(),
+            control: RefCell::default(),
+            files: Arc::default(),
+        }
+    }
+
+    async fn client(&self) -> Answer<Rc<Client>> {
+        self.session().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    /// The session that is open, or a new one.
+    async fn session(&self) -> Result<Rc<Client>, NoReply> {
+        if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
+            return Ok(client.clone());
+        }
+        let client = Rc::new(self.log_in_here().await?);
+        *self.client.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn open(&self) -> Answer<Client> {
+        self.log_in_here().await.map_err(|refusal| PortError(refusal.to_string()))
+    }
+
+    async fn log_in_here(&self) -> Result<Client, NoReply> {
+        let settings = &self.settings;
+        let connecting = connect(
+            WRITES,
+            (&settings.host, settings.port),
+            (&settings.user, settings.password.as_deref()),
+            &settings.database,
+        );
+        let doing = format!("connecting to PostgreSQL at {}", self.address());
+        connecting.await.map_err(|refusal| refusal.while_doing(&doing))
+    }
+
+    /// Everything that is measured. A session that was ended says nothing about the server: a new one does.
+    async fn measured(&self) -> Result<Vec<Row>, NoReply> {
+        let asked = |client: Rc<Client>| async move {
+            let answer = rows(&client, &measure_sql()).await;
+            answer.map_err(|error| no_reply::of_postgres(&error))
+        };
+        let open = self.client.borrow().clone().filter(|client| !client.is_closed());
+        let was_open = open.is_some();
+        match asked(self.session().await?).await {
+            Err(NoReply::Passing(_) | NoReply::Silent(_)) if was_open => {
+                self.client.borrow_mut().take();
+                asked(self.session().await?).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// A superuser still gets in where the places that are left are kept for superusers.
+    async fn has_places_for_ordinary_users(&self) -> Result<(), NoReply> {
+        let sql = "SELECT count(*)::text AS taken,
+                          (current_setting('max_connections')::int
+                           - current_setting('superuser_reserved_connections')::int
+                           - coalesce(current_setting('reserved_connections', true)::int, 0))::text AS places
+                   FROM pg_stat_activity WHERE backend_type = 'client backend'";
+        let client = self.session().await?;
+        let found = rows(&client, sql).await.map_err(|error| no_reply::of_postgres(&error))?;
+        let read = |column: &'static str| found.first().and_then(|row| row.parsed::<u64>(column));
+        match (read("taken"), read("places")) {
+            (Some(taken), Some(places)) if taken >= places => {
+                let words = format!(
+                    "all {places} places for ordinary users are taken ({taken} sessions); the rest of max_connections is kept for \
+                     superusers"
+                );
+                Err(NoReply::Refused { code: "53300".to_owned(), words })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address::new(&self.settings.host, self.settings.port)
+    }
+
+    async fn rows(&self, sql: &str) -> Answer<Vec<Row>> {
+        let client = self.client().await?;
+        rows(&client, sql).await.map_err(|error| {
+            PortError::new(
+                sql.split_whitespace().take(3).collect::<Vec<_>>().join(" ").as_str(),
+                cluster_events::in_words(&error),
+            )
+        })
+    }
+
+    async fn value(&self, sql: &str) -> Answer<Option<String>> {
+        let rows = self.rows(sql).await?;
+        Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
+    }
+
+    fn program(&self, name: &str) -> runtime::Command {
+        let mut command = self.settings.run_as.command(self.settings.bin_dir.join(name));
+        command.arg("-D").arg(&self.settings.data_dir);
+        command
+    }
+
+    /// The process that the data directory's pid file names.
+    fn named_postmaster(&self) -> Option<i32> {
+        let text = std::fs::read(self.settings.data_dir.join("postmaster.pid")).ok()?;
+        // the path in it may be of any encoding
+        String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok()
+    }
+
+    /// The postmaster, if it lives.
+    fn postmaster(&self) -> Option<i32> {
+        let pid = self.named_postmaster()?;
+        // a stale file may name another server's process by now; a postmaster works in its data directory
+        let elsewhere = std::fs::read_link(format!("/proc/{pid}/cwd"))
+            .is_ok_and(|folder| self.settings.data_dir.canonicalize().is_ok_and(|own| own != folder));
+        (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
+    }
+
+    /// Sessions outlive a postmaster that was killed, and still commit what they were sent (measured).
+    async fn end_orphans(&self) -> Answer<()> {
+        for pid in runtime::processes_in(&self.settings.data_dir, "postgres") {
+            runtime::signal(pid, Signal::KILL);
+            if !wait_gone(pid, "postgres", KILL_PATIENCE).await {
+                return Err(PortError(format!("PostgreSQL's process {pid} lives on after SIGKILL")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the control file says; only words for a person, so that a damaged one stops nothing.
+    async fn cluster_state(&self) -> String {
+        self.control_file().await.map_or_else(|_| "unreadable".to_owned(), |control| control.state)
+    }
+
+    async fn receive_from(&self, conninfo: &str) -> Answer<()> {
+        let slot = if conninfo.is_empty() { String::new() } else { slot_name(self.settings.node) };
+        for (setting, value) in [
+            ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
+            ("primary_conninfo", conninfo),
+            ("primary_slot_name", &slot),
+        ] {
+            self.rows(&format!("ALTER SYSTEM SET {setting} = {}", literal(value))).await?;
+        }
+        self.rows("SELECT pg_reload_conf()").await?;
+        Ok(())
+    }
+
+    /// The timeline that a primary writes, and its history file; nothing of a standby.
+    async fn written_timeline(&self) -> Answer<Option<(u32, Option<String>)>> {
+        let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
+        let Some(name) = self.value(sql).await? else { return Ok(None) };
+        let timeline =
+            u32::from_str_radix(&name, 16).map_err(|error| PortError::new("reading the timeline", error))?;
+        let history =
+            self.value(&format!("SELECT pg_read_file('pg_wal/{name}.history', 0, 65536, true)")).await?;
+        Ok(Some((timeline, history)))
+    }
+}
+
+#[async_trait(?Send)]
+impl PostgresPort for LocalPostgres {
+    async fn measure(&self) -> PostgresMeasure {
+        let silent = |reply: NoReply| {
+            let status = if self.postmaster().is_some() {
+                PostgresStatus::Unreachable
+            } else {
+                PostgresStatus::Stopped
+            };
+            let facts = PostgresFacts::silent(status, reply.to_string());
+            PostgresMeasure { facts, receiver_heard: None, no_reply: Some(reply) }
+        };
+        let limit = self.settings.measure_limit;
+        match tokio::time::timeout(limit, self.measured()).await {
+            Ok(Ok(rows)) => match rows.first() {
+                Some(row) => facts(row),
+                None => silent(NoReply::Silent("it answered without a row".to_owned())),
+            },
+            Ok(Err(reply)) => silent(reply),
+            Err(_) => {
+                // a connection that hangs is left: the next question gets its own
+                self.client.borrow_mut().take();
+                silent(NoReply::late(limit))
+            }
+        }
+    }
+
+    async fn admits(&self) -> Result<(), NoReply> {
+        let settings = &self.settings;
+        let address = (settings.host.as_str(), settings.port);
+        ask_for_a_session(address, &settings.user, ("database", &settings.database)).await?;
+        self.has_places_for_ordinary_users().await?;
+        // what a switchover needs is open before it is needed
+        let open = self.spare.borrow().as_ref().is_some_and(|client| !client.is_closed());
+        if !open {
+            let client = self.log_in_here().await?;
+            *self.spare.borrow_mut() = Some(client);
+        }
+        Ok(())
+    }
+
+    async fn start(&self) -> Answer<bool> {
+        self.start_postmaster().await
+    }
+
+    async fn stop(&self, mode: StopMode) -> Answer<PostgresEnd> {
+        self.stop_postmaster(mode).await
+    }
+
+    fn process(&self) -> ServerProcess {
+        if self.postmaster().is_none() {
+            return ServerProcess::None;
+        }
+        let told = std::fs::read(self.settings.data_dir.join("postmaster.pid")).unwrap_or_default();
+        let told = String::from_utf8_lossy(&told);
+        let stops = told.lines().nth(start::STATUS_LINE).is_some_and(|status| status.trim() == "stopping");
+        if stops { ServerProcess::Stopping } else { ServerProcess::Up }
+    }
+
+    fn is_standby_directory(&self) -> bool {
+        self.settings.data_dir.join("standby.signal").exists()
+    }
+
+    async fn leave_upstream(&self) -> Answer<()> {
+        let current = self.value("SHOW primary_conninfo").await?.unwrap_or_default();
+        if current.is_empty() {
+            return Ok(());
+        }
+        // it may hold a password
+        guarded::write(&self.settings.upstream_file, current.as_bytes(), RunAs::Myself)
+            .map_err(|error| PortError::new("keeping primary_conninfo aside", error))?;
+        self.receive_from("").await
+    }
+
+    async fn return_to_upstream(&self, otherwise: &str) -> Answer<()> {
+        let kept = std::fs::read_to_string(&self.settings.upstream_file).unwrap_or_default();
+        self.receive_from(if kept.is_empty() { otherwise } else { &kept }).await
+    }
+
+    async fn set_upstream(&self, conninfo: &str) -> Answer<()> {
+        self.receive_from(conninfo).await
+    }
+
+    fn conninfo_of(&self, server: &Address) -> String {
+        let Address { host, port } = server;
+        let settings = &self.settings;
+        let passfile = match &settings.replication_passfile {
+            Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
+            None => String::new(),
+        };
+        format!(
+            "host={host} port={port} user={}{passfile} application_name=interrex_{} connect_timeout=5 \
+             keepalives_idle=5 keepalives_interval=2 keepalives_count=3",
+            conninfo_value(&settings.replication_user),
+            settings.node
+        )
+    }
+
+    async fn replay_state(&self) -> Answer<ReplayState> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_wal_receiver)::text AS receiving,
+                          pg_last_wal_receive_lsn()::text AS received,
+                          pg_last_wal_replay_lsn()::text AS replayed,
+                          coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
+                                    FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
+        let rows = self.rows(sql).await?;
+        let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
+        let replayed: Lsn = row.parsed("replayed").unwrap_or_default();
+        Ok(ReplayState {
+            receiving: row.get("receiving") == Some("true"),
+            received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed),
+            replayed,
+            waits_for_more: row.get("waits") == Some("true"),
+        })
+    }
+
+    async fn hindrances(&self) -> Answer<Vec<String>> {
+        self.hindered_by_command_line().await
+    }
+
+    async fn sanitise(&self) -> Answer<Vec<String>> {
+        self.clear_inherited().await
+    }
+
+    async fn read_only_settings(&self) -> Answer<Vec<ReadOnlySetting>> {
+        self.find_read_only().await
+    }
+
+    async fn promote(&self) -> Answer<Promotion> {
+        let mut asked_for = Duration::MAX;
+        loop {
+            if let Some(promotion) = self.promotion().await? {
+                return Ok(promotion);
+            }
+            if asked_for >= PROMOTE_AGAIN {
+                asked_for = Duration::ZERO;
+                // an error here is the race with the end of recovery, or is met again by the next look
+                if let Err(error) = self.rows("SELECT pg_promote(false)").await {
+                    tracing::debug!(%error, "pg_promote");
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+            asked_for += LOOK;
+        }
+    }
+
+    async fn promotion(&self) -> Answer<Option<Promotion>> {
+        let Some((timeline, history)) = self.written_timeline().await? else { return Ok(None) };
+        // a server that merely lost its standby.signal is no primary of a new timeline (facts 4)
+        let history = history.ok_or_else(|| {
+            PortError(format!(
+                "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \
+                 started without standby.signal"
+            ))
+        })?;
+        let switchpoint = history
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .next_back()
+            .ok_or_else(|| PortError(format!("{timeline:08X}.history names no switchpoint")))?;
+        Ok(Some(Promotion { timeline: TimelineId(timeline), switchpoint }))
+    }
+
+    async fn writes_unpromoted(&self, mains: Option<TimelineId>) -> Answer<bool> {
+        // a standby has the history of the timeline that it received, too
+        let is_mains = |timeline: u32| mains.is_some_and(|mains| timeline <= mains.0);
+        let written = self.written_timeline().await?;
+        Ok(written.is_some_and(|(timeline, history)| history.is_none() || is_mains(timeline)))
+    }
+
+    async fn prove_write(&self, epoch: Epoch) -> Answer<()> {
+        let sql = format!(
+            "INSERT INTO interrex.write_probe (epoch, written_at) VALUES ({epoch}, now())
+             ON CONFLICT (only_row) DO UPDATE SET epoch = excluded.epoch, written_at = excluded.written_at"
+        );
+        let client = self.client().await?;
+        let there = cluster_events::is_there(&client).await;
+        if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
+            let Err(error) = rows(&client, &sql).await else { return Ok(()) };
+            // a cluster that never had a supervised main has no such table
+            if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
+                return Err(PortError::new("writing a row", cluster_events::in_words(&error)));
+            }
+        }
+        let mut client = self.open().await?;
+        cluster_events::migrate(&mut client)
+            .await
+            .map_err(|error| PortError::new("creating the schema interrex", error))?;
+        self.rows(&sql).await.map(drop)
+    }
+
+    async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {
+        let name = slot_name(node);
+        // one whose log is gone is of no use to its node any more
+        let lost = format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+             WHERE slot_name = '{name}' AND wal_status = 'lost' AND NOT active"
+        );
+        self.rows(&lost).await?;
+        let exists =
+            self.value(&format!("SELECT 1 FROM pg_replication_slots WHERE slot_name = '{name}'")).await?;
+        if exists.is_none() {
+            self.rows(&format!("SELECT pg_create_physical_replication_slot('{name}', true)")).await?;
+        }
+        Ok(exists.is_none())
+    }
+
+    async fn cap_slots(&self) -> Answer<String> {
+        let limit = self.value("SHOW max_slot_wal_keep_size").await?.unwrap_or_default();
+        if limit != "-1" {
+            return Ok(limit);
+        }
+        self.rows(&format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{SLOT_LIMIT}'")).await?;
+        self.rows("SELECT pg_reload_conf()").await?;
+        Ok(format!("{SLOT_LIMIT}, set now, for it was unlimited"))
+    }
+
+    async fn checkpoint(&self) -> Answer<()> {
+        // on a connection of its own, without its statement limit: it takes as long as the disk does
+        let spare = self.spare.borrow_mut().take().filter(|client| !client.is_closed());
+        let client = match spare {
+            Some(client) => client,
+            None => self.open().await?,
+        };
+        let sql = "SET statement_timeout = 0; CHECKPOINT";
+        client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| PortError::new("CHECKPOINT", cluster_events::in_words(&error)))?;
+        *self.spare.borrow_mut() = Some(client);
+        Ok(())
+    }
+
+    async fn control_timeline(&self) -> Answer<TimelineId> {
+        let value = self.value("SELECT timeline_id FROM pg_control_checkpoint()").await?.unwrap_or_default();
+        value.parse().map_err(|error| PortError::new("reading the control file's timeline", error))
+    }
+}

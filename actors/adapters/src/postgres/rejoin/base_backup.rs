@@ -1,0 +1,249 @@
+//! A base backup of main beside the directory, which takes its place when it is whole.
+
+use std::{path::PathBuf, time::Duration};
+
+use interrex_actors::{
+    ports::{Answer, PortError},
+    wire::CopyProgress,
+};
+use interrex_events::postgres::pinned_for_libpq;
+
+use super::{
+    KeepRequest, Kept, KeptBy, Source, disk, kept_folder, log_folder, own_files,
+    places::Places,
+    programs::{self, Ended},
+    sentinel::Sentinel,
+    swap::{Swap, must_be_no_mount_point, must_be_one_volume},
+};
+use crate::{
+    checksums::Checksums,
+    guarded,
+    postgres::{LocalPostgres, files::sync_parent},
+};
+
+impl LocalPostgres {
+    pub(super) async fn replace_by_backup(
+        &self,
+        source: &Source,
+        slot: &str,
+        request: &KeepRequest,
+        progress: &dyn Fn(CopyProgress),
+        limit: Duration,
+    ) -> Answer<Kept> {
+        source.without_secrets()?;
+        let places = Places::of(&self.settings.data_dir);
+        self.end_leftovers(&places).await?;
+        if let Some(kept) = self.replaced_already(&places, request).await? {
+            return Ok(kept);
+        }
+        self.must_be_in_place(&places)?;
+        self.must_be_stopped()?;
+        self.prepare(&places, request).await?;
+        let log = log_folder::fresh(&places, request.at);
+        self.pg_basebackup(&places, (source, slot, log), progress, limit).await?;
+        self.equip(&places, source, slot).await?;
+        let swap = self.begin_swap(&places, request).await?;
+        self.swap(&places, swap).await
+    }
+
+    /// What an earlier call with the same request has done, finished if it was cut off between the renames.
+    async fn replaced_already(&self, places: &Places, request: &KeepRequest) -> Answer<Option<Kept>> {
+        let doing = "looking at an earlier base backup";
+        let told = |error| PortError::new(doing, error);
+        if let Some(swap) = Swap::begun(places, self.settings.run_as).map_err(told)? {
+            let is_this = swap.at == request.at;
+            if !is_this && swap.can_be_given_up(places) {
+                let (places, owner) = (places.clone(), self.settings.run_as);
+                self.aside(doing, move || swap.give_up(&places, owner)).await?;
+                return Ok(None);
+            }
+            self.must_be_stopped()?;
+            let kept = self.swap(places, swap).await?;
+            return Ok(is_this.then_some(kept));
+        }
+        self.put_aside(request)
+    }
+
+    /// The old directory, where a call with this request has come to its end.
+    pub(super) fn put_aside(&self, request: &KeepRequest) -> Answer<Option<Kept>> {
+        let all = kept_folder::all(&request.into);
+        let all =
+            all.map_err(|error| PortError::new("looking for the directory that was replaced", error))?;
+        let by_this =
+            |kept: &Kept| kept.manifest.kept_by == KeptBy::Rename && kept.manifest.kept_at == request.at;
+        Ok(all.into_iter().find(by_this))
+    }
+
+    /// Whether a base backup of so many bytes could take the directory's place.
+    pub(super) fn room_for_backup(&self, bytes: u64) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        self.must_be_in_place(&places)?;
+        self.must_be_replaceable(&places)?;
+        let doing = "looking for room for a base backup";
+        let free = disk::free(&places.incoming).map_err(|error| PortError::new(doing, error))?;
+        disk::must_fit(bytes, free, disk::nearest(&places.incoming))
+    }
+
+    /// Whether the directory's place could be taken by a base backup. One that is whole already needs nothing more.
+    pub(super) fn is_replaceable(&self) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        if places.complete.exists() { Ok(()) } else { self.must_be_replaceable(&places) }
+    }
+
+    /// Refuses a directory whose place no rename gives to another.
+    fn must_be_replaceable(&self, places: &Places) -> Answer<()> {
+        let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
+            .is_ok_and(|mut entries| entries.next().is_some());
+        if has_tablespaces {
+            return Err(tablespaces());
+        }
+        must_be_no_mount_point(places).map_err(|error| PortError::new("preparing a base backup", error))?;
+        log_folder::must_be_replaceable(places, self.settings.run_as)
+    }
+
+    /// Whatever would stop it is found before anything is begun.
+    async fn prepare(&self, places: &Places, request: &KeepRequest) -> Answer<()> {
+        self.must_be_replaceable(places)?;
+        let (places, into, owner) = (places.clone(), request.into.clone(), self.settings.run_as);
+        let log = log_folder::fresh(&places, request.at);
+        self.aside("preparing a base backup", move || {
+            kept_folder::make(&into, owner)?;
+            kept_folder::remove_given_up(&into)?;
+            must_be_one_volume(&places, &into)?;
+            log_folder::remove_incoming(&places, owner)?;
+            if let Some(log) = log {
+                guarded::remove(&log)?;
+                log_folder::make(&log, owner)?;
+            }
+            guarded::create_folder(&places.incoming, owner)
+        })
+        .await
+    }
+
+    async fn pg_basebackup(
+        &self,
+        places: &Places,
+        (source, slot, log): (&Source, &str, Option<PathBuf>),
+        progress: &dyn Fn(CopyProgress),
+        limit: Duration,
+    ) -> Answer<()> {
+        let what = "pg_basebackup";
+        let free = disk::free(&places.incoming).map_err(|error| PortError::new(what, error))?;
+        let mut command = self.settings.run_as.command(self.settings.bin_dir.join(what));
+        command.arg("-D").arg(&places.incoming).args(["-X", "stream", "-S", slot, "--checkpoint=fast"]);
+        if let Some(log) = &log {
+            command.arg("--waldir").arg(log);
+        }
+        // without its fsync of every file: all of it gets to the disk at once afterwards
+        command.args(["--no-sync", "--progress", "-d"]).arg(source.without_secrets()?);
+        programs::tell_passfile(source, &mut command);
+        let (variable, pinned) = pinned_for_libpq();
+        command.env(variable, pinned);
+        let ended = programs::run(command, what, limit, |line| {
+            let Some((told, tablespaces_told)) = progress_in(line) else { return Ok(()) };
+            if tablespaces_told > 1 {
+                return Err(tablespaces());
+            }
+            disk::must_fit(told.total_bytes, free, &places.incoming)?;
+            progress(told);
+            Ok(())
+        })
+        .await;
+        let failed = match ended {
+            Ok(Ended::Well) => return Ok(()),
+            Ok(Ended::Badly(words) | Ended::CutOff(words)) => PortError(words),
+            Err(error) => error,
+        };
+        // its room is needed; what cannot be removed now is removed by the next attempt
+        self.end_leftovers(places).await?;
+        let (places, owner) = (places.clone(), self.settings.run_as);
+        let removing = self
+            .aside("removing a part of a base backup", move || log_folder::remove_incoming(&places, owner));
+        if let Err(error) = removing.await {
+            tracing::warn!(%error, "a base backup failed");
+        }
+        Err(failed)
+    }
+
+    /// Makes the backup this node's, that can only start as a standby; all of it gets to the disk.
+    async fn equip(&self, places: &Places, source: &Source, slot: &str) -> Answer<()> {
+        let doing = "finishing the base backup";
+        let sentinel = Sentinel::beside(places, self.settings.run_as);
+        let (incoming, data_dir, owner) =
+            (places.incoming.clone(), places.data_dir.clone(), self.settings.run_as);
+        self.aside(doing, move || {
+            own_files::put_into(&incoming, &sentinel.saved_files().unwrap_or(data_dir), owner)
+        })
+        .await?;
+        self.mark_as_standby(&places.incoming)
+            .and_then(|()| self.write_upstream(&places.incoming, (&source.as_upstream(), slot), None))
+            .map_err(|error| PortError::new(doing, error))?;
+        let incoming = places.incoming.clone();
+        self.aside(doing, move || owner.act(|| disk::sync(&incoming))).await
+    }
+
+    async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
+        // nobody started it in the meantime
+        self.must_be_stopped()?;
+        let (manifest, _) = self.manifest(places, request, KeptBy::Rename).await?;
+        let swap = Swap { at: request.at, folder: request.into.join(kept_folder::name(&manifest)) };
+        let (places, begun, owner) = (places.clone(), swap.clone(), self.settings.run_as);
+        self.aside("preparing the swap", move || {
+            let place = kept_folder::begin(&begun.folder, owner)?;
+            kept_folder::describe(&place, manifest, &Checksums::default(), owner)?;
+            // the old directory is going to be renamed into it
+            sync_parent(&place)?;
+            begun.begin(&places, owner)
+        })
+        .await?;
+        Ok(swap)
+    }
+
+    async fn swap(&self, places: &Places, swap: Swap) -> Answer<Kept> {
+        // a server in it would go on where nobody looks for it
+        self.must_be_stopped()?;
+        let sentinel = Sentinel::beside(places, self.settings.run_as);
+        let (places, owner) = (places.clone(), self.settings.run_as);
+        self.aside("putting the base backup into the directory's place", move || {
+            swap.finish(&places, &sentinel, owner)
+        })
+        .await
+    }
+}
+
+/// What no base backup here takes along.
+pub(in crate::postgres) fn tablespaces() -> PortError {
+    PortError(
+        "the cluster has tablespaces outside the data directory, which no rename replaces: make the base backup by hand, \
+         with --tablespace-mapping"
+            .to_owned(),
+    )
+}
+
+/// How far the backup is, and the number of tablespaces: `1234/56789 kB (2%), 0/1 tablespace`.
+fn progress_in(line: &str) -> Option<(CopyProgress, u32)> {
+    let (amounts, rest) = line.trim().split_once(" kB (")?;
+    let (done, total) = amounts.split_once('/')?;
+    let kilobytes = |text: &str| Some(text.trim().parse::<u64>().ok()?.saturating_mul(1024));
+    let tablespaces = rest.split_once('/')?.1.split_whitespace().next()?.parse().ok()?;
+    Some((CopyProgress { done_bytes: kilobytes(done)?, total_bytes: kilobytes(total)? }, tablespaces))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_what_the_program_prints() {
+        let of = |done: u64, total: u64| CopyProgress { done_bytes: done * 1024, total_bytes: total * 1024 };
+        assert_eq!(progress_in("    24/22989 kB (0%), 0/1 tablespace"), Some((of(24, 22989), 1)));
+        assert_eq!(progress_in("22999/22999 kB (100%), 1/2 tablespaces"), Some((of(22999, 22999), 2)));
+        assert_eq!(
+            progress_in("  24/22989 kB (0%), 0/1 tablespace (/var/lib/postgresql/x/base)"),
+            Some((of(24, 22989), 1))
+        );
+        for line in ["waiting for checkpoint", "pg_basebackup: error: 1/2 kB"] {
+            assert_eq!(progress_in(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The real PostgreSQL as a [`RejoinPort`]: how an old main's stopped directory comes back behind a new main.
+//!
+//! ```text
+//! stopped directory ─keep─> copy aside ─> rewind (or base backup beside it ─> two renames) ─> a standby's directory
+//! ```
+//!
+//! **Invariants:** nothing is changed that is not whole somewhere; what is not whole cannot be started; every step
+//! finds on the disk how far it was.
+
+mod base_backup;
+mod disk;
+mod keep;
+mod kept_folder;
+mod log_folder;
+mod login;
+mod own_files;
+mod places;
+mod programs;
+mod rewind;
+mod sentinel;
+mod sources;
+mod swap;
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use interrex_events::Address;
+
+pub(super) use self::base_backup::tablespaces;
+pub use self::{
+    kept_folder::{not_salvaged, note_salvaged},
+    login::log_in_for_replication,
+    swap::put_base_backup_in_place,
+};
+use interrex_actors::{
+    ports::{Answer, KeepRequest, Kept, KeptBy, KeptManifest, PortError, RejoinPort, Rewind, Source},
+    wire::CopyProgress,
+};
+
+use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
+use super::{LocalPostgres, files};
+
+#[async_trait(?Send)]
+impl RejoinPort for LocalPostgres {
+    fn is_startable(&self) -> bool {
+        self.must_be_startable().is_ok()
+    }
+
+    fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf> {
+        let volume = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
+        let there = keep_in.ancestors().find_map(|folder| volume(folder).ok());
+        let here = self.settings.data_dir.parent().and_then(|folder| volume(folder).ok());
+        (there.is_some() && there != here).then(|| files::beside(&self.settings.data_dir, "replaced"))
+    }
+
+    fn rewind_source(&self, address: &Address) -> Answer<Source> {
+        self.source_of_rewind(address)
+    }
+
+    fn copy_source(&self, address: &Address) -> Source {
+        self.source_of_copy(address)
+    }
+
+    async fn log_in(&self, source: &Source) -> Answer<Option<String>> {
+        self.try_login(source).await
+    }
+
+    async fn turned_away(&self, address: &Address) -> bool {
+        self.is_turned_away(address).await
+    }
+
+    async fn room_to_keep(&self, request: &KeepRequest) -> Answer<u64> {
+        self.room_for_copy(request).await
+    }
+
+    fn room_to_replace(&self, bytes: u64) -> Answer<()> {
+        self.room_for_backup(bytes)
+    }
+
+    fn is_replaceable(&self) -> Answer<()> {
+        Self::is_replaceable(self)
+    }
+
+    async fn keep_copy(&self, request: &KeepRequest, progress: &dyn Fn(CopyProgress)) -> Answer<Kept> {
+        self.copy_aside(request, progress).await
+    }
+
+    async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>> {
+        let (into, own) = (into.to_owned(), own.map(Path::to_owned));
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        self.aside("removing old kept copies", move || {
+            kept_folder::prune(&into, newest, own.as_deref(), (&in_use, owner))
+        })
+        .await
+    }
+
+    async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>> {
+        let (beside, archive) = (beside.to_owned(), archive.to_owned());
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        self.aside("removing what was copied to the kept copies", move || {
+            let copies = kept_folder::all(&archive)?;
+            let is_copied =
+                |kept: &Kept| copies.iter().any(|copy| keep::is_of_the_same(&copy.manifest, &kept.manifest));
+            kept_folder::prune_copied(&beside, is_copied, (&in_use, owner))
+        })
+        .await
+    }
+
+    async fn rewind(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
+        self.rewind_to(source, limit).await
+    }
+
+    async fn is_replaced(&self, keep: &KeepRequest) -> Answer<bool> {
+        self.put_aside(keep).map(|kept| kept.is_some())
+    }
+
+    async fn base_backup(
+        &self,
+        source: &Source,
+        slot: &str,
+        keep: &KeepRequest,
+        progress: &dyn Fn(CopyProgress),
+        limit: Duration,
+    ) -> Answer<Kept> {
+        self.replace_by_backup(source, slot, keep, progress, limit).await
+    }
+}
+
+impl LocalPostgres {
+    /// Refuses to start a directory that is not whole, in words that say what to do.
+    pub(super) fn must_be_startable(&self) -> Answer<()> {
+        let places = Places::of(&self.settings.data_dir);
+        if Sentinel::beside(&places, self.settings.run_as).stands() {
+            return Err(PortError(format!(
+                "{} is not started: a rewind of it was begun and has not ended ({}); repeat the rejoin, or replace the \
+                 directory by a base backup",
+                places.data_dir.display(),
+                places.rewinding.display()
+            )));
+        }
+        if places.data_dir.exists() {
+            return Ok(());
+        }
+        self.must_be_in_place(&places)
+    }
+
+    /// Refuses where there is no data directory, in words that say why.
+    fn must_be_in_place(&self, places: &Places) -> Answer<()> {
+        if places.data_dir.join("PG_VERSION").is_file() {
+            return Ok(());
+        }
+        let data_dir = places.data_dir.display();
+        Err(PortError(if places.complete.exists() {
+            format!(
+                "{data_dir} is missing, and the base backup that replaces it lies whole in {}: repeat the rejoin, which \
+                 puts it there",
+                places.incoming.display()
+            )
+        } else {
+            format!("{data_dir} is no PostgreSQL data directory")
+        }))
+    }
+
+    /// Ends what a supervisor that was killed left at work on the directory. What a person began is left alone.
+    async fn end_leftovers(&self, places: &Places) -> Answer<()> {
+        self.wait_for_files().await;
+        let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
+        // a program was given the path as it was configured, or as it really is
+        let folders = [self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
+        for process in Process::of(&["pg_rewind", "postgres", "pg_basebackup"]) {
+            let works_on = |folder: &&OsStr| process.is("pg_rewind", &[folder]);
+            let recovers = |folder: &&OsStr| {
+                process.is("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder])
+            };
+            let is_rewind = folders.iter().any(works_on);
+            if is_rewind && !is_ours {
+                let pid = process.pid();
+                return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
+            }
+            if is_rewind
+                || folders.iter().any(recovers)
+                || process.is("pg_basebackup", &[places.incoming.as_os_str()])
+            {
+                process.end().await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! How Redis is stopped: it saves what it has, and gets the time for that as long as it gets on with it.
+//!
+//! ```text
+//! SHUTDOWN (SIGTERM where that is refused) ─┬─ gone
+//!                                           ├─ it could not save: it lives on, and takes no writes
+//!                                           └─ the snapshot no longer grows, and it gives no answer ─> SIGKILL, told as that
+//! ```
+
+use std::{fs, future::pending, io, time::Duration};
+
+use interrex_actors::ports::{Answer, PortError, RedisEnd};
+use interrex_projections::human_bytes;
+use redis::RedisResult;
+use rustix::process::Signal;
+
+use super::{COMMAND_LIMIT, LOOK, LocalRedis, who::Who};
+use crate::runtime::Process;
+
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// How long one that could not be stopped acknowledges no write. It is asked again before, as long as a supervisor lives.
+const SEALED_FOR: Duration = Duration::from_secs(300);
+
+impl LocalRedis {
+    pub(super) async fn end(&self) -> Answer<RedisEnd> {
+        let process = match self.who().await {
+            Who::Nobody => return Ok(RedisEnd::WasNotRunning),
+            Who::Other(words) => return Err(PortError(words)),
+            Who::Ours(process) => process,
+        };
+        self.connection.borrow_mut().take();
+        let limit = self.patience();
+        let end = tokio::select! {
+            () = process.gone() => RedisEnd::InGoodOrder(process.pid()),
+            why = self.ask_to_end(&process) => return Err(self.lives_on(&process, &why).await),
+            () = stalls(&process, limit) => {
+                // one that answers has its reasons, which its log tells: what it has is not thrown away
+                if self.query::<String>(&["PING"]).await.is_ok() {
+                    let why = format!("it still answers {limit:?} after it was asked to end; see its log");
+                    return Err(self.lives_on(&process, &why).await);
+                }
+                process.signal(Signal::KILL);
+                let gone = tokio::time::timeout(KILL_LIMIT, process.gone()).await;
+                gone.map_err(|_| PortError(format!("Redis, process {}, lives on after SIGKILL", process.pid())))?;
+                RedisEnd::Killed(process.pid(), limit)
+            }
+        };
+        self.seen.borrow_mut().take();
+        if let RedisEnd::Killed(..) = end {
+            self.told.replace(end.to_string());
+        }
+        match self.who().await {
+            Who::Nobody => Ok(end),
+            // whatever starts it again, such as an init system
+            Who::Ours(process) => Err(PortError(format!(
+                "Redis was stopped, and runs again as process {}: something else starts it",
+                process.pid()
+            ))),
+            Who::Other(words) => Err(PortError(words)),
+        }
+    }
+
+    /// How long nothing may be seen of an end. Redis itself waits for its replicas before it saves.
+    fn patience(&self) -> Duration {
+        let waits = self.config().map(|config| config.shutdown_timeout()).unwrap_or_default();
+        // asking it takes that long where it says nothing
+        self.settings.stop_timeout + waits + 2 * COMMAND_LIMIT
+    }
+
+    /// Asks it to end. Comes back only if Redis says that it could not save what it has.
+    async fn ask_to_end(&self, process: &Process) -> String {
+        // a stopped process takes no order before it goes on
+        process.signal(Signal::CONT);
+        let asking = async {
+            let mut connection = self.open(None).await?;
+            let mut question = redis::cmd("CONFIG");
+            let asking = question.arg("GET").arg("appendonly").query_async(&mut connection);
+            let hangs = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            let log: RedisResult<Vec<String>> =
+                tokio::time::timeout(COMMAND_LIMIT, asking).await.unwrap_or_else(hangs);
+            let log = match log {
+                Err(error) if error.code().is_none() => return Err(error),
+                log => log,
+            };
+            let mut order = redis::cmd("SHUTDOWN");
+            // without a log and without `save` a plain one would throw everything away
+            if !log.is_ok_and(|pair| pair.get(1).is_some_and(|value| value == "yes")) {
+                order.arg("SAVE");
+            }
+            order.query_async::<()>(&mut connection).await
+        };
+        let answer: RedisResult<()> = asking.await;
+        match answer {
+            Err(error) if error.to_string().contains("Errors trying to SHUTDOWN") => {
+                return error.to_string();
+            }
+            // it has closed the connection, or ends while it still owes the answer
+            Ok(()) => {}
+            Err(error) if error.is_connection_dropped() => {}
+            // it does not let this supervisor in, or takes no orders
+            Err(_) => process.signal(Signal::TERM),
+        }
+        pending().await
+    }
+
+    async fn lives_on(&self, process: &Process, why: &str) -> PortError {
+        let sealed = self.take_no_writes().await;
+        let sealed = sealed.unwrap_or_else(|error| format!("it may still take writes ({error})"));
+        PortError(format!(
+            "Redis, process {}, did not end, and is not killed, for what it has would be lost: {why}; {sealed}",
+            process.pid()
+        ))
+    }
+
+    /// Sees to it that a Redis that runs on acknowledges no write for a while.
+    pub(super) async fn take_no_writes(&self) -> Answer<String> {
+        let known = self.seen.borrow().clone().filter(Process::lives);
+        let who = match known {
+            Some(process) => Who::Ours(process),
+            None => self.who().await,
+        };
+        let process = match who {
+            Who::Nobody => return Ok("it does not run".to_owned()),
+            Who::Other(words) => return Err(PortError(words)),
+            Who::Ours(process) => process,
+        };
+        let milliseconds = SEALED_FOR.as_millis().to_string();
+        match self.query::<String>(&["CLIENT", "PAUSE", &milliseconds, "WRITE"]).await {
+            Ok(_) => {
+                Ok(format!("process {} lives, and takes no writes meanwhile (CLIENT PAUSE)", process.pid()))
+            }
+            // an answer: it serves
+            Err(error) if error.code().is_some() => Err(PortError::new("CLIENT PAUSE", error)),
+            Err(_) => Ok(format!(
+                "process {} was told to end and gives no answer meanwhile ({} of its snapshot written)",
+                process.pid(),
+                human_bytes(written(&process))
+            )),
+        }
+    }
+
+    /// Takes that back, and an end that waits for replicas. Whether it answers: one that saves to end does not.
+    pub(super) async fn take_writes(&self) -> bool {
+        // one that was not paused and does not end, or is too old for it, refuses: it needs nothing
+        let aborted = self.query::<String>(&["SHUTDOWN", "ABORT"]).await;
+        let _ = self.query::<String>(&["CLIENT", "UNPAUSE"]).await;
+        aborted.map_or_else(|error| error.code().is_some(), |_| true)
+    }
+}
+
+/// Waits until nothing more is written to a process' snapshot.
+async fn stalls(process: &Process, limit: Duration) {
+    loop {
+        let before = written(process);
+        let grows = async {
+            while written(process) == before {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(limit, grows).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Bytes of the snapshot that a process is writing: while it saves to end, it says nothing itself.
+fn written(process: &Process) -> u64 {
+    let file = process.folder().map(|folder| folder.join(format!("temp-{}.rdb", process.pid())));
+    file.and_then(|file| fs::metadata(file).ok()).map_or(0, |file| file.len())
+}

@@ -1,0 +1,183 @@
+//! The `process` runtime: programs started as an unprivileged user, found again after a restart, and stopped
+//! by process id, never by name.
+
+mod background;
+mod inherited;
+mod process;
+mod run_as;
+
+use std::{fs, os::fd::OwnedFd, path::Path, process::Output, time::Duration};
+
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use tokio::io::{Interest, unix::AsyncFd};
+
+pub use self::{
+    background::{Background, Ended},
+    inherited::{ignored_signals, leave_nothing_inherited},
+    process::Process,
+    run_as::{Command, RunAs},
+};
+
+use interrex_actors::ports::{Answer, PortError};
+
+/// How often a process that should end or appear is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// It could not be started, did not end in time, or ended with an error; its last words are in the message.
+pub async fn run(mut command: Command, what: &str, limit: Duration) -> Answer<String> {
+    let output = tokio::time::timeout(limit, command.output())
+        .await
+        .map_err(|_| PortError(format!("{what}: did not end within {limit:?}, and was killed")))?
+        .map_err(|error| PortError::new(what, error))?;
+    checked(&output).map_err(|words| PortError(format!("{what}: {words}")))
+}
+
+fn checked(output: &Output) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() {
+        return Ok(text(&output.stdout));
+    }
+    let (stderr, stdout) = (text(&output.stderr), text(&output.stdout));
+    let words = [stderr, stdout].into_iter().find(|words| !words.is_empty());
+    let words = words.unwrap_or_else(|| "it said nothing".to_owned());
+    let last_lines: Vec<String> = words.lines().rev().take(3).map(str::to_owned).collect();
+    let last_lines: Vec<String> = last_lines.into_iter().rev().collect();
+    Err(format!("{} ({})", last_lines.join(" / "), output.status))
+}
+
+/// Whether a process lives and is the program it is taken for. A dead one whose parent has not looked is dead.
+#[must_use]
+pub fn is_alive(pid: i32, program: &str) -> bool {
+    which_lives(pid, &[program]).is_some()
+}
+
+/// Which of some programs a living process is.
+pub(crate) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name stands in parentheses and may itself hold some; the state follows the last one
+    let (head, tail) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    // the kernel keeps 15 characters of a name
+    let is_name_of = |program: &&&str| name == program.get(..15.min(program.len())).unwrap_or(program);
+    let program = programs.iter().find(is_name_of)?;
+    (!tail.trim_start().starts_with('Z')).then_some(*program)
+}
+
+/// Waits until a dead process is reaped: to PostgreSQL's start, a process that is dead and not reaped lives.
+pub async fn wait_reaped(pid: i32, limit: Duration) {
+    let reaped = async {
+        while is_zombie(pid) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    // whoever waits for it finds out by itself what is wrong when it takes longer
+    let _ = tokio::time::timeout(limit, reaped).await;
+}
+
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, tail)| tail.trim_start().starts_with('Z'))
+}
+
+/// The living processes of a program that work in a folder.
+#[must_use]
+pub fn processes_in(folder: &Path, program: &str) -> Vec<i32> {
+    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
+    numbers()
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter(|pid| is_alive(*pid, program))
+        .collect()
+}
+
+/// The numbers of all processes.
+fn numbers() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Sends a signal to a process that [`is_alive`] was just asked about.
+pub fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // it may have ended since: what counts is what is observed next
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Sends a signal to a process that this one started, and no other: its number may be another process's by now.
+pub(crate) fn signal_child(pid: i32, number: Signal) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // field 4 of proc(5), after the name in parentheses and the state
+    let parent = stat.rsplit_once(')').and_then(|(_, tail)| tail.split_whitespace().nth(1)?.parse().ok());
+    if parent == Some(std::process::id()) {
+        signal(pid, number);
+    }
+}
+
+/// Waits until a process is gone. Whether it was, within the limit.
+pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
+    tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()
+}
+
+/// Waits until a process no longer lives. The kernel tells, within the millisecond, and of a dead process that
+/// nobody has reaped too; where it does not (an old kernel, a filter on system calls), looking does.
+async fn ended(pid: i32, lives: impl Fn() -> bool) {
+    let handle =
+        Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).and_then(watched);
+    // looked at once the handle is held: a number that was given to another process in between is noticed
+    while lives() {
+        match &handle {
+            Some(handle) if handle.readable().await.is_ok_and(|_| !lives()) => return,
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// A descriptor whose events the runtime is told of; nothing if it cannot be watched.
+#[allow(
+    deprecated,
+    reason = "the new name is `unsafe`, for types that may give up their descriptor: an OwnedFd does not"
+)]
+fn watched(handle: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, Interest::READABLE).ok()
+}
+
+/// When a living process began, in the kernel's ticks.
+fn started_at(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    if state == "Z" {
+        return None;
+    }
+    // field 22 of proc(5); the state is field 3
+    fields.nth(18).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told_and_a_dead_one_that_nobody_reaped_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        assert!(!wait_gone(pid, "sleep", Duration::from_millis(20)).await, "it lives");
+        signal(pid, Signal::KILL);
+        assert!(wait_gone(pid, "sleep", Duration::from_secs(5)).await);
+        assert!(is_zombie(pid), "nobody has reaped it yet");
+        child.wait().unwrap();
+        assert!(wait_gone(pid, "sleep", Duration::ZERO).await);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_says_its_last_words() {
+        let mut command = RunAs::Myself.command("/bin/sh");
+        command.args(["-c", "echo too bad >&2; exit 3"]);
+        let error = run(command, "the test", Duration::from_secs(5)).await.unwrap_err().to_string();
+        assert_eq!(error, "the test: too bad (exit status: 3)");
+    }
+}
