@@ -12,7 +12,7 @@ use crate::{FOLDED_BY_NOBODY, Projection, Rests};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standpoint {
     /// A verdict of this supervisor that main is lost, and that nothing has overtaken yet. A new supervisor
-    /// begins without one: it must see main once before it judges it (facts, S6).
+    /// begins without one: it must see main once before it judges it (MEASURED M19).
     pub verdict: Option<Standing>,
     /// The main that this supervisor has seen well since it started.
     pub seen_main: Option<NodeId>,

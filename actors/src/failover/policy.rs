@@ -10,9 +10,9 @@ pub struct FailoverPolicy {
     pub auto_enabled: bool,
     /// How long main may be silent, in milliseconds (runbook: `auto_failover_threshold_seconds`).
     pub threshold_ms: u64,
-    /// How long after a run no other begins by itself, in milliseconds (facts, S31).
+    /// How long after a run no other begins by itself, in milliseconds (MEASURED M23).
     pub cool_down_ms: u64,
-    /// A failover is refused when more bytes than this are known to be missing (facts, S9).
+    /// A failover is refused when more bytes than this are known to be missing (MEASURED M22).
     pub maximum_lag_bytes: Option<u64>,
     /// Whether a fenced node comes back as a secondary by itself.
     pub rejoin_automatically: bool,

@@ -2,8 +2,8 @@
 //!
 //! Silence is measured on the monotonic clock from the last good sign. A good sign is main's PostgreSQL
 //! answering as a primary, main's supervisor vouching for it, or fresh log arriving from it; one is enough.
-//! No verdict without one good sign since this supervisor started (facts, S6), none by time in which this
-//! supervisor did not run itself (facts, Sentinel's TILT), none without two probes that failed.
+//! No verdict without one good sign since this supervisor started (MEASURED M19), none by time in which this
+//! supervisor did not run itself (MEASURED M20), none without two probes that failed.
 
 use std::{collections::BTreeMap, time::Duration};
 

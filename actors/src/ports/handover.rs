@@ -36,7 +36,7 @@ pub struct LogRecord {
 /// How far a standby's log reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
-    /// End of what it has on its disk: the larger of received and replayed (facts 7).
+    /// End of what it has on its disk: the larger of received and replayed (MEASURED M7).
     pub received: Lsn,
     /// End of what was replayed.
     pub replayed: Lsn,
@@ -52,7 +52,7 @@ pub struct Switch {
 }
 
 /// Which log a running main writes, and how it came to it. Identity is all of it, not the system identifier: that
-/// is the same on both sides of a split (facts 21).
+/// is the same on both sides of a split (MEASURED M13).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainLineage {
     /// System identifier.

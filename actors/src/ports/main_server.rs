@@ -82,7 +82,7 @@ pub trait MainServerPort {
     /// A node's slot there. Nothing is changed.
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot>;
     /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since it was
-    /// promoted: without it a rewind does not see the promotion (facts 5). Whether the slot was made.
+    /// promoted: without it a rewind does not see the promotion (MEASURED M5). Whether the slot was made.
     async fn prepare_return(&self, node: NodeId) -> Answer<bool>;
     /// What a standby of it must not have less of.
     async fn limits(&self) -> Answer<StandbyLimits>;

@@ -36,7 +36,7 @@ pub struct ReplayState {
 /// What proves a promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Promotion {
-    /// The timeline that the server writes now, read from its log's file name (facts 5: the control file lags).
+    /// The timeline that the server writes now, read from its log's file name (MEASURED M5).
     pub timeline: TimelineId,
     /// Where it left the old one, read from the history file.
     pub switchpoint: Lsn,
@@ -107,7 +107,7 @@ pub trait PostgresPort {
     /// Receives from another upstream from now on.
     async fn set_upstream(&self, conninfo: &str) -> Answer<()>;
     /// Receives nothing from now on, and keeps aside what it was told to receive from. Retries of the receiver
-    /// come fast from now on, so that a promotion never sleeps through one (measured floors, point 5).
+    /// come fast from now on, so that a promotion never sleeps through one (MEASURED M6).
     async fn leave_upstream(&self) -> Answer<()>;
     /// Receives again from what was kept aside, or from this where nothing was.
     async fn return_to_upstream(&self, otherwise: &str) -> Answer<()>;

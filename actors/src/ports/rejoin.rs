@@ -143,7 +143,7 @@ pub enum Rewind {
     /// The directory is on the source's line.
     Rewound,
     /// `pg_rewind` found nothing to rewind. It says so too of a source that was promoted and has made no CHECKPOINT
-    /// since (facts 5): only the lineage proves it.
+    /// since (MEASURED M5): only the lineage proves it.
     NotNeeded,
     /// It cannot be done, why, and repeating it would not help: a base backup is needed.
     Impossible(String),

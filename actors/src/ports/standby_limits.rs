@@ -1,5 +1,5 @@
 //! Limits that a standby must not have less of than its main: with less it refuses to start, or pauses its replay
-//! (facts 17).
+//! (MEASURED M17).
 
 /// All of them, of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

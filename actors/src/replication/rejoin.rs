@@ -339,7 +339,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                 }
                 match rewound? {
                     Rewind::Rewound | Rewind::NotNeeded => {
-                        // pg_rewind's word alone proves nothing (facts 5)
+                        // pg_rewind's word alone proves nothing (MEASURED M5)
                         let lineage = main.lineage().await?;
                         let found = servers.handover.lineage_against(&lineage, &*main).await?;
                         if found.verdict == Verdict::SameLine {

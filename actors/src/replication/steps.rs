@@ -236,7 +236,7 @@ async fn leave_mains_timeline(shared: &Shared, servers: &Servers, run: &Run) -> 
 }
 
 /// Two positive signs instead of "the position stopped moving": the receiver is gone, and replay either has
-/// reached the end of what was received or says itself that it waits for more (facts, Multigres).
+/// reached the end of what was received or says itself that it waits for more (MEASURED M9).
 async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
     loop {
         let state = postgres.replay_state().await?;
@@ -403,7 +403,7 @@ pub(super) async fn follow(
     if !is_at_rest && servers.postgres.promotion().await?.is_some() {
         return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
     }
-    // PostgreSQL would not fail, it would wait for ever (facts 12)
+    // PostgreSQL would not fail, it would wait for ever (MEASURED M12)
     if let (Some(received), Some(timeline), Some(switchpoint)) = (own.lsn, own.timeline, switchpoint)
         && received > switchpoint
         && Some(timeline) < nodes.timeline

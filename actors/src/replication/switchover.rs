@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(3);
 /// How often one is looked at while nobody waits.
 const LOOK_CALMLY: Duration = Duration::from_millis(100);
 /// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
-/// sender serves nobody meanwhile (facts 11).
+/// sender serves nobody meanwhile (MEASURED M11).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// How long one that is taken back may take to end, before it is started again: with [`UNKNOWN_LIMIT`] and the start, less than
 /// the limit of the step.

@@ -197,7 +197,7 @@ impl Finding {
     }
 }
 
-/// Everything a secondary knows about main at one moment: a vector, not one health check (facts, S4).
+/// Everything a secondary knows about main at one moment: a vector, not one health check (MEASURED M21).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Does main's supervisor answer, and what does it say of its PostgreSQL?

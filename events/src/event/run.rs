@@ -16,7 +16,7 @@ use crate::{Epoch, Lsn, NodeId};
 pub enum WithheldRule {
     /// `auto_failover_enabled` is false.
     AutoFailoverDisabled,
-    /// Main was not seen once since this supervisor started (facts, S6).
+    /// Main was not seen once since this supervisor started (MEASURED M19).
     MainNeverSeenSinceBoot,
     /// Main's PostgreSQL answers, only its supervisor does not.
     PostgresStillAnswers,

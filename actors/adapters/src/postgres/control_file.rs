@@ -22,7 +22,7 @@ pub struct ControlFile {
     pub checkpoint: Lsn,
     /// Where recovery would begin.
     pub redo: Lsn,
-    /// Timeline of the last checkpoint. It lags behind a promotion (facts 5).
+    /// Timeline of the last checkpoint. It lags behind a promotion (MEASURED M5).
     pub timeline: TimelineId,
     /// Timeline before it, if that checkpoint was the first of its own.
     pub previous_timeline: TimelineId,

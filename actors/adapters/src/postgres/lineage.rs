@@ -20,7 +20,7 @@ use crate::runtime::RunAs;
 impl LocalPostgres {
     /// The running main's own lineage.
     pub(super) async fn read_main_lineage(&self) -> Answer<MainLineage> {
-        // the control file's timeline lags behind a promotion: the name of the log's file does not (facts 5)
+        // the control file's timeline lags behind a promotion: the name of the log's file does not (MEASURED M5)
         let sql = "SELECT system_identifier::text AS system_id, pg_current_wal_flush_lsn()::text AS flushed,
                           left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()";
         let rows = self.rows(sql).await?;

@@ -47,7 +47,7 @@ impl MainServer {
     }
 
     /// Whether a rewind would see which timeline it is on: it reads the control file, which a promotion leaves as it was until
-    /// the next checkpoint (facts 5).
+    /// the next checkpoint (MEASURED M5).
     async fn control_file_names_its_timeline(&self) -> Answer<bool> {
         let sql = "SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
                    FROM pg_control_checkpoint()";

@@ -73,7 +73,7 @@ const REAP_LIMIT: Duration = Duration::from_secs(20);
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a condition in the server is looked at on the way of a failover.
 const LOOK: Duration = Duration::from_millis(3);
-/// How often `pg_promote` is asked again: cures the 5 s stall of point 5 of the measured floors.
+/// How often `pg_promote` is asked again: avoids a stall of 5 s (MEASURED M6).
 const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
 /// When a reload of the configuration files is given up.
 const RELOAD_LIMIT: Duration = Duration::from_secs(2);
@@ -263,7 +263,7 @@ impl LocalPostgres {
         (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
     }
 
-    /// Sessions outlive a postmaster that was killed, and still commit what they were sent (measured).
+    /// Sessions outlive a postmaster that was killed, and still commit what they were sent (MEASURED M10).
     async fn end_orphans(&self) -> Answer<()> {
         for pid in runtime::processes_in(&self.settings.data_dir, "postgres") {
             runtime::signal(pid, Signal::KILL);
@@ -451,7 +451,7 @@ impl PostgresPort for LocalPostgres {
 
     async fn promotion(&self) -> Answer<Option<Promotion>> {
         let Some((timeline, history)) = self.written_timeline().await? else { return Ok(None) };
-        // a server that merely lost its standby.signal is no primary of a new timeline (facts 4)
+        // a server that merely lost its standby.signal is no primary of a new timeline (MEASURED M4)
         let history = history.ok_or_else(|| {
             PortError(format!(
                 "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \

@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 use crate::no_reply;
 
 /// The timeline of a standby's newest log, in SQL: of the log that arrives, or else by the names of its files. The control file
-/// names it only after the next restartpoint (facts 5), which may be hours away; a recycled file bears the name of the timeline
+/// names it only after the next restartpoint (MEASURED M5), which may be hours away; a recycled file bears the name of the timeline
 /// that was replayed then.
 pub const STANDBY_TIMELINE: &str = "coalesce((SELECT received_tli FROM pg_stat_wal_receiver), \
     (SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))";
@@ -71,7 +71,7 @@ pub(super) fn facts(row: &Row) -> PostgresMeasure {
         (true, None) => PostgresStatus::Detached,
     };
     let replayed: Option<Lsn> = row.parsed("replayed").filter(|_| standby);
-    // a restarted receiver reports the begin of a segment: the larger of both is what is held (facts 7)
+    // a restarted receiver reports the begin of a segment: the larger of both is what is held (MEASURED M7)
     let received: Option<Lsn> = row.parsed("received");
     let lsn = if standby { received.max(replayed) } else { row.parsed("flushed") };
     let timeline = row.parsed(if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);

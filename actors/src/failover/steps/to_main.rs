@@ -1,6 +1,6 @@
 //! How a node becomes main: by a failover, a promotion or a takeover.
 //!
-//! Order and content: the runbook's page with the corrections of design section 3.4.
+//! Order and content: the runbook's page, corrected (MEASURED M1 to M23).
 
 use interrex_events::StepId;
 

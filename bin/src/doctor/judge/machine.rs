@@ -18,7 +18,7 @@ pub(in crate::doctor) const LOOK_AGAIN: &str =
 const JOURNAL_LEAST: u64 = 16 << 20;
 /// From this on nobody worries about the journal.
 const JOURNAL_WARN: u64 = 256 << 20;
-/// Room that a promotion needs beside two segments of the log (facts 19).
+/// Room that a promotion needs beside two segments of the log (MEASURED M14).
 const MARGIN: u64 = 64 << 20;
 
 const CONFIGURATION: Subject = Subject::Configuration;
