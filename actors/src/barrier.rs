@@ -1,5 +1,5 @@
-//! The one way in which a step is made: pause, barrier, effect within its limit, barrier, outcome. An effect that panics has an
-//! outcome too: the actor, and the supervisor of a server that was just promoted, live on.
+//! How every step is made: pause, barrier, effect within its limit, barrier, outcome. An effect that panics has an outcome too:
+//! the actor, and the supervisor of a server that was just promoted, live on.
 //!
 //! In builds with debug assertions, the environment variable `INTERREX_BARRIER` names a place where the
 //! process kills itself as `kill -9` would (`before:promote`, `after:promote`) or an actor panics
@@ -17,7 +17,7 @@ use crate::{
     supervision::panic_message,
 };
 
-/// Makes one attempt at a step and reports what it came to.
+/// Makes one attempt at a step and reports its outcome.
 pub(crate) async fn make_step(shared: &Shared, order: &RunStep, effect: impl Future<Output = StepReport>) {
     if !order.pause.is_zero() {
         tokio::time::sleep(order.pause).await;
@@ -48,8 +48,8 @@ fn unknown(detail: String) -> StepReport {
     StepReport::new(StepOutcome::Unknown, detail)
 }
 
-/// What came of something that an actor does beside its decisions; a panic in it, in words. What it left half done is seen by
-/// the next look at the servers, for nothing else is kept of it.
+/// The result of work that an actor does in addition to its decisions; a panic in it becomes an error message. The next look at
+/// the servers shows what the work left half done, because no other state is kept of it.
 pub(crate) async fn caught<T>(work: impl Future<Output = T>) -> Result<T, String> {
     let caught = AssertUnwindSafe(work).catch_unwind().await;
     caught.map_err(|panic| {

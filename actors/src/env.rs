@@ -1,4 +1,4 @@
-//! The one place that reads clocks and makes ids. Everything else is told the time.
+//! The only place that reads clocks and makes ids. All other code is given the time.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// A moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Time since boot, suspension included: verdicts are measured on it, for nobody can set it.
+    /// Time since boot, suspension included. Verdicts are measured on this clock, because it cannot be set.
     pub monotonic: Duration,
     /// The wall clock: for people.
     pub wall: DateTime<Utc>,
@@ -22,7 +22,8 @@ impl Moment {
         ms(self.monotonic.saturating_sub(earlier.monotonic))
     }
 
-    /// So many milliseconds before this moment; the machine's start, or the calendar's, if that is later.
+    /// The moment `ms` milliseconds before this one, but not before the machine's start on the monotonic clock, nor before the
+    /// calendar's start on the wall clock.
     #[must_use]
     pub fn before(self, earlier_ms: u64) -> Self {
         let earlier = Duration::from_millis(earlier_ms);
@@ -50,7 +51,7 @@ pub trait Env: Stamp {
     fn run_id(&self) -> RunId;
 }
 
-/// The machine's own.
+/// The machine's own clocks and random ids.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemEnv;
 

@@ -1,4 +1,4 @@
-//! What to do next: actors around pure deciders, the ports they act through, and our supervision of them.
+//! Decides what to do next: actors around pure deciders, the ports they act through, and the supervision of the actors.
 //!
 //! ```text
 //! probes, measurements ─> HeartbeatActor ─ facts ─> JournalActor (fsync) ─> folds ─> FailoverActor

@@ -1,4 +1,4 @@
-//! A line to an actor that survives the actor: whoever holds it reaches the instance of the moment.
+//! A line to an actor that survives the actor: a message sent on it reaches the current instance.
 //!
 //! Every edge between actors is a [`Line`] of one message type over an actix [`Recipient`], so that a test
 //! can put a probe at the other end. One sender per line makes actix's mailbox capacity a real bound
@@ -11,10 +11,10 @@ use std::sync::{
 
 use actix::{Message, Recipient, dev::SendError};
 
-/// Messages dropped on the way to one actor, over all lines to it.
+/// Number of messages dropped on the way to one actor, over all its lines.
 pub type DropCount = Arc<AtomicU64>;
 
-/// A line that messages of one type go down.
+/// A line for messages of one type.
 pub struct Line<M>
 where
     M: Message + Send,
@@ -34,7 +34,7 @@ where
     }
 }
 
-/// The actor did not take the message, or died before it answered.
+/// The actor did not accept the message, or failed before it answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the actor is not there: it is being restarted")]
 pub struct Gone;
@@ -55,7 +55,7 @@ where
         *self.end.write().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
-    /// Whether an actor was ever there: before, a starting node cannot do what the message asks.
+    /// Whether an actor was ever bound. Before that, a starting node cannot do what the message asks.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.end.read().unwrap_or_else(PoisonError::into_inner).is_some()
@@ -81,7 +81,7 @@ where
     /// Sends and waits for the answer. The caller sets the time limit.
     ///
     /// # Errors
-    /// The actor is not there, or died before it answered.
+    /// The actor is being restarted, or failed before it answered.
     pub async fn ask(&self, message: M) -> Result<M::Result, Gone> {
         let request = {
             let end = self.end.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What actors say to each other. Every message is typed, and every one that acts carries its run or epoch.
+//! The messages between actors. Every message is typed, and every message that causes an effect carries its run or epoch.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,8 +6,8 @@ use actix::Message;
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Cause, ClusterSettings, Draft, Envelope, Epoch, Evidence, Finding, HandoverAccepted, LastReport,
-    LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Request, RunId, RunKind, SettingsStamp, StepId,
-    StepOutcome, TimelineId, journal::Segment,
+    LearnedBy, Lsn, MainAnnounced, NodeId, NodeSeq, Observed, PRICE, Request, RunId, RunKind, SettingsStamp,
+    StepId, StepOutcome, TimelineId, journal::Segment,
 };
 use interrex_projections::Run;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::{
     wire::{Check, HandoverOffer, JournalPage, MainPostgres, NodeReport, PostgresFacts, RedisFacts},
 };
 
-/// To the JournalActor: store these facts together. The answer is the last one's place, once all are on disk.
+/// To the JournalActor: store these facts together. The answer is the place of the last fact, once all are on disk.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<NodeSeq, Gone>")]
 pub struct Append(pub Vec<Draft>);
@@ -31,26 +31,26 @@ pub struct Append(pub Vec<Draft>);
 #[rtype(result = "Result<Result<usize, Refused>, Gone>")]
 pub struct KeepCopies(pub JournalPage);
 
-/// To the JournalActor: drop these events, whose file is whole and on disk, and record that. The answer comes once
-/// it is done, or why it is refused.
+/// To the JournalActor: drop these events, whose file is complete and on disk, and record that. The answer comes once that is
+/// done; or it is the refusal.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Result<(), Refused>, Gone>")]
 pub struct Seal(pub Segment);
 
-/// Copies that do not continue what is here, or a segment that may not be sealed.
+/// Copies that do not continue the events here, or a segment that may not be sealed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub String);
 
-/// To the HeartbeatActor: the settings that a peer says were changed.
+/// To the HeartbeatActor: the changed settings that a peer reports.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct SettingsHeard {
-    /// Who says so.
+    /// The peer.
     pub from: NodeId,
-    /// What shall hold.
+    /// The settings.
     pub settings: ClusterSettings,
-    /// By which change.
+    /// The change that set them.
     pub stamp: SettingsStamp,
 }
 
@@ -65,11 +65,11 @@ pub struct Persisted(pub Arc<[Envelope]>);
 pub struct RunStep {
     /// The run as folded when the intent was stored.
     pub run: Arc<Run>,
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// From 1.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// When it is given up.
+    /// The time limit.
     pub limit: Duration,
     /// Pause before a repeated attempt.
     pub pause: Duration,
@@ -81,174 +81,181 @@ pub struct RunStep {
 pub struct UndoStep {
     /// The run.
     pub run: Arc<Run>,
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// When it is given up.
+    /// The time limit.
     pub limit: Duration,
 }
 
-/// What this node sees of main right now: of its last probe, and of the log that arrives.
+/// What this node sees of main now: from its last probe, and from the WAL that arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MainSight {
-    /// Who is main.
+    /// The main node.
     pub main: NodeId,
-    /// From when its silence counts.
+    /// The start of its silence.
     pub silent_since: Moment,
-    /// Witnesses for and against it.
+    /// The evidence about it.
     pub evidence: Evidence,
-    /// What it last said of its log.
+    /// Its last report of its WAL position.
     pub last_report: Option<LastReport>,
-    /// Whether it says itself that it has stopped, and offers its role.
+    /// Whether it reports that it has stopped and offers its role.
     pub offers: bool,
     /// Whether its supervisor gave no answer of any kind to the last probe.
     pub supervisor_is_silent: bool,
 }
 
 impl MainSight {
-    /// Whether main gives any sign of life that speaks for it.
+    /// Whether main gives a sign of life that counts as evidence for it.
     #[must_use]
     pub fn answers(&self) -> bool {
         let Evidence { supervisor, postgres, wal_receiver, .. } = &self.evidence;
         [supervisor, postgres, wal_receiver].into_iter().any(Finding::is_good)
     }
 
-    /// Whether main has given no sign of life at all since this supervisor began to watch it.
+    /// Whether main has given no sign of life since this supervisor began to watch it.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
         self.evidence.last_good_at.is_none() && !self.answers()
     }
 }
 
-/// What somebody asks for.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Main hands its role to another node.
     Switchover {
-        /// To whom.
+        /// The target.
         to: NodeId,
         /// How long open transactions may take to finish, in milliseconds.
         drain_ms: u64,
-        /// What the person said.
+        /// The person's request.
         request: Request,
     },
     /// The other node records that it would take the role, before main stops for it.
     AcceptHandover(HandoverAccepted),
-    /// The other half of it.
+    /// The target takes the role over.
     TakeOver(HandoverOffer),
-    /// A person makes this secondary main, now.
+    /// A person promotes this secondary.
     Promote {
-        /// What the person said.
+        /// The person's request.
         request: Request,
         /// What this node sees of main.
         sight: Option<MainSight>,
     },
     /// This node comes back as a secondary.
     Rejoin {
-        /// By a copy of main's data, even where its own could be rewound.
+        /// Whether to copy main's data even if this node's data could be rewound.
         copy: bool,
-        /// What the person said.
+        /// The person's request.
         request: Request,
     },
-    /// The run of this node is given up.
+    /// The run of this node is cancelled.
     Cancel {
-        /// Why.
+        /// The reason.
         reason: Option<String>,
-        /// A person answers for a target that cannot: it is not main, and never will be by this offer.
+        /// Whether a person states for a silent target that it is not main and never will be by this offer.
         force: bool,
     },
 }
 
-/// To the FailoverActor: somebody asks for something. The answer is what it comes to, once that is on disk.
+/// To the FailoverActor: a request. The answer is its result, once that is on disk.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Accepted, Declined>")]
 pub struct Operate {
-    /// What.
+    /// The request.
     pub operation: Operation,
-    /// When, if not now.
+    /// The time, if not now.
     pub due: Option<DateTime<Utc>>,
-    /// Who.
+    /// The sender.
     pub asker: Cause,
 }
 
-/// What becomes of what somebody asked for; over HTTP, an object with this one name.
+/// The result of a request that was accepted; over HTTP, an object with this name as its only key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accepted {
     /// This run begins, or goes on, or is given up.
     #[serde(rename = "run_id")]
     Run(RunId),
-    /// It begins then.
+    /// The switchover begins at this time.
     #[serde(rename = "scheduled_for")]
     Scheduled(DateTime<Utc>),
-    /// What was scheduled for then never begins.
+    /// The switchover that was scheduled for this time is cancelled.
     Unscheduled(DateTime<Utc>),
-    /// This node, which was fenced for that run of another node, serves again.
+    /// This node, which was fenced for this run of another node, serves again.
     FenceLifted(RunId),
 }
 
-/// To the ReplicationActor: look at everything that a run of this kind looks at first. Nothing is changed.
+/// To the ReplicationActor: make all checks that a run of this kind makes first. Nothing is changed.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<Check>")]
 pub struct LookAhead {
-    /// What it would be for.
+    /// The kind of run.
     pub kind: RunKind,
-    /// Who would be main after it.
+    /// The node that would be main after the run.
     pub new_main: NodeId,
-    /// Whether it would be done against the evidence, or by a copy.
+    /// Whether the run would be made against the evidence, or with a copy of main's data.
     pub insists: bool,
 }
 
-/// Why what somebody asked for is not done. Nothing was changed.
+/// A refused request. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Declined {
-    /// For programs.
+    /// A code, for programs.
     pub code: &'static str,
-    /// For people: what is wrong, and what to do.
+    /// A message for people: what is wrong, and what to do.
     pub message: String,
 }
 
 impl Declined {
-    /// A reason.
+    /// A refusal with a code and a message.
     #[must_use]
     pub fn new(code: &'static str, message: String) -> Self {
         Self { code, message }
     }
 }
 
-/// Under this name a step that succeeded says what that cost.
-pub const PRICE_OBSERVED: &str = "price";
-
-/// What a step or its undo came to, as observed.
+/// The outcome of a step or its undo, as observed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
-    /// How it ended.
+    /// The outcome.
     pub outcome: StepOutcome,
-    /// In a sentence.
+    /// What happened, in a sentence.
     pub detail: String,
-    /// The observations.
-    pub observed: Map<String, Value>,
+    /// What was observed.
+    pub observed: Observed,
+    /// What a success cost, in a sentence; its run is completed, and degraded.
+    pub price: Option<String>,
 }
 
 impl StepReport {
     /// An outcome without further observations.
     #[must_use]
     pub fn new(outcome: StepOutcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), observed: Map::new() }
+        Self { outcome, detail: detail.into(), observed: Observed::Nothing, price: None }
     }
 
-    /// The same, where it came about at a price that somebody must hear of: its run is completed, and degraded.
+    /// The same outcome at a price that the operator must see.
     #[must_use]
-    pub fn at_a_price(mut self, words: &str) -> Self {
-        self.detail = format!("{}; {words}", self.detail);
-        self.with(PRICE_OBSERVED, words)
-    }
-
-    /// The same with one more observation.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.observed.insert(name.to_owned(), value.into());
+    pub fn at_a_price(mut self, price: &str) -> Self {
+        self.detail = format!("{}; {price}", self.detail);
+        self.price = Some(price.to_owned());
         self
+    }
+
+    /// The same with what was observed.
+    #[must_use]
+    pub fn observing(mut self, observed: impl Into<Observed>) -> Self {
+        self.observed = observed.into();
+        self
+    }
+
+    /// What was observed, and its price, as an event stores it.
+    #[must_use]
+    pub fn stored(&self) -> Map<String, Value> {
+        let price = self.price.iter().map(|price| (PRICE.to_owned(), Value::from(price.as_str())));
+        self.observed.stored().into_iter().chain(price).collect()
     }
 }
 
@@ -258,11 +265,11 @@ impl StepReport {
 pub struct StepEnded {
     /// The run.
     pub run: RunId,
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// Which attempt.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// What it came to.
+    /// The outcome, with what was observed.
     pub report: StepReport,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
@@ -274,11 +281,11 @@ pub struct StepEnded {
 pub struct UndoEnded {
     /// The run.
     pub run: RunId,
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// Whether it was observed to work.
+    /// Whether the undo was observed to work.
     pub undone: bool,
-    /// In a sentence.
+    /// What happened, in a sentence.
     pub detail: String,
 }
 
@@ -286,11 +293,11 @@ pub struct UndoEnded {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Measured {
-    /// When.
+    /// When they were measured.
     pub at: Moment,
     /// The local PostgreSQL.
     pub postgres: PostgresFacts,
-    /// How long ago the log receiver last heard from main, where it is connected.
+    /// How long ago the WAL receiver last heard from main, if it is connected.
     pub receiver_heard: Option<Duration>,
     /// The local Redis.
     pub redis: RedisFacts,
@@ -300,42 +307,42 @@ pub struct Measured {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct ProbeEnded {
-    /// Which peer.
+    /// The peer.
     pub peer: NodeId,
-    /// When the probe began.
+    /// The start of the probe.
     pub began: Moment,
-    /// When it ended.
+    /// The end of the probe.
     pub ended: Moment,
-    /// Its supervisor's words, or the error.
+    /// The report of its supervisor, or the error.
     pub supervisor: Result<Arc<NodeReport>, NoReply>,
-    /// Its PostgreSQL's words, or the error; nothing where it was not asked.
+    /// The answer of its PostgreSQL, or the error; nothing if it was not asked.
     pub postgres: Option<Result<MainPostgres, NoReply>>,
-    /// Its Redis' words, or the error; nothing where it was not asked.
+    /// The answer of its Redis, or the error; nothing if it was not asked.
     pub redis: Option<Result<String, NoReply>>,
 }
 
-/// To the HeartbeatActor: what somebody said about who is main.
+/// To the HeartbeatActor: a claim about which node is main.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Claim {
-    /// Who is main.
+    /// The main node.
     pub main: NodeId,
-    /// In which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// On which timeline.
+    /// The timeline of that epoch.
     pub timeline: Option<TimelineId>,
-    /// Where that timeline left the old one.
+    /// The switchpoint at which that timeline left the old one.
     pub switchpoint: Option<Lsn>,
-    /// Who said so.
+    /// The node that made the claim.
     pub from: NodeId,
-    /// By which way.
+    /// How the claim arrived.
     pub learned_by: LearnedBy,
-    /// Whether a switchover made it main, where that was said.
+    /// Whether a switchover made it main, if the claim says so.
     pub planned: Option<bool>,
 }
 
 impl Claim {
-    /// What a peer's report says about who is main; of its timeline only a main speaks for itself.
+    /// The claim in a peer's report. Only a main reports its own timeline.
     #[must_use]
     pub fn of(report: &NodeReport, learned_by: LearnedBy) -> Option<Self> {
         Some(Self {
@@ -349,7 +356,7 @@ impl Claim {
         })
     }
 
-    /// The fact that follows once it is believed.
+    /// The fact to store once the claim is believed.
     #[must_use]
     pub fn announced(&self) -> MainAnnounced {
         MainAnnounced {
@@ -368,25 +375,25 @@ impl Claim {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct FenceRequest {
-    /// Who asks.
+    /// The node that asks.
     pub by: NodeId,
-    /// Its epoch.
+    /// The epoch that it won.
     pub epoch: Epoch,
     /// Its run.
     pub run: RunId,
 }
 
-/// To the FailoverActor: the run for which this node was fenced has ended, and promoted nobody.
+/// To the FailoverActor: the run for which this node was fenced has ended without a promotion.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct LiftRequest {
-    /// Who made the run.
+    /// The node that made the run.
     pub by: NodeId,
     /// The run.
     pub run: RunId,
 }
 
-/// To the FailoverActor: this node's start holds nothing up any more.
+/// To the FailoverActor: this node's start no longer holds anything up.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Settled;
@@ -406,13 +413,13 @@ pub struct Fence {
     pub pause: Duration,
 }
 
-/// To the FailoverActor: what fencing came to.
+/// To the FailoverActor: the result of fencing.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct FenceEnded {
     /// The epoch that superseded this node's.
     pub epoch: Epoch,
-    /// What PostgreSQL, Redis and the dependents were found to be, or the error.
+    /// The observed state of PostgreSQL, Redis and the dependents, or the error.
     pub result: Result<FenceProof, String>,
 }
 
@@ -431,13 +438,13 @@ pub struct FenceProof {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Follow {
-    /// Whom.
+    /// The main to follow.
     pub main: NodeId,
-    /// Whether it is the one that a run here left, by the way in which this node followed it then.
+    /// Whether it is the main that a run of this node left: this node then follows it with its earlier connection settings.
     pub returns: bool,
 }
 
-/// To the HeartbeatActor of a supervisor that ends: close the windows that are open. What they hold.
+/// To the HeartbeatActor of a supervisor that ends: close the open windows. The answer is their contents.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Vec<Draft>")]
 pub struct CloseWindows;

@@ -1,9 +1,9 @@
 //! Our own supervision of actors (ADR 3): actix restarts no actor that panicked.
 //!
-//! Each actor runs in a task of its own, made by a factory that rebuilds its state from the journal. A panic
-//! or an unexpected end is seen through the task's handle, recorded as `actor_restarted`, and answered by a
-//! new instance after a short, growing pause. More than [`RESTART_LIMIT`] within [`RESTART_WINDOW`] is no
-//! accident any more: the whole process ends with an error, and its service manager starts it afresh.
+//! Each actor runs in a task of its own, made by a factory that rebuilds its state from the journal. A panic or an unexpected end
+//! is seen through the task's handle, recorded as `actor_restarted`, and followed by a new instance after a short, growing pause.
+//! After more than [`RESTART_LIMIT`] restarts within [`RESTART_WINDOW`] the whole process ends with an error, and its service
+//! manager starts it again.
 
 use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
@@ -16,11 +16,11 @@ use crate::{
     node::{Fatal, Shared},
 };
 
-/// Restarts of one actor within the window that are taken for accidents.
+/// Restarts of one actor within the window that do not end the process.
 pub const RESTART_LIMIT: u32 = 5;
 /// The window.
 pub const RESTART_WINDOW: Duration = Duration::from_secs(60);
-/// Messages an actor may have waiting. A node sends each a handful per second.
+/// Messages that may wait for an actor. A node sends each actor a handful per second.
 pub const MAILBOX_CAPACITY: usize = 256;
 /// First pause before a restart; it doubles with every restart in the window.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -30,7 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 struct Intensity(VecDeque<Duration>);
 
 impl Intensity {
-    /// Notes a restart and says how many there were in the window, this one included.
+    /// Notes a restart and returns the number of restarts in the window, this one included.
     fn note(&mut self, now: Moment) -> u32 {
         self.0.push_back(now.monotonic);
         while self.0.front().is_some_and(|first| now.monotonic.saturating_sub(*first) > RESTART_WINDOW) {
@@ -65,7 +65,7 @@ where
             context.set_mailbox_capacity(MAILBOX_CAPACITY);
             bind(&context.address());
             let reason = match tokio::task::spawn_local(context.into_future(actor)).await {
-                Ok(()) => "it ended although nobody asked it to".to_owned(),
+                Ok(()) => "the actor ended without being asked to".to_owned(),
                 Err(error) if error.is_panic() => panic_message(error.into_panic().as_ref()),
                 // the runtime is going down, and the actor with it
                 Err(_) => return,
@@ -95,7 +95,7 @@ where
     })
 }
 
-/// A panic in words.
+/// A panic's message.
 pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload
         .downcast_ref::<&str>()

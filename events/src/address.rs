@@ -21,7 +21,7 @@ pub struct Address {
 
 /// A text that is no address, with what is wrong and how it is written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no address: {problem}; {RIGHT_FORM}")]
+#[error("`{text}` is not an address: {problem}; {RIGHT_FORM}")]
 pub struct NotAnAddress {
     text: String,
     problem: String,
@@ -36,7 +36,7 @@ impl Address {
         Self { host: host.into(), port }
     }
 
-    /// As an event holds it, whatever it says: what is no address is shown as it stands, and leads nowhere.
+    /// An address as an event has it, unchecked: a text that is not an address is shown unchanged, and no connection uses it.
     #[must_use]
     pub fn as_recorded(text: String) -> Self {
         text.parse().unwrap_or(Self { host: text, port: 0 })
@@ -60,7 +60,7 @@ pub fn check_host(host: &str) -> Result<(), String> {
     if host.contains(':') {
         return match host.parse::<Ipv6Addr>() {
             Ok(_) => Ok(()),
-            Err(_) => Err(format!("`{host}` is no IPv6 address")),
+            Err(_) => Err(format!("`{host}` is not an IPv6 address")),
         };
     }
     let stray = |letter: &char| !(letter.is_ascii_alphanumeric() || ['.', '-', '_'].contains(letter));
@@ -68,7 +68,7 @@ pub fn check_host(host: &str) -> Result<(), String> {
         return Err(format!("`{}` does not belong in a host", stray.escape_default()));
     }
     if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && host.parse::<Ipv4Addr>().is_err() {
-        return Err(format!("`{host}` is no IPv4 address"));
+        return Err(format!("`{host}` is not an IPv4 address"));
     }
     Ok(())
 }
@@ -84,12 +84,12 @@ impl FromStr for Address {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (host, port) = rest.split_once(']').ok_or_else(|| wrong("`]` is missing".to_owned()))?;
-                host.parse::<Ipv6Addr>().map_err(|_| wrong(format!("`{host}` is no IPv6 address")))?;
+                host.parse::<Ipv6Addr>().map_err(|_| wrong(format!("`{host}` is not an IPv6 address")))?;
                 (host, port.strip_prefix(':'))
             }
             None => match text.split_once(':') {
                 Some((_, rest)) if rest.contains(':') => {
-                    return Err(wrong("an IPv6 address stands in brackets".to_owned()));
+                    return Err(wrong("an IPv6 address needs brackets".to_owned()));
                 }
                 Some((host, port)) => (host, Some(port)),
                 None => (text, None),
@@ -122,7 +122,7 @@ impl From<SocketAddr> for Address {
 }
 
 impl Address {
-    /// Whether it means every address of a machine, where a server may listen and nobody can connect to.
+    /// Whether it means every address of a machine, on which a server may listen and to which no client can connect.
     #[must_use]
     pub fn is_unspecified(host: &str) -> bool {
         host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
@@ -168,7 +168,7 @@ mod tests {
         for (text, reason) in [
             ("", "the host is missing"),
             (":5432", "the host is missing"),
-            ("[]:5432", "no IPv6 address"),
+            ("[]:5432", "is not an IPv6 address"),
             ("beta", "the port is missing"),
             ("beta:", "the port is missing"),
             ("[::1]", "the port is missing"),
@@ -179,18 +179,18 @@ mod tests {
             ("beta:05432", "from 1 to 65535"),
             ("beta:5432 ", "from 1 to 65535"),
             ("beta:postgres", "from 1 to 65535"),
-            ("::1:5432", "stands in brackets"),
-            ("fd00::1", "stands in brackets"),
+            ("::1:5432", "an IPv6 address needs brackets"),
+            ("fd00::1", "an IPv6 address needs brackets"),
             ("[::1:5432", "`]` is missing"),
-            ("[10.0.0.1]:5432", "no IPv6 address"),
-            ("[fe80::1%eth0]:5432", "no IPv6 address"),
+            ("[10.0.0.1]:5432", "is not an IPv6 address"),
+            ("[fe80::1%eth0]:5432", "is not an IPv6 address"),
             ("http://beta:7400", "scheme"),
             (" beta:5432", "` ` does not belong in a host"),
             ("be'ta:5432", "does not belong in a host"),
             ("user@beta:5432", "`@` does not belong in a host"),
             ("beta/db:5432", "does not belong in a host"),
-            ("10.0.0.300:5432", "no IPv4 address"),
-            ("10.0.1:5432", "no IPv4 address"),
+            ("10.0.0.300:5432", "is not an IPv4 address"),
+            ("10.0.1:5432", "is not an IPv4 address"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(reason) && error.ends_with(RIGHT_FORM), "{text}: {error}");

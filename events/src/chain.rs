@@ -45,7 +45,7 @@ impl ChainHash {
         }
     }
 
-    /// From stored bytes; nothing if there are not exactly 32.
+    /// From stored bytes; `None` if there are not exactly 32.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for ChainHash {
 pub(crate) struct Preimage(Vec<u8>);
 
 impl Preimage {
-    /// Begins anew, in the same memory.
+    /// Begins again, in the same memory.
     pub(crate) fn clear(&mut self) -> &mut Self {
         self.0.clear();
         self
@@ -147,7 +147,7 @@ pub struct Broken {
 #[derive(Debug, Clone, Copy)]
 pub struct ChainWalk {
     head: Head,
-    /// The moment of the newest event, where it is known.
+    /// The time of the newest event, if it is known.
     moment: Option<Hlc>,
 }
 
@@ -201,19 +201,19 @@ impl ChainWalk {
         let broken = |problem: String| Err(record.broken(problem));
         let expected = self.head.node_seq.next();
         if record.node_id != self.head.node_id {
-            return broken(format!("it is no event of node {}", self.head.node_id));
+            return broken(format!("it is not an event of node {}", self.head.node_id));
         }
         if record.node_seq != expected {
             return broken(format!("event {expected} is missing before it"));
         }
         if record.prev_hash != self.head.hash {
-            return broken("it is chained to another predecessor than the one stored".to_owned());
+            return broken("its link names another event than the event stored before it".to_owned());
         }
         if record.computed_hash(scratch) != record.hash {
-            return broken("its content is not what was recorded: the hash does not match".to_owned());
+            return broken("its content is not as it was recorded: the hash does not match".to_owned());
         }
         if Some(record.hlc) <= self.moment {
-            return broken("its moment is not after that of the event before it".to_owned());
+            return broken("its time is not after the time of the event before it".to_owned());
         }
         *self = Self { head: record.as_head(), moment: Some(record.hlc) };
         Ok(())

@@ -9,7 +9,8 @@ use crate::{
     chain::{ChainHash, Head, Preimage},
 };
 
-/// A place in the story of all nodes: when by the hybrid clock, and by whom. Sorting by it gives story order.
+/// A place in the story of all nodes: the time by the hybrid clock, the node, and its number of the event. Sorting by
+/// it gives story order.
 pub type Place = (Hlc, NodeId, NodeSeq);
 
 /// Who caused an event.
@@ -21,9 +22,9 @@ pub enum Cause {
     System,
     /// A person or program with a name.
     Person {
-        /// The name it proved.
+        /// The name that it proved.
         name: String,
-        /// Where the request came from.
+        /// The address or program that the request came from.
         source: String,
     },
 }
@@ -37,13 +38,13 @@ pub struct Draft {
     pub epoch: Epoch,
     /// The run it belongs to.
     pub run_id: Option<RunId>,
-    /// The event that led to it, and the first event of the chain of causes that one belongs to.
+    /// The event that caused it, and the first event of that event's chain of causes.
     pub caused_by: Option<Lineage>,
-    /// Who caused it.
+    /// The cause: the system, or a person.
     pub actor: Cause,
 }
 
-/// Where an event stands among causes and effects.
+/// The place of an event among causes and effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lineage {
     /// The event itself.
@@ -66,7 +67,7 @@ impl Draft {
         self
     }
 
-    /// The same, led to by another event.
+    /// The same, caused by another event.
     #[must_use]
     pub fn because_of(mut self, cause: Lineage) -> Self {
         self.caused_by = Some(cause);
@@ -74,16 +75,16 @@ impl Draft {
     }
 }
 
-/// A stored event, exactly as recorded: what is exchanged, exported and hashed.
+/// A stored event, exactly as recorded. This form is exchanged, exported and hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its name in the outside world.
+    /// Its id, unique among all events.
     pub event_id: EventId,
     /// The cluster it belongs to.
     pub cluster_id: ClusterId,
     /// The node that recorded it.
     pub node_id: NodeId,
-    /// Its place in that node's journal. `(node_id, node_seq)` is its identity.
+    /// Its number in that node's journal. `(node_id, node_seq)` is its identity.
     pub node_seq: NodeSeq,
     /// The epoch in which it was stated.
     pub epoch: Epoch,
@@ -93,24 +94,24 @@ pub struct Record {
     pub recorded_at: DateTime<Utc>,
     /// Its kind, in snake_case.
     pub kind: String,
-    /// Version of its payload's shape.
+    /// The version of its payload's shape.
     pub schema_version: u32,
     /// The run it belongs to.
     pub run_id: Option<RunId>,
-    /// The first event of the chain of causes it belongs to.
+    /// The first event of its chain of causes.
     pub correlation_id: EventId,
-    /// The event that led to it.
+    /// The event that caused it.
     pub causation_id: Option<EventId>,
-    /// Who caused it, JSON.
+    /// The cause (the system, or a person), as JSON.
     pub actor: String,
-    /// Its payload, JSON.
+    /// Its payload, as JSON.
     pub payload: String,
     /// Hash of the event before it in the same journal.
     pub prev_hash: ChainHash,
-    /// Hash of all of the above.
+    /// Hash of all fields above.
     pub hash: ChainHash,
-    /// The epoch in which the store at hand learned of it: the same, or a later one. It differs from store to
-    /// store, and is no part of the event.
+    /// The epoch in which this store learned of it: the epoch of the event, or a later one. It differs from store to
+    /// store, and is not part of the event.
     pub learned_in: Epoch,
 }
 
@@ -139,7 +140,7 @@ impl Record {
         }
     }
 
-    /// The hash that the fields call for.
+    /// The hash computed from the fields.
     #[must_use]
     pub fn computed_hash(&self) -> ChainHash {
         self.borrowed().computed_hash(&mut Preimage::default())
@@ -238,7 +239,7 @@ impl<'de> Deserialize<'de> for Record {
 /// An event as the program reads it: what folds and deciders see.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Envelope {
-    /// Its name in the outside world.
+    /// Its id, unique among all events.
     pub event_id: EventId,
     /// The cluster it belongs to.
     pub cluster_id: ClusterId,
@@ -248,7 +249,7 @@ pub struct Envelope {
     pub node_seq: NodeSeq,
     /// The epoch in which it was stated.
     pub epoch: Epoch,
-    /// The epoch in which whoever tells the story learned of it: the same, or a later one.
+    /// The epoch in which the writer of this stream learned of the event: the event's epoch, or a later one.
     pub learned_in: Epoch,
     /// Its place in the story of all nodes.
     pub hlc: Hlc,
@@ -256,11 +257,11 @@ pub struct Envelope {
     pub recorded_at: DateTime<Utc>,
     /// The run it belongs to.
     pub run_id: Option<RunId>,
-    /// The first event of the chain of causes it belongs to.
+    /// The first event of its chain of causes.
     pub correlation_id: EventId,
-    /// The event that led to it.
+    /// The event that caused it.
     pub causation_id: Option<EventId>,
-    /// Who caused it.
+    /// The cause: the system, or a person.
     pub actor: Cause,
     /// The fact.
     pub event: Event,
@@ -273,7 +274,7 @@ impl Envelope {
         (self.hlc, self.node_id, self.node_seq)
     }
 
-    /// Whether it became known here only when a later epoch was open already: an old main's last words.
+    /// Whether it became known here only when a later epoch was open already: an old main's last events.
     #[must_use]
     pub fn learned_later(&self) -> bool {
         self.learned_in > self.epoch

@@ -28,7 +28,7 @@ impl Hlc {
         self.0 >> COUNTER_BITS
     }
 
-    /// The counter that tells moments of one millisecond apart.
+    /// The counter that distinguishes moments of one millisecond.
     #[must_use]
     pub fn counter(self) -> u16 {
         (self.0 & 0xFFFF) as u16

@@ -1,4 +1,4 @@
-//! The words of the system as types, so that an epoch is never mistaken for a sequence number.
+//! The terms of the system as types, so that an epoch is never mistaken for a sequence number.
 
 use std::{fmt, str::FromStr};
 
@@ -56,7 +56,7 @@ number! {
     NodeId(u32)
 }
 number! {
-    /// Cluster-wide reign number, one more at every promotion. Whoever receives an older one refuses it.
+    /// The cluster-wide epoch, one more at every promotion. A node refuses a message of an older epoch.
     Epoch(u64)
 }
 number! {
@@ -101,7 +101,7 @@ impl NodeSeq {
 }
 
 impl RunId {
-    /// The eight characters that tell runs apart for a person: the random end of the id, for a version 7 id
+    /// The eight characters that distinguish runs for a person: the random end of the id, for a version 7 id
     /// begins with its time and two runs of one day would look alike.
     #[must_use]
     pub fn short(self) -> String {
@@ -110,7 +110,7 @@ impl RunId {
     }
 }
 
-/// A place in PostgreSQL's write-ahead log, in bytes; written as PostgreSQL writes it, `16/B374D848`.
+/// A place in PostgreSQL's WAL, in bytes; written as PostgreSQL writes it, `16/B374D848`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(pub u64);
 

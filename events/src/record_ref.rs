@@ -68,7 +68,7 @@ impl RecordRef<'_> {
         Head { node_id: self.node_id, node_seq: self.node_seq, hash: self.hash }
     }
 
-    /// This event, named as the one that something is wrong with.
+    /// This event, named as the wrong event.
     pub(crate) fn broken(&self, problem: String) -> Broken {
         Broken { node_id: self.node_id, node_seq: self.node_seq, problem }
     }
@@ -128,6 +128,6 @@ impl RecordRef<'_> {
 pub enum Seen<'a> {
     /// One to look at.
     Read(&'a RecordRef<'a>),
-    /// One of a kind that nobody wants to look at: where it is.
+    /// The place of an event of a kind that no fold uses.
     PassedOver(Place),
 }

@@ -1,8 +1,8 @@
 //! What the sealed begin of a journal said in the end, to and from the folds that go on after it.
 //!
 //! **Invariant:** folding a node's events from [`Carried`] on says the same about everything that decides as folding
-//! them from the first one. What is carried is who is who; runs and what is scheduled are not, so none is sealed that anything still
-//! depends on ([`is_settled`]).
+//! them from the first one. What is carried is who is who; runs and what is scheduled are not, so none is sealed that
+//! anything still depends on ([`is_settled`]).
 
 use interrex_events::{
     Base, Bases, Carried, CarriedConfiguration, CarriedDependent, CarriedNode, CarriedSettings, NodeId,
@@ -74,7 +74,7 @@ impl Standpoint {
 }
 
 impl Cluster {
-    /// As the sealed events of one node left it, or of several: then it is a story that is told and decides nothing.
+    /// As the sealed events of one node left it, or of several: then it is a story to show, and decides nothing.
     /// Who is main is by the latest epoch, and of each node it is what it said of itself, unless another one saw
     /// something later.
     #[must_use]

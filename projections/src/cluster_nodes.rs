@@ -30,13 +30,13 @@ pub struct Node {
     pub status: NodeStatus,
     /// When that status began, by the clock of the node that recorded it.
     pub status_since: Option<DateTime<Utc>>,
-    /// What its PostgreSQL does, where the stream says.
+    /// The state of its PostgreSQL, if the stream has it.
     pub postgres: Option<PostgresStatus>,
-    /// Its timeline, where the stream says.
+    /// Its timeline, if the stream has it.
     pub timeline: Option<TimelineId>,
-    /// The end of its log when its PostgreSQL last changed state.
+    /// The end of its WAL when its PostgreSQL last changed state.
     pub lsn: Option<Lsn>,
-    /// What its Redis does, where the stream says.
+    /// The state of its Redis, if the stream has it.
     pub redis: Option<RedisStatus>,
     /// What its dependents do, by name.
     pub dependents: BTreeMap<String, DependentStatus>,
@@ -56,7 +56,7 @@ pub struct ClusterNodes {
     pub main: Option<NodeId>,
     /// The newest epoch that was opened, as far as the stream says.
     pub epoch: Epoch,
-    /// The timeline of that epoch, where the stream says.
+    /// The timeline of that epoch, if the stream has it.
     pub timeline: Option<TimelineId>,
 }
 
@@ -67,7 +67,7 @@ impl ClusterNodes {
         self.nodes.get(&node)
     }
 
-    /// A node's name, or its number where it has none.
+    /// A node's name, or its number if it has none.
     #[must_use]
     pub fn name(&self, node: NodeId) -> String {
         self.get(node).map_or_else(|| format!("node {node}"), |row| row.name.clone())
@@ -253,7 +253,7 @@ impl Projection for ClusterNodes {
                 }
             }
             Event::FencingStarted(_) => self.set_status(me, NodeStatus::Fencing, at),
-            // what it wrote is on a line of its own: it serves nobody until it has rejoined
+            // what it wrote is on a line of its own: it serves no client until it has rejoined
             Event::StrayPrimaryFound(stray) if stray.answer == StrayAnswer::Stopped => {
                 self.set_status(me, NodeStatus::Fencing, at);
             }
@@ -274,7 +274,7 @@ impl Projection for ClusterNodes {
                     self.set_status(me, NodeStatus::Online, at);
                 }
             }
-            // its run ended with the role given away, or nobody knows, and the directory can still start as a primary
+            // its run ended with the role handed over, or that is unknown, and the directory can still start as a primary
             Event::RunFailed(_) | Event::RunRefused(_) | Event::SwitchoverCompleted(_)
                 if self.is_handing_over(me) =>
             {

@@ -43,7 +43,7 @@ pub trait Projection {
     /// Takes in the next event.
     fn apply(&mut self, envelope: &Envelope);
 
-    /// Begins with what the sealed events of each node said in the end, where the begin of a story was sealed. What
+    /// Begins with the state at the end of each node's sealed events, if the start of a story was sealed. What
     /// tells of single events alone has nothing to begin with.
     fn begin_after(&mut self, _bases: &Bases) {}
 

@@ -1,8 +1,8 @@
 //! Folding a whole journal.
 //!
-//! One thread reads, checks and folds: no event is copied, and of kinds that nobody folds only the place is read.
+//! One thread reads, checks and folds: no event is copied, and of kinds that no projection folds only the place is read.
 //! That is 1.2 million events a second, 0.7 million with every chain checked, on two busy virtual processors
-//! (`bin/bench store`). A second thread made it a third faster, and is not worth what it would have to be told.
+//! (`bin/bench store`). A second thread made it a third faster, and is not worth its messages.
 
 use std::cell::Cell;
 
@@ -99,7 +99,7 @@ mod tests {
         }
     }
 
-    /// Of three events, one is of a kind that nobody folds, and one of a kind that nobody knows.
+    /// Of three events, one is of a kind that no projection folds, and one of an unknown kind.
     fn event(index: usize) -> Event {
         let unknown = |kind: &str| {
             let (kind, payload) = (kind.to_owned(), "{}".to_owned());

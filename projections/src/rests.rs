@@ -15,7 +15,7 @@ pub struct Rests {
     pub in_vain: Option<InVain>,
     /// The run that this node makes to become main.
     run: Option<OwnRun>,
-    /// Whether the newest epoch was opened by a switchover, where that is known.
+    /// Whether a switchover opened the newest epoch, if that is known.
     pub planned: Option<bool>,
 }
 

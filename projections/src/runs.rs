@@ -7,32 +7,32 @@ use std::{collections::BTreeMap, fmt};
 use chrono::{DateTime, Utc};
 use interrex_events::{
     Cause, Certificate, Demotion, Envelope, Epoch, Event, Evidence, FailedEnd, FailoverFailed,
-    FailoverRefused, FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, Place, RecoveryTime,
-    RejoinStarted, Request, RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome, Stranded,
-    SwitchoverScheduled, SwitchoverStarted, Trigger,
+    FailoverRefused, FailoverStarted, Handover, LastReport, Lineage, Loss, NodeId, Observation, Observed,
+    Place, RecoveryTime, RejoinStarted, Request, RunFailed, RunId, RunKind, RunRefused, StepId, StepOutcome,
+    Stranded, SwitchoverScheduled, SwitchoverStarted, Trigger,
 };
 use serde::Serialize;
 
 pub use self::step::{Step, StepState, Undo};
 use crate::Projection;
 
-/// In which state a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunEnd {
     /// It goes on.
     Running,
-    /// Its purpose is reached, every step done.
+    /// Success: every step is done.
     Completed,
-    /// Its purpose is reached, without something it could do without.
+    /// Success, but a best-effort step failed.
     CompletedDegraded,
-    /// Given up by policy before anything changed.
+    /// Refused by policy before anything changed.
     Refused,
-    /// Given up before the point of no return, everything taken back.
+    /// Failed before the point of no return; every step was taken back.
     RolledBack,
-    /// Given up before the point of no return, and something could not be taken back.
+    /// Failed before the point of no return; a step could not be taken back.
     Failed,
-    /// After the point of no return: a person must look.
+    /// Failed after the point of no return: an operator must act.
     NeedsOperator,
 }
 
@@ -55,21 +55,21 @@ impl fmt::Display for RunEnd {
 pub struct Run {
     /// Its id.
     pub id: RunId,
-    /// What it is for.
+    /// Its kind.
     pub kind: RunKind,
     /// The node that makes it.
     pub node: NodeId,
     /// What started it.
     pub trigger: Trigger,
-    /// What the person said who asked for it.
+    /// What a person asked for, if one did.
     pub request: Option<Request>,
-    /// Who was main.
+    /// The old main.
     pub old_main: NodeId,
-    /// Who shall be.
+    /// The node that is to be main.
     pub new_main: NodeId,
-    /// The epoch to win.
+    /// The epoch to open.
     pub epoch: Epoch,
-    /// In which state it is.
+    /// Its state.
     pub end: RunEnd,
     /// When it began.
     pub started_at: DateTime<Utc>,
@@ -77,38 +77,38 @@ pub struct Run {
     pub ended_at: Option<DateTime<Utc>>,
     /// How long main had been silent at the verdict, in milliseconds.
     pub silent_ms: u64,
-    /// What was known at the verdict, where there was one.
+    /// What was known of main at the verdict, if there was one.
     pub evidence: Option<Evidence>,
-    /// What main last said of itself.
+    /// Main's last report.
     pub last_report: Option<LastReport>,
-    /// Of a takeover: what the old main proved. Of a switchover: what it offered.
+    /// For a takeover: what the old main proved. For a switchover: what main offered.
     pub handover: Option<Handover>,
-    /// Of a switchover: how long open transactions may take to finish, in milliseconds.
+    /// For a switchover: how long open transactions may take to finish, in milliseconds.
     pub drain_ms: u64,
     /// The steps, in order.
     pub steps: BTreeMap<StepId, Step>,
-    /// Times it was taken up again after the supervisor died.
+    /// How often it was resumed after the supervisor died.
     pub resumed: u32,
-    /// Whether somebody asked for it to be given up, and in which words.
+    /// Whether a person asked to cancel it, with the reason.
     pub cancelled: Option<String>,
-    /// Where the time went, once it completed.
+    /// The parts of the recovery time, once it completed.
     pub recovery_time: Option<RecoveryTime>,
-    /// What is lost, once it completed.
+    /// The loss, once it completed.
     pub loss: Option<Loss>,
-    /// Of a switchover: the time without writes, in milliseconds, once it completed.
+    /// For a switchover: the time without writes, in milliseconds, once it completed.
     pub without_writes_ms: Option<u64>,
-    /// Of a switchover: what proves that nothing was lost, once it completed.
+    /// For a switchover: the certificate, once it completed.
     pub certificate: Option<Certificate>,
-    /// Of a rejoin: what it found, kept and did.
+    /// For a rejoin: what it found, kept and did.
     pub rejoin: Option<Rejoin>,
-    /// Whether its promotion was seen: a new timeline with its history file.
+    /// Whether its promotion was observed: a new timeline with its history file.
     #[serde(skip)]
     pub promoted: bool,
-    /// Steps it had to do without.
+    /// Best-effort steps that failed.
     pub degraded: Vec<StepId>,
-    /// The last error, and what to do about it.
+    /// The last error, and the next command.
     pub problem: Option<String>,
-    /// The event that began it, as a cause of what follows.
+    /// The event that began it, as a cause of later events.
     #[serde(skip)]
     pub lineage: Lineage,
     /// That event's place in the story: nodes whose clocks differ give ids in another order.
@@ -116,16 +116,16 @@ pub struct Run {
     pub begun: Place,
 }
 
-/// What a rejoin is asked for, and comes to.
+/// The request and the result of a rejoin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Rejoin {
-    /// Whether the data directory is to be copied anew even where it could be rewound.
+    /// Whether to copy main's data directory even if this node's could be rewound.
     pub copy: bool,
-    /// How the data directory came to follow main, once it does.
+    /// How the data directory was made to follow main, once it does.
     pub by: Option<Demotion>,
     /// What only this node had, once it completed.
     pub stranded: Option<Stranded>,
-    /// The folder in which that is kept, once it completed.
+    /// The folder of the kept copy, once it completed.
     pub kept: Option<String>,
 }
 
@@ -217,6 +217,13 @@ impl Run {
         self.steps.get(&step).cloned().unwrap_or_default()
     }
 
+    /// What a step observed, if it is of that kind and reads.
+    #[must_use]
+    pub fn observed<T: Observation + Clone>(&self, step: StepId) -> Option<T> {
+        let stored = &self.steps.get(&step)?.observed;
+        T::of(&Observed::read(step, stored).ok()?).cloned()
+    }
+
     /// Whether it goes on.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -241,13 +248,13 @@ impl Run {
         self.is_running() && self.step(self.kind.point_of_no_return()).undo == Undo::Running
     }
 
-    /// Milliseconds from the begin of the run to a moment of it.
+    /// Milliseconds from the start of the run to a moment of it.
     #[must_use]
     pub fn ms_until(&self, moment: DateTime<Utc>) -> u64 {
         (moment - self.started_at).num_milliseconds().max(0).cast_unsigned()
     }
 
-    /// The run as it stands once a step has ended so: what a decider plans the next steps on.
+    /// The run as it is after a step has ended so: a decider plans the next steps on it.
     #[must_use]
     pub fn with_outcome(&self, step: StepId, outcome: StepOutcome) -> Self {
         let mut run = self.clone();
@@ -271,12 +278,12 @@ impl Run {
 /// A switchover that begins by itself when it is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Scheduled {
-    /// To whom, when, and how.
+    /// The target, the time and the drain.
     #[serde(flatten)]
     pub switchover: SwitchoverScheduled,
-    /// Who asked for it.
+    /// The person who asked for it.
     pub asker: Cause,
-    /// The event, as a cause of what follows.
+    /// The event, as a cause of later events.
     #[serde(skip)]
     pub lineage: Lineage,
 }
@@ -284,9 +291,10 @@ pub struct Scheduled {
 /// The fold.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Runs {
-    /// Every run, by its id. That begins with the time by the clock of its node: for what came after what, see [`Self::newest_first`].
+    /// Every run, by its id. That begins with the time by the clock of its node: for what came after what, see
+    /// [`Self::newest_first`].
     pub runs: BTreeMap<RunId, Run>,
-    /// What each node has scheduled.
+    /// The switchover that each node has scheduled.
     pub scheduled: BTreeMap<NodeId, Scheduled>,
 }
 
@@ -311,7 +319,7 @@ impl Runs {
         self.scheduled.get(&node)
     }
 
-    /// What is scheduled is no run yet.
+    /// A scheduled switchover is not a run yet.
     fn schedule(&mut self, envelope: &Envelope) {
         match &envelope.event {
             Event::SwitchoverScheduled(switchover) => {
@@ -346,7 +354,7 @@ impl Runs {
         }
     }
 
-    /// The newest run, and of a switchover the half that was asked for: it has the certificate.
+    /// The newest run; for a switchover main's run, which has the certificate.
     #[must_use]
     pub fn newest_whole(&self) -> Option<&Run> {
         let newest = self.newest()?;
@@ -387,7 +395,9 @@ impl Projection for Runs {
             }
             Event::StepFinished(finished) => {
                 let step = run.steps.entry(finished.step).or_default();
-                step.state = StepState::Ended(finished.outcome);
+                let outcome = finished.settled();
+                step.state = StepState::Ended(outcome);
+                step.unread = outcome != finished.outcome;
                 (step.ended_at, step.took_ms) = (Some(at), Some(finished.took_ms));
                 step.detail.clone_from(&finished.detail);
                 step.observed.clone_from(&finished.observed);

@@ -1,4 +1,4 @@
-//! The settings that were changed while the cluster ran. What nobody changed is as configured.
+//! The settings that were changed while the cluster ran. All others are as configured.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::Projection;
 
-/// Answered requests that are remembered: one that was answered is deleted from PostgreSQL moments later.
+/// Answered requests that are remembered: an answered request is deleted from PostgreSQL moments later.
 const REQUESTS_KEPT: usize = 64;
 
 /// What a node's configuration says, as of its supervisor's last start.
@@ -16,7 +16,7 @@ const REQUESTS_KEPT: usize = 64;
 pub struct Configured {
     /// Its settings.
     pub settings: ClusterSettings,
-    /// How often it probes, in milliseconds, where it says.
+    /// Its probe interval in milliseconds, if it is known.
     pub probe_interval_ms: Option<u64>,
 }
 
@@ -39,7 +39,7 @@ pub struct Settings {
     pub changed: Option<ClusterSettings>,
     /// By which change.
     pub stamp: SettingsStamp,
-    /// Who changed them, where this stream says.
+    /// The person who changed them, if this stream has the event.
     pub changed_by: Option<String>,
     /// What each node's configuration says.
     pub configured: BTreeMap<NodeId, Configured>,
@@ -60,7 +60,7 @@ impl Settings {
         self.requests.iter().copied()
     }
 
-    /// What holds on a node: what was changed, or else what it was configured with, where the stream says.
+    /// The settings in force on a node: those that were changed, or else its configured ones, if the stream has them.
     #[must_use]
     pub fn in_force_on(&self, node: NodeId) -> Option<ClusterSettings> {
         self.changed.or_else(|| self.configured.get(&node).map(|configured| configured.settings))

@@ -16,7 +16,7 @@ pub struct Standpoint {
     pub verdict: Option<Standing>,
     /// The main that this supervisor has seen well since it started.
     pub seen_main: Option<NodeId>,
-    /// The announced main that this node's standbys do not receive log from yet.
+    /// The announced main from which this node does not receive WAL yet.
     pub to_follow: Option<NodeId>,
     /// Whether this node's standby receives nothing, because a run had it leave main and could not take that back.
     pub is_left_alone: bool,
@@ -30,13 +30,13 @@ pub struct Standpoint {
     pub postgres: Option<PostgresStatus>,
     /// What was said last of a PostgreSQL here that takes writes while this node is not main.
     pub stray: Option<StrayAnswer>,
-    /// The main that gave a good sign after the last verdict against one.
+    /// The main that gave a sign of life after the last verdict against a main.
     pub main_is_back: Option<NodeId>,
     /// What keeps this node from promoting itself for a while.
     pub rests: Rests,
 }
 
-/// A verdict that stands.
+/// A verdict that is still valid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The verdict.

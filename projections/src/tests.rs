@@ -228,7 +228,7 @@ fn the_timeline_calls_nodes_by_their_names() {
     assert_eq!(
         timeline.entries[1].text,
         "main alpha is lost: silent for 5.1 s (allowed 5.0 s); PostgreSQL connection refused; supervisor \
-         connection refused; log receiver no log is received"
+         connection refused; WAL receiver no log is received"
     );
 }
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::{ClusterNodes, Projection, Runs, human_ms};
 
-/// How loud an entry is.
+/// How important an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Routine.
     Info,
-    /// A change that somebody will ask about.
+    /// A change that an operator will ask about.
     Notice,
     /// Something is wrong, or was done about it.
     Alarm,
@@ -27,7 +27,7 @@ pub struct Entry {
     pub at: DateTime<Utc>,
     /// Place in the story.
     pub hlc: Hlc,
-    /// Who recorded it.
+    /// The node that recorded it.
     pub node: NodeId,
     /// Its place in that node's journal.
     pub node_seq: NodeSeq,
@@ -37,11 +37,11 @@ pub struct Entry {
     pub kind: String,
     /// The run it belongs to.
     pub run_id: Option<RunId>,
-    /// How loud it is.
+    /// How important it is.
     pub level: Level,
-    /// In a sentence.
+    /// The sentence.
     pub text: String,
-    /// Who caused it, where it was not the system.
+    /// The person who caused it; `None` for the system.
     pub actor: Option<String>,
     /// Whether it became known here only after a later epoch was open.
     pub learned_later: bool,
@@ -114,7 +114,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::SupervisorStalled(stalled) => (
             Level::Alarm,
             format!(
-                "this supervisor itself did not run for {} (normal is up to {}); it judges nobody by that time",
+                "this supervisor itself did not run for {} (normal is up to {}); it judges no node by that time",
                 human_ms(stalled.stalled_ms),
                 human_ms(stalled.tolerance_ms)
             ),
@@ -122,7 +122,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::ClockJumped(jumped) => {
             let direction = if jumped.step_ms < 0 { "back" } else { "forward" };
             let text = format!(
-                "the wall clock was moved {direction} by {}; verdicts run on another clock",
+                "the wall clock was moved {direction} by {}; verdicts use another clock",
                 human_ms(jumped.step_ms.unsigned_abs())
             );
             (Level::Alarm, text)
@@ -155,7 +155,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::AdmissionChanged(changed) => (
             Level::Alarm,
             format!(
-                "PostgreSQL of {} answers the sessions that are open, and admits no new one: {}",
+                "PostgreSQL of {} answers open sessions and admits no new one: {}",
                 name(changed.node),
                 changed.detail
             ),
@@ -169,7 +169,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::MainSuspected(suspected) => (
             Level::Alarm,
             format!(
-                "main {} gives no good sign: PostgreSQL {}; supervisor {}; allowed silence {}",
+                "main {} gives no sign of life: PostgreSQL {}; supervisor {}; allowed silence {}",
                 name(suspected.main),
                 suspected.evidence.postgres.detail,
                 suspected.evidence.supervisor.detail,
@@ -188,7 +188,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::MainLost(lost) => (
             Level::Alarm,
             format!(
-                "main {} is lost: silent for {} (allowed {}); PostgreSQL {}; supervisor {}; log receiver {}",
+                "main {} is lost: silent for {} (allowed {}); PostgreSQL {}; supervisor {}; WAL receiver {}",
                 name(lost.main),
                 human_ms(lost.silent_ms),
                 human_ms(lost.threshold_ms),
@@ -267,7 +267,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::NoticeRefused(refused) => (
             Level::Alarm,
             format!(
-                "refused what {} says of epoch {}, this node knows epoch {}: {}",
+                "refused the claim of {} about epoch {}; this node knows epoch {}: {}",
                 name(refused.announced_by),
                 refused.epoch,
                 refused.known_epoch,
@@ -277,7 +277,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::StartedUnconfirmed(started) => (
             Level::Alarm,
             format!(
-                "started as main with nobody to confirm it, after waiting {}: {}",
+                "started as main without confirmation by a peer, after waiting {}: {}",
                 human_ms(started.waited_ms),
                 started.detail
             ),
@@ -293,7 +293,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::FencingStarted(fencing) => (
             Level::Alarm,
             format!(
-                "superseded: {} is main of epoch {}, this node was of epoch {}; stopping its servers",
+                "superseded: {} is main of epoch {}, this node was main of epoch {}; stopping its servers",
                 name(fencing.superseded_by),
                 fencing.epoch,
                 fencing.own_epoch
@@ -309,14 +309,14 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::FenceLifted(lifted) => {
             let words = match &lifted.reason {
                 Some(reason) => {
-                    format!("the fence is lifted, for a person says that nobody took over: {reason}")
+                    format!("the fence is lifted, because a person says that no node took over: {reason}")
                 }
-                None => format!("the fence is lifted: {} took over nothing", name(lifted.by)),
+                None => format!("the fence is lifted: {} did not take over", name(lifted.by)),
             };
             (Level::Notice, words)
         }
         Event::FencingFailed(failed) => {
-            (Level::Alarm, format!("fencing failed, trying again: {}", failed.error))
+            (Level::Alarm, format!("fencing failed and is retried: {}", failed.error))
         }
         Event::FollowFinished(follow) => {
             let (level, state) =
@@ -345,7 +345,7 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
         Event::JournalRestored(restored) => (
             Level::Alarm,
             format!(
-                "this node's journal had lost {} events, up to {}; they were taken back from the copy of {}",
+                "this node's journal had lost {} events, up to {}; they were restored from the copy of {}",
                 restored.events,
                 restored.last,
                 name(restored.from)

@@ -1,4 +1,4 @@
-//! Numbers in words that a person reads at a glance.
+//! Numbers as text that a person reads at a glance.
 
 use std::fmt::Display;
 

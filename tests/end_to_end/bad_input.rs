@@ -258,7 +258,7 @@ fn a_request_to_a_supervisor_that_does_not_run_says_so_and_what_to_do() {
             let said = interrex_with(&words, &[])?;
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
             assert_eq!(said.status.code(), Some(1), "{why}");
-            for part in ["the supervisor of beta", "nothing was asked of it", "systemctl start interrex"] {
+            for part in ["the supervisor of beta", "it got no request", "systemctl start interrex"] {
                 assert!(why.contains(part), "{why}");
             }
         }

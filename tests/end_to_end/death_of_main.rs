@@ -98,7 +98,7 @@ fn a_database_and_roles_that_are_read_only_hold_up_no_failover_and_are_named() {
         );
         let examined = sandbox.doctor(BETA).await?;
         let found = examined.checks.iter().find(|found| found.check == "read_only_default").unwrap();
-        assert!(found.verdict == Verdict::Warn && found.measured.contains("leaves as it is"), "{found:?}");
+        assert!(found.verdict == Verdict::Warn && found.measured.contains("does not clear it"), "{found:?}");
         sandbox.wait_healthy(BETA).await.map(drop)
     });
 }

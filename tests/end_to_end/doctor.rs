@@ -181,7 +181,7 @@ fn what_people_see(sandbox: &Sandbox) -> Done<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
     for words in
-        ["a failover to beta", "unprotected: quorum none", "replicator logs in to alpha", " 0 failed"]
+        ["a failover to beta", "unprotected: with quorum none", "replicator logs in to alpha", " 0 failed"]
     {
         assert!(text.contains(words), "`{words}` is not in:\n{text}");
     }

@@ -149,7 +149,7 @@ fn what_would_stop_a_rejoin_is_named_before_anything_is_done() {
         // no room for a copy of main's data: a file there that is long, and takes none
         let long = sandbox.node(BETA)?.data_dir().join("base/long");
         File::create(&long).unwrap().set_len(1 << 43).unwrap();
-        stopped_by(&["--copy"], "room", "too little room").await?;
+        stopped_by(&["--copy"], "room", "too little space").await?;
         fs::remove_file(long).unwrap();
         let (_, plan) = return_planned(&sandbox, &["--copy"]).await?;
         assert!(plan.would_begin, "{plan:?}");

@@ -86,7 +86,7 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         assert!(sandbox.signal_supervisor(ALPHA, Signal::TERM));
         assert_eq!(sandbox.wait_supervisor_ended(ALPHA).await?.code(), Some(1));
         let words = last_words(&sandbox)?;
-        assert!(words.contains("not stopped in good order within 500ms: it still had"), "{words}");
+        assert!(words.contains("a clean stop did not end within 500ms: it still had"), "{words}");
         assert!(words.contains("archiver"), "{words}");
         Ok(())
     });

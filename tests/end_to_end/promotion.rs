@@ -295,7 +295,7 @@ fn a_redis_that_saves_slowly_holds_up_no_promotion_and_saves_all_it_has() {
         assert!(said.status.success(), "{said:?}");
         let made = sandbox.cluster(BETA)?.runs.newest().unwrap().clone();
         assert_eq!(made.end, RunEnd::Completed, "{made:?}");
-        let saves = |event: &Event| matches!(event, Event::NodeFenced(proof) if proof.redis.contains("was told to end and gives no answer"));
+        let saves = |event: &Event| matches!(event, Event::NodeFenced(proof) if proof.redis.contains("was asked to end and does not answer"));
         sandbox
             .wait_event(ALPHA, "the proof that its Redis saves", |envelope| saves(&envelope.event))
             .await?;

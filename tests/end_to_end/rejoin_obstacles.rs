@@ -117,7 +117,7 @@ fn a_slot_that_another_uses_or_whose_name_a_logical_one_has_stops_it() {
         let mut archiver = archiver(&sandbox)?;
         slot_is_active(&sandbox, "t").await?;
         let words =
-            ["slot replica_1 is in use there by another (process ", "`archiver`, from 127.0.0.1): end that"];
+            ["another client uses slot replica_1 there (process ", "`archiver`, from 127.0.0.1): end that"];
         stops(&sandbox, subject, &words).await?;
         slot_is_active(&sandbox, "t").await?;
         archiver.kill().await.unwrap();
@@ -126,7 +126,7 @@ fn a_slot_that_another_uses_or_whose_name_a_logical_one_has_stops_it() {
         let drop = "SELECT pg_drop_replication_slot('replica_1')";
         sandbox.psql(BETA, drop).await?;
         sandbox.psql(BETA, "SELECT pg_create_logical_replication_slot('replica_1', 'pgoutput')").await?;
-        let words = ["the name replica_1 is taken by a logical slot", drop];
+        let words = ["a logical slot has the name replica_1", drop];
         stops(&sandbox, subject, &words).await?;
         let kind = "SELECT slot_type FROM pg_replication_slots WHERE slot_name = 'replica_1'";
         assert_eq!(sandbox.psql_value(BETA, kind).await?, "logical");
@@ -163,7 +163,7 @@ fn a_login_with_too_few_rights_on_main_stops_it_or_leaves_a_copy_as_the_only_way
             return Ok(());
         }
         sandbox.psql(BETA, "GRANT pg_checkpoint TO modest").await?;
-        let copy = "it must be copied anew: this node's login on main may not read its files";
+        let copy = "the directory must be copied again: this node's login on main may not read its files";
         let before = files(&sandbox)?;
         let (code, plan) = return_planned(&sandbox, &[]).await?;
         assert_eq!((code, plan.would_begin), (Some(0), true), "{plan:?}");

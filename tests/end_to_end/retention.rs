@@ -86,7 +86,7 @@ async fn sealed_soundly(sandbox: &Sandbox) -> Done<()> {
         let verified = interrex_with(&["journal", "verify", "--config", &config.to_string_lossy()], &[])?;
         let words = String::from_utf8_lossy(&verified.stdout).into_owned();
         assert_eq!(verified.status.code(), Some(0), "{words}");
-        assert!(words.contains("every event is what was recorded"), "{words}");
+        assert!(words.contains("every event is as it was recorded"), "{words}");
         for of in [ALPHA, BETA] {
             for segment in segments(sandbox, at, of).unwrap() {
                 let (first, last) = (segment.first, segment.last());
@@ -178,7 +178,7 @@ fn nothing_is_sealed_on_main_while_no_standby_holds_it_and_all_that_waited_is_wh
         change_settings(&sandbox, 12).await?;
         until("main misses its standby", LIMIT, || async {
             let log = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
-            let told = log[heard..].contains("no standby has flushed what main has logged");
+            let told = log[heard..].contains("no standby flushed main's WAL");
             if told { Ok(()) } else { Err(log) }
         })
         .await?;

@@ -322,9 +322,9 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
                 && failed.into_iter().any(|one| one.contains(name) && one.contains(why))
         };
         assert!(failed("postgres.public.broken", "invalid page"), "{left_out:?}");
-        assert!(failed(r"ascii.public.m\\xe4", "its name is no UTF-8"), "{left_out:?}");
-        assert!(failed("postgres.public.watched", "is no superuser"), "{left_out:?}");
-        assert!(failed("postgres.public.counted", "is no superuser"), "{left_out:?}");
+        assert!(failed(r"ascii.public.m\\xe4", "its name is not UTF-8"), "{left_out:?}");
+        assert!(failed("postgres.public.watched", "is not a superuser"), "{left_out:?}");
+        assert!(failed("postgres.public.counted", "is not a superuser"), "{left_out:?}");
         assert_eq!(counts("lowered"), [Some(1), Some(1), Some(0)]);
         assert!(!trace(&sandbox).exists(), "its code ran as a superuser");
         // it does where the program is not asked

@@ -355,9 +355,9 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
         damaged.write_all(b"this is no command\r\n*1\r\n$4\r\nPING\r\n").unwrap();
         let (own, beta) = (own.display().to_string(), sandbox.node(BETA)?.redis_port);
         let refused = [
-            (vec!["--kept-redis".to_owned(), empty], 2, "there are no files of Redis"),
+            (vec!["--kept-redis".to_owned(), empty], 2, "the folder has no files of Redis"),
             (vec!["--kept-redis".to_owned(), place("nowhere")], 1, "No such file"),
-            (vec!["--kept-redis".to_owned(), own], 2, "a Redis runs on it"),
+            (vec!["--kept-redis".to_owned(), own], 2, "a Redis runs on this folder"),
             (vec!["--kept-redis".to_owned(), broken], 1, "Bad file format"),
             (
                 vec!["--kept-redis".to_owned(), kept.clone(), "--main-redis=127.0.0.1:1".to_owned()],
@@ -368,7 +368,7 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
             (
                 vec!["--kept-redis".to_owned(), kept.clone(), format!("--main-redis=127.0.0.1:{beta}")],
                 2,
-                "it is a replica",
+                "this Redis is a replica",
             ),
             (vec![], 2, "--kept"),
         ];

@@ -485,7 +485,7 @@ fn an_event_that_a_projection_cannot_take_pauses_it_visibly_and_nothing_else() {
             .await?;
         sandbox
             .wait_event(ALPHA, "the rebuild", |envelope| {
-                matches!(&envelope.event, Event::ProjectionRebuilt(it) if it.reason == "somebody asked for it")
+                matches!(&envelope.event, Event::ProjectionRebuilt(it) if it.reason == "a rebuild was requested")
             })
             .await?;
         all_relayed(&sandbox, ALPHA).await?;

@@ -78,7 +78,7 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
             let words =
                 String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
             assert!(said.status.success(), "{words}");
-            assert!(words.contains("nothing was lost"), "{words}");
+            assert!(words.contains("PostgreSQL lost nothing"), "{words}");
             let switched = newest(&sandbox, from)?;
             assert_eq!(switched.end, RunEnd::Completed, "{words}");
             let certificate = switched.certificate.clone().unwrap();

@@ -30,7 +30,7 @@ fn an_old_redis_is_no_second_master_for_long_and_what_only_it_has_is_kept() {
         sandbox.redis(ALPHA, &["REPLICAOF", "NO", "ONE"]).await?;
         sandbox.redis(ALPHA, &["SET", "only", "alpha"]).await?;
         sandbox.redis(BETA, &["SET", "only", "beta"]).await?;
-        redis_alarm(&sandbox, ALPHA, "a second master beside that of beta").await?;
+        redis_alarm(&sandbox, ALPHA, "a second master, although beta is main").await?;
         redis_alarm(&sandbox, ALPHA, "what it had is kept in").await?;
         sandbox.wait_health(ALPHA, "its Redis is a replica", linked).await?;
         assert_eq!(sandbox.redis(ALPHA, &["GET", "only"]).await?, "beta");

@@ -39,7 +39,7 @@ pub(crate) const LOG_SYNC: Fault = Fault {
     error: "EIO",
     which: 7,
     files: &["", "-wal"],
-    words: "could not bring it to the disk",
+    words: "could not write it to the disk",
 };
 pub(crate) const LOG_FULL: Fault =
     Fault { calls: "pwrite64", error: "ENOSPC", which: 60, words: "no space is left", ..LOG_SYNC };

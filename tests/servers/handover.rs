@@ -119,7 +119,7 @@ fn a_main_that_does_not_stop_says_what_it_waits_for_and_is_not_forced() {
         assert_eq!(pair.alpha.process(), ServerProcess::Up);
         pair.sandbox.psql(ALPHA, "CREATE TABLE more (id int)").await.unwrap();
         let end = pair.alpha.stop(StopMode::Within(Duration::from_millis(400))).await.unwrap();
-        assert!(end.forced && end.words.contains("not stopped in good order within 400ms"), "{end}");
+        assert!(end.forced && end.words.contains("a clean stop did not end within 400ms"), "{end}");
         assert!(end.words.contains("archiver"), "{end}");
     });
 }

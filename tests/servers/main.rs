@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is tests: a surprise fails the one it happens in")]
 
+mod control_file;
 mod handover;
 mod hostile;
 mod names;

@@ -137,7 +137,7 @@ fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_
         assert!(facts.detail.contains("another Redis serves on 127.0.0.1"), "{facts:?}");
         assert_eq!(facts.status, RedisStatus::Unreachable);
         let words = redis.adapter.stop().await.unwrap_err().to_string();
-        assert!(words.contains("left alone") && words.contains(&foreign.pid().to_string()), "{words}");
+        assert!(words.contains("not touch it") && words.contains(&foreign.pid().to_string()), "{words}");
         assert!(foreign.lives());
     });
 }
@@ -154,7 +154,7 @@ fn a_slow_save_is_waited_for_and_what_is_kept_is_what_was_in_memory() {
             "0",
         ]);
         let (at, pid) = (SystemEnv.moment().wall, redis.process().pid());
-        let end = redis.adapter.come_back_behind(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
+        let end = redis.adapter.prepare_to_follow(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
         assert_eq!(end, RedisEnd::InGoodOrder(pid));
         let kept = redis.adapter.kept_at(at).await.unwrap();
         assert!(fs::metadata(kept.join("dump.rdb")).unwrap().len() > 60_000);
@@ -231,7 +231,7 @@ fn a_master_does_not_start_from_less_than_its_replica_holds_unless_somebody_star
             );
             assert!(master.adapter.waits_for_a_start());
         };
-        held_back("nothing on its disk").await;
+        held_back("no data on its disk").await;
         // as its message says
         replica.cli(&["SAVE"]);
         fs::copy(replica.data("dump.rdb"), master.data("dump.rdb")).unwrap();

@@ -1,6 +1,8 @@
 //! What the end-to-end tests and the benchmarks share.
 
 mod clock;
+#[cfg(test)]
+mod english;
 mod journal;
 mod program;
 mod proxy;

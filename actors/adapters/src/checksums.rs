@@ -1,5 +1,5 @@
-//! The checksums of a copy, as `sha256sum` writes and checks them: taken while it is made, or of a small one right after, so
-//! that they tell whether what is there years later is that.
+//! The checksums of a copy, in the form of `sha256sum`. They are taken while the copy is made, or right after a small copy, and
+//! show years later whether the copy is unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,12 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-/// The file that they are in: `sha256sum -c SHA256SUMS` in its folder.
+/// The name of the file of checksums. To check them: `sha256sum -c SHA256SUMS` in its folder.
 pub const CHECKSUMS: &str = "SHA256SUMS";
 /// Bytes read at once.
 const CHUNK: usize = 128 << 10;
 
-/// SHA-256 of files, by their paths. Of those whose blocks a copy shares there is none: they are the same.
+/// SHA-256 of files, by path. Files whose blocks the copy shares have no checksum: they are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Checksums(BTreeMap<PathBuf, String>);
 
@@ -26,19 +26,19 @@ impl FromIterator<(PathBuf, String)> for Checksums {
 }
 
 impl Checksums {
-    /// Those of files in a folder, as they are there.
+    /// The checksums of files in a folder.
     pub(super) fn of(folder: &Path, files: Vec<PathBuf>) -> io::Result<Self> {
         files.into_iter().map(|path| of_file(&folder.join(&path)).map(|sum| (path, sum))).collect()
     }
 
-    /// A line for each file, with its path below a folder; nothing where there are none.
+    /// A line for each file, with its path below a folder; nothing if there are no checksums.
     pub(super) fn lines(&self, folder: &Path) -> Option<String> {
         let line = |(path, sum): (&PathBuf, &String)| line(&folder.join(path), sum);
         (!self.0.is_empty()).then(|| self.0.iter().map(line).collect())
     }
 }
 
-/// As `sha256sum` does it: where a name holds a backslash or an end of line, its line begins with a backslash.
+/// In the form of `sha256sum`: if a name has a backslash or an end of line, its line begins with a backslash.
 fn line(path: &Path, sum: &str) -> String {
     let name = path.display().to_string();
     let escaped = name.replace('\\', r"\\").replace('\n', r"\n");
@@ -56,16 +56,16 @@ fn named(line: &str) -> Option<(String, &str)> {
     Some((name, sum))
 }
 
-/// What became of a copy.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {
     /// Files that are as they were copied.
     pub sound: u64,
-    /// Files that are not: changed, or gone.
+    /// Files that were changed or removed.
     pub damaged: Vec<String>,
 }
 
-/// Reads all files of a folder that have a checksum there. Nothing, if there are no checksums.
+/// Checks all files of a folder that have a checksum there. Nothing if there are no checksums.
 ///
 /// # Errors
 /// The checksums cannot be read.

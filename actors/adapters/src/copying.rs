@@ -1,8 +1,8 @@
-//! Copying the folder of a stopped server: several files at a time, without the zeros that a file system need not store,
-//! and with blocks shared where it can share them.
+//! Copies the folder of a stopped server: several files at a time, without zeros that the file system need not store, and with
+//! shared blocks if the file system can share them.
 //!
-//! In this process, and not by `cp`: it ends with the process, it can be given up, it tells how far it is, and it leaves out
-//! what is of no use.
+//! In this process, not with `cp`: the copy ends with the process, can be cancelled, reports its progress, and leaves out useless
+//! files.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -23,22 +23,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::checksums::Checksums;
 
-/// Files that are copied at a time, at most: making one is work for a processor, and those are needed for more.
+/// The most files that are copied at a time: making a file needs a processor, and others need the processors too.
 const AT_A_TIME: usize = 4;
-/// Bytes read at once; as many zeros are left out.
+/// Bytes that are read at once; a chunk of zeros is left out.
 const CHUNK: usize = 128 << 10;
-/// How often the progress is told.
+/// How often the progress is reported.
 const TELL: Duration = Duration::from_millis(200);
 
-/// How much lies in a folder.
+/// The size of a folder's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
 
-/// What is to be copied. Links to folders and files are followed, for they are a part of the data; a link to nothing stays
-/// one; sockets and the like are left out.
+/// What to copy. Links to folders and files are followed, because they are a part of the data; a dead link is copied as a link;
+/// sockets and similar files are left out.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     from: PathBuf,
@@ -49,10 +49,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// All below a folder but what is not wanted.
+    /// Everything below a folder that is wanted.
     ///
     /// # Errors
-    /// Something cannot be looked at.
+    /// A file or folder cannot be examined.
     pub(super) fn of(from: &Path, is_wanted: impl Fn(&Path) -> bool) -> io::Result<Self> {
         let mut plan = Self { from: from.to_owned(), ..Self::default() };
         let (mut open, mut files) = (vec![PathBuf::new()], Vec::new());
@@ -78,26 +78,27 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Takes files out again.
+    /// Removes files from the plan.
     pub(super) fn leave_out(&mut self, is_unwanted: impl Fn(&Path) -> bool) {
         self.files.retain(|(path, _)| !is_unwanted(path));
     }
 
-    /// How much it is, zeros and shared blocks included.
+    /// The size, including zeros and shared blocks.
     pub(super) fn size(&self) -> Size {
         Size { files: self.files.len() as u64, bytes: self.files.iter().map(|(_, bytes)| bytes).sum() }
     }
 
-    /// Copies all of it into a folder that is made anew; the disk need not have it yet. The checksums of what was read.
+    /// Copies everything into a new folder, and returns the checksums of what was read. The disk need not have the copy yet.
     ///
     /// # Errors
-    /// Something cannot be read or written, or the copy was given up; what is there then is not whole.
+    /// A file cannot be read or written, or the copy was cancelled; then the copy is not complete.
     pub(super) fn copy(&self, into: &Path, progress: &Progress) -> io::Result<Checksums> {
         let sums = self.copy_with(into, true, progress)?;
         Ok(sums.into_iter().filter_map(|(path, sum)| Some((path, sum?))).collect())
     }
 
-    /// The same without checksums. The files of which [`Checksums::of`] may take them while the machine waits for the disk.
+    /// The same without checksums. Returns the files for which [`Checksums::of`] may take them while the machine waits for the
+    /// disk.
     pub(super) fn copy_only(&self, into: &Path, progress: &Progress) -> io::Result<Vec<PathBuf>> {
         Ok(self.copy_with(into, false, progress)?.into_iter().map(|(path, _)| path).collect())
     }
@@ -120,7 +121,7 @@ impl Plan {
                 let places = (self.from.join(path), into.join(path));
                 let copied = copy_file((&places.0, &places.1), (&mut buffer, &sharing), hash, progress);
                 let bytes = copied.map_err(|error| {
-                    // of no use to anybody: the other threads stop too
+                    // the copy is useless now: the other threads stop too
                     next.store(self.files.len(), Ordering::Relaxed);
                     named(path, &error)
                 })?;
@@ -134,7 +135,7 @@ impl Plan {
             let at_a_time =
                 thread::available_parallelism().map_or(1, |processors| processors.get().min(AT_A_TIME));
             let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(work)).collect();
-            // all are waited for, whichever failed first
+            // wait for all threads, even after an error
             let ended: Vec<io::Result<Vec<_>>> = workers
                 .into_iter()
                 .map(|worker| {
@@ -147,16 +148,16 @@ impl Plan {
     }
 }
 
-/// A file that was written, and the checksum of what was read if it was wanted.
+/// A file that was written, and its checksum if wanted.
 type Copied = (PathBuf, Option<String>);
 
-/// How a file came to its bytes.
+/// How a file got its bytes.
 enum Bytes {
     Shared,
     Written(Option<String>),
 }
 
-/// Which volume is known to share no blocks. It is not asked again for each file: that would take as long as the copying.
+/// The volume that is known to share no blocks. It is not asked for each file: that would take as long as the copying.
 #[derive(Debug, Default)]
 struct Sharing {
     refused_by: AtomicU64,
@@ -214,7 +215,7 @@ fn copy_bytes(
         let bytes = &buffer[..read];
         if bytes.is_empty() {
             if ends_with_zeros {
-                // they were only passed over
+                // the zeros at the end were only skipped
                 copy.set_len(length)?;
             }
             return Ok(hash.map(|hash| hex::encode(hash.finalize())));
@@ -237,7 +238,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// How far a copy is.
+/// The progress of a copy.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     done: AtomicU64,
@@ -246,7 +247,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// # Errors
-    /// Nobody waits any more.
+    /// The copy was cancelled.
     pub(super) fn go_on(&self) -> io::Result<()> {
         if self.given_up.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "given up"));
@@ -255,7 +256,7 @@ impl Progress {
     }
 }
 
-/// Gives a copy up when it is dropped: its threads end soon after.
+/// Cancels a copy when it is dropped: its threads end soon after.
 struct GiveUp(Arc<Progress>);
 
 impl Drop for GiveUp {
@@ -264,10 +265,10 @@ impl Drop for GiveUp {
     }
 }
 
-/// Waits for threads that copy so many bytes, and tells how far they are. Whoever waits no longer gives the copy up.
+/// Waits for threads that copy `total_bytes`, and reports their progress. When this future is dropped, the copy is cancelled.
 ///
 /// # Errors
-/// Theirs.
+/// An error of the copy.
 pub(super) async fn watch<T>(
     total_bytes: u64,
     told: &dyn Fn(CopyProgress),

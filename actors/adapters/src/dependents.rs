@@ -1,4 +1,4 @@
-//! Dependents as programs: started, stopped, restarted, and believed ready only when their check passes.
+//! Dependents as programs: started, stopped, restarted, and ready only when their check passes.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::runtime::{self, Background, Ended};
 
 /// How long a dependent may take to end before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// When one readiness check is given up.
+/// Time limit for one readiness check.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
-/// When an answer to a readiness check shows that another process has the port: it is there already, and answers soon.
+/// Time limit for a check whether another process has the port: such a process is running already and answers soon.
 const OTHERS_LIMIT: Duration = Duration::from_secs(1);
 /// Pause between two readiness checks.
 const CHECK_AGAIN: Duration = Duration::from_millis(100);
-/// Readiness checks of one dependent that may be under way at once.
+/// The most readiness checks of one dependent at a time.
 const CHECKS_AT_ONCE: usize = 8;
 
 /// One dependent.
@@ -33,9 +33,9 @@ pub struct Dependent {
     pub program: Background,
     /// Program and arguments of its readiness check.
     pub ready_command: Vec<String>,
-    /// When a restart is given up.
+    /// Time limit for a restart.
     pub ready_limit: Duration,
-    /// Why it was not started when it was last to be, for whoever looks at it later.
+    /// Why the last start was not made; shown until a start succeeds.
     pub not_started: RefCell<Option<String>>,
 }
 
@@ -57,13 +57,13 @@ impl Dependent {
             Ok(()) if self.program.pid() == Some(pid) => {
                 DependentFacts { status: DependentStatus::Ready, detail: String::new() }
             }
-            Ok(()) => stopped("it has ended, and another process answers in its place"),
+            Ok(()) => stopped("the process has ended, and another process answers its readiness check"),
             Err(error) => DependentFacts { status: DependentStatus::NotReady, detail: error.to_string() },
         }
     }
 
-    /// Starts it, unless something else answers in its place: a second one would end for want of its port, and the first
-    /// one's answers would be taken for its own.
+    /// Starts it, unless another process passes its readiness check: a second process could not get the port, and the answers of
+    /// the first process would count as its own.
     async fn start_alone(&self) -> Answer<()> {
         let answer = tokio::time::timeout(OTHERS_LIMIT, self.check()).await;
         let taken = matches!(answer, Ok(Ok(()))).then(|| {
@@ -73,7 +73,7 @@ impl Dependent {
             };
             format!(
                 "{} is not started: its readiness check passes already, so a process that this supervisor did not start serves in \
-                 its place{alike}; stop that one and see that nothing starts it again, then restart this supervisor",
+                 its place{alike}; stop that process, make sure that nothing starts it again, then restart this supervisor",
                 self.name
             )
         });
@@ -86,7 +86,7 @@ impl Dependent {
 
     async fn restart(&self) -> Answer<()> {
         if self.program.stop(STOP_PATIENCE).await?.is_some() {
-            // the port was its own
+            // the stopped process had the port
             self.program.start()?;
             self.not_started.borrow_mut().take();
         } else {
@@ -94,7 +94,7 @@ impl Dependent {
         }
         let mut last = String::new();
         let ready = async {
-            // a check that came too early may wait for its own limit: the next ones do not wait for it
+            // a check that began too early may take its whole time limit: the next checks do not wait for it
             let mut checks = FuturesUnordered::new();
             loop {
                 if checks.len() < CHECKS_AT_ONCE {
@@ -106,7 +106,7 @@ impl Dependent {
                     Some(DependentFacts { status: DependentStatus::Stopped, .. }) => {
                         let log = self.program.log_file.display();
                         return Err(PortError(format!(
-                            "{} ended right after its start: see {log}",
+                            "{} ended right after its start: see its log {log}",
                             self.name
                         )));
                     }
@@ -121,7 +121,7 @@ impl Dependent {
         match tokio::time::timeout(self.ready_limit, ready).await {
             Ok(result) => result,
             Err(_) => Err(PortError(format!(
-                "{} runs, but is not ready after {:?}: {last}: see {}",
+                "{} runs, but is not ready after {:?}: {last}; see its log {}",
                 self.name,
                 self.ready_limit,
                 self.program.log_file.display()
@@ -134,7 +134,7 @@ impl Dependent {
 pub struct DependentPrograms {
     /// The dependents.
     pub dependents: Vec<Dependent>,
-    /// For how long a restart took.
+    /// The clock that measures how long a restart took.
     pub env: Arc<dyn Env>,
 }
 
@@ -155,7 +155,7 @@ impl DependentsPort for DependentPrograms {
         for (dependent, result) in futures_util::future::join_all(starts).await {
             match result {
                 Ok(()) => started.push(dependent.name.clone()),
-                // it is shown as stopped, with the reason; nothing else waits for it
+                // it is shown as stopped, with the reason; the other servers do not wait for it
                 Err(error) if dependent.not_started.borrow().is_some() => tracing::error!(%error),
                 Err(error) => return Err(error),
             }
@@ -169,7 +169,7 @@ impl DependentsPort for DependentPrograms {
             let state = match dependent.program.stop(STOP_PATIENCE).await? {
                 Some(Ended { pid, killed: false }) => format!("stopped, process {pid} is gone"),
                 Some(Ended { pid, killed: true }) => {
-                    format!("killed, process {pid} had not ended within {STOP_PATIENCE:?}")
+                    format!("killed, because process {pid} did not end within {STOP_PATIENCE:?}")
                 }
                 None => "was not running".to_owned(),
             };
@@ -253,7 +253,7 @@ mod tests {
         std::fs::write(folder.path().join("radius.pid.kill"), "").unwrap();
         let facts = it.measure().await.remove("radius").unwrap();
         assert_eq!(facts.status, DependentStatus::Stopped);
-        assert!(facts.detail.contains("another process answers in its place"), "{facts:?}");
+        assert!(facts.detail.contains("another process answers its readiness check"), "{facts:?}");
         assert_eq!(it.stop().await, Ok("radius was not running".to_owned()));
     }
 }

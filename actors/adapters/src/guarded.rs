@@ -1,12 +1,12 @@
-//! Files in folders that a less privileged user may write: what a supervisor that is root makes, renames or removes there is
-//! what it meant, whatever that user puts in its way.
+//! Files in folders that a less privileged user may write: a supervisor that runs as root makes, renames or removes there only the
+//! intended file, even if that user places links in its way.
 //!
-//! A path is walked from the top, and the folder at its end held by its descriptor. **Invariant:** a link that a user made leads
-//! into that user's own folders or nowhere; the last name is never followed to what it links to; and a file is given away only
-//! right after it was made.
+//! A path is walked from the top, and the folder at its end is held by its descriptor. **Invariant:** a link that a user made may
+//! lead only into that user's own folders; the last name is never followed as a link; and a file is given away only right after it
+//! was made.
 //!
-//! What is *read* from or copied within such folders is done with that user's rights instead ([`RunAs::act`]). A supervisor
-//! that is not root has nothing to give away: the kernel checks for it.
+//! Files in such folders are *read* and copied with that user's rights instead ([`RunAs::act`]). A supervisor that is not root
+//! needs no such care: the kernel checks its rights.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -30,9 +30,9 @@ use rustix::{
 
 use crate::runtime::RunAs;
 
-/// How many links are followed on the way.
+/// The most links that are followed on the way.
 const MOST_LINKS: usize = 40;
-/// Marks what is not whole yet.
+/// Ending of a file that is not complete yet.
 const UNFINISHED: &str = "interrex-new";
 
 /// A folder, and a name in it.
@@ -45,12 +45,12 @@ impl Place {
     /// The folder that a path leads to, and its last name.
     fn of(path: &Path) -> io::Result<Self> {
         let mut walk = Walk::begin(path)?;
-        let Some(name) = path.file_name() else { return Err(refused(path, "it names no file")) };
+        let Some(name) = path.file_name() else { return Err(refused(path, "the path names no file")) };
         walk.ahead.remove(0);
         walk.go().and_then(|()| walk.end(name)).map_err(|error| named(path, &error))
     }
 
-    /// The same, where the last name may be a link too.
+    /// The same, but the last name may be a link too.
     fn of_target(path: &Path) -> io::Result<Self> {
         let mut walk = Walk::begin(path)?;
         let name = walk.go_to_last().map_err(|error| named(path, &error))?;
@@ -74,7 +74,7 @@ struct Walk {
     here: OwnedFd,
     /// Names that are still to come, the next one last.
     ahead: Vec<OsString>,
-    /// Whose links were followed, but for root's.
+    /// The user whose links were followed, except root.
     through: Option<u32>,
     links: usize,
     checks: bool,
@@ -106,7 +106,7 @@ impl Walk {
         Ok(())
     }
 
-    /// To the folder of the last name, which is told; where that is a link, to where it leads.
+    /// To the folder of the last name, which is returned; if that is a link, to its target.
     fn go_to_last(&mut self) -> io::Result<OsString> {
         while let Some(name) = self.ahead.pop() {
             if self.ahead.is_empty() && !self.is_link(&name)? {
@@ -173,8 +173,8 @@ fn is(stat: &Stat, kind: FileType) -> bool {
 fn leads_astray() -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,
-        "a link on the way, made by an unprivileged user, leads out of that user's folders, and a supervisor that is root does \
-         not follow it: name the real place in the configuration, or make the link root's (chown -h root)",
+        "a link on the way, made by an unprivileged user, leads out of that user's folders, and a supervisor that runs as root \
+         does not follow it: set the real path in the configuration, or give the link to root (chown -h root)",
     )
 }
 
@@ -186,7 +186,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Gives away what was just made.
+/// Gives a file or folder that was just made to its owner.
 fn hand_over(made: impl std::os::fd::AsFd, owner: RunAs) -> io::Result<()> {
     if let RunAs::User { uid, gid } = owner
         && geteuid().is_root()
@@ -199,15 +199,15 @@ fn hand_over(made: impl std::os::fd::AsFd, owner: RunAs) -> io::Result<()> {
 /// Makes a folder that only one user may enter.
 ///
 /// # Errors
-/// The system's; something is there already.
+/// The system's error; the path exists already.
 pub fn create_folder(path: &Path, owner: RunAs) -> io::Result<()> {
     create_folder_with(path, owner, Mode::RWXU)
 }
 
-/// The same that others may enter too, such as one of a socket.
+/// Makes a folder that other users may enter too, such as the folder of a socket.
 ///
 /// # Errors
-/// The system's; something is there already.
+/// The system's error; the path exists already.
 pub fn create_open_folder(path: &Path, owner: RunAs) -> io::Result<()> {
     create_folder_with(path, owner, Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH)
 }
@@ -217,19 +217,19 @@ fn create_folder_with(path: &Path, owner: RunAs, mode: Mode) -> io::Result<()> {
     mkdirat(&place.folder, &place.name, Mode::RWXU).map_err(|error| named(path, &error.into()))?;
     let as_folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(&place.folder, &place.name, as_folder, Mode::empty())?;
-    // whoever may write the folder around it may have put another one in its place
+    // a user who may write the folder around it may have replaced it
     if fstat(&made)?.st_uid != geteuid().as_raw() {
-        return Err(refused(path, "somebody put another folder in its place"));
+        return Err(refused(path, "another user replaced the folder"));
     }
-    // whatever the umask says
+    // with any umask
     rustix::fs::fchmod(&made, mode)?;
     hand_over(&made, owner)
 }
 
-/// Makes an empty file that only one user may read and write; never through a link, and never one that is there.
+/// Makes an empty file that only one user may read and write; never through a link, and never an existing file.
 ///
 /// # Errors
-/// The system's; something is there already.
+/// The system's error; the path exists already.
 pub fn create(path: &Path, owner: RunAs) -> io::Result<File> {
     create_at(&Place::of(path)?, owner).map_err(|error| named(path, &error))
 }
@@ -241,19 +241,19 @@ fn create_at(place: &Place, owner: RunAs) -> io::Result<File> {
     Ok(made.into())
 }
 
-/// Writes a file whole or not at all, durably, readable for its owner alone.
+/// Writes a file completely or not at all, durably, readable only for its owner.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn write(path: &Path, text: &[u8], owner: RunAs) -> io::Result<()> {
     let make = |_: &Place, unfinished: &Place| create_at(unfinished, owner);
     replace(&Place::of(path)?, text, make).map_err(|error| named(path, &error))
 }
 
-/// The same for a file that is there, or to which links lead: it keeps its owner and its permissions.
+/// The same for an existing file, also through links: it keeps its owner and its permissions.
 ///
 /// # Errors
-/// The system's; there is no such file.
+/// The system's error; there is no such file.
 pub fn rewrite(path: &Path, text: &[u8]) -> io::Result<()> {
     let make = |place: &Place, unfinished: &Place| {
         let before = fs::symlink_metadata(place.path())?;
@@ -282,19 +282,19 @@ fn replace(
     place.sync()
 }
 
-/// Opens a log for what is to be added, and makes it if there is none. Links may lead to it, and it may be no file but a device
-/// of root's, such as `/dev/null`.
+/// Opens a log file to append to it, and makes it if it does not exist. Links may lead to it, and it may be a device of root, such
+/// as `/dev/null`.
 ///
 /// # Errors
-/// The system's; or it is another user's file.
+/// The system's error; or the file belongs to another user.
 pub fn append(path: &Path, owner: RunAs) -> io::Result<File> {
     open_log(path, owner, true)
 }
 
-/// Opens a log for reading.
+/// Opens a log file for reading.
 ///
 /// # Errors
-/// The system's; or it is another user's file.
+/// The system's error; or the file belongs to another user.
 pub fn open(path: &Path, owner: RunAs) -> io::Result<File> {
     open_log(path, owner, false)
 }
@@ -308,7 +308,7 @@ fn open_log(path: &Path, owner: RunAs, appends: bool) -> io::Result<File> {
     if appends {
         match create_at(&place, owner) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            // only to have it made: it is opened below as one that was there
+            // only to make it: it is opened below like an existing file
             made => drop(made.map_err(|error| named(path, &error))?),
         }
     }
@@ -319,10 +319,10 @@ fn open_log(path: &Path, owner: RunAs, appends: bool) -> io::Result<File> {
     if !may_be_used(&found, &around, owner) {
         return Err(refused(
             path,
-            "it is another user's file, or none at all: remove it, and another one is made",
+            "the path is another user's file, or not a file: remove it, and the supervisor makes a new file",
         ));
     }
-    // the very one that was looked at
+    // the same file that was checked
     let opened = OpenOptions::new()
         .append(appends)
         .read(!appends)
@@ -331,8 +331,8 @@ fn open_log(path: &Path, owner: RunAs, appends: bool) -> io::Result<File> {
     opened.map_err(|error| named(path, &error))
 }
 
-/// Whether a file is what its place promises, and no name of another file. In a folder that is root's alone it is what root put
-/// there.
+/// Whether a file has the right owner, and is not another name of another file. In a folder that only root may write, the file is
+/// what root put there.
 fn may_be_used(found: &Stat, around: &Stat, owner: RunAs) -> bool {
     let roots_alone = around.st_uid == 0 && around.st_mode & 0o022 == 0;
     let mut users = vec![0, around.st_uid];
@@ -347,7 +347,7 @@ fn may_be_used(found: &Stat, around: &Stat, owner: RunAs) -> bool {
 /// Renames a file or folder, durably.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let (from, to) = (Place::of(from)?, Place::of(to)?);
     fs::rename(from.path(), to.path())?;
@@ -355,10 +355,10 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     to.sync()
 }
 
-/// Removes a file, durably; there may be none.
+/// Removes a file, durably; it need not exist.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match Place::of(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -374,16 +374,16 @@ fn remove_at(place: &Place) -> io::Result<()> {
     }
 }
 
-/// Removes a file, or a folder with all that is in it, durably; there may be none.
+/// Removes a file, or a folder with its content, durably; it need not exist.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn remove(path: &Path) -> io::Result<()> {
     let place = match Place::of(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         place => place?,
     };
-    // no link on the way into it is followed: the library sees to that
+    // the library follows no link on the way into it
     let removed = match fs::symlink_metadata(place.path()) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(place.path()),
         Ok(_) => fs::remove_file(place.path()),
@@ -397,7 +397,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// Makes a rename or a removal in a folder durable.
 ///
 /// # Errors
-/// The system's.
+/// The system's error.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     Place::of(path)?.sync()
 }

@@ -14,9 +14,9 @@ pub struct Hook {
     pub name: String,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// When it is given up.
+    /// Time limit.
     pub limit: Duration,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub run_as: RunAs,
 }
 

@@ -1,6 +1,6 @@
-//! The real things behind the ports of `interrex-actors`: PostgreSQL, Redis, processes, peers over HTTP, hooks.
+//! The adapters behind the ports of `interrex-actors`: PostgreSQL, Redis, processes, peers over HTTP, hooks.
 //!
-//! **Invariant:** nothing here decides; the core asks through a port, and what is observed is the answer.
+//! **Invariant:** an adapter decides nothing: the core asks through a port, and the answer is what the adapter observed.
 
 pub mod checksums;
 mod copying;

@@ -1,9 +1,9 @@
-//! What errors of the clients of PostgreSQL and Redis say about the server.
+//! What the errors of the PostgreSQL and Redis clients say about the server.
 
 use interrex_actors::ports::NoReply;
 use interrex_events::cluster_events::in_words;
 
-/// What PostgreSQL, or the way to it, answered.
+/// The answer of PostgreSQL, or of the network on the way to it.
 pub(crate) fn of_postgres(error: &tokio_postgres::Error) -> NoReply {
     let words = in_words(error);
     match error.code().map(tokio_postgres::error::SqlState::code) {
@@ -12,7 +12,7 @@ pub(crate) fn of_postgres(error: &tokio_postgres::Error) -> NoReply {
     }
 }
 
-/// What Redis, or the way to it, answered.
+/// The answer of Redis, or of the network on the way to it.
 pub(crate) fn of_redis(error: &redis::RedisError) -> NoReply {
     match error.code() {
         Some(code) => NoReply::Refused { code: code.to_owned(), words: error.to_string() },

@@ -1,4 +1,4 @@
-//! The other nodes over HTTP, and main's databases directly.
+//! The other nodes: their supervisors over HTTP, and their databases directly.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -28,24 +28,24 @@ use crate::{
     redis as local_redis,
 };
 
-/// When a request that a run waits for is given up.
+/// Time limit for a request that a run waits for.
 const NOTIFY_LIMIT: Duration = Duration::from_secs(3);
-/// When the wait for a fenced old main is given up.
+/// Time limit for the fence of an old main.
 const FENCE_LIMIT: Duration = Duration::from_secs(9);
-/// When one question whether a switchover is accepted is given up: a disk that hangs is no disk for a run.
+/// Time limit for one request to accept a switchover: a node whose disk hangs must not take part in a run.
 const ACCEPT_LIMIT: Duration = Duration::from_secs(2);
-/// When one question whether the role was taken is given up; it is asked again.
+/// Time limit for one request to take over the role; the request is repeated.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(12);
-/// When a page of a journal is given up.
+/// Time limit for a page of a journal.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
-/// When a connection to a supervisor is given up: a dead host says nothing at all.
+/// Time limit for a connection to a supervisor: a dead host sends no answer.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
-/// How long a connection to a supervisor is kept for the next question.
+/// How long a connection to a supervisor is kept for the next request.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a request came to nothing.
+/// Why a request failed.
 struct Refusal {
-    /// What the peer's supervisor called it; nothing if none answered as one.
+    /// The error code of the peer's supervisor; nothing if no supervisor answered.
     code: Option<String>,
     reply: NoReply,
 }
@@ -60,7 +60,7 @@ impl Refusal {
     }
 }
 
-/// How to log in to main's databases: as to one's own, for they are copies of each other.
+/// The login for other nodes' databases: the login for this node's databases, because they are copies of each other.
 #[derive(Debug, Clone)]
 pub struct DatabaseLogin {
     /// PostgreSQL user.
@@ -85,7 +85,7 @@ pub struct RemotePeers {
 }
 
 impl RemotePeers {
-    /// An adapter that connects when it is first asked.
+    /// Makes an adapter that connects at the first request.
     ///
     /// # Errors
     /// The HTTP client cannot be made.
@@ -97,7 +97,7 @@ impl RemotePeers {
     ) -> Result<Self, String> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_LIMIT)
-            // before the other side closes it: a question must not meet that
+            // before the other side closes it: a request must not meet the close
             .pool_idle_timeout(IDLE_LIMIT)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -132,7 +132,7 @@ impl RemotePeers {
             .await
             .map_err(|error| Refusal::no_answer(NoReply::of_system(&error, innermost(&error))))?;
         let status = answer.status();
-        // whatever the status: something lives there
+        // with any status: a server answered
         let refused = |code: Option<String>, words: String| Refusal {
             reply: NoReply::Refused {
                 code: code.clone().unwrap_or_else(|| status.as_u16().to_string()),
@@ -147,12 +147,12 @@ impl RemotePeers {
         match (answer.data, answer.error) {
             (Some(data), _) if answer.success => Ok(data),
             (_, Some(error)) => Err(refused(Some(error.code), format!("{} (HTTP {status})", error.message))),
-            _ => Err(refused(None, format!("HTTP {status} without an answer"))),
+            _ => Err(refused(None, format!("HTTP {status} without a usable answer"))),
         }
     }
 
-    /// Asks a peer's PostgreSQL, on the session that is open where one is. That session is taken out meanwhile: a question
-    /// that is given up takes its connection with it. A session that was ended says nothing about the server: a new one does.
+    /// Asks a peer's PostgreSQL, on the open session if there is one. The session is taken out meanwhile: a query that is given up
+    /// drops its connection. An ended session says nothing about the server, so a new session is tried.
     async fn ask_postgres(&self, peer: NodeId, sql: &str) -> Result<Option<Row>, NoReply> {
         let open = self.postgres.borrow_mut().remove(&peer).filter(|client| !client.is_closed());
         let asked = match &open {
@@ -181,7 +181,7 @@ impl RemotePeers {
     }
 }
 
-/// The error at the bottom: "connection refused" says more than "error sending request".
+/// The innermost error: "connection refused" says more than "error sending request".
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -202,7 +202,7 @@ impl PeersPort for RemotePeers {
         let sql = "SELECT pg_is_in_recovery()::text, \
                    CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn() END::text";
         let row = self.ask_postgres(peer, sql).await?;
-        let row = row.ok_or_else(|| NoReply::Silent("it answered without a row".to_owned()))?;
+        let row = row.ok_or_else(|| NoReply::Silent("PostgreSQL answered without a row".to_owned()))?;
         let lsn = row.parsed(1);
         Ok(MainPostgres { writable: row.get(0) == Some("false"), lsn })
     }
@@ -234,10 +234,7 @@ impl PeersPort for RemotePeers {
                     self.redis.borrow_mut().remove(&peer);
                     no_reply::of_redis(&error)
                 })?;
-                let role = info
-                    .lines()
-                    .find_map(|line| line.strip_prefix("role:"))
-                    .unwrap_or("something without a role");
+                let role = info.lines().find_map(|line| line.strip_prefix("role:")).unwrap_or("unknown role");
                 Ok(role.to_owned())
             }
             .await,
@@ -258,8 +255,8 @@ impl PeersPort for RemotePeers {
     async fn received(&self, peer: NodeId) -> Result<Lsn, String> {
         let sql = "SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text WHERE pg_is_in_recovery()";
         let row = self.ask_postgres(peer, sql).await.map_err(|refusal| refusal.to_string())?;
-        let row = row.ok_or("it is no standby")?;
-        row.parsed(0).ok_or_else(|| "it names no position".to_owned())
+        let row = row.ok_or("PostgreSQL there is not a standby")?;
+        row.parsed(0).ok_or_else(|| "PostgreSQL there reports no position".to_owned())
     }
 
     async fn accept_handover(&self, peer: NodeId, asked: &HandoverAccepted) -> Result<(), NotAccepted> {
@@ -270,11 +267,11 @@ impl PeersPort for RemotePeers {
         };
         Err(match refusal.code.as_deref() {
             Some("not_found") => NotAccepted::Declined(
-                "its supervisor is of an older version, which cannot accept a switchover: install the same one on all nodes \
+                "its supervisor has an older version, which cannot accept a switchover: install the same version on all nodes \
                  (interrex doctor: same_program)"
                     .to_owned(),
             ),
-            // it has no actor yet, or that did not answer in time
+            // its actor is not started yet, or did not answer in time
             None | Some("starting") => NotAccepted::NoAnswer(refusal.words()),
             Some(_) => NotAccepted::Declined(refusal.words()),
         })

@@ -1,8 +1,8 @@
-//! Texts that are never shown: passwords, and what may hold one.
+//! Texts that are never shown: passwords, and texts that may contain a password.
 
 use std::{fmt, ops::Deref};
 
-/// A text that is not printed with the value that has it.
+/// A text that `Debug` prints as `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -21,7 +21,7 @@ use crate::{
     replication::{FENCE_LIMIT, FOLLOW_LIMIT},
 };
 
-/// How often a standing verdict is looked at again: a rule such as the cool-down ends by itself.
+/// Pause between two looks at a standing verdict: a rule such as the cool-down ends by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Pause before fencing is tried again.
@@ -29,10 +29,10 @@ const FENCE_AGAIN: Duration = Duration::from_secs(10);
 /// Pause before following a main is tried again.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
-/// Requests that may wait for their turn: beyond, whoever asks is told to come again.
+/// Requests that may wait for their turn. A further request is refused, and its sender has to ask again.
 const ASKED_LIMIT: usize = 16;
 
-/// Who waits to hear of what was decided, once that is on disk.
+/// A sender that waits for the answer, which it gets once the decision is on disk.
 type Answer = (oneshot::Sender<Result<Accepted, Declined>>, Accepted);
 
 /// Starts, resumes and finishes runs.
@@ -40,7 +40,7 @@ pub struct FailoverActor {
     shared: Arc<Shared>,
     belief: Belief,
     waiting: VecDeque<Input>,
-    /// What people and peers ask for, with those who wait for the answer.
+    /// Requests of people and peers, with the senders that wait for the answer.
     asked: VecDeque<(Operate, oneshot::Sender<Result<Accepted, Declined>>)>,
     orders: Orders,
     /// While facts are being stored nothing is decided: the next decision must see them.
@@ -69,7 +69,7 @@ impl FailoverActor {
         })
     }
 
-    /// Connects the lines that lead here.
+    /// Binds the lines that end at this actor to this instance.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         let lines = &shared.lines;
         lines.failover_persisted.bind(address.clone().recipient());
@@ -82,7 +82,7 @@ impl FailoverActor {
         lines.settled.bind(address.clone().recipient());
     }
 
-    /// While this node starts, it can be fenced, and nothing else is decided or done: what is outstanding is derived anew
+    /// While this node starts, it can be fenced, and nothing else is decided or done: what is outstanding is derived again
     /// once the start is settled.
     fn is_held(&self) -> bool {
         self.shared.look(|view| view.start.under_way)
@@ -113,7 +113,7 @@ impl FailoverActor {
                 match self.situated(|situation| decider::answer(situation, &request)) {
                     Ok((accepted, facts)) => self.store(facts, Some((answer, accepted)), context),
                     Err(declined) => {
-                        // whoever asked may have given up waiting
+                        // the sender may have given up waiting
                         let _ = answer.send(Err(declined));
                     }
                 }
@@ -142,7 +142,7 @@ impl FailoverActor {
         })
     }
 
-    /// Stores what was decided, and answers whoever asked for it once it is on disk.
+    /// Stores what was decided, and answers the sender of the request once it is on disk.
     fn store(&mut self, facts: Vec<Draft>, answer: Option<Answer>, context: &mut Context<Self>) {
         let told = |answer: Option<Answer>| {
             if let Some((answer, accepted)) = answer {
@@ -212,10 +212,10 @@ impl FailoverActor {
         }
     }
 
-    /// Orders that were lost on the way become outcomes nobody knows, or are given again.
+    /// Orders that were lost on the way get the outcome `unknown`, or are given again.
     fn give_up_orders(&mut self) {
         for order in self.orders.overdue(self.shared.env.moment()) {
-            let detail = "nobody reported an outcome: whoever was at it failed".to_owned();
+            let detail = "no outcome was reported: the actor that made the step failed".to_owned();
             match order {
                 Order::Step(run, step, attempt) => {
                     let report = StepReport::new(StepOutcome::Unknown, detail);
@@ -332,7 +332,7 @@ impl Handler<FenceRequest> for FailoverActor {
     type Result = ();
 
     fn handle(&mut self, request: FenceRequest, context: &mut Self::Context) {
-        // from outside: one that waits already says the same
+        // from outside: a request that waits already says the same
         let waits = self.waiting.iter().any(|input| matches!(input, Input::FenceRequested(_)));
         if !waits {
             self.take(Input::FenceRequested(request), context);
@@ -364,7 +364,8 @@ impl Handler<Operate> for FailoverActor {
     type Result = ResponseFuture<Result<Accepted, Declined>>;
 
     fn handle(&mut self, request: Operate, context: &mut Self::Context) -> Self::Result {
-        let busy = || Declined::new("busy", "too many requests wait here: ask again".to_owned());
+        let busy =
+            || Declined::new("busy", "too many requests are waiting on this node: ask again".to_owned());
         if self.asked.len() >= ASKED_LIMIT {
             return Box::pin(async move { Err(busy()) });
         }

@@ -1,5 +1,5 @@
-//! `--dry-run`: what a run would do, by the decider's own rule and the look of its own first step. Nothing is
-//! journalled, and nothing is changed.
+//! `--dry-run`: what a run would do, by the decider's rules and the checks of the run's first step. It journals nothing and
+//! changes nothing.
 
 use interrex_events::{Cause, NodeId, RunKind};
 
@@ -18,7 +18,7 @@ use crate::{
 /// What an operation would do if it were asked for now.
 ///
 /// # Errors
-/// The actor that looks is not there.
+/// The actor that makes the checks is being restarted.
 pub async fn dry_run(
     shared: &Shared,
     kind: RunKind,
@@ -57,7 +57,7 @@ pub async fn dry_run(
     }))
 }
 
-/// Why the decider would not begin it, by what it would decide from now.
+/// Why the decider would refuse the run now.
 fn declined(shared: &Shared, operation: &Operation) -> Option<Check> {
     let answer = shared.look(|view| {
         let policy = shared.settings.failover.with(&view.cluster.settings);

@@ -1,7 +1,7 @@
 //! Orders given to other actors and not answered yet.
 //!
 //! An order can be lost: the actor that takes it panics, or its mailbox is full. Each therefore has a moment
-//! after which its answer is not expected any more, so that no run waits for ever. Late answers do no harm:
+//! after which its answer is not expected any longer, so that no run waits for ever. Late answers do no harm:
 //! they name their attempt, and an attempt that was given up changes nothing.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use interrex_events::{NodeId, RunId, StepId};
 use super::steps::Maker;
 use crate::{env::Moment, node::actor_names};
 
-/// What is awaited.
+/// An order that is not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// An attempt at a step.
@@ -20,7 +20,7 @@ pub(super) enum Order {
     Undo(RunId, StepId),
     /// The proof of a fence.
     Fence,
-    /// The log of another main.
+    /// The WAL of another main.
     Follow(NodeId),
 }
 
@@ -54,7 +54,7 @@ impl Orders {
         }
     }
 
-    /// Orders whose answer is not expected any more; they are forgotten.
+    /// Orders whose answer is not expected any longer; they are forgotten.
     pub(super) fn overdue(&mut self, now: Moment) -> Vec<Order> {
         self.0.extract_if(.., |(_, _, until)| *until <= now.monotonic).map(|(order, ..)| order).collect()
     }

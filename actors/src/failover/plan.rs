@@ -8,41 +8,41 @@ use serde::{Deserialize, Serialize};
 use super::steps::{Need, StepRule, UNTIL_ANSWERED, table};
 use crate::wire::Check;
 
-/// What is known before a run that could be begun.
+/// What is known before a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Findings {
-    /// Who is main.
+    /// The main node.
     pub old_main: NodeId,
-    /// Who shall be.
+    /// The node that would become main.
     pub new_main: NodeId,
     /// The epoch that would be opened.
     pub epoch: Epoch,
     /// How long open transactions may take to finish, in milliseconds: the step `drain` lasts no longer.
     pub drain_ms: u64,
-    /// What was looked at; the decider's own refusal first, where there is one.
+    /// The checks; the decider's refusal first, if there is one.
     pub checks: Vec<Check>,
-    /// What would be lost, in bytes of log; nothing where nobody can know it before the run.
+    /// The loss, in bytes of WAL; nothing if it cannot be known before the run.
     pub loss_bytes: Option<u64>,
 }
 
-/// One step of a run that could be begun, as its table has it.
+/// One step of a planned run, from the step table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedStep {
-    /// From 1.
+    /// Its number, from 1.
     pub number: usize,
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// What it does.
+    /// What the step does.
     pub effect: String,
     /// What proves that it is done.
     pub proof: String,
-    /// When one attempt is given up, in milliseconds; of `drain`, what was asked for. 0 where the step is an event itself.
+    /// The limit of one attempt, in milliseconds; for `drain`, the time that was asked for. 0 if the step is an event itself.
     pub limit_ms: u64,
-    /// Attempts before it counts as failed; nothing where it is asked until it is answered.
+    /// Attempts before the step counts as failed; nothing if it is repeated until it is answered.
     pub attempts: Option<u32>,
     /// Whether the run fails without it.
     pub required: bool,
-    /// How it is taken back, where it can be.
+    /// How the step is taken back, if it can be.
     pub undo: Option<String>,
     /// Whether the run only goes forward from here.
     pub point_of_no_return: bool,
@@ -65,26 +65,26 @@ impl PlannedStep {
     }
 }
 
-/// How long nobody would take writes.
+/// How long no node would take writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithoutWrites {
-    /// The steps that this spans.
+    /// The first and the last step of that time.
     pub steps: Vec<StepId>,
-    /// What their limits allow, every attempt used up, in milliseconds: what is beyond it ends the run. Nothing where one
-    /// of them is asked until it is answered.
+    /// The sum of their limits with every attempt used, in milliseconds: the run ends when it is exceeded. Nothing if one of the
+    /// steps is repeated until it is answered.
     pub limit_ms: Option<u64>,
-    /// What it was in earlier runs; nothing if none has completed here yet.
+    /// The time in earlier runs; nothing if no run has completed here yet.
     pub measured: Option<Measured>,
 }
 
 /// Times of earlier runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
-    /// Of which kind they were.
+    /// The kind of these runs.
     pub kind: RunKind,
     /// How many runs.
     pub runs: usize,
-    /// The middle of their times, in milliseconds; of an even number, the longer of the two.
+    /// The median of their times, in milliseconds; with an even number of runs, the longer of the middle two.
     pub median_ms: u64,
     /// The longest, in milliseconds.
     pub longest_ms: u64,
@@ -93,25 +93,25 @@ pub struct Measured {
 /// What a run would do, as of now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What it would be for.
+    /// The kind of run.
     pub kind: RunKind,
-    /// Who is main.
+    /// The main node.
     pub old_main: NodeId,
-    /// Who shall be.
+    /// The node that would become main.
     pub new_main: NodeId,
     /// The epoch that would be opened.
     pub epoch: Epoch,
-    /// Whether nothing that was looked at would stop it.
+    /// Whether no check would stop the run.
     pub would_begin: bool,
-    /// What was looked at.
+    /// The checks.
     pub checks: Vec<Check>,
     /// Its steps, in order.
     pub steps: Vec<PlannedStep>,
-    /// How long nobody would take writes.
+    /// How long no node would take writes.
     pub without_writes: WithoutWrites,
     /// How long earlier runs took from begin to end; nothing if none has completed here yet.
     pub whole_run: Option<Measured>,
-    /// What would be lost, in bytes of log; nothing where nobody can know it before the run.
+    /// The loss, in bytes of WAL; nothing if it cannot be known before the run.
     pub loss_bytes: Option<u64>,
 }
 
@@ -141,7 +141,7 @@ pub fn plan(kind: RunKind, findings: Findings, history: &Runs) -> Plan {
     }
 }
 
-/// The first step during which nobody takes writes, if there is one. The last one is the point of no return.
+/// The first step during which no node takes writes, if there is one. The last such step is the point of no return.
 fn writes_stop_at(kind: RunKind) -> Option<StepId> {
     match kind {
         RunKind::Failover | RunKind::Promotion | RunKind::Takeover => Some(StepId::WinEpoch),
@@ -165,8 +165,8 @@ fn without_writes(kind: RunKind, history: &Runs) -> WithoutWrites {
     }
 }
 
-/// The kinds whose times tell how long one of a kind takes, its own first: with the same steps, after the same loss of main.
-/// A takeover has these steps too, but main stops in the other half.
+/// The kinds of run whose times show how long a run of this kind takes, its own kind first: they have the same steps, after the
+/// same loss of main. A takeover has these steps too, but main stops in the switchover.
 fn alike(kind: RunKind) -> &'static [RunKind] {
     match kind {
         RunKind::Failover => &[RunKind::Failover, RunKind::Promotion],
@@ -188,7 +188,7 @@ fn measured(kind: RunKind, history: &Runs, time: fn(&Run) -> Option<u64>) -> Opt
     })
 }
 
-/// How long nobody took writes, of a run that completed: only these state it.
+/// How long no node took writes in a completed run: only completed runs record it.
 fn without_writes_ms(run: &Run) -> Option<u64> {
     run.without_writes_ms.or_else(|| run.recovery_time.map(RecoveryTime::without_writes_ms))
 }

@@ -10,22 +10,22 @@ pub struct FailoverPolicy {
     pub auto_enabled: bool,
     /// How long main may be silent, in milliseconds (runbook: `auto_failover_threshold_seconds`).
     pub threshold_ms: u64,
-    /// How long after a run no other begins by itself, in milliseconds (MEASURED M23).
+    /// How long after a run no other run begins automatically, in milliseconds (MEASURED M23).
     pub cool_down_ms: u64,
     /// A failover is refused when more bytes than this are known to be missing (MEASURED M22).
     pub maximum_lag_bytes: Option<u64>,
     /// Whether a fenced node comes back as a secondary by itself.
     pub rejoin_automatically: bool,
-    /// With quorum `none`: the one node that may promote itself. None: of two nodes the secondary, of more none.
+    /// With quorum `none`: the only node that may promote itself. `None`: of two nodes the secondary may; of more nodes none may.
     pub candidate: Option<NodeId>,
-    /// How many nodes the configuration has: a node that was removed from it counts no more, though the journals know it.
+    /// Number of nodes in the configuration. A node that was removed from it no longer counts, although the journals know it.
     pub nodes: usize,
     /// Name of the quorum mode, for events and reports.
     pub quorum: &'static str,
 }
 
 impl FailoverPolicy {
-    /// The same, with what was changed while the cluster ran: that outweighs the configuration.
+    /// The same with the settings that were changed while the cluster ran: they override the configuration.
     #[must_use]
     pub fn with(&self, settings: &Settings) -> Self {
         let in_force = settings.changed.unwrap_or(self.settings());

@@ -17,13 +17,13 @@ const FIRST_PAUSE_MS: u64 = 5_000;
 /// What is left, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resting {
-    /// Of the cool-down.
+    /// The rest of the cool-down.
     pub cool_down_ms: u64,
-    /// Of the pause after runs that came to nothing.
+    /// The rest of the pause after runs that changed nothing.
     pub pause_ms: u64,
 }
 
-/// Until when, on the monotonic clock.
+/// The ends of both pauses, on the monotonic clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deadlines {
     cool_down: Duration,
@@ -31,7 +31,7 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// What a new supervisor makes of its journal.
+    /// The deadlines of a new supervisor, from its journal.
     #[must_use]
     pub fn begin(rests: &Rests, policy: &FailoverPolicy, now: Moment) -> Self {
         let mut deadlines = Self::default();
@@ -59,23 +59,23 @@ impl Deadlines {
     }
 }
 
-/// What is left of the longer one that is known, in milliseconds, and why.
+/// The longer of the two pauses that are left, in milliseconds, with its reason.
 #[must_use]
 pub fn why_it_rests(rests: &Rests, nodes: &ClusterNodes, left: Resting) -> Option<(u64, String)> {
     let cooling = rests.upset.filter(|_| left.cool_down_ms > 0).map(|upset| {
         let words = match upset.what {
             What::Moved { main, epoch } => {
-                format!("{} became main in epoch {epoch}, and nobody had planned that", nodes.name(main))
+                format!("{} became main in epoch {epoch}, which was not planned", nodes.name(main))
             }
             What::TakenBack(run) => {
-                format!("run {} reached for the role of main, and took that back", run.short())
+                format!("run {} began to take the role of main, and was taken back", run.short())
             }
         };
         (left.cool_down_ms, words)
     });
     let pausing = rests.in_vain.filter(|_| left.pause_ms > 0).map(|in_vain| {
         let words = format!(
-            "run {} ended before it changed anything, {} in a row",
+            "run {} ended before it changed anything; runs in a row that did so: {}",
             in_vain.run.short(),
             in_vain.times
         );

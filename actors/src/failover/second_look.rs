@@ -19,7 +19,7 @@ use crate::{
 /// A verdict that is no older than this is taken as it is: asking a silent host again would cost its timeout.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// Who has opened the epoch that a run is to open, or a later one.
+/// The node that has opened the epoch that a run is to open, or a later epoch.
 fn opened_by_another(shared: &Shared, run: &Run) -> Option<String> {
     shared.look(|view| {
         let nodes = &view.cluster.nodes;
@@ -39,7 +39,7 @@ pub(crate) async fn what_speaks_against(shared: &Shared, peers: &dyn PeersPort, 
             view.standpoint.main_is_back == Some(run.old_main) || view.main_sight.as_ref().is_some_and(seen)
         });
     if is_back && run.step(StepId::FenceOldMain).is_running() {
-        return Some("main is back: it gave a good sign since the verdict".to_owned());
+        return Some("main is back: it has given a sign of life since the verdict".to_owned());
     }
     let age = (shared.env.moment().wall - run.started_at).to_std().unwrap_or(Duration::MAX);
     let fresh = run.resumed == 0 && age <= FRESH && !is_back;
@@ -72,7 +72,7 @@ pub(crate) async fn what_speaks_against(shared: &Shared, peers: &dyn PeersPort, 
             return Some("main is back: its PostgreSQL answers as a primary".to_owned());
         }
         Ok(Err(refusal @ NoReply::Refused { .. })) if !forced => {
-            return Some(format!("main lives: its PostgreSQL answers, with an error ({refusal})"));
+            return Some(format!("main is alive: its PostgreSQL answers with an error ({refusal})"));
         }
         // by itself this node does nothing on what it does not know
         Ok(Err(unknown @ NoReply::Unknown(_))) if run.kind == RunKind::Failover => {
@@ -83,7 +83,7 @@ pub(crate) async fn what_speaks_against(shared: &Shared, peers: &dyn PeersPort, 
     if let Ok(Ok(report)) = supervisor
         && report.postgres.status == PostgresStatus::Primary
     {
-        return Some("main is back: its supervisor says that its PostgreSQL serves".to_owned());
+        return Some("main is back: its supervisor reports that its PostgreSQL serves".to_owned());
     }
     None
 }

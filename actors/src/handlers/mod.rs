@@ -1,4 +1,4 @@
-//! What this node does with the requests of peers and people. Whatever carries them, HTTP or a simulated network, calls these.
+//! What this node does with the requests of peers and people. Every transport, HTTP or a simulated network, calls these handlers.
 
 pub mod peers;
 pub mod people;
@@ -19,31 +19,31 @@ const START_LIMIT: Duration = Duration::from_secs(8);
 /// How long a request may take to become a run on disk.
 const OPERATE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What kind of refusal it is: what whoever asked may do about it.
+/// The kind of a refusal: it shows what the sender can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalKind {
     /// The request itself is wrong.
     BadRequest,
-    /// The sender is no member of this cluster.
+    /// The sender is not a member of this cluster.
     Forbidden,
-    /// It contradicts what this node knows.
+    /// The request contradicts what this node knows.
     Conflict,
     /// This node failed.
     Failed,
-    /// Not now: ask again.
+    /// The node cannot answer now: ask again.
     Unavailable,
-    /// It was begun, and not proved in time.
+    /// The work began, and its end was not proved in time.
     TimedOut,
 }
 
-/// Why a request came to nothing.
+/// A refused or failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Of which kind.
+    /// The kind of refusal.
     pub kind: RefusalKind,
-    /// For programs.
+    /// A code, for programs.
     pub code: &'static str,
-    /// For people.
+    /// A message, for people.
     pub message: String,
 }
 
@@ -59,45 +59,45 @@ impl From<Declined> for Refusal {
     }
 }
 
-/// What a request comes to.
+/// The result of a request.
 pub type Handled<T> = Result<T, Refusal>;
 
-/// A request is heard if it is meant for this cluster, and, where it names its sender, if that is a member.
+/// Accepts a request that is meant for this cluster and, if it names its sender, comes from a member.
 ///
 /// # Errors
-/// It is not.
+/// The request names another cluster, or its sender is not a member.
 pub fn admit(shared: &Shared, asked: &impl Asked) -> Handled<()> {
     let ours = shared.settings.cluster_id;
     if let Some(theirs) = asked.cluster().filter(|theirs| *theirs != ours) {
-        let message = format!("this node is of cluster {ours}, not {theirs}");
+        let message = format!("this node belongs to cluster {ours}, not {theirs}");
         return Err(Refusal::new(RefusalKind::Conflict, "other_cluster", message));
     }
     if let Some(sender) = asked.sender().filter(|sender| !shared.is_peer(*sender)) {
         let message = format!(
-            "node {sender} is no peer in this node's configuration: add it to [[peers]] on every node, or correct its node.id"
+            "node {sender} is not a peer in this node's configuration: add it to [[peers]] on every node, or correct its node.id"
         );
         return Err(Refusal::new(RefusalKind::Forbidden, "not_a_member", message));
     }
     Ok(())
 }
 
-/// Nobody is there yet who could do it; whoever asks must not take that for done.
+/// The actor that could do it does not run yet; the sender must not take the answer for success.
 fn still_starting(shared: &Shared) -> Refusal {
     let problem = shared.look(|view| view.start.problem.clone());
     let why = problem.map_or(String::new(), |problem| format!(" ({problem})"));
     Refusal::new(RefusalKind::Unavailable, "starting", format!("this node is starting{why}: ask again"))
 }
 
-/// Waits for the start. Whether it holds nothing up any more.
+/// Waits for the start. Returns whether the start no longer holds anything up.
 async fn is_settled(shared: &Shared) -> bool {
     shared.wait_until(START_LIMIT, |view| !view.start.under_way).await
 }
 
-/// Why nobody did what was asked.
+/// Why a request was not carried out.
 enum Unanswered {
-    /// It is not done, for a reason.
+    /// The request is refused, with a reason.
     Declined(Declined),
-    /// Nobody is there yet, or nobody answered in time.
+    /// The actor does not run yet, or did not answer in time.
     Nobody,
 }
 

@@ -1,4 +1,4 @@
-//! What peers ask.
+//! Requests of peers.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::{
 
 /// How long a notice may take to be stored.
 const NOTICE_LIMIT: Duration = Duration::from_secs(2);
-/// How long a node may take to fence itself before the peer that asked is told so.
+/// How long a node may take to fence itself before the peer that asked gets an error.
 const FENCE_LIMIT: Duration = Duration::from_secs(8);
 /// How long a node may take to record that its fence is lifted.
 const LIFT_LIMIT: Duration = Duration::from_secs(1);
-/// How long a node may take to take a role over before whoever offers it asks again.
+/// How long a node may take to take a role over before the old main asks again.
 const TAKE_OVER_LIMIT: Duration = Duration::from_secs(8);
 /// Events in one page of a journal, at most.
 const JOURNAL_PAGE: u32 = 500;
 /// Bytes in one page of a journal, about.
 const JOURNAL_BYTES: usize = 1 << 20;
-/// Bytes that an event takes beside its payload.
+/// Bytes that an event takes in addition to its payload.
 const RECORD_OVERHEAD: usize = 700;
 
 fn follow_clock(shared: &Shared, remote: Hlc) {
@@ -67,7 +67,7 @@ fn page(shared: &Shared, wanted: &JournalBody) -> Result<JournalPage, JournalErr
     let base = reader.bases()?.remove(&wanted.node).filter(|base| base.head.node_seq > wanted.after);
     let after = base.as_ref().map_or(wanted.after, |base| base.head.node_seq);
     let mut records = reader.page(wanted.node, after, JOURNAL_PAGE)?;
-    // an event can be read from the file before the journal tells its head: a peer that told it first would seem to
+    // an event can be read from the file before the journal reports its head: a peer that reported the event first would seem to
     // hold more of this node's events than the node itself, which is what a lost journal looks like
     let told = shared.journal.heads().into_iter().find(|head| head.node_id == wanted.node);
     let told = told.map_or(NodeSeq(0), |head| head.node_seq);
@@ -75,7 +75,7 @@ fn page(shared: &Shared, wanted: &JournalBody) -> Result<JournalPage, JournalErr
     Ok(JournalPage { base, records: within_limit(records) })
 }
 
-/// As many of the events as fit into an answer; one at least, so that whoever asks gets on.
+/// As many of the events as fit into an answer, but at least one, so that the peer makes progress.
 fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
     let mut bytes = 0;
     let fits = records.iter().take_while(|record| {
@@ -87,7 +87,7 @@ fn within_limit(mut records: Vec<Record>) -> Vec<Record> {
     records
 }
 
-/// A new main announces itself. Accepted means stored; an older epoch is refused, and that is stored too.
+/// A new main announces itself. An accepted notice is stored; an older epoch is refused, and the refusal is stored too.
 ///
 /// # Errors
 /// This node knows a later epoch or another main of this one, or could not store the news in time.
@@ -118,12 +118,12 @@ pub async fn notify(shared: &Shared, notice: Notice) -> Handled<NoticeTaken> {
         let (epoch, main) = shared.look(|view| (view.cluster.nodes.epoch, view.cluster.nodes.main));
         return Err(if epoch == notice.epoch {
             let main = main.map_or("no node".to_owned(), |main| format!("node {main}"));
-            let message = format!("epoch {epoch} has another main here: {main}");
+            let message = format!("epoch {epoch} has another main on this node: {main}");
             Refusal::new(RefusalKind::Conflict, "other_main", message)
         } else {
             let message = format!(
-                "not stored within {NOTICE_LIMIT:?}: this node knows epoch {epoch}, and believes epoch {} once its disk \
-                 answers and it holds the epoch_opened event of node {}",
+                "not stored within {NOTICE_LIMIT:?}: this node knows epoch {epoch}, and believes epoch {} when its disk answers \
+                 and it has the epoch_opened event of node {}",
                 notice.epoch, notice.main
             );
             Refusal::new(RefusalKind::TimedOut, "not_stored", message)
@@ -132,10 +132,10 @@ pub async fn notify(shared: &Shared, notice: Notice) -> Handled<NoticeTaken> {
     Ok(NoticeTaken { accepted: true, epoch: notice.epoch })
 }
 
-/// A peer won a later epoch: this node stops serving, and answers when that is proved.
+/// A peer won a later epoch: this node stops its servers, and answers when the stop is proved.
 ///
 /// # Errors
-/// It is not for this node, or its servers are not proved to be stopped in time.
+/// The fence does not apply to this node, or its servers are not proved to be stopped in time.
 pub async fn fence(shared: &Shared, request: FenceBody) -> Handled<Option<NodeFenced>> {
     if !shared.lines.fence_request.is_bound() {
         return Err(still_starting(shared));
@@ -173,13 +173,15 @@ pub async fn fence(shared: &Shared, request: FenceBody) -> Handled<Option<NodeFe
         fenced && (!view.cluster.nodes.is_main(me) || view.standpoint.fenced_for == Some(run))
     };
     if !shared.wait_until(FENCE_LIMIT, is_fenced).await {
-        let message = format!("asked to stop, and not proved to be stopped within {FENCE_LIMIT:?}");
+        let message = format!(
+            "the servers were asked to stop, and are not proved to be stopped within {FENCE_LIMIT:?}"
+        );
         return Err(Refusal::new(RefusalKind::TimedOut, "not_fenced", message));
     }
     Ok(shared.look(|view| view.standpoint.fence_proof.clone()))
 }
 
-/// The run for which this node was fenced has ended and promoted nobody: it serves again. Answers when that is recorded.
+/// The run for which this node was fenced has ended without a promotion: this node serves again. Answers when that is recorded.
 ///
 /// # Errors
 /// The fence is for another run, or another node is main.
@@ -208,14 +210,14 @@ pub async fn lift_fence(shared: &Shared, request: LiftFenceBody) -> Handled<Fenc
 /// Main is about to stop for a switchover to this node. The answer comes when this node has stored that it would take the role.
 ///
 /// # Errors
-/// It would not take the role, or could not store that.
+/// This node would not take the role, or could not store its acceptance.
 pub async fn accept_handover(shared: &Shared, body: AcceptHandoverBody) -> Handled<Accepted> {
     let accepted = operate(shared, Operation::AcceptHandover(body.asked), None, Cause::System).await;
     accepted.map_err(|unanswered| unanswered.refusal(shared))
 }
 
-/// Main has stopped and offers its role. The answer comes when this node has it, or never will by this offer; if that
-/// takes longer, whoever asks comes again.
+/// Main has stopped and offers its role. The answer comes when this node has the role, or never will by this offer; if that
+/// takes longer, the old main asks again.
 ///
 /// # Errors
 /// This node is starting.
@@ -223,9 +225,9 @@ pub async fn take_over(shared: &Shared, TakeOverBody { offer, .. }: TakeOverBody
     let epoch = offer.epoch;
     let run = match operate(shared, Operation::TakeOver(offer), None, Cause::System).await {
         Ok(Accepted::Run(run)) => run,
-        // only what is recorded is an answer for good: another run, or a later epoch, decides by itself who is main
+        // only a recorded refusal is final: another run, or a later epoch, decides by itself which node is main
         Err(Unanswered::Declined(_)) => return Ok(OfferAnswer::Pending),
-        // it may be heard or not: whoever asks comes again
+        // it may be heard or not: the old main asks again
         Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
         | Err(Unanswered::Nobody) => {
             return Err(still_starting(shared));

@@ -1,4 +1,4 @@
-//! What people ask: by the command line, a page, or a program of theirs.
+//! Requests of people, from the command line, a web page or a program.
 
 use std::time::Duration;
 
@@ -30,16 +30,16 @@ async fn begin(
 /// The runbook's planned failover: main hands its role to the target.
 ///
 /// # Errors
-/// The decider refuses it, its body says what cannot be, or the node is starting.
+/// The decider refuses the request, its body has impossible values, or the node is starting.
 pub async fn switchover(shared: &Shared, wanted: SwitchoverBody) -> Handled<Accepted> {
     let (operation, asker) = asked_for(wanted)?;
     begin(shared, operation, None, asker).await
 }
 
-/// What a body asks for, and who does.
+/// The request in a body, and its sender.
 fn asked_for(wanted: SwitchoverBody) -> Handled<(Operation, Cause)> {
     if wanted.drain_ms > DRAIN_LIMIT_MS {
-        let message = format!("drain_ms is {}: {DRAIN_LIMIT_MS} at most, an hour", wanted.drain_ms);
+        let message = format!("drain_ms is {}: the limit is {DRAIN_LIMIT_MS}, an hour", wanted.drain_ms);
         return Err(Refusal::new(RefusalKind::BadRequest, "bad_body", message));
     }
     let operation = Operation::Switchover {
@@ -59,10 +59,10 @@ pub async fn schedule(shared: &Shared, ScheduleBody { due, switchover }: Schedul
     begin(shared, operation, Some(due), asker).await
 }
 
-/// What a run would do, and what would stop it; nothing is begun.
+/// What a run would do, and what would stop it; no run begins.
 ///
 /// # Errors
-/// The node is starting, or the body says what cannot be.
+/// The node is starting, or the body has impossible values.
 pub async fn planned(shared: &Shared, wanted: PlanBody) -> Handled<Plan> {
     if !is_settled(shared).await {
         return Err(still_starting(shared));
@@ -109,7 +109,7 @@ pub async fn promote(shared: &Shared, wanted: PromoteBody) -> Handled<Accepted> 
     begin(shared, Operation::Promote { request, sight }, None, wanted.asker).await
 }
 
-/// Gives up what this node is doing.
+/// Gives up the run of this node.
 ///
 /// # Errors
 /// As [`switchover`].
@@ -118,7 +118,7 @@ pub async fn cancel(shared: &Shared, wanted: CancelBody) -> Handled<Accepted> {
     begin(shared, operation, None, wanted.asker).await
 }
 
-/// What this node sees of main: what a promotion from here would go by.
+/// What this node sees of main: the evidence that a promotion on this node would use.
 #[must_use]
 pub fn main_status(shared: &Shared) -> MainStatus {
     let now = shared.env.moment();

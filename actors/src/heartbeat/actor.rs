@@ -9,7 +9,7 @@ use std::{
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, WrapFuture, fut};
 use interrex_events::{
-    ClockSkewObserved, Draft, Event, HlcClock, JournalForked, NodeId, RunKind, StepOutcome,
+    ClockSkewObserved, Draft, EpochWon, Event, HlcClock, JournalForked, NodeId, RunKind, StepOutcome,
 };
 use tokio::sync::mpsc;
 
@@ -54,12 +54,12 @@ pub struct HeartbeatActor {
     taking_over: BTreeSet<NodeId>,
     /// Peers whose clocks are too far from this node's, as recorded.
     skewed: BTreeSet<NodeId>,
-    /// Forked journals that were recorded: where they were found.
+    /// Forked journals that are recorded already, and where each was found.
     forked: BTreeSet<(NodeId, String)>,
 }
 
 impl HeartbeatActor {
-    /// An instance whose fold is rebuilt from the journal. What it saw itself begins anew.
+    /// An instance whose fold is rebuilt from the journal. Its own observations begin again.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -84,7 +84,7 @@ impl HeartbeatActor {
         })
     }
 
-    /// Connects the lines that lead here.
+    /// Binds the lines that end at this actor to this instance.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         let lines = &shared.lines;
         lines.heartbeat_persisted.bind(address.clone().recipient());
@@ -204,7 +204,7 @@ impl HeartbeatActor {
         }
     }
 
-    /// Asks everything that could speak for a peer at the same time; its databases only if it is main.
+    /// Asks a peer's supervisor and, if it is main, its databases, all at the same time.
     fn probe(&self, peer: NodeId) {
         let (shared, peers) = (self.shared.clone(), self.peers.clone());
         let is_main = self.belief.cluster.nodes.is_main(peer);
@@ -237,7 +237,8 @@ impl HeartbeatActor {
     }
 }
 
-/// A PostgreSQL whose supervisor is silent may take writes beside this main, and nothing stops it: this node says so.
+/// A peer's PostgreSQL whose supervisor is silent may take writes although this node is main. Nothing stops it, so this node
+/// reports it.
 async fn look_for_a_writer(shared: &Shared, peers: &dyn PeersPort, peer: NodeId, is_silent: bool) {
     let is_beside_main = is_silent && shared.look(|view| view.cluster.nodes.is_main(shared.settings.me));
     let writes = is_beside_main && {
@@ -377,12 +378,12 @@ impl Handler<RunStep> for HeartbeatActor {
                         StepOutcome::Succeeded,
                         format!("epoch {} granted by {by}{others}", order.run.epoch),
                     )
-                    .with("granted_by", by),
+                    .observing(EpochWon { granted_by: Some(by), protected: None }),
                     Grant::NobodyToAsk => StepReport::new(
                         StepOutcome::Succeeded,
                         format!("epoch {} taken; quorum none (unprotected){others}", order.run.epoch),
                     )
-                    .with("protected", false),
+                    .observing(EpochWon { granted_by: None, protected: Some(false) }),
                     Grant::Refused { reason } => StepReport::new(StepOutcome::Refused, reason),
                 }
             })

@@ -1,4 +1,4 @@
-//! Before a promotion every node that can be reached is asked: does another one take the role, or hear main?
+//! Before a promotion, every node that can be reached except the old main is asked: does it take the role, or hear main?
 //!
 //! Each node records that it takes over before it asks (its run is in its journal and in its report). So of two that do it
 //! at the same time one at least sees the other: the one with the lower node id waits until the other has given up or
@@ -83,7 +83,8 @@ fn judge(asked: Asked<'_>, report: &NodeReport) -> Answer {
     });
     match heard_later {
         Some(silent_ms) => Answer::Objects(format!(
-            "{name} had a sign of life of main {} ago, this node {} ago: the way from here to main is broken, not main",
+            "{name} had a sign of life from main {} ago, this node {} ago: the network between this node and main is broken, not \
+             main",
             human_ms(silent_ms),
             human_ms(asked.silent_ms)
         )),
@@ -91,8 +92,8 @@ fn judge(asked: Asked<'_>, report: &NodeReport) -> Answer {
     }
 }
 
-/// What speaks against a run that is to make this node main; else who was asked and agreed, by name. The old main is not
-/// among them: the run asks it for its fence.
+/// Asks the other nodes about a run that is to make this node main. Returns the names of those that agree, or the objection. The
+/// old main is not asked here: the run asks it for its fence.
 pub(crate) async fn ask_the_others(
     shared: &Shared,
     peers: &dyn PeersPort,

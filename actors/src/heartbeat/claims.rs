@@ -1,9 +1,9 @@
-//! Who is main? What others say of it, and what of that is believed.
+//! Claims of other nodes about which node is main, and which of them are believed.
 //!
-//! A claim is believed of a member of this cluster only, and only about another node: nobody but a node itself makes it
-//! main. The next epoch is believed of its own main at once. Anything else, such as a jump over epochs that this node
-//! missed, or a second main of the same epoch, is believed once the `epoch_opened` event that made it is in this node's
-//! copy of that main's journal. An epoch that nobody opened is believed of nobody.
+//! A claim is believed only from a member of this cluster, and only about another node: no other node can make this node main.
+//! The next epoch is believed at once if its own main claims it. Any other claim, such as a jump over epochs that this node
+//! missed, or a second main of the same epoch, is believed once the `epoch_opened` event that made it is in this node's copy of
+//! that main's journal. An epoch that no node opened is never believed.
 
 use std::collections::BTreeMap;
 
@@ -12,37 +12,37 @@ use interrex_projections::ClusterNodes;
 
 use crate::messages::Claim;
 
-/// What a claim is judged by.
+/// The facts by which a claim is judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// This node.
     pub me: NodeId,
     /// The fold of this node's own events.
     pub nodes: &'a ClusterNodes,
-    /// The newest epoch that each node opened, by the copies of their journals that are held here.
+    /// The newest epoch that each node opened, from the copies of their journals on this node.
     pub opened: &'a BTreeMap<NodeId, Epoch>,
 }
 
-/// What becomes of a claim.
+/// The verdict on a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judged {
-    /// It is news, and believed.
+    /// The claim is new, and is believed.
     Believed,
-    /// It says what is known here, or less.
+    /// The claim says no more than this node knows.
     Known,
-    /// It speaks of an epoch that is not proved yet: whoever made it cannot be excluded, and is not believed either.
+    /// The claim names an epoch that is not proved yet: it may be true, and is not believed yet.
     Unproved(String),
-    /// It is wrong.
+    /// The claim is wrong.
     Refused(String),
 }
 
-/// Judges a claim. Nothing is believed beyond what is known until that is folded.
+/// Judges a claim against the folded events.
 #[must_use]
 pub fn judge(known: Known<'_>, claim: &Claim) -> Judged {
     let Known { me, nodes, opened } = known;
     let member = |node: NodeId| nodes.get(node).is_some();
     if let Some(stranger) = [claim.from, claim.main].into_iter().find(|node| !member(*node)) {
-        return Judged::Refused(format!("node {stranger} is no member of this cluster"));
+        return Judged::Refused(format!("node {stranger} is not a member of this cluster"));
     }
     if claim.epoch > Epoch::HIGHEST {
         return Judged::Refused(format!("there is no epoch {}", claim.epoch));
@@ -55,7 +55,7 @@ pub fn judge(known: Known<'_>, claim: &Claim) -> Judged {
     }
     if claim.main == me {
         return Judged::Refused(format!(
-            "this node never opened epoch {}: only a node itself makes itself main",
+            "this node never opened epoch {}: no other node can make it main",
             claim.epoch
         ));
     }
@@ -63,14 +63,14 @@ pub fn judge(known: Known<'_>, claim: &Claim) -> Judged {
     if claim.epoch == nodes.epoch {
         let other = nodes.main.map_or("none".to_owned(), |main| nodes.name(main));
         let two = format!(
-            "epoch {} has another main here ({other}): two nodes may both think they are main",
+            "epoch {} has another main on this node ({other}): two nodes may both be main",
             nodes.epoch
         );
         return match nodes.yields_to(claim.main, claim.epoch) {
             true if is_proved => Judged::Believed,
             true => Judged::Unproved(two),
             false => Judged::Refused(format!(
-                "{two}; of two mains of one epoch the one with the lower node id keeps it"
+                "{two}; of two mains of one epoch, the node with the lower id keeps it"
             )),
         };
     }
@@ -78,7 +78,7 @@ pub fn judge(known: Known<'_>, claim: &Claim) -> Judged {
         return Judged::Believed;
     }
     Judged::Unproved(format!(
-        "this node knows epoch {}, and holds no epoch_opened event of {} for epoch {} yet",
+        "this node knows epoch {}, and does not have an epoch_opened event of {} for epoch {} yet",
         nodes.epoch,
         nodes.name(claim.main),
         claim.epoch

@@ -1,9 +1,9 @@
-//! When is main lost? A pure state machine over probes, measurements and ticks.
+//! Decides when main is lost: a pure state machine over probes, measurements and ticks.
 //!
-//! Silence is measured on the monotonic clock from the last good sign. A good sign is main's PostgreSQL
-//! answering as a primary, main's supervisor vouching for it, or fresh log arriving from it; one is enough.
-//! No verdict without one good sign since this supervisor started (MEASURED M19), none by time in which this
-//! supervisor did not run itself (MEASURED M20), none without two probes that failed.
+//! Silence is measured on the monotonic clock from the last good sign. A good sign is an answer of main's PostgreSQL as a
+//! primary, a report of main's supervisor that it serves, or new WAL from main; one of them is enough. There is no verdict
+//! without a good sign since this supervisor started (MEASURED M19), none from time in which this supervisor itself did not run
+//! (MEASURED M20), and none without two failed probes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -55,22 +55,22 @@ impl Timing {
         STALL_FLOOR.max(3 * self.probe_interval)
     }
 
-    /// How old the log receiver's last message may be to speak for main.
+    /// How old the last message to the WAL receiver may be to count as a sign of main.
     fn receiver_freshness(&self) -> Duration {
         self.probe_interval + self.probe_timeout
     }
 }
 
-/// What a decision is made from, beside the watch itself.
+/// What a decision is made from, in addition to the watch itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// This node.
     pub me: NodeId,
     /// The fold of the journal.
     pub cluster: &'a Cluster,
-    /// What this node has seen since it started, as far as it recorded that.
+    /// What this node has observed since it started, as far as it is recorded.
     pub standpoint: &'a Standpoint,
-    /// The newest epoch that each node opened, by the copies of their journals that are held here.
+    /// The newest epoch that each node opened, from the copies of their journals on this node.
     pub opened: &'a BTreeMap<NodeId, Epoch>,
     /// Intervals and limits.
     pub timing: &'a Timing,
@@ -93,9 +93,9 @@ pub enum Input {
     ProbeEnded(Box<ProbeEnded>),
     /// The local servers were measured.
     Measured(Box<Measured>),
-    /// Somebody said who is main.
+    /// A claim about main arrived.
     Claim(Claim),
-    /// A peer said which settings were changed.
+    /// A peer reported changed settings.
     SettingsHeard(SettingsHeard),
 }
 
@@ -113,7 +113,7 @@ pub struct Watch {
     adopted: SettingsStamp,
 }
 
-/// What a decision came to.
+/// The result of a decision.
 #[derive(Debug, Default)]
 pub struct Judgement {
     /// The facts to store.
@@ -122,12 +122,12 @@ pub struct Judgement {
     pub lag: Option<Lag>,
     /// What is seen of main.
     pub sight: Option<MainSight>,
-    /// Why main's PostgreSQL admits no new session, by its supervisor's word or its own refusal.
+    /// Why main's PostgreSQL admits no new session, from its supervisor's report or its own refusal.
     pub no_session: Option<String>,
 }
 
 impl Watch {
-    /// Takes an input in and says what follows from it.
+    /// Handles an input and returns what follows from it.
     pub fn decide(&mut self, situation: Situation<'_>, input: Input) -> Judgement {
         self.turn_to_main(situation);
         let mut facts = self.notice_own_stall(situation);
@@ -187,13 +187,13 @@ impl Watch {
         left.map_or(timing.probe_interval, |left| left.min(timing.probe_interval))
     }
 
-    /// Windows that are still open, for a supervisor that ends.
+    /// The heartbeat windows that are still open, for a supervisor that ends.
     pub fn close_windows(&mut self, now: Moment) -> Vec<Event> {
         let peers: Vec<NodeId> = self.peers.keys().copied().collect();
         peers.into_iter().filter_map(|peer| self.close_window(peer, now)).collect()
     }
 
-    /// Watches whoever is main now; a new main is watched from the begin.
+    /// Watches the current main; a new main is watched from the start.
     fn turn_to_main(&mut self, situation: Situation<'_>) {
         let main = situation.cluster.nodes.main.filter(|main| *main != situation.me);
         if main != self.main.as_ref().map(|watch| watch.main) {
@@ -237,8 +237,8 @@ impl Watch {
                 (situation.now, situation.now, 0, false);
             if silent_ms >= situation.timing.threshold_ms {
                 let detail = format!(
-                    "nothing was heard of main for {}, but this supervisor itself did not run for {} of it; the silence \
-                     is measured anew",
+                    "main gave no answer for {}, but this supervisor itself did not run for {} of that time; the silence is \
+                     measured again from zero",
                     human_ms(silent_ms),
                     human_ms(ms(gap))
                 );
@@ -294,7 +294,7 @@ impl Watch {
         let answered = matches!(probe.supervisor, Ok(_) | Err(NoReply::Refused { .. }));
         peer.note(probe, answered);
         let mut facts = Vec::new();
-        // main's reachability is told by the verdicts on main
+        // the verdicts on main show main's reachability
         if answered && peer.reachable != Some(true) {
             let silent_ms = peer.last_answer.map(|at| probe.ended.ms_since(at));
             peer.reachable = Some(true);
@@ -336,7 +336,7 @@ impl Watch {
     fn receiver_finding(&self, situation: Situation<'_>) -> Finding {
         let Some(measured) = &self.measured else { return Finding::unknown("not measured yet") };
         let Some(heard) = measured.receiver_heard else {
-            return Finding::bad(format!("no log is received (PostgreSQL {})", measured.postgres.status));
+            return Finding::bad(format!("no WAL is received (PostgreSQL {})", measured.postgres.status));
         };
         let age = heard + situation.now.monotonic.saturating_sub(measured.at.monotonic);
         let text = format!("last heard from main {} ago", human_ms(ms(age)));
@@ -360,7 +360,7 @@ impl Watch {
         self.measured = Some(measured);
         let receiver = self.receiver_finding(situation);
         if let Some(main) = &mut self.main {
-            // log that arrives from main is a sign of it, whatever became of the probes
+            // WAL that arrives from main is a sign of it, whatever became of the probes
             let speaks = receiver.is_good() && main.last_good.is_some();
             main.evidence.wal_receiver = receiver;
             // it counts from when main sent it, not from when it was looked at
@@ -403,8 +403,8 @@ impl Watch {
             if silent_ms < threshold_ms {
                 return Vec::new();
             }
-            let detail = "main has not been seen once since this supervisor started: it may never have been up, or this \
-                          node may be the one that is cut off; promote by hand if main is really gone"
+            let detail = "main has not been seen since this supervisor started: main may never have run, or this node may be cut \
+                          off. If main is really gone: interrex promote"
                 .to_owned();
             return main.withhold_once(
                 situation,
@@ -426,7 +426,7 @@ impl Watch {
         }
         if unanswered_ms >= threshold_ms && main.evidence.wal_receiver.is_good() {
             let detail = format!(
-                "main has not answered for {}, but its log still arrives here: it is alive",
+                "main has not answered for {}, but its WAL still arrives on this node: main is alive",
                 human_ms(unanswered_ms)
             );
             return main.withhold_once(

@@ -302,7 +302,7 @@ fn a_supervisor_that_was_frozen_does_not_blame_main_for_it() {
         assert_eq!(node.withheld(), [WithheldRule::OwnStall]);
         assert!(!node.kinds().contains(&"main_lost"));
         node.seconds(4, if dead_after { Main::Dead } else { Main::Serves });
-        assert!(!node.kinds().contains(&"main_lost"), "the silence is measured anew");
+        assert!(!node.kinds().contains(&"main_lost"), "the silence is measured again");
         node.seconds(2, if dead_after { Main::Dead } else { Main::Serves });
         assert_eq!(node.kinds().contains(&"main_lost"), dead_after);
     }

@@ -1,21 +1,21 @@
-//! The right to be main: who grants it. A witness and etcd come behind the same port.
+//! The port that grants the right to be main of an epoch. A witness or etcd would be adapters of this port.
 
 use async_trait::async_trait;
 use interrex_events::{Epoch, NodeId};
 
-/// Answer to the question for the right to be main.
+/// The answer to a request for the right to be main.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// A majority, or a store, granted it.
+    /// A majority of witnesses, or a store, granted the epoch.
     Granted {
-        /// By whom.
+        /// The name of what granted it.
         by: String,
     },
-    /// There is nobody to ask: two nodes without a third opinion.
+    /// There is no third opinion: the cluster runs with quorum `none`.
     NobodyToAsk,
-    /// It was refused.
+    /// The epoch was refused.
     Refused {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -23,11 +23,11 @@ pub enum Grant {
 /// Grants the right to be main of an epoch.
 #[async_trait(?Send)]
 pub trait LeasePort {
-    /// Asks for it. The caller sets the time limit.
+    /// Asks for the right to be main of this epoch. The caller sets the time limit.
     async fn win(&self, node: NodeId, epoch: Epoch) -> Grant;
 }
 
-/// The runbook's mode: nobody is asked, and every status says so.
+/// Quorum `none`, the runbook's mode: no third opinion is asked, and every status shows `unprotected`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoQuorum;
 

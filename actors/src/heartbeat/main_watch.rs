@@ -1,4 +1,4 @@
-//! What a supervisor saw of main, and what it says of it.
+//! What a supervisor observed of main, and what it reports about main.
 
 use chrono::{DateTime, Utc};
 use interrex_events::{
@@ -34,17 +34,17 @@ pub(super) struct MainWatch {
     pub(super) withheld: Vec<WithheldRule>,
     pub(super) evidence: Evidence,
     pub(super) report: Option<Report>,
-    /// The verdict whose end was told already, and may not be folded yet.
+    /// The verdict whose end was recorded already, and may not be folded yet.
     ended: Option<EventId>,
     /// Whether it says that it has stopped, and offers its role.
     offers: bool,
     /// Whether its supervisor gave no answer of any kind to the last probe.
     supervisor_is_silent: bool,
-    /// Why its PostgreSQL admits no new session, by its supervisor's word or its own refusal.
+    /// Why its PostgreSQL admits no new session, from its supervisor's report or its own refusal.
     pub(super) no_session: Option<String>,
 }
 
-/// Main's last report of its own log.
+/// Main's last report of its own WAL position.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Report {
     pub(super) lsn: Lsn,
@@ -139,7 +139,7 @@ impl MainWatch {
         if only_postgres {
             let detail = match &probe.postgres {
                 Some(Err(refusal)) => format!(
-                    "main's supervisor does not answer, but its PostgreSQL does, with an error: it lives, whether it serves \
+                    "main's supervisor does not answer, but its PostgreSQL answers with an error: main is alive, whether it serves \
                      or not ({refusal})"
                 ),
                 _ => "main's supervisor does not answer, but its PostgreSQL does: clients are served"
@@ -148,8 +148,8 @@ impl MainWatch {
             facts.extend(self.withhold_once(situation, WithheldRule::PostgresStillAnswers, detail, None));
         } else if only_supervisor {
             let detail = format!(
-                "main's PostgreSQL does not answer here ({}), but its supervisor says that it serves: the way there is broken, \
-                 not main",
+                "main's PostgreSQL does not answer this node ({}), but its supervisor reports that it serves: the network between \
+                 the two is broken, not main",
                 self.evidence.postgres.detail
             );
             facts.extend(self.withhold_once(situation, WithheldRule::SupervisorVouches, detail, None));
@@ -160,12 +160,13 @@ impl MainWatch {
         }
     }
 
-    /// What this node lacks itself speaks against nobody: the silence of that time is its own, as after a stall.
+    /// A shortage on this node is no evidence against main: the silence of that time is this node's own, as after a stall.
     fn could_not_ask(&mut self, situation: Situation<'_>, own_trouble: &NoReply) -> Vec<Event> {
         let silent_ms = situation.now.ms_since(self.silent_since);
         (self.silent_since, self.answered, self.missed) = (situation.now, situation.now, 0);
-        let detail =
-            format!("{own_trouble}; nothing is known of main meanwhile, and its silence is measured anew");
+        let detail = format!(
+            "{own_trouble}; nothing is known of main meanwhile, and its silence is measured again from zero"
+        );
         self.withhold_once(situation, WithheldRule::OwnTrouble, detail, Some(silent_ms))
     }
 
@@ -201,7 +202,7 @@ impl MainWatch {
         });
     }
 
-    /// The end of main's log, by itself or by its supervisor, whichever is further.
+    /// The end of main's WAL, from its PostgreSQL or its supervisor, whichever is further.
     pub(super) fn take_report(&mut self, probe: &ProbeEnded) {
         let direct =
             probe.postgres.as_ref().and_then(|answer| answer.as_ref().ok()).filter(|main| main.writable);
@@ -301,11 +302,11 @@ fn supervisor_finding(probe: &ProbeEnded) -> Finding {
         }
         Err(error) => against(error),
         Ok(report) if report.postgres.status == PostgresStatus::Primary => {
-            Finding::good("answers, and says that its PostgreSQL serves")
+            Finding::good("answers, and reports that its PostgreSQL serves")
         }
         Ok(report) if report.hands_over() => Finding::good("answers, and hands its role over"),
         Ok(report) => {
-            Finding::bad(format!("answers, and says that its PostgreSQL is {}", report.postgres.status))
+            Finding::bad(format!("answers, and reports that its PostgreSQL is {}", report.postgres.status))
         }
     }
 }
@@ -314,7 +315,7 @@ fn postgres_finding(probe: &ProbeEnded) -> Finding {
     match &probe.postgres {
         None => Finding::unknown("not asked"),
         Some(Err(refusal @ NoReply::Refused { .. })) => {
-            Finding::good(format!("lives: it answers with an error ({refusal})"))
+            Finding::good(format!("is alive: it answers with an error ({refusal})"))
         }
         Some(Err(error)) => against(error),
         Some(Ok(main)) if main.writable => Finding::good("answers as a primary"),
@@ -326,7 +327,7 @@ fn redis_finding(probe: &ProbeEnded) -> Finding {
     match &probe.redis {
         None => Finding::unknown("not asked"),
         Some(Err(refusal @ NoReply::Refused { .. })) => {
-            Finding::good(format!("lives: it answers with an error ({refusal})"))
+            Finding::good(format!("is alive: it answers with an error ({refusal})"))
         }
         Some(Err(error)) => against(error),
         Some(Ok(role)) => Finding::good(format!("answers as {role}")),

@@ -1,4 +1,4 @@
-//! HeartbeatActor: probes every peer, measures main's silence, and says when main is lost, or why not.
+//! HeartbeatActor: probes every peer, measures main's silence, and decides whether main is lost.
 
 mod actor;
 pub(crate) mod asking;

@@ -1,4 +1,4 @@
-//! What a supervisor saw of one peer: its reachability, and the window of its probes.
+//! What a supervisor observed of one peer: its reachability, and the window of its probes.
 
 use interrex_events::HeartbeatsObserved;
 

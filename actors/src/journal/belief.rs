@@ -1,4 +1,4 @@
-//! What an actor believes: the fold of everything on disk, up to a place in this node's journal.
+//! The state from which an actor acts: the fold of everything on disk, up to a place in this node's journal.
 
 use interrex_events::{Bases, Envelope, NodeSeq, Place, journal::Verify};
 use interrex_projections::{Cluster, Projection, Standpoint, rebuild};
@@ -9,22 +9,22 @@ use crate::node::{Fatal, Shared};
 /// acts on what it recorded itself (ADR 7).
 #[derive(Debug, Clone, Default)]
 pub struct Belief {
-    /// What is.
+    /// The cluster's state.
     pub cluster: Cluster,
-    /// What this node has seen and still has to do.
+    /// What this node has observed and still has to do.
     pub standpoint: Standpoint,
-    /// The newest event of this node in it.
+    /// The newest event of this node in the fold.
     pub folded: NodeSeq,
 }
 
-/// What became of an event that was handed on.
+/// The result of handing an event to the fold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It was folded before.
+    /// The event was folded before.
     Known,
-    /// It is folded now.
+    /// The event is folded now.
     Folded,
-    /// Events before it were dropped on the way: the actor must begin anew and read them from the journal.
+    /// Events before this one were dropped on the way: the actor must start again and read them from the journal.
     AfterGap,
 }
 
@@ -37,7 +37,7 @@ impl Belief {
         Ok(rebuild(&shared.journal.reader()?, Some(shared.settings.me), Verify::Nothing)?)
     }
 
-    /// Takes in the next event of this node.
+    /// Folds the next event of this node.
     pub fn take(&mut self, envelope: &Envelope) -> Taken {
         if envelope.node_seq <= self.folded {
             return Taken::Known;

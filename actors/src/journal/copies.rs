@@ -1,4 +1,4 @@
-//! Copies of peers' journals: every node holds every node's events, so that an old main's last words outlive it.
+//! Copies of peers' journals: every node holds every node's events, so that an old main's last events survive it.
 //!
 //! Heartbeats carry the heads of all journals that a node holds. What is lacking is fetched in pages, in order,
 //! and checked against the chain before it is stored; an interrupted round is continued by the next heartbeat.
@@ -14,29 +14,29 @@ use crate::{messages::KeepCopies, node::Shared, ports::PeersPort, wire::NodeRepo
 /// When one round with one peer is given up; the next heartbeat goes on.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a round with a peer came to.
+/// The result of a round with a peer.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Events that are new here.
     pub stored: usize,
-    /// Journals of which the peer holds other events than this node.
+    /// Journals for which the peer holds other events than this node.
     pub forked: Vec<JournalForked>,
-    /// What went wrong; it is tried again.
+    /// The error; the next round tries again.
     pub problems: Vec<String>,
 }
 
 /// Why a peer's copy of a journal was not fetched to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotFetched {
-    /// It does not continue what is here.
+    /// The copy does not continue the events here.
     #[error("{0}")]
     Refused(String),
-    /// It broke off, and may be gone on with.
+    /// The fetch broke off, and may be continued.
     #[error("{0}")]
     CutOff(String),
 }
 
-/// Takes over what a peer holds and this node lacks.
+/// Fetches the events that a peer holds and this node does not.
 pub async fn take_over(shared: &Shared, peers: &dyn PeersPort, report: &NodeReport) -> Outcome {
     let mut outcome = Outcome::default();
     let me = shared.settings.me;
@@ -95,7 +95,7 @@ async fn fetch(
             _ => return Err(NotFetched::CutOff("the journal's actor is being restarted".to_owned())),
         }
         if held(shared, node).node_seq == here {
-            // another round with another peer stored the same meanwhile, or nothing moves: the next heartbeat tells
+            // another round with another peer stored the same meanwhile, or nothing moves: the next heartbeat shows which
             return Ok(());
         }
     }
@@ -105,9 +105,9 @@ async fn fetch(
 fn behind_the_seal(peer: NodeId, here: NodeSeq, base: &Base) -> String {
     let Head { node_id, node_seq, .. } = base.head;
     format!(
-        "events {} to {node_seq} of node {node_id} are sealed at node {peer}, and this journal holds them only up to {here}: \
-         stop this supervisor, keep its journal as evidence and move it away; the next start takes this node's events \
-         back and begins its copies anew",
+        "events {} to {node_seq} of node {node_id} are sealed on node {peer}, and this journal has them only up to {here}: stop \
+         this supervisor, keep its journal as evidence and move it away; the next start takes this node's events back and begins \
+         its copies again",
         here.next()
     )
 }
@@ -117,8 +117,8 @@ fn held(shared: &Shared, node: NodeId) -> Head {
     heads.into_iter().find(|head| head.node_id == node).unwrap_or(Head::empty(node))
 }
 
-/// Compares the heads that a peer reports with what is here. Of this node's own journal the peer may not hold more
-/// than this node: then this one lost events, or another machine has its number.
+/// Compares the heads that a peer reports with the journals here. A peer that holds more of this node's own journal than this
+/// node shows that this node lost events, or that another machine has its number.
 ///
 /// # Errors
 /// The journal cannot be read.

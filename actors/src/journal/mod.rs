@@ -1,4 +1,4 @@
-//! JournalActor: the only writer of the journal, and the one that tells all others what is on disk.
+//! JournalActor: the only writer of the journal. It hands events to all other actors once they are on disk.
 
 mod belief;
 pub mod copies;
@@ -49,9 +49,9 @@ pub struct Stored {
 pub struct JournalActor {
     shared: Arc<Shared>,
     in_flight: Option<mpsc::Sender<InFlight>>,
-    /// Events that an instance before this one stored and did not live to hand on.
+    /// Events that an earlier instance stored but did not hand on before it failed.
     missed: Vec<Envelope>,
-    /// Whether the story is being told anew.
+    /// Whether the story is being rebuilt.
     telling: Rc<Cell<bool>>,
 }
 
@@ -72,7 +72,7 @@ impl JournalActor {
         Ok(records.iter().map(interrex_events::Record::open).collect())
     }
 
-    /// Connects the lines that lead here.
+    /// Binds the lines that end at this actor to this instance.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         shared.lines.append.bind(address.clone().recipient());
         shared.lines.keep_copies.bind(address.clone().recipient());
@@ -90,13 +90,13 @@ impl JournalActor {
     }
 
     /// Once at a time: pages of late events come one after the other.
-    fn tell_anew(&self) {
+    fn rebuild_story(&self) {
         if self.telling.replace(true) {
             return;
         }
         let (shared, telling) = (self.shared.clone(), self.telling.clone());
         tokio::task::spawn_local(async move {
-            if let Err(error) = shared.tell_anew().await {
+            if let Err(error) = shared.rebuild_story().await {
                 shared.give_up(Fatal::Journal(error));
             }
             telling.set(false);
@@ -106,15 +106,15 @@ impl JournalActor {
     /// A journal begins here whose first events were sealed elsewhere: no fold of its events alone knows what they said.
     fn begin(&self, node: NodeId) {
         if node == self.shared.settings.me
-            && let Err(error) = self.shared.fold_anew()
+            && let Err(error) = self.shared.fold_own_again()
         {
             return self.shared.give_up(Fatal::Journal(error));
         }
-        self.tell_anew();
+        self.rebuild_story();
     }
 
-    /// The one place where an event becomes known: first the view, then the actors that fold. Copies of others'
-    /// events go into the view alone: nobody acts on them (ADR 7).
+    /// The only place where an event becomes known: first in the view, then to the actors that fold. Copies of other nodes' events
+    /// go into the view alone: no actor acts on them (ADR 7).
     fn hand_on(&self, mut envelopes: Vec<Envelope>) {
         let me = self.shared.settings.me;
         let folded = self.shared.look(|view| view.folded);
@@ -127,7 +127,7 @@ impl JournalActor {
             }
         }
         if self.shared.fold(&envelopes) == interrex_projections::Taken::TooEarly {
-            self.tell_anew();
+            self.rebuild_story();
         }
         if !is_own {
             return;
@@ -138,7 +138,7 @@ impl JournalActor {
         self.shared.lines.failover_persisted.tell(persisted);
     }
 
-    /// Tells the service manager's log what the timeline tells as a change or an alarm: an operator looks there first.
+    /// Writes changes and alarms of the timeline to the service manager's log: an operator looks there first.
     fn say(&self, envelopes: &[Envelope]) {
         let entries: Vec<Entry> = self.shared.look(|view| {
             let cluster = &view.cluster;
@@ -225,10 +225,10 @@ impl StreamHandler<Stored> for JournalActor {
     fn handle(&mut self, stored: Stored, _: &mut Self::Context) {
         let records = match stored.result {
             Ok(records) => records,
-            // whoever asked may have given up waiting
+            // the sender may have given up waiting
             Err(JournalError::CopiesRefused(broken)) => return stored.asker.refuse(&broken.to_string()),
             Err(JournalError::SealRefused(reason)) => return stored.asker.refuse(&reason),
-            // never tried again: what is on disk is not known any more
+            // never tried again: the content of the disk is no longer known
             Err(error) => return self.shared.give_up(Fatal::Journal(error)),
         };
         let envelopes: Vec<Envelope> = records.iter().map(interrex_events::Record::open).collect();

@@ -1,4 +1,4 @@
-//! Retention: old events are sealed into files, a segment at a time, once others hold them for good.
+//! Retention: old events are sealed into files, a segment at a time, once they are stored safely elsewhere.
 //!
 //! ```text
 //! older than `keep`, enough of them ─> a settled place ─> held safely? ─> file ─> Seal(segment) to the JournalActor
@@ -26,7 +26,7 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Events that are read at a time.
 const PAGE: u32 = 500;
 
-/// Which events are sealed, and where to.
+/// Which events are sealed, and into which folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetentionPolicy {
     /// Events younger than this stay in the journal.
@@ -46,7 +46,7 @@ impl RetentionPolicy {
     }
 }
 
-/// Seals whatever may be sealed by now. How many segments, and what stood in the way of more.
+/// Seals everything that may be sealed now. Returns the number of segments, and what prevented more.
 pub async fn pass(
     shared: &Arc<Shared>,
     stream: &dyn StreamPort,
@@ -68,7 +68,7 @@ pub async fn pass(
     (sealed, problems)
 }
 
-/// Seals the next segment of one node's events. Whether there was one.
+/// Seals the next segment of one node's events. Returns whether there was one.
 async fn seal_next(
     shared: &Arc<Shared>,
     stream: &dyn StreamPort,
@@ -119,7 +119,7 @@ fn next_segment(
     story.begin_after(&base);
     let first = story.folded.next();
     let enough = NodeSeq(story.folded.0 + least.max(1));
-    // one row tells that nothing is due, as it is nearly always
+    // one row shows that nothing is due, which is nearly always so
     if !reader.page(node, NodeSeq(enough.0 - 1), 1)?.iter().any(|record| record.hlc < until) {
         return Ok(None);
     }

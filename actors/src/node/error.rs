@@ -15,19 +15,19 @@ pub enum NodeError {
     /// The configuration does not fit this machine.
     #[error("{0}")]
     Machine(String),
-    /// This node's own journal is not what a peer or its own PostgreSQL holds of it.
+    /// This node's own journal differs from the copy that a peer or its own PostgreSQL holds.
     #[error(transparent)]
     Server(#[from] PortError),
     /// The journal cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// It cannot go on.
+    /// The supervisor cannot go on.
     #[error(transparent)]
     Fatal(#[from] Fatal),
     /// The journal did not answer in time, or not at all.
     #[error("the journal did not store an event within {STORE_LIMIT:?}, or failed: its disk does not answer")]
     NotStored,
-    /// It was asked to end, and not all of its servers ended in good order.
+    /// The supervisor was asked to end, and not all of its servers ended in good order.
     #[error("{0}")]
     NotInGoodOrder(String),
 }
@@ -35,10 +35,10 @@ pub enum NodeError {
 /// Why the whole process must end.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fatal {
-    /// The journal cannot be written or read any more.
+    /// The journal cannot be written or read any longer.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// This node's journal has two continuations: whatever it says is doubtful.
+    /// This node's journal has two continuations, so it cannot be trusted.
     #[error(
         "{}; keep the journal as evidence and move it away: the next start takes this node's events back from a peer's copy",
         .0.in_words()
@@ -46,17 +46,17 @@ pub enum Fatal {
     Forked(JournalForked),
     /// An actor fails again and again.
     #[error(
-        "actor `{actor}` failed {restarts} times within {window_seconds} s, last: {reason}; the supervisor ends so that \
-             its service manager starts it afresh"
+        "actor `{actor}` failed {restarts} times within {window_seconds} s, last: {reason}; the supervisor ends so that its \
+         service manager starts it again"
     )]
     ActorKeepsFailing {
-        /// Which one.
+        /// Its name.
         actor: &'static str,
-        /// How often.
+        /// The number of restarts.
         restarts: u32,
-        /// Within how many seconds.
+        /// The time within which they happened, in seconds.
         window_seconds: u64,
-        /// How it failed last.
+        /// The last failure.
         reason: String,
     },
 }

@@ -17,11 +17,11 @@ pub mod actor_names {
     pub const JOURNAL: &str = "journal";
     /// Probes peers.
     pub const HEARTBEAT: &str = "heartbeat";
-    /// Makes runs.
+    /// Starts, resumes and finishes runs.
     pub const FAILOVER: &str = "failover";
     /// Owns PostgreSQL and Redis.
     pub const REPLICATION: &str = "replication";
-    /// Tells everyone.
+    /// Notifies peers, dependents and hooks.
     pub const NOTIFIER: &str = "notifier";
     /// All of them.
     pub const ALL: [&str; 5] = [JOURNAL, HEARTBEAT, FAILOVER, REPLICATION, NOTIFIER];

@@ -1,4 +1,4 @@
-//! What the actors of one node share: settings, lines to each other, and the view that is shown outside.
+//! What the actors of one node share: settings, lines to each other, and the view that is shown to other nodes and people.
 
 mod error;
 mod lines;
@@ -39,14 +39,14 @@ use crate::{
     wire::StreamFacts,
 };
 
-/// Pause before the story is told anew once more, because events were stored while it was.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
+/// Pause before the story is rebuilt once more, because events were stored during the last rebuild.
+const REBUILD_AGAIN: Duration = Duration::from_millis(500);
 
 /// What the actors of one node share.
 pub struct Shared {
     /// Clocks and ids.
     pub env: Arc<dyn Env>,
-    /// What is fixed.
+    /// The settings of this supervisor.
     pub settings: NodeSettings,
     /// The journal.
     pub journal: Arc<Journal>,
@@ -105,8 +105,8 @@ impl Shared {
         self.changed.send_modify(|version| *version += 1);
     }
 
-    /// Takes events into the view. Only the JournalActor calls it, with what is on disk. Whether the story must be
-    /// told anew: an event belongs so far back in it that the journal has to be read.
+    /// Adds events to the view. Only the JournalActor calls it, with events that are on disk. Returns whether the story must be
+    /// rebuilt: an event belongs so far back in it that the journal has to be read.
     pub fn fold(&self, envelopes: &[Envelope]) -> Taken {
         let me = self.settings.me;
         let (policy, now) = (&self.settings.failover, self.env.moment());
@@ -122,11 +122,11 @@ impl Shared {
         taken
     }
 
-    /// Tells the story anew from the journal, on another thread: a journal of years takes a second.
+    /// Rebuilds the story from the journal on another thread: a journal of years takes a second.
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub async fn tell_anew(&self) -> Result<(), JournalError> {
+    pub async fn rebuild_story(&self) -> Result<(), JournalError> {
         loop {
             let held = self.journal.heads();
             // a reader that panicked or was cut off leaves the story as it is: the next late event asks again
@@ -137,15 +137,15 @@ impl Shared {
                 self.measured(|view| view.story = story);
                 return Ok(());
             }
-            tokio::time::sleep(TELL_AGAIN).await;
+            tokio::time::sleep(REBUILD_AGAIN).await;
         }
     }
 
-    /// Folds this node's own events anew, where the sealed begin of them was learned. Only the JournalActor calls it.
+    /// Folds this node's own events again after their sealed beginning was learned. Only the JournalActor calls it.
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub fn fold_anew(&self) -> Result<(), JournalError> {
+    pub fn fold_own_again(&self) -> Result<(), JournalError> {
         let own: Belief = rebuild(&self.journal.reader()?, Some(self.settings.me), Verify::Nothing)?;
         self.measured(|view| {
             (view.cluster, view.standpoint, view.folded) = (own.cluster, own.standpoint, own.folded);
@@ -160,12 +160,12 @@ impl Shared {
         tokio::time::timeout(limit, self.wait_for(condition)).await.is_ok()
     }
 
-    /// The same for whoever has another end in mind: it may never come.
+    /// The same without a limit: the condition may never be met.
     pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View) -> bool) {
         let mut changes = self.changed.subscribe();
         while !self.look(&mut condition) {
             if changes.changed().await.is_err() {
-                // nothing changes any more
+                // nothing changes any longer
                 std::future::pending::<()>().await;
             }
         }
@@ -192,7 +192,7 @@ impl Shared {
         self.settings.peers().any(|spec| spec.node == node)
     }
 
-    /// Notes what `cluster_events` was found to be; a problem that is new is told in the log.
+    /// Notes the state of `cluster_events`; a new problem is written to the supervisor's log.
     pub fn set_stream(&self, facts: StreamFacts) {
         let before = self.look(|view| view.stream.clone()).unwrap_or_default();
         if before == facts {

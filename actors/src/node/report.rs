@@ -1,4 +1,4 @@
-//! What a node says of itself, and what keeps it from doing what its role demands.
+//! A node's report of itself, and its problems: what keeps it from doing what its role demands.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Shared {
-    /// What this node says of itself now.
+    /// The report of this node now.
     #[must_use]
     pub fn report(&self) -> NodeReport {
         let now = self.env.moment();
@@ -74,7 +74,7 @@ impl Shared {
     }
 }
 
-/// How long a secondary does not promote itself, and why.
+/// How long a secondary may not promote itself, and the reason.
 fn rest(view: &View, me: NodeId, now: Moment) -> Option<Rest> {
     if view.cluster.nodes.is_main(me) {
         return None;
@@ -84,12 +84,14 @@ fn rest(view: &View, me: NodeId, now: Moment) -> Option<Rest> {
     Some(Rest { left_ms, because })
 }
 
-/// What keeps a node from doing what its role demands.
+/// The problems of a node: what keeps it from doing what its role demands.
 fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     let mut problems = Vec::new();
     if view.cluster.nodes.is_superseded(me) {
-        problems
-            .push(format!("superseded by epoch {}: fenced until it has rejoined", view.cluster.nodes.epoch));
+        problems.push(format!(
+            "superseded by epoch {}: fenced until this node has rejoined",
+            view.cluster.nodes.epoch
+        ));
     }
     let (wanted_postgres, wanted_redis) = match role {
         Role::Main | Role::Standalone => (PostgresStatus::Primary, RedisStatus::Master),
@@ -100,19 +102,18 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
         problems.push(with_detail(format!("PostgreSQL is {}", view.postgres.status), &view.postgres.detail));
     }
     if let Some(words) = &view.no_session {
-        problems
-            .push(format!("PostgreSQL answers the sessions that are open, and admits no new one: {words}"));
+        problems.push(format!("PostgreSQL answers open sessions and admits no new one: {words}"));
     }
     for peer in &view.writers {
         problems.push(format!(
-            "TWO MAINS: the PostgreSQL of {name} takes writes beside this main, and its supervisor does not answer: start that \
-             supervisor, which stops it (systemctl start interrex, on {name})",
+            "TWO MAINS: the PostgreSQL of {name} takes writes, although this node is main, and the supervisor of {name} does not \
+             answer. Start that supervisor, which stops it (on {name}: systemctl start interrex)",
             name = view.cluster.nodes.name(*peer)
         ));
     }
     for (peer, reason) in &view.refusals {
         problems.push(format!(
-            "the supervisor of {} refuses this node: {reason}; the two hear nothing of each other",
+            "the supervisor of {} refuses this node: {reason}; the two nodes exchange no reports",
             view.cluster.nodes.name(*peer)
         ));
     }
@@ -121,8 +122,9 @@ fn problems(view: &View, me: NodeId, role: Role) -> Vec<String> {
     }
     if let Some(stream) = view.stream.as_ref().filter(|_| view.cluster.nodes.is_main(me)) {
         problems.extend(stream.problems.iter().map(|problem| format!("cluster_events: {problem}")));
-        problems
-            .extend(stream.paused.iter().map(|name| format!("{name} is paused: it does not show what is")));
+        problems.extend(
+            stream.paused.iter().map(|name| format!("{name} is paused: it does not show the present state")),
+        );
     }
     for (name, facts) in &view.dependents {
         if facts.status != DependentStatus::Ready {

@@ -25,20 +25,20 @@ use crate::{
 /// How long the windows that are open may take to be closed at the end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a node acts through.
+/// The ports of a node.
 #[derive(Clone)]
 pub struct Ports {
     /// Its own servers.
     pub servers: Rc<Servers>,
     /// The other nodes.
     pub peers: Rc<dyn PeersPort>,
-    /// The operator's programs.
+    /// The operator's hooks.
     pub hooks: Rc<dyn HooksPort>,
-    /// The right to be main.
+    /// The port that grants the right to be main.
     pub lease: Rc<dyn LeasePort>,
 }
 
-/// What became of the servers when the supervisor ended.
+/// How the servers were left when the supervisor ended.
 struct Stopping {
     words: String,
     in_good_order: bool,
@@ -46,25 +46,25 @@ struct Stopping {
 
 /// A node that can be run.
 pub struct Node {
-    /// What it acts through.
+    /// Its ports.
     pub ports: Ports,
-    /// What is fixed.
+    /// The settings of this supervisor.
     pub settings: NodeSettings,
     /// Clocks and ids.
     pub env: Arc<dyn Env>,
-    /// Its journal, open.
+    /// Its open journal.
     pub journal: Arc<Journal>,
 }
 
 impl Node {
-    /// Runs until it is asked to end, or cannot go on. It needs a `LocalSet`.
+    /// Runs until the node is asked to end, or cannot go on. It needs a `LocalSet`.
     ///
-    /// `listener` brings requests of others to [`handlers`](crate::handlers); it begins once they can be answered, and is
-    /// dropped at the end. `asked_to_end` answers when somebody asks for an end, and why; it is asked again while the servers
-    /// stop, for whoever asks twice does not want to wait.
+    /// `listener` brings requests to [`handlers`](crate::handlers); it starts once they can be answered, and is dropped at the end.
+    /// `asked_to_end` returns with the reason when an end is asked for. It is called again while the servers stop: a second request
+    /// ends the wait.
     ///
     /// # Errors
-    /// It could not start, could not go on, or a server did not stop in good order.
+    /// The node could not start, could not go on, or a server did not stop in good order.
     pub async fn run(
         self,
         listener: impl AsyncFnOnce(Arc<Shared>) + 'static,
@@ -105,7 +105,7 @@ impl<Asked: AsyncFnMut() -> &'static str> Running<Asked> {
             fatal = self.fatals.recv() => return failed(fatal),
             taken_back = starting::take_back_own_events(&shared, &ports.servers, &*ports.peers) => taken_back?,
             reason = (self.asked_to_end)() => {
-                tracing::info!(reason, "ends before it began: nothing is recorded");
+                tracing::info!(reason, "the supervisor ends before it began: nothing is recorded");
                 return match self.stop_servers().await {
                     Some(Stopping { words, in_good_order: false }) => Err(NodeError::NotInGoodOrder(words)),
                     _ => Ok(()),
@@ -121,7 +121,7 @@ impl<Asked: AsyncFnMut() -> &'static str> Running<Asked> {
         }
         // at once: a node that starts can be fenced, and shows what runs
         actors.extend(keep_actors(&shared, &ports));
-        // each binds its lines when it is first polled; whoever asks must find them
+        // each binds its lines when it is first polled, and requests need them
         tokio::task::yield_now().await;
         let heard = shared.clone();
         actors.push(tokio::task::spawn_local(async move { listener(heard).await }));
@@ -156,16 +156,17 @@ impl<Asked: AsyncFnMut() -> &'static str> Running<Asked> {
         }
     }
 
-    /// Stops the servers, if that is configured. Whoever asks a second time does not want to wait: what is still stopping goes
-    /// on by itself, for ending it harder would lose what it waits for.
+    /// Stops the servers, if that is configured. A second request ends the wait: servers that are still stopping go on by
+    /// themselves, because ending them harder would lose what they wait for.
     async fn stop_servers(&mut self) -> Option<Stopping> {
         let OnExit::Stop(stop_timeout) = self.shared.settings.on_exit else { return None };
         let servers = self.ports.servers.clone();
         tracing::info!(
             ?stop_timeout,
-            "stopping the servers, dependents first; a second signal ends this supervisor at once, and they go on stopping"
+            "stopping the servers, dependents first; a second signal ends this supervisor at once, and the servers go on stopping"
         );
         let again = tokio::select! {
+            biased;
             ending = servers.end() => {
                 let words = ending.words.join("; ");
                 let words = if ending.in_good_order {
@@ -179,7 +180,7 @@ impl<Asked: AsyncFnMut() -> &'static str> Running<Asked> {
         };
         servers.ask_to_end().await;
         let words =
-            format!("{again} again before its servers had stopped: they go on stopping by themselves");
+            format!("{again} again before its servers had stopped: the servers go on stopping by themselves");
         Some(Stopping { words, in_good_order: false })
     }
 

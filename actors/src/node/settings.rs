@@ -6,21 +6,21 @@ use interrex_events::{ClusterId, NodeId, NodeSpec, Role};
 
 use crate::{failover::policy::FailoverPolicy, journal::retention::RetentionPolicy};
 
-/// What becomes of data that only a returning node has.
+/// What happens to data that only a returning node has.
 #[derive(Debug, Clone)]
 pub struct RejoinSettings {
     /// The folder of all kept copies: on the volume of the data directory, so that a rename is enough.
     pub keep_in: PathBuf,
-    /// How many of them stay.
+    /// The number of copies that are kept.
     pub keep_newest: usize,
 }
 
-/// What becomes of the servers when their supervisor is asked to end.
+/// What happens to the servers when their supervisor is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// They run on.
+    /// They keep running.
     Leave,
-    /// They are stopped in good order; PostgreSQL gets this long.
+    /// They are stopped in good order; PostgreSQL gets this much time.
     Stop(Duration),
 }
 
@@ -33,9 +33,9 @@ pub struct NodeSettings {
     pub me: NodeId,
     /// Its name.
     pub name: String,
-    /// Its role when its journal is new.
+    /// Its role if its journal is new.
     pub initial_role: Role,
-    /// Who is main when its journal is new.
+    /// The main if its journal is new.
     pub initial_main: Option<NodeId>,
     /// Every node, this one included.
     pub nodes: Vec<NodeSpec>,
@@ -43,15 +43,15 @@ pub struct NodeSettings {
     pub probe_interval: Duration,
     /// When one probe is given up.
     pub probe_timeout: Duration,
-    /// How long a starting main waits for a peer to confirm it.
+    /// How long a starting main waits for a peer to confirm that it is main.
     pub startup_wait: Duration,
-    /// When a failover is made.
+    /// The rules for failovers.
     pub failover: FailoverPolicy,
-    /// What becomes of data that only a returning node has.
+    /// What happens to data that only a returning node has.
     pub rejoin: RejoinSettings,
-    /// What becomes of the servers at its end.
+    /// What happens to the servers at its end.
     pub on_exit: OnExit,
-    /// Which events are sealed; nothing where all are kept.
+    /// Which events are sealed; nothing if all are kept.
     pub retention: Option<RetentionPolicy>,
 }
 

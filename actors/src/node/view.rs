@@ -1,4 +1,4 @@
-//! What a node shows outside: the fold of its journal, and what was measured last.
+//! What a node shows to other nodes and people: the fold of its journal, and the last measurements.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,33 +13,33 @@ use crate::{
     wire::{CopyProgress, DependentFacts, Lag, PostgresFacts, RedisFacts, StreamFacts},
 };
 
-/// How far the start of this supervisor is.
+/// The state of this supervisor's start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StartFacts {
-    /// Whether it holds up everything but a fence: no run is made, and nothing is asked for in vain.
+    /// Whether the start holds up everything but a fence: no run begins, and requests wait.
     pub under_way: bool,
-    /// What keeps servers from running that should, in a sentence.
+    /// What keeps servers stopped that should run, in a sentence.
     pub problem: Option<String>,
 }
 
-/// What is shown outside: the fold of the journal, and what was measured last.
+/// What is shown to other nodes and people: the fold of the journal, and the last measurements.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The fold of this node's own events: what it acts on.
+    /// The fold of this node's own events; the node acts on it.
     pub cluster: Cluster,
     /// What this node has seen and still has to do, by the same events.
     pub standpoint: Standpoint,
-    /// The fold of every node's events that are held here, in story order: what it shows.
+    /// The fold of all nodes' events on this node, in story order; the node shows it.
     pub story: InStoryOrder<Cluster>,
     /// The newest own event in it.
     pub folded: NodeSeq,
     /// The local PostgreSQL.
     pub postgres: PostgresFacts,
-    /// When it was asked for that; nothing while it has not answered yet.
+    /// When that was measured; nothing before the first answer.
     pub postgres_asked_at: Option<Moment>,
     /// The local Redis.
     pub redis: RedisFacts,
-    /// Whether that follows another Redis than main's.
+    /// Whether the local Redis follows another Redis than main's.
     pub redis_astray: bool,
     /// The local dependents.
     pub dependents: BTreeMap<String, DependentFacts>,
@@ -47,30 +47,30 @@ pub struct View {
     pub lag: Option<Lag>,
     /// What this node sees of main.
     pub main_sight: Option<MainSight>,
-    /// What main last saw of `cluster_events`.
+    /// Main's last look at `cluster_events`.
     pub stream: Option<StreamFacts>,
-    /// How far this node is with copying main's data, or its own aside.
+    /// The progress of copying main's data, or this node's data aside.
     pub copying: Option<CopyProgress>,
-    /// Which node each peer says may promote itself, as last heard.
+    /// The node that may promote itself, by the last report of each peer.
     pub candidates: BTreeMap<NodeId, Option<NodeId>>,
-    /// Nodes whose PostgreSQL takes writes beside this main, while their supervisors are silent.
+    /// Nodes whose PostgreSQL takes writes although this node is main, while their supervisors are silent.
     pub writers: BTreeSet<NodeId>,
-    /// Why peers' supervisors refuse what this one asks, each in words.
+    /// Why peers' supervisors refuse the requests of this one, each as a message.
     pub refusals: BTreeMap<NodeId, String>,
-    /// Why this node's PostgreSQL admits no new session, where it answers and admits none.
+    /// Why this node's PostgreSQL admits no new session, if it answers open ones.
     pub no_session: Option<String>,
-    /// Why main's admits none, by its supervisor's word or its own refusal of the last probe.
+    /// Why main's PostgreSQL admits none, from its supervisor's report or its own refusal of the last probe.
     pub main_refuses: Option<String>,
-    /// Why main's admits none, as two attempts in a row found, on a secondary.
+    /// On a secondary: why main's PostgreSQL admits none, by two attempts in a row.
     pub main_no_session: Option<String>,
     /// Until when this node does not promote itself.
     pub deadlines: Deadlines,
-    /// How far the start is.
+    /// The state of the start.
     pub start: StartFacts,
 }
 
 impl View {
-    /// What is known before anything was measured.
+    /// The view before the first measurement.
     pub(super) fn of(own: Belief, story: InStoryOrder<Cluster>, deadlines: Deadlines) -> Self {
         Self {
             cluster: own.cluster,

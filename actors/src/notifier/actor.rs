@@ -1,13 +1,13 @@
-//! The shell: it makes the steps that tell others.
+//! The shell: it makes the steps that notify peers, dependents and hooks.
 
 use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use interrex_events::{
-    Anchor, Head, Lsn, NodeStatus, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId,
+    Head, Lsn, NodeStatus, OldMainFenced, PeersTold, PostgresStatus, RoleTaken, RunKind, StepId, StepOutcome,
+    TimelineId,
 };
 use interrex_projections::Run;
-use serde_json::Value;
 
 use crate::{
     barrier,
@@ -19,12 +19,12 @@ use crate::{
     wire::{HandoverOffer, Notice, OfferAnswer},
 };
 
-/// How long before its limit an unanswered offer says so itself, with what a person can do.
+/// How long before its limit an unanswered offer ends itself, with a message that says what a person can do.
 const WORDS_BEFORE: Duration = Duration::from_secs(1);
 /// Pause before a target that gives no answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Tells everyone.
+/// Notifies peers, dependents and hooks.
 pub struct NotifierActor {
     shared: Arc<Shared>,
     servers: Rc<Servers>,
@@ -35,7 +35,7 @@ pub struct NotifierActor {
 }
 
 impl NotifierActor {
-    /// An instance; it remembers nothing.
+    /// A new instance, without state.
     #[must_use]
     pub fn new(
         shared: &Arc<Shared>,
@@ -52,7 +52,7 @@ impl NotifierActor {
         }
     }
 
-    /// Connects the lines that lead here.
+    /// Binds the lines that end at this actor to this instance.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         shared.lines.notifier_step.bind(address.clone().recipient());
     }
@@ -81,7 +81,7 @@ impl Handler<RunStep> for NotifierActor {
                     StepId::RestartDependents => restart_dependents(&shared, &servers).await,
                     StepId::NotifyPeers => notify_peers(&shared, &*peers, &run).await,
                     StepId::RunHooks => run_hooks(&*hooks, &run).await,
-                    other => failed(format!("{other} is no step of the NotifierActor")),
+                    other => failed(format!("{other} is not a step of the NotifierActor")),
                 }
             };
             barrier::make_step(&shared, &order, effect).await;
@@ -95,8 +95,8 @@ fn failed(detail: impl Into<String>) -> StepReport {
     StepReport::new(StepOutcome::Failed, detail)
 }
 
-/// A main that does not answer cannot be fenced from here: the step is skipped then, and says so. One that
-/// answers and is not stopped may be serving: the run must not go on.
+/// A main that does not answer cannot be fenced from here: the step is skipped then, and says so. A main that answers and is not
+/// stopped may be serving: the run must not go on.
 async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
     if let Some(reason) = what_speaks_against(shared, peers, run).await {
         return StepReport::new(StepOutcome::Refused, reason);
@@ -107,23 +107,23 @@ async fn fence_old_main(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> St
     match asked_to_stop(shared, peers, run).await {
         Ok(proof) => {
             StepReport::new(StepOutcome::Succeeded, format!("the old main stopped its servers: {proof}"))
-                .with("fenced", true)
+                .observing(OldMainFenced { fenced: true })
         }
         Err(NotFenced::LaterEpoch(error)) => StepReport::new(StepOutcome::Refused, error),
         Err(NotFenced::NotProved(error)) => {
-            failed(format!("the old main answers, and its servers are not proved to be stopped: {error}"))
+            failed(format!("the old main answers, but its servers are not proved to be stopped: {error}"))
         }
         Err(NotFenced::NoAnswer(error)) => {
             let detail = format!(
                 "the old main's supervisor does not answer, so nothing proves that it is fenced: {error}"
             );
-            StepReport::new(StepOutcome::Skipped, detail).with("fenced", false)
+            StepReport::new(StepOutcome::Skipped, detail).observing(OldMainFenced { fenced: false })
         }
     }
 }
 
-/// The old main's own word that it has stopped. A supervisor that gave no answer to the last probe is not waited for longer
-/// than for another one: a dead host says nothing at all.
+/// The old main's own statement that it has stopped. A supervisor that did not answer the last probe is given no longer than
+/// the time of another probe: a dead host does not answer at all.
 async fn asked_to_stop(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Result<String, NotFenced> {
     let seen = |sight: &MainSight| sight.main == run.old_main && sight.supervisor_is_silent;
     let was_silent = shared.look(|view| view.main_sight.as_ref().is_some_and(seen));
@@ -135,7 +135,7 @@ async fn asked_to_stop(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Res
     let silent = async {
         match tokio::time::timeout(limit, peers.exchange(run.old_main, &own)).await {
             Err(_) => NotFenced::NoAnswer(NoReply::late(limit).to_string()),
-            // it answers after all, and needs its time to stop; or the other question fails by itself as fast
+            // the supervisor answers, and needs its time to stop; or the other request fails as fast by itself
             Ok(_) => std::future::pending().await,
         }
     };
@@ -146,7 +146,7 @@ async fn asked_to_stop(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Res
     }
 }
 
-/// A main that offered its role has stopped: it is asked once more, for it may have taken its offer back.
+/// A main that offered its role has stopped: it is asked again, because it may have taken its offer back.
 async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepReport {
     let own = shared.report();
     let asked = tokio::time::timeout(shared.settings.probe_timeout, peers.exchange(run.old_main, &own));
@@ -156,32 +156,35 @@ async fn offered(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> StepRepor
             if report.status == NodeStatus::HandingOver
                 && report.postgres.status != PostgresStatus::Primary =>
         {
-            StepReport::new(StepOutcome::Succeeded, "the old main has stopped, and offers its role")
-                .with("fenced", true)
+            StepReport::new(StepOutcome::Succeeded, "the old main has stopped and offers its role")
+                .observing(OldMainFenced { fenced: true })
         }
         Ok(report) => StepReport::new(
             StepOutcome::Refused,
             format!(
-                "the old main offers its role no longer: it is {}, and its PostgreSQL {}",
+                "the old main no longer offers its role: it is {}, and its PostgreSQL is {}",
                 report.status, report.postgres.status
             ),
         ),
         Err(error) => {
             let words =
                 format!("the old main had stopped when it offered its role; now it does not answer: {error}");
-            StepReport::new(StepOutcome::Succeeded, words).with("fenced", true)
+            StepReport::new(StepOutcome::Succeeded, words).observing(OldMainFenced { fenced: true })
         }
     }
 }
 
-/// Asks until the target has answered for good: between the question and the answer nobody may serve.
+/// Asks until the target has given a final answer: between the question and the answer no node may serve.
 async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Duration) -> StepReport {
     let Some(handover) = run.handover.clone() else {
-        return StepReport::new(StepOutcome::Refused, "nothing was proved that could be offered");
+        return StepReport::new(
+            StepOutcome::Refused,
+            "the role cannot be offered: the step prove_handover has proved nothing",
+        );
     };
     let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
     let offer = HandoverOffer { from: run.old_main, epoch: run.epoch, handover };
-    let mut heard = "nothing was heard".to_owned();
+    let mut heard = "no answer".to_owned();
     let still_asks = || {
         shared.look(|view| {
             view.cluster.runs.get(run.id).is_some_and(|run| run.step(StepId::HandOver).is_running())
@@ -189,9 +192,9 @@ async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Dur
     };
     let answered = async {
         loop {
-            // somebody may have withdrawn it
+            // a person may have withdrawn the offer
             if !still_asks() {
-                return StepReport::new(StepOutcome::Unknown, "it is asked no more");
+                return StepReport::new(StepOutcome::Unknown, "the target is no longer asked");
             }
             match peers.take_over(run.new_main, &offer).await {
                 Ok(OfferAnswer::Taken { timeline, switchpoint, head }) => {
@@ -201,7 +204,7 @@ async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Dur
                     let words = format!("{name} did not take over: {reason}");
                     return StepReport::new(StepOutcome::Refused, words);
                 }
-                Ok(OfferAnswer::Pending) => heard = "it answers, and has not decided yet".to_owned(),
+                Ok(OfferAnswer::Pending) => heard = "it answers, but has not decided yet".to_owned(),
                 Err(error) => heard = error,
             }
             tokio::time::sleep(ASK_AGAIN).await;
@@ -210,19 +213,16 @@ async fn hand_over(shared: &Shared, peers: &dyn PeersPort, run: &Run, limit: Dur
     let in_time = tokio::time::timeout(limit.saturating_sub(WORDS_BEFORE), answered).await;
     in_time.unwrap_or_else(|_| {
         let words = format!(
-            "nobody knows whether {name} takes over ({heard}): start its supervisor, which decides it. If {name} is gone for \
-             good and never was main, say so here: interrex run cancel --force --reason TEXT"
+            "whether {name} takes over is not known ({heard}): start the supervisor of {name}, which decides it. If {name} is gone \
+             for good and never was main, on this node: interrex run cancel --force --reason TEXT"
         );
         StepReport::new(StepOutcome::Unknown, words)
     })
 }
 
 fn taken(name: &str, timeline: TimelineId, switchpoint: Option<Lsn>, head: Head) -> StepReport {
-    // names as the decider reads them
     StepReport::new(StepOutcome::Succeeded, format!("{name} is main, on timeline {timeline}"))
-        .with("timeline", timeline.0)
-        .with("switchpoint", switchpoint.map(|lsn| lsn.to_string()))
-        .with("head", serde_json::to_value(Anchor::from(head)).unwrap_or(Value::Null))
+        .observing(RoleTaken { timeline, switchpoint, head: head.into() })
 }
 
 async fn restart_dependents(shared: &Shared, servers: &Servers) -> StepReport {
@@ -263,25 +263,27 @@ async fn notify_peers(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Step
         match answer {
             Ok(()) => told.push(peer.name.clone()),
             Err(error) => {
-                // the old main is down in most failovers: that it was not told is no failure of this run
+                // the old main is down in most failovers: that it was not reached is no failure of this run
                 others_silent |= peer.node != run.old_main;
                 silent.push(format!("{}: {error}", peer.name));
             }
         }
     }
-    let later = "; it learns it from its next heartbeat, before it serves";
+    let later = "; each learns it from its next heartbeat, before it serves";
     let detail = match (told.is_empty(), silent.is_empty()) {
         (true, true) => "there are no peers".to_owned(),
         (_, true) => format!("accepted by {}", told.join(", ")),
-        (true, _) => format!("not told: {}{later}", silent.join(", ")),
-        (false, false) => format!("accepted by {}; not told: {}{later}", told.join(", "), silent.join(", ")),
+        (true, _) => format!("not reached: {}{later}", silent.join(", ")),
+        (false, false) => {
+            format!("accepted by {}; not reached: {}{later}", told.join(", "), silent.join(", "))
+        }
     };
     let outcome = match (others_silent, told.is_empty()) {
         (true, _) => StepOutcome::Failed,
         (false, true) => StepOutcome::Skipped,
         (false, false) => StepOutcome::Succeeded,
     };
-    StepReport::new(outcome, detail).with("told", Value::from(told))
+    StepReport::new(outcome, detail).observing(PeersTold { told })
 }
 
 async fn run_hooks(hooks: &dyn HooksPort, run: &Run) -> StepReport {

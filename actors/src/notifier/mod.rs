@@ -1,4 +1,4 @@
-//! NotifierActor: everyone who must learn of a new main. Peers, RADIUS and other dependents, hooks.
+//! NotifierActor: notifies peers, RADIUS and other dependents, and hooks of a new main.
 
 mod actor;
 

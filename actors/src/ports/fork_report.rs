@@ -1,4 +1,4 @@
-//! What only an old main has: counted from its WAL after the point where the new main went another way.
+//! What only an old main has, counted from its WAL after the switchpoint at which the new main left it.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 /// Numbers below belong to PostgreSQL's own catalogs (`FirstNormalObjectId`).
 const FIRST_OF_USERS: u32 = 16_384;
 
-/// A relation's file: tablespace, database and file number, by which the log names it.
+/// A relation's file: tablespace, database and file number, by which the WAL names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileNode {
     /// Number of its tablespace.
     pub tablespace: u32,
     /// Number of its database; 0 where all databases share it.
     pub database: u32,
-    /// Its own number, as `pg_relation_filenode()` tells it.
+    /// Its own number, as `pg_relation_filenode()` returns it.
     pub file: u32,
 }
 
@@ -40,16 +40,16 @@ impl fmt::Display for FileNode {
     }
 }
 
-/// What one relation saw from transactions that committed after the switchpoint.
+/// The changes of one relation by transactions that committed after the switchpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationChanges {
     /// Number of its tablespace.
     pub tablespace: u32,
     /// Number of its database; 0 where all databases share it.
     pub database: u32,
-    /// Number of its file, as `pg_relation_filenode()` tells it. A TOAST table counts by itself.
+    /// Number of its file, as `pg_relation_filenode()` returns it. A TOAST table counts by itself.
     pub file: u32,
-    /// Its name, where somebody who can ask a server filled it in.
+    /// Its name, if a caller with access to a server filled it in.
     pub name: Option<String>,
     /// Whether its file may have been made after the switchpoint: another server's file of that number is another's then.
     #[serde(default)]
@@ -85,13 +85,13 @@ impl RelationChanges {
 /// What only an old main has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForkReport {
-    /// The timeline up to which the log was read; it may have begun on an earlier one.
+    /// The last timeline of the WAL that was read; the reading may have begun on an earlier timeline.
     pub timeline: TimelineId,
-    /// The last place that both share.
+    /// The last LSN that both share.
     pub switchpoint: Lsn,
     /// End of the last record, without the padding after it.
     pub end: Lsn,
-    /// Bytes of log from the switchpoint to there.
+    /// Bytes of WAL from the switchpoint to that end.
     pub bytes: u64,
     /// Records in them.
     pub records: u64,
@@ -108,22 +108,22 @@ pub struct ForkReport {
     pub first_commit: Option<DateTime<Utc>>,
     /// When the last one did.
     pub last_commit: Option<DateTime<Utc>>,
-    /// What they did, relation by relation.
+    /// Their changes, relation by relation.
     pub relations: Vec<RelationChanges>,
-    /// Whether there was more than is counted here: some relations, or the ids of some transactions, had no room.
+    /// Whether the counts are incomplete: some relations, or the ids of some transactions, had no room.
     pub incomplete: bool,
-    /// In `pg_waldump`'s words, why the log ends there.
+    /// Why the WAL ends there, in `pg_waldump`'s message.
     pub end_of_log: String,
 }
 
 impl ForkReport {
-    /// How many transactions main lacks: one that was prepared may be committed by somebody who knows of it.
+    /// How many transactions main does not have. Prepared transactions count, because a client may still commit them.
     #[must_use]
     pub fn only_here(&self) -> u64 {
         self.committed.saturating_add(self.prepared)
     }
 
-    /// A log in which nothing follows the switchpoint.
+    /// The report for a WAL in which no record follows the switchpoint.
     #[must_use]
     pub fn nothing(timeline: TimelineId, switchpoint: Lsn) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl ForkReport {
         }
     }
 
-    /// Fills in the names of relations; nothing for one that is not known.
+    /// Fills in the names of relations. `name_of` returns nothing for an unknown relation.
     pub fn name_relations(&mut self, name_of: impl Fn(&RelationChanges) -> Option<String>) {
         for relation in &mut self.relations {
             relation.name = name_of(relation);
@@ -166,7 +166,7 @@ impl ForkReport {
             _ => String::new(),
         };
         let mut words = format!(
-            "{} committed on timeline {timeline} after {switchpoint}{when}; {} aborted; {} bytes of log",
+            "{} committed on timeline {timeline} after {switchpoint}{when}; {} aborted; {} bytes of WAL",
             counted(self.committed, "transaction"),
             self.aborted,
             self.bytes,
@@ -178,7 +178,7 @@ impl ForkReport {
             words.push_str(&format!("\n  {name}: {inserts} inserted, {updates} updated, {deletes} deleted"));
         }
         if self.incomplete {
-            words.push_str("\n  there was more than could be counted");
+            words.push_str("\n  there are more than could be counted");
         }
         words
     }

@@ -5,7 +5,7 @@ use interrex_events::{Epoch, NodeId, RunId};
 
 use super::Answer;
 
-/// What a hook is told.
+/// The facts that a hook gets.
 #[derive(Debug, Clone, Copy)]
 pub struct HookFacts {
     /// The run.
@@ -14,15 +14,15 @@ pub struct HookFacts {
     pub epoch: Epoch,
     /// The new main.
     pub new_main: NodeId,
-    /// The old one.
+    /// The old main.
     pub old_main: NodeId,
 }
 
 /// The operator's hooks.
 #[async_trait(?Send)]
 pub trait HooksPort {
-    /// How many there are.
+    /// The number of hooks.
     fn count(&self) -> usize;
-    /// Runs them one after the other. What each answered; the first that fails ends it.
+    /// Runs the hooks one after the other. Returns the answer of each; the first failure ends it.
     async fn run(&self, facts: HookFacts) -> Answer<Vec<String>>;
 }

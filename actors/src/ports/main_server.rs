@@ -1,4 +1,4 @@
-//! The PostgreSQL of another node, as far as one that comes back behind it, or will once it has handed over, needs it.
+//! The PostgreSQL of another node, as a node needs it that rejoins behind it, or will follow it after a switchover.
 
 use std::collections::BTreeMap;
 
@@ -24,30 +24,30 @@ pub enum Held {
     Nothing,
 }
 
-/// What main says of files.
+/// Main's answer about files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeldOnMain {
-    /// What each of them holds. One that is missing could not be asked for.
+    /// The content of each. A missing file could not be asked for.
     pub found: BTreeMap<FileNode, Held>,
-    /// Why some are missing.
+    /// Why some files are missing.
     pub not_asked: Option<String>,
 }
 
 /// A node's replication slot on main, before the node comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReturnSlot {
-    /// It is there, and nobody uses it but the node itself.
+    /// The slot exists, and only the node itself uses it.
     There,
-    /// It can be made; also in place of one whose log is gone.
+    /// The slot can be made, or made again if its WAL is gone.
     ToBeMade,
-    /// Somebody else receives through it; who, in words.
+    /// Another receiver uses the slot; the message names it.
     InUse(String),
-    /// It cannot be had; why, and what mends that, in words.
+    /// The slot is not available; the message gives the reason and the fix.
     Withheld(String),
 }
 
 impl ReturnSlot {
-    /// What keeps the node from it, in words.
+    /// The obstacle for the node, as a message.
     #[must_use]
     pub fn obstacle(&self) -> Option<&str> {
         match self {
@@ -60,38 +60,37 @@ impl ReturnSlot {
 /// Main's server over the network. It does not need main's supervisor.
 #[async_trait(?Send)]
 pub trait MainServerPort {
-    /// Its lineage; an error if it is no primary.
+    /// Its lineage. An error if it is not a primary.
     async fn lineage(&self) -> Answer<MainLineage>;
-    /// SHA-256 of a part of a file of its log, from one offset to another, piece by piece of so many bytes; nothing where it has
-    /// no such file, or this node's login may not read it.
+    /// SHA-256 of a part of one of its WAL files, from one offset to another, for each piece of `piece` bytes; nothing if it has no
+    /// such file, or this node's login may not read it.
     async fn log_sums(&self, file: &str, part: (u64, u64, u64)) -> Answer<Option<Vec<String>>>;
-    /// So many bytes of a file of its log from an offset on; nothing as above.
+    /// Bytes of one of its WAL files from an offset on; nothing in the same cases.
     async fn log_bytes(&self, file: &str, part: (u64, u64)) -> Answer<Option<Vec<u8>>>;
     /// Whether this node's login there may do what `pg_rewind` does: read the files of the data directory.
     async fn lets_itself_be_read(&self) -> Answer<bool>;
-    /// Bytes of its data, the log left out: what a base backup of it takes.
+    /// Bytes of its data without the WAL: the size of a base backup.
     ///
     /// # Errors
-    /// It has tablespaces, which no base backup here takes along; or it does not answer.
+    /// It has tablespaces, which a base backup here does not include; or it does not answer.
     async fn size(&self) -> Answer<u64>;
-    /// Whether a base backup here takes all of it along.
+    /// Checks that a base backup here would include all of its data.
     ///
     /// # Errors
     /// It has tablespaces, or it does not answer.
     async fn can_be_copied(&self) -> Answer<()>;
     /// A node's slot there. Nothing is changed.
     async fn return_slot(&self, node: NodeId) -> Answer<ReturnSlot>;
-    /// Keeps the log that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since it was
-    /// promoted: without it a rewind does not see the promotion (MEASURED M5). Whether the slot was made.
+    /// Keeps the WAL that a node will need in that node's slot, and writes a CHECKPOINT unless there was one since the promotion:
+    /// without it a rewind does not see the promotion (MEASURED M5). Returns whether the slot was made.
     async fn prepare_return(&self, node: NodeId) -> Answer<bool>;
-    /// What a standby of it must not have less of.
+    /// The limits that a standby of it must not go below.
     async fn limits(&self) -> Answer<StandbyLimits>;
-    /// Settings that would hinder it as main and that cannot be cleared while it runs, in words.
+    /// Settings that would hinder it as main and cannot be cleared while it runs, as messages.
     async fn hindrances(&self) -> Answer<Vec<String>>;
-    /// Logs in, so that the next question need not wait for that. It takes a second at most.
+    /// Logs in ahead of the next question. It takes a second at most.
     async fn log_in_ahead(&self) -> Answer<()>;
-    /// What files of this number hold there, database by database. It takes a second at most, and tells what it could find
-    /// out until then.
+    /// The content of files with these numbers, for each database. It takes a second at most, and returns what was found by then.
     async fn held_in(&self, files: &[FileNode]) -> HeldOnMain;
     /// Whether it streams to a node's standby.
     async fn streams_to(&self, node: NodeId) -> Answer<bool>;

@@ -1,5 +1,5 @@
-//! What actors act through. Each port has an adapter for the real thing beside the actor that uses it, and
-//! is small enough for a simulation to stand in for.
+//! The ports through which actors act. Each port has an adapter for the real server or program, and is small enough for a
+//! simulation to replace it.
 
 mod dependents;
 mod fork_report;
@@ -36,19 +36,19 @@ pub use self::{
     stream::{NotRelayed, Relayed, SettingsRequest, StreamPort, StreamState},
 };
 
-/// Why a port could not do what it was asked; in words for a person. The world may or may not have changed.
+/// Why a port could not do what it was asked, as a message for people. The servers may or may not have changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PortError(pub String);
 
 impl PortError {
-    /// An error with what was being done.
+    /// An error, with the action that failed.
     pub fn new(doing: &str, error: impl std::fmt::Display) -> Self {
         Self(format!("{doing}: {error}"))
     }
 }
 
-/// Answer of a port.
+/// The answer of a port.
 pub type Answer<T> = Result<T, PortError>;
 
 /// The name of a node's replication slot, as in the runbook.

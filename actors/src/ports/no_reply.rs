@@ -1,4 +1,4 @@
-//! Why a server gave no answer to a question, and what that says about its life.
+//! Why a server gave no usable answer, and what that says about whether it is alive.
 //!
 //! **Invariant:** it is judged by codes, never by text, which is written for people and translated. An error that a server
 //! answers with is an answer: the server lives, whether it serves or not. What this node could not do for want of its own
@@ -8,10 +8,10 @@ use std::{error::Error, io};
 
 use rustix::io::Errno;
 
-/// Why.
+/// Why a server gave no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoReply {
-    /// The server answered with an error: it lives.
+    /// The server answered with an error: it is alive.
     #[error("{words}")]
     Refused {
         /// The server's own code for it: an SQLSTATE, an HTTP status, Redis' first word.
@@ -19,13 +19,13 @@ pub enum NoReply {
         /// The server's own text.
         words: String,
     },
-    /// The server says that it starts, ends or recovers from a crash: no sign of life, for it may never come to that.
+    /// The server reports that it starts, shuts down or recovers from a crash. That is no sign of life: it may never serve.
     #[error("{0}")]
     Passing(String),
-    /// Nothing came back: no connection, or no answer in time.
+    /// No connection, or no answer in time.
     #[error("{0}")]
     Silent(String),
-    /// This node itself could not ask: it lacks file descriptors, memory or ports. Nothing is known.
+    /// This node could not ask: it has no file descriptors, memory or ports left. Nothing is known about the server.
     #[error("this node could not ask: {0}")]
     Unknown(String),
 }
@@ -38,13 +38,13 @@ const OWN_TROUBLE: [Errno; 6] =
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL, Errno::AGAIN];
 
 impl NoReply {
-    /// What an error of PostgreSQL with this SQLSTATE and message says.
+    /// The meaning of a PostgreSQL error with this SQLSTATE and message.
     #[must_use]
     pub fn of_sqlstate(code: &str, message: &str) -> Self {
         Self::of_code(code, format!("{message} (SQLSTATE {code})"))
     }
 
-    /// An error that a server answered with, by its code.
+    /// An error with which a server answered, by its code.
     #[must_use]
     pub fn of_code(code: &str, words: String) -> Self {
         if PASSING.contains(&code) {
@@ -54,19 +54,19 @@ impl NoReply {
         }
     }
 
-    /// An error that no server answered with.
+    /// An error that did not come from the server.
     #[must_use]
     pub fn of_system(error: &(dyn Error + 'static), words: String) -> Self {
         if is_own_trouble(error) { Self::Unknown(words) } else { Self::Silent(words) }
     }
 
-    /// No answer within a limit.
+    /// No answer within this limit.
     #[must_use]
     pub fn late(limit: std::time::Duration) -> Self {
         Self::Silent(format!("no answer within {limit:?}"))
     }
 
-    /// The code of the error that the server answered with.
+    /// The code of the server's error, if it answered with one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -75,7 +75,7 @@ impl NoReply {
         }
     }
 
-    /// Whether nothing is known, for this node could not ask.
+    /// Whether nothing is known because this node could not ask.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Unknown(_))

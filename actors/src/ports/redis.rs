@@ -12,14 +12,14 @@ use crate::wire::RedisFacts;
 /// How long a fence waits for the end: the node that takes over waits for the fence.
 pub const FENCE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How Redis came to be stopped.
+/// How Redis was stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisEnd {
     /// Nothing answered on its port, and no process of it lived.
     WasNotRunning,
-    /// It saved what it had; its process is gone.
+    /// It saved its data, and its process is gone.
     InGoodOrder(i32),
-    /// It was killed: it answered nobody, and wrote nothing for so long.
+    /// It was killed: for this long it gave no answer and wrote nothing.
     Killed(i32, Duration),
 }
 
@@ -45,46 +45,47 @@ impl fmt::Display for RedisEnd {
     }
 }
 
-/// What became of an offer of Redis' role to its replica.
+/// The result of offering Redis' role to its replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisHandover {
-    /// They have changed places. What was observed.
+    /// The two have exchanged roles; what was observed.
     Done(String),
-    /// Redis refuses, in its own words. It is the master as before.
+    /// Redis refuses, with its own message. It is still the master.
     Refused(String),
 }
 
 /// The local Redis.
 #[async_trait(?Send)]
 pub trait RedisPort {
-    /// What it is doing. An answer always comes.
+    /// Measures its state. The result is always known.
     async fn measure(&self) -> RedisFacts;
-    /// Starts it, if it does not run. Whether it had to be started. An error: it does not start, or would start as a master from
-    /// older data than a replica holds.
+    /// Starts it if it does not run. Returns whether it had to be started. It is an error if it does not start, or would start as a
+    /// master with older data than a replica holds.
     async fn start(&self) -> Answer<bool>;
-    /// Stops it, its data saved, and proves it: nothing answers on its port, and its process is gone. It gets the time it needs as
-    /// long as it gets on with saving. An error: it lives on, or something else serves there.
+    /// Stops it with its data saved, and proves that nothing answers on its port and its process is gone. It gets the time it needs
+    /// as long as saving makes progress. It is an error if it lives on, or if another server answers on its port.
     async fn stop(&self) -> Answer<RedisEnd>;
-    /// Sees to it that a Redis that could not be stopped acknowledges no write for a while. What was observed.
+    /// Makes a Redis that could not be stopped refuse writes for a while. Returns what was observed.
     async fn take_no_writes(&self) -> Answer<String>;
     /// Makes it a master, ends its clients' connections, and writes the role to its configuration file.
     async fn promote(&self) -> Answer<String>;
-    /// Changes places with its replica at `host:port`, which gets all of its data first.
+    /// Exchanges roles with its replica at `host:port`, which gets all of its data first.
     async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<RedisHandover>;
-    /// Whether two addresses are one server's, as far as names tell.
+    /// Whether two addresses belong to one server, as far as their names show.
     async fn is_same_server(&self, one: &Address, other: &Address) -> bool;
     /// Whether it is receiving all of its master's data.
     async fn is_copying(&self) -> bool;
-    /// Stops it if it runs, copies what it has into a folder beside its own, named by the time (the newest `newest` stay),
-    /// and makes its next start one as a replica of `host:port`: it serves no client before that. How it was stopped.
-    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd>;
-    /// Makes the copy that [`RedisPort::come_back_behind`] did not get to make. An error: it must not be started, for it
-    /// would take over main's data instead of what only it has.
-    async fn keep_what_is_owed(&self) -> Answer<()>;
-    /// The folder that [`RedisPort::come_back_behind`] made at this time, if it did.
+    /// Stops it if it runs, copies its data into a folder next to its own, named by the time (the newest `newest` stay), and makes
+    /// its next start one as a replica of `host:port`: it serves no client before that. Returns how it was stopped.
+    async fn prepare_to_follow(&self, master: &Address, at: DateTime<Utc>, newest: usize)
+    -> Answer<RedisEnd>;
+    /// Makes the copy that [`RedisPort::prepare_to_follow`] did not finish. After an error Redis must not be started: main's data
+    /// would replace what only it has.
+    async fn keep_pending(&self) -> Answer<()>;
+    /// The folder that [`RedisPort::prepare_to_follow`] made at this time, if it did.
     async fn kept_at(&self, at: DateTime<Utc>) -> Option<PathBuf>;
     /// Makes it a replica of `host:port`, durably.
     async fn follow(&self, master: &Address) -> Answer<String>;
-    /// Whether it stands still because of what this supervisor did or held back: a start is to be tried again.
+    /// Whether it is stopped because of this supervisor, which killed it or held its start back: a start is to be tried again.
     fn waits_for_a_start(&self) -> bool;
 }

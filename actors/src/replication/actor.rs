@@ -1,4 +1,4 @@
-//! The shell: it measures on every tick, and makes steps, fences and follows when told to.
+//! The shell: it measures on every tick, and carries out the orders of the FailoverActor: steps, fences and follows.
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
@@ -30,9 +30,9 @@ use crate::{
 
 /// Readiness checks start programs: dependents that are ready are looked at less often than servers.
 const READINESS_EVERY: Duration = Duration::from_secs(10);
-/// When fencing is given up and tried again.
+/// The time limit of one attempt at fencing.
 pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(60);
-/// How long a standby may take to receive a new main's log before that is reported as a failure.
+/// How long a standby may take to receive a new main's WAL before that is reported as a failure.
 pub(crate) const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at `cluster_events`: what is changed there by SQL takes effect within a second.
 const RELAY_EVERY: Duration = Duration::from_millis(400);
@@ -43,28 +43,28 @@ const RELAY_LIMIT: Duration = Duration::from_secs(1_200);
 pub struct Servers {
     /// PostgreSQL.
     pub postgres: Rc<dyn PostgresPort>,
-    /// The same, for handing its role over and coming back.
+    /// The same PostgreSQL, for handing its role over and following a new main.
     pub handover: Rc<dyn HandoverPort>,
-    /// The same, for its way back behind another main.
+    /// The same PostgreSQL, for its rejoin behind another main.
     pub rejoin: Rc<dyn RejoinPort>,
-    /// `cluster_events` in it.
+    /// `cluster_events` in the local PostgreSQL.
     pub stream: Rc<dyn StreamPort>,
-    /// Redis, where there is one.
+    /// Redis, if the node has one.
     pub redis: Option<Rc<dyn RedisPort>>,
-    /// RADIUS and the like.
+    /// The dependents, such as RADIUS.
     pub dependents: Rc<dyn DependentsPort>,
-    /// Where every node's servers are.
+    /// The addresses of every node's servers.
     pub nodes: Vec<NodeSpec>,
-    /// What the steps of one run share.
+    /// State that the steps of one run share.
     pub in_use: InUse,
 }
 
-/// What steps and starts that are under way share.
+/// State that steps and starts under way share.
 #[derive(Default)]
 pub struct InUse {
     /// Main's PostgreSQL, while this node comes back behind it: its steps share one login.
     main: RefCell<Option<(NodeId, Rc<dyn MainServerPort>)>>,
-    /// What only this node has, while it comes back: its steps share one reading of the log.
+    /// What only this node has, during a rejoin: its steps share one reading of the WAL.
     pub(super) fork: ForkOfRun,
     /// Held by the one relay that is under way.
     pub(super) relaying: tokio::sync::Mutex<()>,
@@ -79,9 +79,9 @@ const ASKING: Duration = Duration::from_millis(200);
 /// How the servers were stopped when their supervisor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
-    /// What became of each.
+    /// A message for each server.
     pub words: Vec<String>,
-    /// Whether none had to be forced, and none lives on.
+    /// Whether no server had to be forced, and none is still alive.
     pub in_good_order: bool,
 }
 
@@ -141,7 +141,7 @@ impl Servers {
         Ok(self.rejoin.copy_source(self.address_of(node)?))
     }
 
-    /// Whether a node's PostgreSQL turns a standby of this one away until somebody changes something there.
+    /// Whether a node's PostgreSQL refuses a standby of this node until a person changes its configuration.
     pub(super) async fn turned_away(&self, node: NodeId) -> bool {
         match self.address_of(node) {
             Ok(address) => self.rejoin.turned_away(address).await,
@@ -153,8 +153,8 @@ impl Servers {
         self.spec(node)?.redis.clone()
     }
 
-    /// Starts Redis, if there is one and it does not run. What keeps it stopped keeps nothing else from starting: it is told, and
-    /// shown by every status. Whether it had to be started.
+    /// Starts Redis if there is one and it does not run. A failure stops no other start: it is logged, and every status shows it.
+    /// Returns whether Redis had to be started.
     pub async fn start_redis(&self) -> bool {
         self.try_to_start_redis().await.unwrap_or_else(|error| {
             tracing::error!(%error, "Redis stays stopped");
@@ -165,10 +165,10 @@ impl Servers {
     /// The same; not as a replica, while what only it has is not kept.
     pub(crate) async fn try_to_start_redis(&self) -> Answer<bool> {
         let Some(redis) = &self.redis else { return Ok(false) };
-        redis.keep_what_is_owed().await.map_err(|error| {
+        redis.keep_pending().await.map_err(|error| {
             PortError(format!(
-                "{error}; as a replica it would take over main's data, and what only it has is not kept yet: fix that, then repeat \
-                 the rejoin or restart this supervisor"
+                "{error}; as a replica, Redis would take over main's data, and what only this Redis has is not kept yet: fix that, \
+                 then repeat the rejoin or restart this supervisor"
             ))
         })?;
         redis.start().await
@@ -177,7 +177,7 @@ impl Servers {
     /// Stops every server, all at once, and proves it.
     ///
     /// # Errors
-    /// A server lives on.
+    /// A server is still alive.
     pub async fn stop(&self, mode: StopMode) -> Answer<FenceProof> {
         // PostgreSQL first: it is what acknowledges; the others are stopped whatever became of it
         let (postgres, redis, dependents) =
@@ -185,7 +185,7 @@ impl Servers {
         Ok(FenceProof { postgres: postgres?.words, redis: redis?, dependents: dependents? })
     }
 
-    /// Stops every server in good order, dependents before what they use. All are stopped, whatever becomes of one.
+    /// Stops every server in good order, dependents before what they use. A failure of one does not keep the others running.
     pub async fn end(&self) -> Ending {
         let mut ending = Ending { words: Vec::new(), in_good_order: true };
         ending.add("dependents", self.dependents.stop().await.map(|words| (words, false)));
@@ -193,7 +193,7 @@ impl Servers {
         ending
     }
 
-    /// Asks every server to stop that may not have been asked, and waits for none.
+    /// Asks every server that may not have been asked to stop, and waits for none.
     pub async fn ask_to_end(&self) {
         let mut ending = Ending { words: Vec::new(), in_good_order: true };
         // each is asked at once, and watched for the rest of the time
@@ -250,7 +250,7 @@ pub struct ReplicationActor {
     followed: Option<FollowFinished>,
     following: Option<SpawnHandle>,
     measuring: bool,
-    /// Apart, for one that hangs must not keep PostgreSQL's news back.
+    /// Separate, because a Redis that hangs must not delay the measurement of PostgreSQL.
     measuring_redis: bool,
     /// Readiness checks start programs and may hang: one round at a time.
     checking: bool,
@@ -278,7 +278,7 @@ impl ReplicationActor {
         }
     }
 
-    /// Connects the lines that lead here.
+    /// Binds the lines that end at this actor to this instance.
     pub fn bind(shared: &Shared, address: &Addr<Self>) {
         let lines = &shared.lines;
         lines.replication_step.bind(address.clone().recipient());
@@ -366,7 +366,7 @@ impl ReplicationActor {
             tracing::warn!(%unknown, "PostgreSQL could not be measured");
             return;
         }
-        // what became of a directory is measured anew once it is a standby's
+        // what became of a directory is measured again once it is a standby's
         let is_news = self.shared.look(|view| view.standpoint.postgres.is_none());
         if self.postgres.replace(facts.status) != Some(facts.status) || is_news {
             let (status, timeline, lsn, detail) =
@@ -396,7 +396,7 @@ impl ReplicationActor {
         context.spawn(work.into_actor(self).map(|(), actor, _| actor.checking = false));
     }
 
-    /// A main keeps `cluster_events` up to date with the journals it holds, and takes up what is asked for there.
+    /// A main keeps `cluster_events` up to date with the journals it holds, and handles the requests that are stored there.
     fn keep_relaying(&mut self, context: &mut Context<Self>) {
         let (shared, servers) = (self.shared.clone(), self.servers.clone());
         let work = async move {
@@ -491,7 +491,7 @@ impl Handler<UndoStep> for ReplicationActor {
 
     fn handle(&mut self, order: UndoStep, context: &mut Self::Context) {
         let (shared, servers, peers) = (self.shared.clone(), self.servers.clone(), self.peers.clone());
-        // an attempt that nobody waits for any more must not do what is being taken back
+        // an attempt that was given up must not do what is being taken back
         if let Some(attempt) = self.steps.remove(&order.step) {
             context.cancel_future(attempt);
         }
@@ -538,7 +538,7 @@ impl Handler<LookAhead> for ReplicationActor {
                     servers.leave_main();
                     checks
                 }
-                // nobody asks for these
+                // no run asks for these
                 RunKind::Failover | RunKind::Takeover => Vec::new(),
             }
         };

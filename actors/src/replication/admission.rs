@@ -1,8 +1,8 @@
-//! Does PostgreSQL admit a new session? A server may answer the sessions that are open and let nobody in: its postmaster hangs,
-//! or every place is taken. That is no reason for a failover, and none to call it healthy.
+//! Measures whether PostgreSQL admits a new session. A server may answer open sessions and admit no new one: its postmaster
+//! hangs, or every place is taken. That is no reason for a failover, but the server is not healthy.
 //!
-//! The first message of a session is sent, and the server's first answer is enough: it forks for it and takes a place, and no
-//! password is spent. Once in a quarter of the threshold; two attempts in a row decide.
+//! The first message of a session is sent, and the server's first answer is enough: for it the server forks and takes a place,
+//! and no password is needed. There is one attempt in a quarter of the threshold; two attempts in a row decide.
 
 use std::{future::Future, rc::Rc, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Takes in an attempt at a server that admits sessions as far as it was told, or does not: what has changed, if anything.
+    /// Handles one attempt, given what is recorded of the server so far. Returns what has changed, if anything.
     fn take(&mut self, admits: bool, attempt: Result<(), NoReply>) -> Option<Result<(), String>> {
         match attempt {
             Err(NoReply::Unknown(_)) => None,
@@ -88,7 +88,7 @@ async fn watch<Asked: Future<Output = Result<(), NoReply>>>(
         tokio::time::sleep(if attempts.failed.is_some() { quarter / 2 } else { quarter }).await;
         let node = shared.look(&answers);
         if node != asked_last || node.is_none() {
-            // another server, or one that answers nobody: that is told otherwise
+            // another server, or a server that does not answer: other events report that
             (asked_last, attempts) = (node, Attempts::default());
             shared.measured(|view| *shown(view) = None);
         }

@@ -1,9 +1,9 @@
-//! The step by which a node's PostgreSQL comes to follow main: the end of a switchover for the old one, and of a rejoin.
+//! The step by which a node's PostgreSQL comes to follow main: the end of a switchover for the old main, and of a rejoin.
 
 use std::time::Duration;
 
 use interrex_events::{
-    Draft, Lsn, NodeDemoted, NodeId, PostgresStatus, RunKind, StepId, StepOutcome, TimelineId,
+    Draft, NodeDemoted, NodeId, PostgresStatus, RoleTaken, RunKind, StepId, StepOutcome, TimelineId,
 };
 use interrex_projections::Run;
 
@@ -26,19 +26,16 @@ const IDLE_LIMIT: Duration = Duration::from_secs(45);
 /// How long PostgreSQL waits for what Redis has to be kept; `follow_redis` takes as long as it takes.
 const REDIS_PATIENCE: Duration = Duration::from_secs(120);
 
-fn lsn(value: &serde_json::Value) -> Option<Lsn> {
-    value.as_str()?.parse().ok()
-}
-
-/// This node's PostgreSQL receives the new main's log. From the record of it on, the directory cannot start as a
+/// This node's PostgreSQL receives the new main's WAL. From the record of it on, the directory cannot start as a
 /// primary, and so it may run.
 pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
-    let switchpoint = run.step(StepId::HandOver).observed.get("switchpoint").and_then(lsn);
+    let switchpoint = run.observed(StepId::HandOver).and_then(|RoleTaken { switchpoint, .. }| switchpoint);
     if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
         && switchpoint < handover.end
     {
         return Err(PortError(format!(
-            "the new main left the old timeline at {switchpoint}, and the log here ends at {}: it would have to be rewound",
+            "the new main left the old timeline at {switchpoint}, and this node's WAL ends at {}: this node would have to be \
+             rewound",
             handover.end
         )));
     }
@@ -52,13 +49,13 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     let status = servers.postgres.measure().await.facts.status;
     if status == PostgresStatus::Primary {
         return Err(PortError(
-            "PostgreSQL here runs as a primary: it cannot follow without being stopped".to_owned(),
+            "PostgreSQL on this node runs as a primary: it cannot follow before it is stopped".to_owned(),
         ));
     }
     let (me, mut price) = (shared.settings.me, None);
     let fenced = shared.look(|view| view.cluster.nodes.is_superseded(me));
     if status == PostgresStatus::Stopped || fenced {
-        // whoever started it, it is started again as what it shall be
+        // however it was started, it is started again as a standby
         servers.postgres.stop(StopMode::Within(STOP_PATIENCE)).await?;
         make_standby_of(servers, me, run.new_main).await?;
         if run.kind == RunKind::Rejoin {
@@ -79,7 +76,7 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
         servers.postgres.start().await?;
     }
     let timeline = mains_log_arrives(shared, servers, run).await?;
-    // slots that this node held as main would keep log here for ever
+    // slots that this node held as main would keep WAL here for ever
     servers.handover.drop_unused_slots().await?;
     rejoin::main_streams(&*servers.main_server(run.new_main)?, shared).await?;
     let words = format!("main streams to PostgreSQL here, on timeline {timeline}");
@@ -92,8 +89,8 @@ pub(super) async fn become_standby(shared: &Shared, servers: &Servers, run: &Run
     Ok(price.map_or(report.clone(), |price| report.at_a_price(&price)))
 }
 
-/// Makes the stopped PostgreSQL here a standby of main. Where it looks for log in an archive too, it follows main's timeline by number:
-/// with "latest", a history file that somebody else left there sends it along a line which main never had, and it does not start.
+/// Makes the stopped PostgreSQL here a standby of main. If it also reads WAL from an archive, it follows main's timeline by number:
+/// with "latest", a history file that another server left there leads it to a timeline which main never had, and it does not start.
 async fn make_standby_of(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
     let along = match servers.handover.restores_from_archive().await? {
         true => Some(servers.main_server(main)?.lineage().await?),
@@ -102,8 +99,8 @@ async fn make_standby_of(servers: &Servers, me: NodeId, main: NodeId) -> Answer<
     servers.handover.become_standby(&servers.conninfo_of(main)?, &slot_name(me), along.as_ref()).await
 }
 
-/// Lets the standby here receive from another main. A reload does it, but where a timeline is followed by its number: only a start takes
-/// the next one.
+/// Lets the standby here receive from another main. A reload is enough, except if a timeline is followed by its number: only a
+/// start takes the next number.
 pub(super) async fn follow_another(servers: &Servers, me: NodeId, main: NodeId) -> Answer<()> {
     let (upstream, handover) = (servers.conninfo_of(main)?, &servers.handover);
     let (restores, followed) = (handover.restores_from_archive().await?, handover.followed_timeline().await?);
@@ -123,8 +120,8 @@ pub(super) async fn follow_another(servers: &Servers, me: NodeId, main: NodeId) 
     made
 }
 
-/// Waits until PostgreSQL here receives main's log, on main's timeline, which is told. What it has to replay before takes
-/// as long as it takes; but a standby that is not let in would try for ever, and say so in its log alone.
+/// Waits until PostgreSQL here receives main's WAL, and returns main's timeline. The replay before that has no limit; but a standby
+/// that main refuses would retry for ever, and report that only in its log file.
 async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Answer<TimelineId> {
     let wanted = shared.look(|view| view.cluster.nodes.timeline).unwrap_or_default();
     let (mut reached, mut moved, mut asked) = (None, shared.env.moment(), shared.env.moment());
@@ -163,10 +160,10 @@ async fn mains_log_arrives(shared: &Shared, servers: &Servers, run: &Run) -> Ans
 
 fn nothing_arrives(servers: &Servers) -> PortError {
     let why = match servers.handover.last_complaint() {
-        Some(complaint) => format!("PostgreSQL's log here says: {complaint}"),
-        None => "see PostgreSQL's log here".to_owned(),
+        Some(complaint) => format!("PostgreSQL's log on this node says: {complaint}"),
+        None => "see PostgreSQL's log on this node".to_owned(),
     };
     PortError(format!(
-        "PostgreSQL runs here as a standby, and nothing has arrived from main for {IDLE_LIMIT:?}; {why}"
+        "PostgreSQL runs as a standby, but no WAL has arrived from main for {IDLE_LIMIT:?}; {why}"
     ))
 }

@@ -1,30 +1,27 @@
-//! The step that tells what only this node has, before anything of it is rewound.
+//! The step that counts what only this node has, before it is rewound.
 
 use std::{cell::RefCell, future::Future, rc::Rc, time::Duration};
 
-use interrex_events::{NodeId, RunId, StepId, StepOutcome, Stranded, StrandedTable, StrandedTables};
+use interrex_events::{
+    DivergedKept, ForkReported, LineageCompared, NodeId, Observation as _, RunId, StepId, StepOutcome,
+    Stranded, StrandedTable, StrandedTables,
+};
 use interrex_projections::{Run, counted};
-use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
 use super::{
     Servers,
-    rejoin::{ONLY_HERE_OBSERVED, Parting, wants_copy},
+    rejoin::{Parting, wants_copy},
 };
 use crate::{
     messages::StepReport,
     ports::{Answer, FileNode, ForkReport, Held, HeldOnMain, MainServerPort, PortError, RelationChanges},
 };
 
-/// Under this name the step reports [`Stranded`].
-const STRANDED_OBSERVED: &str = "stranded";
-/// Under this name it reports how many transactions were prepared.
-const PREPARED_OBSERVED: &str = "prepared";
-
-/// How long the log may be read.
+/// How long the WAL may be read.
 pub(super) const LOG_LIMIT: Duration = Duration::from_secs(590);
 
-/// What the log held after the parting, as the steps that a run makes beside each other find it: it is read once for them.
+/// What the WAL had after the switchpoint. The steps that a run makes at the same time share it: the WAL is read once for them.
 #[derive(Default)]
 pub(super) struct ForkOfRun(RefCell<Option<(RunId, Reading)>>);
 
@@ -40,7 +37,7 @@ impl ForkOfRun {
     }
 }
 
-/// What the log held when the first step of this run asked that this supervisor makes.
+/// What the WAL had when the first step of this run under this supervisor asked.
 pub(super) async fn read_once(servers: &Servers, run: &Run, parting: &Parting) -> Answer<ForkReport> {
     let reading = || servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT);
     servers.in_use.fork.of(run.id).get_or_init(reading).await.clone()
@@ -49,27 +46,27 @@ pub(super) async fn read_once(servers: &Servers, run: &Run, parting: &Parting) -
 /// What only this node has.
 pub(super) async fn report_fork(servers: &Servers, run: &Run) -> Answer<StepReport> {
     let Some(parting) = Parting::of(run) else {
-        let compared = run.step(StepId::CheckLineage);
-        // only of a part of main's line the step tells the end alone
-        let words = if compared.observed.contains_key("end") {
-            "nothing is here that main lacks: its log is a part of main's"
+        let compared: Option<LineageCompared> = run.observed(StepId::CheckLineage);
+        // the step reports the end alone only if the WAL is a part of main's
+        let words = if compared.is_some() {
+            "this node has nothing that main does not have: its WAL is a part of main's"
         } else {
-            "what only this directory has cannot be counted, for its log could not be compared with main's (see why in the step \
-             check_lineage); all of it is kept"
+            "what only this directory has cannot be counted, because its WAL could not be compared with main's (the step \
+             check_lineage says why); all of it is kept"
         };
         return Ok(StepReport::new(StepOutcome::Skipped, words));
     };
     let mut report = count_fork(servers, run.new_main, read_once(servers, run, &parting)).await?;
     if !parting.exact {
         report.detail.push_str(
-            "; the log of the place where the two parted is not on both any more: what they shared after the last known place is \
-             counted too, and salvage tells it apart",
+            "; the WAL of the place at which the two diverged is no longer on both nodes: what they shared after the last known \
+             place is counted too, and interrex salvage separates it",
         );
     }
     Ok(report)
 }
 
-/// The same, once it is known where the two parted.
+/// The same, once it is known where the two diverged.
 pub(super) async fn count_fork(
     servers: &Servers,
     main: NodeId,
@@ -88,14 +85,14 @@ pub(super) async fn count_fork(
     let mut words = in_words(&stranded);
     if servers.redis.is_some() {
         words.push_str(
-            "; Redis keeps no such log: which keys only it has, interrex salvage --kept-redis finds out",
+            "; Redis has no such WAL: interrex salvage --kept-redis finds the keys that only this Redis has",
         );
     }
-    let report = StepReport::new(StepOutcome::Succeeded, words).with(PREPARED_OBSERVED, found.prepared);
-    Ok(report.with(STRANDED_OBSERVED, json!(stranded)))
+    let observed = ForkReported { prepared: found.prepared, stranded };
+    Ok(StepReport::new(StepOutcome::Succeeded, words).observing(observed))
 }
 
-/// The names of tables; a report without them is better than none.
+/// Fills in the names of tables; a report without them is better than no report.
 async fn held_on_main(main: Answer<Box<dyn MainServerPort>>, found: &ForkReport) -> HeldOnMain {
     // catalogs too: a table that was made in single-user mode has a number like theirs
     let known_before = found.relations.iter().filter(|relation| !relation.is_new);
@@ -109,7 +106,7 @@ async fn held_on_main(main: Answer<Box<dyn MainServerPort>>, found: &ForkReport)
     }
 }
 
-/// The report as it is recorded: what no user would miss is left out of it, where main says so.
+/// The report as it is recorded, without the relations that main reports as no table of users.
 fn only_here(found: &ForkReport, held: HeldOnMain) -> Stranded {
     let HeldOnMain { found: held, not_asked } = held;
     let changed = found.relations.iter().filter(|relation| relation.rows() > 0);
@@ -148,10 +145,10 @@ fn only_here(found: &ForkReport, held: HeldOnMain) -> Stranded {
 fn in_words(stranded: &Stranded) -> String {
     let Stranded { committed, rows, tables, .. } = stranded;
     if *committed == 0 {
-        return "no transaction was committed here after the two parted".to_owned();
+        return "no transaction was committed on this node after the two diverged".to_owned();
     }
     let mut words = format!(
-        "{} with {} committed here after the two parted, and main lacks them",
+        "{} with {} committed on this node after the two diverged, and main does not have them",
         counted(committed, "transaction"),
         counted(rows, "row")
     );
@@ -164,46 +161,40 @@ fn in_words(stranded: &Stranded) -> String {
     words
 }
 
-/// What the step observed.
-pub(crate) fn stranded(observed: &Map<String, Value>) -> Option<Stranded> {
-    serde_json::from_value(observed.get(STRANDED_OBSERVED)?.clone()).ok()
-}
-
 /// How many transactions main lacks, by what the step observed.
-pub(super) fn transactions_only_here(observed: &Map<String, Value>) -> Option<u64> {
-    Some(stranded(observed)?.committed.saturating_add(prepared(observed)?))
+pub(super) fn transactions_only_here(found: &ForkReported) -> u64 {
+    found.stranded.committed.saturating_add(found.prepared)
 }
 
 /// Whether what the step observed says that no transaction here would be lost.
-pub(super) fn main_lacks_nothing(observed: &Map<String, Value>) -> bool {
-    transactions_only_here(observed) == Some(0)
+pub(super) fn main_lacks_nothing(report: &StepReport) -> bool {
+    ForkReported::of(&report.observed).is_some_and(|found| transactions_only_here(found) == 0)
 }
 
-/// How many transactions the step found prepared.
-pub(super) fn prepared(observed: &Map<String, Value>) -> Option<u64> {
-    observed.get(PREPARED_OBSERVED)?.as_u64()
+/// How many transactions of the kept copy, or of the directory that is to be replaced, main does not have. Not the report's count:
+/// a supervisor that died before it could record its report counts again, and keeps nothing again.
+fn counted_in_kept(
+    is_replaced: bool,
+    kept: Option<&DivergedKept>,
+    report: Option<&ForkReported>,
+) -> Option<u64> {
+    if is_replaced { report.map(transactions_only_here) } else { kept?.only_here }
 }
 
-/// How many transactions main lacks of what is kept, or would be when the directory is replaced. Not what the report counted: a
-/// supervisor that died before it could record its report counts anew, and keeps nothing anew.
-fn counted_in_kept(is_replaced: bool, kept: &Map<String, Value>, report: &Map<String, Value>) -> Option<u64> {
-    if is_replaced { transactions_only_here(report) } else { kept.get(ONLY_HERE_OBSERVED)?.as_u64() }
-}
-
-/// The log has grown since it was compared. A rewind that was cut off may have recovered the directory from its crash;
-/// but if somebody started PostgreSQL, what it was told is neither kept nor counted.
+/// The WAL has grown since it was compared. A rewind that was cut off may have recovered the directory from its crash; but if
+/// PostgreSQL was started by other means, what it wrote is neither kept nor counted.
 pub(super) async fn nothing_was_committed_since(
     servers: &Servers,
     run: &Run,
     parting: &Parting,
 ) -> Answer<()> {
     let is_replaced = wants_copy(run) || !parting.is_rewindable();
-    let observed = |step| run.step(step).observed;
-    let before = counted_in_kept(is_replaced, &observed(StepId::KeepDiverged), &observed(StepId::ReportFork));
+    let (kept, report) = (run.observed(StepId::KeepDiverged), run.observed(StepId::ReportFork));
+    let before = counted_in_kept(is_replaced, kept.as_ref(), report.as_ref());
     let Some(before) = before else {
-        let words = "the log here has grown since it was compared, and whether by a recovery alone is not known, for what it held \
-                     before was not counted (see why in the step report_fork); ask for the rejoin again, or replace this directory \
-                     by a copy of main's, which keeps this one: interrex rejoin --copy";
+        let words = "this node's WAL has grown since it was compared, and whether a recovery alone did that is not known, because \
+                     what the WAL had before was not counted (the step report_fork says why); ask for the rejoin again, or replace \
+                     this directory by a copy of main's, which keeps this one: interrex rejoin --copy";
         return Err(PortError(words.to_owned()));
     };
     let now = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT).await?;
@@ -211,7 +202,7 @@ pub(super) async fn nothing_was_committed_since(
         return Ok(());
     }
     Err(PortError(format!(
-        "the log here ended at {} when it was compared, and now at {}: somebody started PostgreSQL meanwhile, and what it wrote \
+        "this node's WAL ended at {} when it was compared, and now ends at {}: PostgreSQL was started meanwhile, and what it wrote \
          was not kept; ask for the rejoin again",
         parting.end, now.end
     )))
@@ -265,7 +256,7 @@ mod tests {
         assert_eq!(stranded.rows, 18);
         assert_eq!(
             in_words(&stranded),
-            "3 transactions with 18 rows committed here after the two parted, and main lacks them: \
+            "3 transactions with 18 rows committed on this node after the two diverged, and main does not have them: \
              12 rows in app.orders, 3 in app.items, 2 in a table that main does not have as it was here (file base/5/30000), 1 in public.first"
         );
     }
@@ -286,15 +277,11 @@ mod tests {
     #[test]
     fn what_was_committed_after_the_copy_is_not_taken_for_kept_because_a_later_report_counts_it() {
         let stranded = Stranded { committed: 5, ..only_here(&found(Vec::new()), HeldOnMain::default()) };
-        let report = json!({ STRANDED_OBSERVED: stranded, PREPARED_OBSERVED: 1 });
-        let (report, nothing) = (report.as_object().unwrap(), Map::new());
-        let kept = json!({ ONLY_HERE_OBSERVED: 3 });
-        assert_eq!(counted_in_kept(false, kept.as_object().unwrap(), report), Some(3));
-        assert_eq!(
-            counted_in_kept(false, &nothing, report),
-            None,
-            "a copy of which nobody knows what it has"
-        );
-        assert_eq!(counted_in_kept(true, &nothing, report), Some(6), "the directory itself is kept");
+        let report = ForkReported { prepared: 1, stranded };
+        let (report, kept) =
+            (Some(&report), DivergedKept { kept: None, only_here: Some(3), checksums_sha256: None });
+        assert_eq!(counted_in_kept(false, Some(&kept), report), Some(3));
+        assert_eq!(counted_in_kept(false, None, report), None, "a copy of which nothing is known");
+        assert_eq!(counted_in_kept(true, None, report), Some(6), "the directory itself is kept");
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a target could take over now: what the step `check_handover` decides by, and what a dry run shows. Nothing is
-//! changed by it.
+//! Whether a target could take over now: the checks by which the step `check_handover` decides, and which a dry run shows. They
+//! change nothing.
 
 use std::{future::Future, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     wire::{Check, NodeReport, RedisFacts},
 };
 
-/// How far the target may be behind when a switchover begins: this much it gets within a second or two.
+/// How far the target may be behind when a switchover begins, in bytes: it receives this much within a second or two.
 pub(super) const BEHIND_LIMIT: u64 = 64 * 1024 * 1024;
 /// How long each question may take.
 const QUESTION_LIMIT: Duration = Duration::from_secs(3);
@@ -75,7 +75,7 @@ fn what_it_says(shared: &Shared, servers: &Servers, name: &str, target: &NodeRep
         checks.push(Check::bad(subject, detail));
     }
     if let Some((run, _)) = &target.run {
-        checks.push(Check::bad(subject, format!("{name} makes a run of its own, {}", run.short())));
+        checks.push(Check::bad(subject, format!("{name} has a run of its own under way: {}", run.short())));
     }
     if checks.is_empty() {
         checks.push(Check::good(subject, format!("the supervisor of {name} takes part, epoch {own_epoch}")));
@@ -102,11 +102,11 @@ fn what_it_says(shared: &Shared, servers: &Servers, name: &str, target: &NodeRep
 fn rights(whose: &str, redis: &RedisFacts) -> Check {
     let subject = "commands of Redis";
     match redis.lacks.as_slice() {
-        [] => Check::good(subject, format!("the Redis {whose} takes the commands that move its role")),
+        [] => Check::good(subject, format!("the Redis {whose} accepts the commands that move its role")),
         lacks => Check::bad(
             subject,
             format!(
-                "the Redis {whose} does not take every command that moves its role: {}. Allow them to the user of the supervisor \
+                "the Redis {whose} does not accept every command that moves its role: {}. Allow them for the supervisor's user \
                  (ACL), and remove rename-command for them",
                 lacks.join("; ")
             ),
@@ -115,21 +115,21 @@ fn rights(whose: &str, redis: &RedisFacts) -> Check {
 }
 
 async fn behind(servers: &Servers, target: NodeId, name: &str) -> Check {
-    let subject = "log of the target";
+    let subject = "WAL of the target";
     match in_time(servers.handover.standby_behind(target)).await {
         Err(error) => Check::unknown(subject, format!("how far {name} is behind is not known: {error}")),
         Ok(None) => Check::bad(
             subject,
             format!(
-                "no standby of {name} streams from here: none uses the slot {slot}. There: ALTER SYSTEM SET primary_slot_name = \
-                 '{slot}'; SELECT pg_reload_conf(); and see interrex doctor",
+                "no standby of {name} streams from this node: none uses the slot {slot}. On {name}: ALTER SYSTEM SET \
+                 primary_slot_name = '{slot}'; SELECT pg_reload_conf(); and see interrex doctor",
                 slot = slot_name(target)
             ),
         ),
         Ok(Some(bytes)) if bytes > BEHIND_LIMIT => Check::bad(
             subject,
             format!(
-                "{name} is {} behind, more than {}: it would be awaited too long",
+                "{name} is {} behind, more than {}: the switchover would wait too long",
                 human_bytes(bytes),
                 human_bytes(BEHIND_LIMIT)
             ),
@@ -167,7 +167,7 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
         Ok(low) if low.is_empty() => {
             return Check::good(
                 subject,
-                format!("PostgreSQL here could follow {name}: no limit is below its own"),
+                format!("PostgreSQL on this node could follow {name}: no limit is lower than on {name}"),
             );
         }
         Ok(low) => low,
@@ -177,7 +177,8 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
     });
     let fixes = low.iter().map(|limit| format!("ALTER SYSTEM SET {} = {};", limit.name, limit.needs));
     let detail = format!(
-        "PostgreSQL here could not follow {name}: {}. Raise it here: {} No restart is needed before: the switchover is one",
+        "PostgreSQL on this node could not follow {name}: {}. Raise it on this node: {} No restart is needed before: the \
+         switchover restarts PostgreSQL",
         found.collect::<Vec<_>>().join("; "),
         fixes.collect::<Vec<_>>().join(" ")
     );
@@ -188,7 +189,7 @@ async fn limits(servers: &Servers, target: NodeId, name: &str) -> Check {
 async fn files(servers: &Servers) -> Check {
     let subject = "files here";
     match in_time(servers.handover.could_become_standby()).await {
-        Ok(()) => Check::good(subject, "the directory here can be made a standby's"),
+        Ok(()) => Check::good(subject, "the data directory of this node can be made a standby's"),
         Err(words) => Check::bad(subject, words),
     }
 }
@@ -223,8 +224,10 @@ async fn open_transactions(servers: &Servers) -> Check {
             subject,
             match open.len() {
                 0 => "none is open".to_owned(),
-                1 => "1 is open: it may finish until the drain ends, and is ended then".to_owned(),
-                many => format!("{many} are open: they may finish until the drain ends, and are ended then"),
+                1 => "1 is open: it may finish before the drain ends, else it is ended".to_owned(),
+                many => {
+                    format!("{many} are open: they may finish before the drain ends, else they are ended")
+                }
             },
         )
         .with("open_transactions", open.len()),

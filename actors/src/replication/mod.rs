@@ -17,4 +17,3 @@ mod withdrawing;
 
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
 pub use actor::{InUse, ReplicationActor, Servers};
-pub use steps::LOSS_OBSERVED;

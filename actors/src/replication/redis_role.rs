@@ -1,4 +1,4 @@
-//! What this node's Redis may be, compared with what it is, all the time: on a node that is not main it takes no writes.
+//! Keeps this node's Redis in its role: on a node that is not main it takes no writes.
 //!
 //! ```text
 //! a secondary's is a master ─> recorded ─> stopped, its data saved ─> what it has kept ─> starts as a replica of main's
@@ -23,7 +23,7 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Pause before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// When keeping what it has is given up; what was copied by then is copied anew.
+/// When keeping its data is given up; the next attempt copies all of it again.
 const KEEP_LIMIT: Duration = Duration::from_secs(3_600);
 
 /// What is wrong with this node's Redis.
@@ -35,11 +35,11 @@ enum Wrong {
     Astray(NodeId),
     /// It runs, and this node is fenced.
     RunsFenced,
-    /// It stands still, and nobody but this supervisor will start it.
+    /// It is stopped, and only this supervisor will start it.
     Waits,
 }
 
-/// Sees to it, again and again, that this node's Redis is what it may be.
+/// Checks this node's Redis again and again, and corrects its role.
 pub(super) async fn keep_one_master(shared: &Shared, servers: &Servers) {
     let Some(redis) = &servers.redis else { return };
     let mut recorded = None;
@@ -56,9 +56,9 @@ pub(super) async fn keep_one_master(shared: &Shared, servers: &Servers) {
             Wrong::RunsFenced => redis.stop().await.map(drop),
             Wrong::Waits => servers.try_to_start_redis().await.map(drop),
         };
-        // what is in the way may pass, such as missing room for what it has
+        // the obstacle may pass, such as too little room for a copy of its data
         if let Err(error) = mended {
-            tracing::error!(%error, "Redis here is not what it may be; it is tried again in {AGAIN_AFTER:?}");
+            tracing::error!(%error, "Redis on this node does not have its role; the next attempt is in {AGAIN_AFTER:?}");
             let now = shared.look(|view| view.cluster.nodes.epoch);
             shared.wait_until(AGAIN_AFTER, |view| view.cluster.nodes.epoch != now).await;
         }
@@ -161,7 +161,7 @@ async fn turn_to(
     let master = master_of(servers, main)?;
     if is_new {
         let (facts, name) = shared.look(|view| (view.redis.clone(), view.cluster.nodes.name(main)));
-        let detail = format!("{}: it is made a replica of {name}'s", facts.detail);
+        let detail = format!("{}: Redis is made a replica of {name}'s Redis", facts.detail);
         record(shared, &facts, detail).await?;
     }
     if !is_still(shared, Wrong::Astray(main)) {
@@ -182,7 +182,7 @@ async fn record(shared: &Shared, facts: &RedisFacts, detail: String) -> Answer<(
     stored.and_then(|stored| stored).map(drop).map_err(|error| PortError::new("recording it", error))
 }
 
-/// What is decided next is decided by what is now.
+/// The next decision uses the present state.
 async fn measure(shared: &Shared, servers: &Servers, redis: &dyn RedisPort) {
     let mut facts = redis.measure().await;
     let astray = as_of_main(shared, servers, &mut facts).await;
@@ -199,15 +199,15 @@ async fn make_replica(shared: &Shared, servers: &Servers, redis: &dyn RedisPort,
     }
     let (facts, name) = shared.look(|view| (view.redis.clone(), view.cluster.nodes.name(main)));
     let detail = format!(
-        "it takes writes, a second master beside that of {name}, which is main: it is stopped, what it has is kept, and it starts \
-         as a replica. To make this node main: interrex promote, here"
+        "Redis takes writes as a second master, although {name} is main: it is stopped, what it has is kept, and it starts as a \
+         replica. To make this node main, on this node: interrex promote"
     );
     record(shared, &facts, detail).await?;
     if !is_still(shared, Wrong::SecondMaster(main)) {
-        return Err(PortError("a run began, or the role moved: it is left as it is".to_owned()));
+        return Err(PortError("a run began, or the role moved: Redis is left as it is".to_owned()));
     }
     let at = shared.env.moment().wall;
-    let keeping = redis.come_back_behind(&master, at, shared.settings.rejoin.keep_newest);
+    let keeping = redis.prepare_to_follow(&master, at, shared.settings.rejoin.keep_newest);
     let late = || Err(PortError(format!("what it has was not kept within {KEEP_LIMIT:?}")));
     let end = tokio::time::timeout(KEEP_LIMIT, keeping).await.unwrap_or_else(|_| late())?;
     let kept = redis.kept_at(at).await.map_or("nothing had to be kept".to_owned(), |folder| {

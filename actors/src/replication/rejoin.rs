@@ -1,10 +1,12 @@
-//! The steps by which a node comes back as a secondary. Nothing that only it has is lost on the way.
+//! The steps by which a node comes back as a secondary. What only this node has is kept.
 
 use std::time::Duration;
 
-use interrex_events::{Demotion, Lsn, NodeId, RedisStatus, StepId, StepOutcome, TimelineId};
+use interrex_events::{
+    Demotion, DivergedKept, Divergence, LineageCompared, Lsn, NodeId, Observation as _, Rebuilt, RedisKept,
+    RedisStatus, StepId, StepOutcome, TimelineId,
+};
 use interrex_projections::{Run, StepState, human_bytes};
-use serde_json::{Map, Value, json};
 
 use super::{
     Servers,
@@ -21,31 +23,20 @@ use crate::{
     wire::CopyProgress,
 };
 
-/// Under this name the folder of what was kept is reported.
-pub const KEPT_OBSERVED: &str = "kept";
-/// Under this name it is reported how many transactions of what was kept main lacks.
-pub(super) const ONLY_HERE_OBSERVED: &str = "only_here";
-/// Under this name the SHA-256 of what was kept is reported: that of the list of its files' own.
-const CHECKSUMS_OBSERVED: &str = "checksums_sha256";
-/// Under this name the folder of what Redis had is reported.
-pub const KEPT_REDIS_OBSERVED: &str = "kept_redis";
-/// Under this name `rebuild` reports a [`Demotion`].
-pub const BY_OBSERVED: &str = "by";
-
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long Redis may receive nothing from main's before it is given up.
 const REDIS_PATIENCE: Duration = Duration::from_secs(30);
 /// How long main may not answer while it is asked whether it streams.
 const MAIN_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a rewind or a copy may take: less than its step, so that its own words are told.
+/// How long a rewind or a copy may take: less than its step, so that its own message is recorded.
 const REBUILD_LIMIT: Duration = Duration::from_secs(86_000);
 
 fn report(outcome: StepOutcome, detail: impl Into<String>) -> StepReport {
     StepReport::new(outcome, detail)
 }
 
-/// Where this directory and main's line parted, as `check_lineage` found.
+/// Where this directory and main's WAL diverged, as `check_lineage` found, and where the directory's own WAL ends.
 pub(super) struct Parting {
     pub(super) timeline: TimelineId,
     pub(super) switchpoint: Lsn,
@@ -57,19 +48,16 @@ pub(super) struct Parting {
 
 impl Parting {
     pub(super) fn of(run: &Run) -> Option<Self> {
-        Self::read(&run.step(StepId::CheckLineage).observed)
+        Self::found(&run.observed(StepId::CheckLineage)?)
     }
 
-    pub(super) fn read(observed: &Map<String, Value>) -> Option<Self> {
-        let number = observed.get("timeline")?.as_u64()?;
-        Some(Self {
-            timeline: TimelineId(u32::try_from(number).ok()?),
-            switchpoint: observed.get("switchpoint")?.as_str()?.parse().ok()?,
-            end: observed.get("end")?.as_str()?.parse().ok()?,
-            // an older version knew exact ones only
-            exact: observed.get("exact") != Some(&Value::Bool(false)),
-            rewindable: observed.get("rewindable") == Some(&Value::Bool(true)),
-        })
+    pub(super) fn in_report(report: &StepReport) -> Option<Self> {
+        Self::found(LineageCompared::of(&report.observed)?)
+    }
+
+    fn found(compared: &LineageCompared) -> Option<Self> {
+        let Divergence { timeline, switchpoint, exact, rewindable, .. } = compared.diverged?;
+        Some(Self { timeline, switchpoint, end: compared.end, exact, rewindable: rewindable == Some(true) })
     }
 
     pub(super) fn is_rewindable(&self) -> bool {
@@ -98,7 +86,7 @@ pub(super) async fn undo_check(shared: &Shared, servers: &Servers) -> Answer<Str
         return Ok("PostgreSQL stays stopped: this node is fenced".to_owned());
     }
     if !servers.postgres.is_standby_directory() || !servers.rejoin.is_startable() {
-        return Ok("PostgreSQL stays stopped: its directory is not a standby's, or not whole".to_owned());
+        return Ok("PostgreSQL stays stopped: its directory is not a standby's, or is incomplete".to_owned());
     }
     servers.postgres.start().await?;
     Ok("PostgreSQL runs again, as a standby".to_owned())
@@ -110,7 +98,7 @@ pub(super) async fn lineage_of(shared: &Shared, servers: &Servers, main: NodeId)
     lineage.map_err(|error| PortError::new(&format!("asking the PostgreSQL of {name}"), error))
 }
 
-/// What the stopped directory is to main's line, and what that means for its return.
+/// How the stopped directory relates to main's lineage, and what that means for the rejoin.
 pub(super) async fn compare(
     shared: &Shared,
     servers: &Servers,
@@ -120,10 +108,11 @@ pub(super) async fn compare(
     let name = shared.look(|view| view.cluster.nodes.name(main));
     let only_by_copy = |words: String| {
         if copy {
-            report(StepOutcome::Succeeded, format!("{words}; it is replaced by a copy, and kept"))
+            report(StepOutcome::Succeeded, format!("{words}; the directory is replaced by a copy, and kept"))
         } else {
             let words = format!(
-                "{words}. If {name} is right, replace this directory by a copy of {name}'s; this one is kept: interrex rejoin --copy"
+                "{words}. If {name} is right, replace this directory by a copy of {name}'s, which keeps this one: interrex rejoin \
+                 --copy"
             );
             report(StepOutcome::Refused, words)
         }
@@ -139,8 +128,9 @@ pub(super) async fn compare(
     };
     match verdict {
         Verdict::SameLine => {
-            let words = format!("its log up to {end} is a part of {name}'s: there is nothing to rewind");
-            report(StepOutcome::Succeeded, words).with("end", end.to_string())
+            let words =
+                format!("this node's WAL up to {end} is a part of {name}'s: there is nothing to rewind");
+            report(StepOutcome::Succeeded, words).observing(LineageCompared { end, diverged: None })
         }
         Verdict::Diverged { parted, by_rewind } => {
             let rewindable = match by_rewind {
@@ -151,39 +141,41 @@ pub(super) async fn compare(
                 },
             };
             let how = match &rewindable {
-                Ok(()) => "it can be rewound".to_owned(),
-                Err(why) => format!("it must be copied anew: {why}"),
+                Ok(()) => "the directory can be rewound".to_owned(),
+                Err(why) => format!("the directory must be copied again: {why}"),
             };
             let Parted { switchpoint, bytes, exact } = parted;
             let place = if exact { "at" } else { "at or after" };
             let words = format!(
-                "this directory and {name} parted {place} {switchpoint}, and {} follow here, up to {end}, on timeline {timeline}; {how}",
+                "this directory and {name} diverged {place} {switchpoint}, and this directory has {} more, up to {end}, on \
+                 timeline {timeline}; {how}",
                 human_bytes(bytes)
             );
             let report = report(StepOutcome::Succeeded, words);
-            parted_at(report, (timeline, end), parted).with("rewindable", rewindable.is_ok())
+            parted_at(report, (timeline, end), parted, Some(rewindable.is_ok()))
         }
         Verdict::OtherSystem => only_by_copy(format!(
             "the data directory belongs to another cluster (system identifier {system_id}; {name} has {})",
             lineage.system_id
         )),
-        Verdict::Ahead { parted, words } => parted_at(only_by_copy(words), (timeline, end), parted),
+        Verdict::Ahead { parted, words } => parted_at(only_by_copy(words), (timeline, end), parted, None),
         Verdict::Unknown(words) => only_by_copy(words),
     }
 }
 
-/// The report with the place from which on the directory's log is its own, as [`Parting`] reads it.
-fn parted_at(report: StepReport, (timeline, end): (TimelineId, Lsn), parted: Parted) -> StepReport {
-    report
-        .with("timeline", timeline.0)
-        .with("switchpoint", parted.switchpoint.to_string())
-        .with("end", end.to_string())
-        .with("bytes", parted.bytes)
-        .with("exact", parted.exact)
+/// The report with the LSN after which the directory's WAL is its own, as [`Parting`] reads it.
+fn parted_at(
+    report: StepReport,
+    (timeline, end): (TimelineId, Lsn),
+    Parted { switchpoint, bytes, exact }: Parted,
+    rewindable: Option<bool>,
+) -> StepReport {
+    let diverged = Some(Divergence { timeline, switchpoint, bytes, exact, rewindable });
+    report.observing(LineageCompared { end, diverged })
 }
 
-/// Whether the directory can be rewound to main's; the inner error says why not. One that cannot is copied: an answer that
-/// did not come must not decide that.
+/// Whether the directory can be rewound to main's WAL; the inner error says why not. A directory that cannot be rewound is copied:
+/// a missing answer must not decide that.
 async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), String>> {
     if let Err(why) = servers.handover.can_rewind().await {
         return Ok(Err(why.to_string()));
@@ -196,52 +188,54 @@ async fn can_be_rewound(servers: &Servers, main: NodeId) -> Answer<Result<(), St
 pub(super) async fn reserve_slot(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let me = shared.settings.me;
     let main = servers.main_server(run.new_main)?;
-    let words = if main.prepare_return(me).await? { "was made" } else { "is there" };
-    let words = format!("slot {} {words}, and main's control file names its timeline", slot_name(me));
+    let words = if main.prepare_return(me).await? { "was made" } else { "exists" };
+    let words = format!("slot {} {words}, and main's control file names main's timeline", slot_name(me));
     Ok(report(StepOutcome::Succeeded, words))
 }
 
-/// Logs in to main as a standby will. What came of it, in words.
+/// Logs in to main as a standby does. Returns the result, as a message.
 pub(super) async fn log_in(servers: &Servers, main: NodeId) -> Answer<&'static str> {
     Ok(match servers.rejoin.log_in(&servers.copy_source(main)?).await? {
-        Some(_) => "the replication user logs in there from here",
-        None => "there is no psql here to try the login for replication with",
+        Some(_) => "the replication user can log in to main from this node",
+        None => "the login for replication was not tried: there is no psql on this node",
     })
 }
 
-/// A directory that is rewound loses what only it has: that is copied aside first. One that is replaced is kept itself.
+/// A directory that is rewound loses what only it has, so that is copied aside first. A directory that is replaced is kept itself.
 pub(super) async fn keep_diverged(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let skipped = |words: &str| Ok(report(StepOutcome::Skipped, words));
-    let Some(parting) = Parting::of(run) else { return skipped("nothing here has to be kept") };
+    let Some(parting) = Parting::of(run) else { return skipped("nothing has to be kept on this node") };
     if wants_copy(run) || !parting.rewindable {
-        return skipped("the directory is kept as it is, when a copy takes its place");
+        return skipped("the directory is kept unchanged when a copy takes its place");
     }
     if !servers.rejoin.is_startable() {
         return Ok(kept_before(shared));
     }
-    // as the report counts it beside this; what cannot be counted is kept
+    // as the report, which runs at the same time, counts it; what cannot be counted is kept
     let only_here = read_once(servers, run, &parting).await.ok().map(|fork| fork.only_here());
     if only_here == Some(0) {
-        let nothing = skipped("no transaction was committed here that main lacks: nothing has to be kept")?;
-        return Ok(nothing.with(ONLY_HERE_OBSERVED, 0));
+        let nothing =
+            skipped("main has every transaction that was committed on this node: nothing has to be kept")?;
+        return Ok(nothing.observing(DivergedKept {
+            kept: None,
+            only_here: Some(0),
+            checksums_sha256: None,
+        }));
     }
     let request = KeepRequest { before_rewind: true, stranded: only_here, ..keep_request(shared, run) };
     let shown = ShownCopy(shared);
     let kept = servers.rejoin.keep_copy(&request, &|progress| shown.show(progress)).await?;
     let (folder, bytes) = (kept.folder.display().to_string(), kept.manifest.bytes);
     let words = format!("{} copied to {folder}; see interrex salvage --help", human_bytes(bytes));
-    let mut report = report(StepOutcome::Succeeded, words).with(KEPT_OBSERVED, folder);
-    // of a copy that was there already, its own number
-    if let Some(stranded) = kept.manifest.stranded {
-        report = report.with(ONLY_HERE_OBSERVED, stranded);
-    }
-    if let Some(sum) = kept.manifest.checksums_sha256 {
-        report = report.with(CHECKSUMS_OBSERVED, sum);
-    }
-    Ok(report)
+    Ok(report(StepOutcome::Succeeded, words).observing(DivergedKept {
+        kept: Some(folder),
+        // of a copy that was there already, its own number
+        only_here: kept.manifest.stranded,
+        checksums_sha256: kept.manifest.checksums_sha256,
+    }))
 }
 
-/// Everybody may see how far a copy is, until it ends or is given up.
+/// Shows the progress of a copy until it ends or is given up.
 struct ShownCopy<'a>(&'a Shared);
 
 impl ShownCopy<'_> {
@@ -263,18 +257,21 @@ fn kept_before(shared: &Shared) -> StepReport {
         let of_node = view.cluster.runs.newest_first().into_iter().filter(|run| run.node == me);
         of_node.into_iter().find_map(kept)
     });
-    let words = "a rewind was begun and cut off here before: what had to be kept was kept then";
+    let words = "a rewind on this node was cut off before: what had to be kept was kept then";
     match kept {
-        Some(folder) => report(StepOutcome::AlreadyDone, words).with(KEPT_OBSERVED, folder),
+        Some(folder) => {
+            let kept = DivergedKept { kept: Some(folder), only_here: None, checksums_sha256: None };
+            report(StepOutcome::AlreadyDone, words).observing(kept)
+        }
         None => report(StepOutcome::Skipped, words),
     }
 }
 
-/// The folder of what was kept, whichever step did it.
+/// The folder of the kept copy, from whichever step made it.
 #[must_use]
 pub fn kept(run: &Run) -> Option<String> {
-    let of = |step| Some(run.step(step).observed.get(KEPT_OBSERVED)?.as_str()?.to_owned());
-    of(StepId::KeepDiverged).or_else(|| of(StepId::Rebuild))
+    let copied = run.observed(StepId::KeepDiverged).and_then(|DivergedKept { kept, .. }| kept);
+    copied.or_else(|| run.observed(StepId::Rebuild).and_then(|Rebuilt { kept, .. }| kept))
 }
 
 fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
@@ -288,24 +285,24 @@ fn keep_request(shared: &Shared, run: &Run) -> KeepRequest {
     }
 }
 
-/// How many transactions main lacks of what the directory holds now, where that is known.
+/// How many transactions main lacks of what the directory holds now, if that is known.
 fn stranded_here(run: &Run) -> Option<u64> {
-    let lineage = run.step(StepId::CheckLineage).observed;
+    let compared: Option<LineageCompared> = run.observed(StepId::CheckLineage);
     match run.step(StepId::KeepDiverged).state {
         // what was kept before: this run has counted in a directory that is half-rewound
         StepState::Ended(StepOutcome::AlreadyDone) => None,
         // all of it is in the copy that this run made
         StepState::Ended(StepOutcome::Succeeded) => Some(0),
-        // of main's line main has all; of a directory that cannot be compared nothing is known
-        _ if Parting::of(run).is_none() => lineage.contains_key("end").then_some(0),
-        _ => transactions_only_here(&run.step(StepId::ReportFork).observed),
+        // main has all of a directory with main's lineage; for a directory that cannot be compared, nothing is known
+        _ if Parting::of(run).is_none() => compared.map(|_| 0),
+        _ => run.observed(StepId::ReportFork).as_ref().map(transactions_only_here),
     }
 }
 
-/// Brings the directory to main's line.
+/// Brings the directory to main's WAL, by a rewind or a copy.
 pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let main = servers.main_server(run.new_main)?;
-    // whoever started it since: what is rewritten must be at rest
+    // it may have been started since: what is rewritten must be at rest
     let (stopped, lineage) =
         tokio::join!(servers.postgres.stop(StopMode::Within(STOP_PATIENCE)), main.lineage());
     stopped?;
@@ -319,7 +316,7 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
     let same_line = matches!(&compared, Ok(Lineage { verdict: Verdict::SameLine, .. }));
     if same_line && !wants_copy(run) && servers.rejoin.is_startable() {
         let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
-        return Ok(rebuilt("the directory is on main's line".to_owned(), by));
+        return Ok(rebuilt("the directory has main's lineage".to_owned(), by));
     }
     if let (Some(parting), Ok(found)) = (&parting, &compared)
         && servers.rejoin.is_startable()
@@ -343,25 +340,27 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
                         let lineage = main.lineage().await?;
                         let found = servers.handover.lineage_against(&lineage, &*main).await?;
                         if found.verdict == Verdict::SameLine {
-                            return Ok(rebuilt("rewound to main's line".to_owned(), Demotion::Rewound));
+                            return Ok(rebuilt("rewound to main's WAL".to_owned(), Demotion::Rewound));
                         }
                         why = match found.verdict {
-                            Verdict::Unknown(words) => format!("a rewind is of no use: {words}"),
-                            other => format!("after a rewind it is still not on main's line: {other:?}"),
+                            Verdict::Unknown(words) => format!("a rewind does not help: {words}"),
+                            other => format!(
+                                "after a rewind the directory still does not have main's lineage: {other:?}"
+                            ),
                         };
                     }
                     Rewind::Impossible(words) => why = words,
                 }
             }
             Some(_) => why = "the directory cannot be rewound".to_owned(),
-            None => why = "the directory is of no use".to_owned(),
+            None => why = "the directory cannot be used".to_owned(),
         }
     }
     copy_anew(shared, servers, run, &why).await
 }
 
 fn rebuilt(words: String, by: Demotion) -> StepReport {
-    report(StepOutcome::Succeeded, words).with(BY_OBSERVED, json!(by))
+    report(StepOutcome::Succeeded, words).observing(Rebuilt { by, kept: None })
 }
 
 /// Where the old directory goes that a copy of main's replaces, and the folder of kept copies if it is on another volume:
@@ -397,15 +396,15 @@ async fn copy_anew(shared: &Shared, servers: &Servers, run: &Run, why: &str) -> 
         folder = archived;
     }
     let folder = folder.display().to_string();
-    let words = format!("copied anew ({why}); the old directory is kept in {folder}");
-    Ok(rebuilt(words, Demotion::Copied).with(KEPT_OBSERVED, folder))
+    let words = format!("copied from main ({why}); the old directory is kept in {folder}");
+    let copied = Rebuilt { by: Demotion::Copied, kept: Some(folder) };
+    Ok(report(StepOutcome::Succeeded, words).observing(copied))
 }
 
-/// How the directory came to main's line, as `rebuild` observed.
+/// How the directory was brought to main's WAL, as `rebuild` observed.
 #[must_use]
 pub fn demotion(run: &Run) -> Demotion {
-    let by = run.step(StepId::Rebuild).observed.get(BY_OBSERVED).cloned();
-    by.and_then(|by| serde_json::from_value(by).ok()).unwrap_or(Demotion::Unchanged)
+    run.observed(StepId::Rebuild).map_or(Demotion::Unchanged, |Rebuilt { by, .. }| by)
 }
 
 /// Old kept copies go once the new data are in use.
@@ -430,7 +429,7 @@ pub(super) async fn redis_comes_back(
         return Ok(None);
     };
     let keep_newest = shared.settings.rejoin.keep_newest;
-    let end = redis.come_back_behind(&master, run.started_at, keep_newest).await?;
+    let end = redis.prepare_to_follow(&master, run.started_at, keep_newest).await?;
     Ok(end.is_loss().then(|| format!("Redis: {end}")))
 }
 
@@ -440,13 +439,13 @@ pub(super) async fn naming_kept_redis(servers: &Servers, run: &Run, mut report: 
     let Some(folder) = redis.kept_at(run.started_at).await else { return report };
     let folder = folder.display().to_string();
     report.detail.push_str(&format!("; what Redis had before is kept in {folder}"));
-    report.with(KEPT_REDIS_OBSERVED, folder)
+    report.observing(RedisKept { kept_redis: folder })
 }
 
-/// The folder of what Redis had before this run made it a replica, whichever step named it.
+/// The folder of the data that Redis had before this run made it a replica, from whichever step named it.
 #[must_use]
 pub fn kept_redis(run: &Run) -> Option<String> {
-    let of = |step| Some(run.step(step).observed.get(KEPT_REDIS_OBSERVED)?.as_str()?.to_owned());
+    let of = |step| run.observed(step).map(|RedisKept { kept_redis }| kept_redis);
     of(StepId::FollowRedis).or_else(|| of(StepId::BecomeStandby)).or_else(|| of(StepId::HandOverRedis))
 }
 

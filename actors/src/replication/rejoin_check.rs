@@ -1,5 +1,5 @@
-//! Whether this node could come back behind main now: what the steps of a rejoin decide by, before anything is begun. A dry run
-//! shows it, and the run's first step asks the same. Nothing is changed by it.
+//! Whether this node could rejoin behind main now: the checks by which the steps of a rejoin decide. A dry run shows them, and the
+//! run's first step makes the same. They change nothing.
 
 use std::time::Duration;
 
@@ -19,16 +19,16 @@ use crate::{
     wire::Check,
 };
 
-/// How long the log may be read: the run itself has more time, and somebody waits for this answer.
+/// How long the WAL may be read: the run itself has more time, and a person waits for this answer.
 const LOG_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long main may take to notice that whoever received through the slot is gone.
+/// How long main may take to notice that the receiver on the slot is gone.
 const SLOT_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is asked.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The step `check_lineage`. What main will refuse a standby is found in it too, a slot and the login for replication: the
-/// directory is copied aside right after it, for hours where it is large, and would be for nothing.
+/// directory is copied aside right after it, for hours if it is large, and would be for nothing.
 pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     if rejoin::wants_copy(run) {
         can_be_copied(servers, run.new_main).await?;
@@ -37,7 +37,7 @@ pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run)
         tokio::join!(rejoin::check_lineage(shared, servers, run), rejoin::log_in(servers, run.new_main));
     let compared = compared?;
     if compared.outcome.is_success() {
-        if Parting::read(&compared.observed).is_some_and(|parting| !parting.is_rewindable()) {
+        if Parting::in_report(&compared).is_some_and(|parting| !parting.is_rewindable()) {
             can_be_copied(servers, run.new_main).await?;
         }
         logged_in?;
@@ -46,7 +46,7 @@ pub(super) async fn check_lineage(shared: &Shared, servers: &Servers, run: &Run)
     Ok(compared)
 }
 
-/// Nothing forbids that a copy of main's data takes the place of what is here.
+/// Checks that a copy of main's data may take the place of this directory.
 async fn can_be_copied(servers: &Servers, main: NodeId) -> Answer<()> {
     servers.rejoin.is_replaceable()?;
     servers.main_server(main)?.can_be_copied().await
@@ -98,7 +98,7 @@ fn told(compared: Option<StepReport>) -> Check {
     match compared {
         None => Check::good(
             subject,
-            "PostgreSQL runs here: it would be stopped first, and its data compared then",
+            "PostgreSQL runs on this node: it would be stopped first, and its data would then be compared",
         ),
         Some(report) if report.outcome.is_success() => Check::good(subject, report.detail),
         Some(report) => Check::bad(subject, report.detail),
@@ -111,13 +111,13 @@ async fn slot(shared: &Shared, servers: &Servers, main: NodeId, here: PostgresSt
     let (me, name) = (shared.settings.me, shared.look(|view| view.cluster.nodes.name(main)));
     match in_time(async { servers.main_server(main)?.return_slot(me).await }).await {
         Err(error) => Check::unknown(subject, format!("the slots of {name} are not known: {error}")),
-        Ok(ReturnSlot::There) => Check::good(subject, format!("slot {} is there on {name}", slot_name(me))),
+        Ok(ReturnSlot::There) => Check::good(subject, format!("slot {} exists on {name}", slot_name(me))),
         Ok(ReturnSlot::ToBeMade) => {
             Check::good(subject, format!("slot {} would be made on {name}: one is free", slot_name(me)))
         }
         Ok(ReturnSlot::InUse(_)) if here != PostgresStatus::Stopped => Check::good(
             subject,
-            format!("slot {} is in use on {name}, while PostgreSQL runs here", slot_name(me)),
+            format!("slot {} is in use on {name}, while PostgreSQL runs on this node", slot_name(me)),
         ),
         Ok(ReturnSlot::InUse(words) | ReturnSlot::Withheld(words)) => {
             Check::bad(subject, format!("{name}: {words}"))
@@ -125,14 +125,14 @@ async fn slot(shared: &Shared, servers: &Servers, main: NodeId, here: PostgresSt
     }
 }
 
-/// Room for what is kept, and for a copy of main's data where one would be made. Nothing where neither is known to be needed.
+/// Room for what is kept, and for a copy of main's data if one would be made. Nothing if neither is known to be needed.
 async fn room(
     shared: &Shared,
     servers: &Servers,
     main: NodeId,
     (compared, copy): (Option<&StepReport>, bool),
 ) -> Option<Check> {
-    let parting = compared.and_then(|report| Parting::read(&report.observed));
+    let parting = compared.and_then(Parting::in_report);
     let found = match parting {
         // a directory that only may be copied says so in its lineage
         None if !copy => return None,
@@ -156,11 +156,11 @@ async fn room_to_keep(
 ) -> Result<String, String> {
     let reading = servers.handover.fork(parting.timeline, parting.switchpoint, LOG_LIMIT);
     let counted = match in_time(count_fork(servers, main, reading)).await {
-        Ok(counted) if main_lacks_nothing(&counted.observed) => {
+        Ok(counted) if main_lacks_nothing(&counted) => {
             return Ok(format!("{}: nothing has to be kept", counted.detail));
         }
         Ok(counted) => counted.detail,
-        Err(error) => format!("what was committed here only was not counted in time ({error})"),
+        Err(error) => format!("what was committed only on this node was not counted in time ({error})"),
     };
     let kept = in_time(servers.rejoin.room_to_keep(&request(shared))).await?;
     let folder = shared.settings.rejoin.keep_in.display();
@@ -173,8 +173,7 @@ async fn room_to_keep(
 /// As the step `rebuild` finds it.
 async fn room_to_copy(shared: &Shared, servers: &Servers, main: NodeId) -> Result<String, String> {
     let size = async { servers.main_server(main)?.size().await };
-    let bytes =
-        in_time(size).await.map_err(|error| format!("how much is to be copied is not known: {error}"))?;
+    let bytes = in_time(size).await.map_err(|error| format!("the size of the copy is not known: {error}"))?;
     servers.rejoin.room_to_replace(bytes).map_err(|error| error.to_string())?;
     let mut words = format!("there is room for a copy of main's {}", human_bytes(bytes));
     if let Some(archived) = room_to_archive(shared, servers).await.map_err(|error| error.to_string())? {

@@ -1,4 +1,4 @@
-//! The relay: a main brings every journal it holds into `cluster_events`, and takes up what was asked for there.
+//! The relay: a main copies every journal that it holds to `cluster_events`, and handles the requests that are stored there.
 
 use interrex_events::{
     Cause, Draft, Head, JournalForked, NodeId, NodeSeq, SettingsChanged, journal::JournalError,
@@ -15,12 +15,13 @@ use crate::{
 /// Events in one transaction of the relay.
 const PAGE: u32 = 500;
 
-/// Relays what `cluster_events` lacks, this node's own journal first: it opens the epoch. What it holds then.
+/// Relays what `cluster_events` does not have, this node's own journal first, because it opens the epoch. Returns what it holds
+/// then.
 ///
 /// # Errors
 /// PostgreSQL failed, or this node's own journal cannot be relayed.
 pub(super) async fn relay(shared: &Shared, servers: &Servers) -> Answer<StreamFacts> {
-    // one at a time: the step that opens an epoch beside the periodic one would answer a request twice
+    // one at a time: the step that opens an epoch and the periodic relay together would answer a request twice
     let _alone = servers.in_use.relaying.lock().await;
     let state = servers.stream.look().await?;
     record_rebuilt(shared, &state);
@@ -80,8 +81,8 @@ async fn relay_journal(
     let mut relayed = there.node_seq;
     while relayed < here.node_seq {
         let mut page = reader.page(node, relayed, limit).map_err(reading)?;
-        // an event can be read from the file before the journal tells its head: what is relayed must be told, or the
-        // next look would take the stream for ahead of this journal
+        // an event can be read from the file before the journal reports its head: a relayed event must be in the reported head, or
+        // the next look would take the stream for ahead of this journal
         page.retain(|record| record.node_seq <= here.node_seq);
         let (Some(first), Some(last)) = (page.first(), page.last().map(|record| record.node_seq)) else {
             break;
@@ -100,10 +101,10 @@ async fn relay_journal(
     Ok(())
 }
 
-/// Only what `cluster_events` holds is ever sealed: one that lacks it is an older copy of the database.
+/// Only what `cluster_events` holds is ever sealed: if it is missing there, the database is an older copy.
 fn sealed_and_missing(node: NodeId, there: NodeSeq, begin: NodeSeq) -> PortError {
     PortError(format!(
-        "cluster_events ends at event {there} of node {node}, and the journal begins with {begin}: what lies between is \
+        "cluster_events ends at event {there} of node {node}, and the journal begins with {begin}: the events between the two are \
          sealed; restore a newer backup of PostgreSQL"
     ))
 }
@@ -128,7 +129,7 @@ fn record_rebuilt(shared: &Shared, state: &StreamState) {
     }
 }
 
-/// What somebody asked for in SQL becomes an event of this node, by that person's name; it is then relayed, and
+/// A request that was made in SQL becomes an event of this node, with that person's name; the event is then relayed, and
 /// the request is deleted with that.
 async fn answer_requests(shared: &Shared, requests: &[SettingsRequest]) -> Answer<()> {
     for request in requests {

@@ -1,4 +1,4 @@
-//! A main that is fenced, and one that was fenced for nothing and serves again.
+//! Fencing a main, and letting a main that was fenced for nothing serve again.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::{
     ports::{Answer, PeersPort, PortError, StopMode},
 };
 
-/// Pause before an old main is told once more.
-const TELL_AGAIN: Duration = Duration::from_millis(500);
-/// When that is given up: before the undo's own limit, so that the last words are told.
+/// Pause before an old main is notified again.
+const REBUILD_AGAIN: Duration = Duration::from_millis(500);
+/// When that is given up: before the undo's own limit, so that the last message is recorded.
 const TELL_LIMIT: Duration = Duration::from_secs(9);
 /// Pause before a start is tried once more.
 const START_AGAIN: Duration = Duration::from_secs(2);
 /// When starting is left to a person: the node is shown as a main that does not serve.
 const START_LIMIT: Duration = Duration::from_secs(120);
-/// How long a main that serves may take to give its standbys the rest of its log.
+/// How long a serving main may take to send the rest of its WAL to its standbys.
 const REST_OF_THE_LOG: Duration = Duration::from_secs(3);
 
-/// Stops every server. One that still serves, for a person who promotes another, stops in good order if it can: the node
-/// that takes over receives until then, and what was acknowledged last is not lost. What a main that is superseded already
-/// would flush to nobody is of no use.
+/// Stops every server. A PostgreSQL that still serves, because a person promotes another node, stops in good order if it can: the
+/// node that takes over receives until then, and the last acknowledged writes are not lost. A main that is superseded already has
+/// no standby that needs its last WAL.
 pub(super) async fn fence(shared: &Shared, servers: &Servers) -> Answer<FenceProof> {
     let main = shared.look(|view| {
         view.cluster.nodes.is_main(shared.settings.me) && view.postgres.status == PostgresStatus::Primary
@@ -35,12 +35,12 @@ pub(super) async fn fence(shared: &Shared, servers: &Servers) -> Answer<FencePro
         tokio::time::timeout(REST_OF_THE_LOG, stop).await.ok().and_then(Result::ok)
     };
     let stopped = if main { in_good_order.await } else { None };
-    // whatever came of it, what is left is stopped at once
+    // whatever the result, what is left is stopped at once
     let proof = servers.stop(StopMode::Immediate).await?;
     Ok(FenceProof { postgres: stopped.map_or(proof.postgres, |end| end.words), ..proof })
 }
 
-/// The old main is told that nobody was promoted. One that could not be asked for the fence need not answer now.
+/// Notifies the old main that no node was promoted. An old main that could not be asked for the fence need not answer now.
 pub(super) async fn undo_fence(peers: &dyn PeersPort, run: &Run) -> Answer<String> {
     if run.handover.is_some() {
         return Ok("the old main had offered its role, and takes the offer back by itself".to_owned());
@@ -59,19 +59,19 @@ pub(super) async fn undo_fence(peers: &dyn PeersPort, run: &Run) -> Answer<Strin
                     return Ok(format!("the old main was not fenced, and does not answer: {words}"));
                 }
             }
-            tokio::time::sleep(TELL_AGAIN).await;
+            tokio::time::sleep(REBUILD_AGAIN).await;
         }
     };
     let asked = tokio::time::timeout(TELL_LIMIT, asking).await;
     asked.unwrap_or_else(|_| {
         Err(PortError(format!(
-            "the old main may be fenced, and cannot be told that nobody took over ({last}); when it answers again, \
-             there: interrex run cancel --force --reason TEXT"
+            "the old main may be fenced, and cannot be informed that no node took over ({last}); when it answers again, on that \
+             node: interrex run cancel --force --reason TEXT"
         )))
     })
 }
 
-/// Starts every server of this node, unless it is main no more or another one is about to be.
+/// Starts every server of this node, unless it is no longer main or another node is about to be.
 pub(super) async fn serve_again(shared: &Shared, servers: &Servers, peers: &dyn PeersPort) {
     let trying = async {
         while let Err(error) = start(shared, servers, peers).await {
@@ -80,7 +80,7 @@ pub(super) async fn serve_again(shared: &Shared, servers: &Servers, peers: &dyn 
         }
     };
     if tokio::time::timeout(START_LIMIT, trying).await.is_err() {
-        tracing::error!("this node is main again, and does not serve: mend that, and restart its supervisor");
+        tracing::error!("this node is main again, and does not serve: fix that, and restart its supervisor");
     }
 }
 

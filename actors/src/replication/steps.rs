@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use interrex_events::{
-    Handover, LastReport, Loss, Lsn, NodeId, PostgresStatus, RedisStatus, RunKind, StepId, StepOutcome,
-    TimelineId, Trigger,
+    Detached, EpochRelayed, Handover, LastReport, Loss, LossMeasured, Lsn, NodeId, PostgresStatus, Promoted,
+    RedisPromoted, RedisStatus, RunKind, StepId, StepOutcome, TimelineId, Trigger,
 };
 use interrex_projections::{ClusterNodes, Run, human_bytes};
-use serde_json::Value;
 
 use super::{
     Servers,
@@ -22,12 +21,9 @@ use crate::{
     failover::{policy::FailoverPolicy, what_speaks_against},
     messages::StepReport,
     node::Shared,
-    ports::{Answer, PeersPort, PortError, PostgresPort, ReplayState, StopMode, slot_name},
+    ports::{Answer, PeersPort, PortError, PostgresPort, Promotion, ReplayState, StopMode, slot_name},
     wire::Check,
 };
-
-/// Under this name `measure_loss` reports a [`Loss`].
-pub const LOSS_OBSERVED: &str = "loss";
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(3);
@@ -70,10 +66,10 @@ pub(super) async fn make(
         StepId::Rebuild => rejoin::rebuild(shared, servers, run).await,
         StepId::FollowRedis => rejoin::follow_redis(shared, servers, run).await,
         StepId::HandOverRedis => switchover::hand_over_redis(shared, servers, peers, run).await,
-        other => Err(PortError(format!("{other} is no step of the ReplicationActor"))),
+        other => Err(PortError(format!("{other} is not a step of the ReplicationActor"))),
     };
     let report = made.unwrap_or_else(|error| StepReport::new(StepOutcome::Failed, error.to_string()));
-    // nobody asks main after it, or not soon
+    // main is not asked after it, or not soon
     if step == StepId::BecomeStandby || !report.outcome.is_success() {
         servers.leave_main();
     }
@@ -114,10 +110,10 @@ async fn measure_loss(servers: &Servers, run: &Run, policy: &FailoverPolicy) -> 
         }
         None => succeeded(detail),
     };
-    Ok(report.with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null)))
+    Ok(report.observing(LossMeasured { loss }))
 }
 
-/// What a promotion would lose, as far as anyone here can know.
+/// What a promotion would lose, as far as this node can know.
 pub(super) async fn look_at_loss(shared: &Shared, servers: &Servers, accepted: bool) -> Check {
     let subject = "loss";
     let measure = servers.postgres.measure().await.facts;
@@ -140,32 +136,34 @@ pub(super) async fn look_at_loss(shared: &Shared, servers: &Servers, accepted: b
     }
 }
 
-/// Whether a setting would hinder this node as main for good.
+/// Whether a setting would hinder this node as main permanently.
 pub(super) async fn look_at_settings(servers: &Servers) -> Check {
     let subject = "settings";
     match servers.postgres.hindrances().await {
         Err(error) => Check::unknown(subject, error.to_string()),
-        Ok(found) if found.is_empty() => Check::good(subject, "no setting here hinders a main for good"),
+        Ok(found) if found.is_empty() => {
+            Check::good(subject, "no setting on this node hinders a main permanently")
+        }
         Ok(found) => Check::bad(subject, found.join("; ")),
     }
 }
 
-/// A main that handed over has said where its log ends: the standby has all of it, or must not be promoted.
+/// A main that handed over has reported where its WAL ends: the standby has all of it, or must not be promoted.
 fn nothing_is_lost(handover: &Handover, own_lsn: Lsn) -> StepReport {
     let end = handover.end;
     if own_lsn != end {
-        let words =
-            format!("main's log ended at {end}, and here it goes up to {own_lsn}: that is not the same");
+        let words = format!(
+            "main's WAL ended at {end}, and this node's WAL ends at {own_lsn}: the two are not the same"
+        );
         return StepReport::new(StepOutcome::Refused, words);
     }
     let (bytes, seconds) = (Some(0), Some(0.0));
     let loss = Loss { bytes, seconds, lower_bound: false, main_lsn: Some(end), own_lsn };
-    succeeded(format!("all of main's log is here, up to {end}"))
-        .with(LOSS_OBSERVED, serde_json::to_value(&loss).unwrap_or(Value::Null))
+    succeeded(format!("this node has all of main's WAL, up to {end}")).observing(LossMeasured { loss })
 }
 
-/// What main said last against what is held here. Main may have gone on after its last word, so both figures
-/// are the least that is lost.
+/// Compares main's last report with the WAL here. Main may have written more after that report, so both figures are lower bounds
+/// of the loss.
 fn loss(report: Option<&LastReport>, own_lsn: Lsn) -> Loss {
     let bytes = report.map(|report| report.lsn.bytes_ahead_of(own_lsn));
     let seconds = report.map(|report| {
@@ -180,19 +178,22 @@ fn loss(report: Option<&LastReport>, own_lsn: Lsn) -> Loss {
 
 fn in_words(loss: &Loss) -> String {
     let (Some(bytes), Some(main)) = (loss.bytes, loss.main_lsn) else {
-        return format!("the loss is unknown: main never reported its position; here is {}", loss.own_lsn);
+        return format!(
+            "the loss is unknown: main never reported its position; this node is at {}",
+            loss.own_lsn
+        );
     };
     let here = match bytes {
-        0 => format!("all that main had reported ({main}) is here"),
+        0 => format!("this node has all that main had reported ({main})"),
         _ => format!(
-            "at least {} are missing: main had reported {main}, here is {}",
+            "at least {} are missing: main had reported {main}, this node is at {}",
             human_bytes(bytes),
             loss.own_lsn
         ),
     };
     let seconds = loss.seconds.unwrap_or_default();
     format!(
-        "{here}; what it acknowledged in the last {seconds:.1} s before it fell silent, nobody here can know"
+        "{here}; what main acknowledged in the last {seconds:.1} s before it fell silent is not known on this node"
     )
 }
 
@@ -202,16 +203,17 @@ async fn detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepRep
         leave_mains_timeline(shared, servers, run).await?;
     }
     if postgres.promotion().await?.is_some() {
-        return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no standby any more"));
+        return Ok(StepReport::new(StepOutcome::AlreadyDone, "PostgreSQL is no longer a standby"));
     }
     postgres.leave_upstream().await?;
     let state = replayed_all(postgres).await?;
-    let detail = format!("nothing is received any more, and all of it is replayed, up to {}", state.replayed);
-    Ok(succeeded(detail).with("replayed", state.replayed.to_string()))
+    let detail =
+        format!("no more WAL is received, and all received WAL is replayed, up to {}", state.replayed);
+    Ok(succeeded(detail).observing(Detached { replayed: state.replayed }))
 }
 
-/// What somebody started as a primary without promoting it writes main's own timeline: its WAL and main's could not be told apart.
-/// A standby that follows no server is made of it, so that its promotion gives it a timeline of its own.
+/// A server that was started as a primary without a promotion writes main's own timeline: its WAL and main's could not be
+/// distinguished. It is made a standby that follows no server, so that its promotion begins a timeline of its own.
 async fn leave_mains_timeline(shared: &Shared, servers: &Servers, run: &Run) -> Answer<()> {
     let (postgres, handover) = (&*servers.postgres, &*servers.handover);
     let mut along = None;
@@ -247,7 +249,7 @@ async fn replayed_all(postgres: &dyn PostgresPort) -> Answer<ReplayState> {
     }
 }
 
-/// Follows the old upstream again, or whoever has become main instead.
+/// Follows the old upstream again, or the node that has become main instead.
 pub(super) async fn undo_detach(shared: &Shared, servers: &Servers, run: &Run) -> Answer<String> {
     let nodes = shared.look(|view| view.cluster.nodes.clone());
     if let Some(main) = nodes.main.filter(|main| ![run.old_main, run.new_main].contains(main)) {
@@ -289,11 +291,11 @@ async fn promote(shared: &Shared, servers: &Servers, peers: &dyn PeersPort, run:
             StepReport::new(StepOutcome::Failed, format!("{is_primary}, but it takes no write: {error}"))
         }
     };
-    // names as the decider reads them
-    Ok(report.with("timeline", promotion.timeline.0).with("switchpoint", promotion.switchpoint.to_string()))
+    let Promotion { timeline, switchpoint } = promotion;
+    Ok(report.observing(Promoted { timeline, switchpoint }))
 }
 
-/// Whose clients cannot write all the same, in words. It may be meant so, and replicates: nothing of it is changed.
+/// Clients that still cannot write, as a message. That may be intended, and is replicated: nothing is changed.
 async fn still_read_only(servers: &Servers) -> String {
     let found = match servers.postgres.read_only_settings().await {
         Ok(found) => found,
@@ -305,7 +307,7 @@ async fn still_read_only(servers: &Servers) -> String {
         if !settings.is_empty() {
             let statements: Vec<String> = settings.into_iter().map(|setting| setting.undone_by).collect();
             words += &format!(
-                "; WARNING: {who} by settings that were left alone; unless that is meant so: {};",
+                "; WARNING: {who} because of settings that were not changed; if that is not intended: {};",
                 statements.join("; ")
             );
         }
@@ -330,17 +332,18 @@ async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
         };
         let _ = tokio::time::timeout(REDIS_PATIENCE, handed_over).await;
     }
-    // one that was just being made a replica is stopped
+    // a Redis that was just being made a replica is stopped
     servers.start_redis().await;
     let facts = redis.measure().await;
     let detail = redis.promote().await?;
     let linked =
         if facts.status == RedisStatus::Unlinked { " (its link to the old master was down)" } else { "" };
-    let report = succeeded(format!("Redis {detail}{linked}")).with("offset", facts.offset);
+    let report =
+        succeeded(format!("Redis {detail}{linked}")).observing(RedisPromoted { offset: facts.offset });
     if offered && facts.status != RedisStatus::Master {
         return Ok(report.at_a_price(&format!(
-            "the old main's Redis did not hand its role over within {REDIS_PATIENCE:?}, and it was TAKEN: what that one had and \
-             had not sent is kept there, see its switchover (interrex run show)"
+            "the old main's Redis did not hand its role over within {REDIS_PATIENCE:?}, and the role was TAKEN: what the old \
+             main's Redis had not sent is kept there, see its switchover (interrex run show)"
         )));
     }
     Ok(report)
@@ -349,14 +352,14 @@ async fn promote_redis(servers: &Servers, run: &Run) -> Answer<StepReport> {
 /// The events are safe in the journal: without this step the run can complete, and the relay is made again twice
 /// a second.
 async fn open_epoch(shared: &Shared, servers: &Servers) -> Answer<StepReport> {
-    // hooks that move an address wait for this step: one that takes long holds them up no longer than this
+    // hooks that move an address wait for this step: a long relay holds them up no longer than this
     let late = || Err(PortError(format!("not done within {RELAY_PATIENCE:?}")));
     let relayed = tokio::time::timeout(RELAY_PATIENCE, relay(shared, servers)).await;
     let facts = relayed.unwrap_or_else(|_| late())?;
     let position = facts.position.map(|position| position.to_string()).unwrap_or_default();
     shared.set_stream(facts);
     let words = format!("cluster_events, cluster_nodes and cluster_config name the new epoch, at {position}");
-    Ok(succeeded(words).with("position", position))
+    Ok(succeeded(words).observing(EpochRelayed { position }))
 }
 
 async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
@@ -368,16 +371,19 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
     }
     servers.postgres.checkpoint().await?;
     let written = servers.postgres.control_timeline().await?;
-    let promoted =
-        run.step(StepId::Promote).observed.get("timeline").and_then(Value::as_u64).unwrap_or_default();
-    if u64::from(written.0) < promoted {
+    let Some(Promoted { timeline: promoted, .. }) = run.observed(StepId::Promote) else {
+        return Err(PortError(
+            "the timeline of this promotion is not known (see the step promote)".to_owned(),
+        ));
+    };
+    if written < promoted {
         return Err(PortError(format!(
             "after a CHECKPOINT the control file still names timeline {written}, not {promoted}: a rewind would find nothing"
         )));
     }
     let slots = match slots.as_slice() {
-        [only] => format!("slot {only} is there"),
-        several => format!("slots {} are there", several.join(", ")),
+        [only] => format!("slot {only} exists"),
+        several => format!("slots {} exist", several.join(", ")),
     };
     let detail = format!(
         "{slots} (max_slot_wal_keep_size {limit}); the control file names timeline {written}: rewindable"
@@ -387,7 +393,7 @@ async fn prepare_rejoin(shared: &Shared, servers: &Servers, run: &Run) -> Answer
 
 // ---- following another main --------------------------------------------------------------------------------
 
-/// Lets the standbys of this node follow a new main, and waits until its log arrives.
+/// Lets the standbys of this node follow a new main, and waits until its WAL arrives.
 pub(super) async fn follow(
     servers: &Servers,
     nodes: &ClusterNodes,
@@ -401,19 +407,21 @@ pub(super) async fn follow(
         && servers.postgres.is_standby_directory()
         && servers.handover.restores_from_archive().await?;
     if !is_at_rest && servers.postgres.promotion().await?.is_some() {
-        return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
+        return Err(PortError(
+            "PostgreSQL on this node is not a standby, and cannot follow. To bring the node back: interrex rejoin".to_owned(),
+        ));
     }
     // PostgreSQL would not fail, it would wait for ever (MEASURED M12)
     if let (Some(received), Some(timeline), Some(switchpoint)) = (own.lsn, own.timeline, switchpoint)
         && received > switchpoint
         && Some(timeline) < nodes.timeline
     {
-        // what is past it may be a part of a record, which nobody ever replays: main was promoted where the last whole one ends
+        // what is past it may be a part of a record, which is never replayed: main was promoted at the end of the last whole record
         let end = servers.handover.end_of_whole_log(timeline).await?;
         if end > switchpoint {
             return Err(PortError(format!(
-                "this standby holds log up to {end} that {} never had: it left the old timeline at {switchpoint}. It must be \
-                 rewound or copied anew",
+                "this standby has WAL up to {end} that {} never had: the new main left the old timeline at {switchpoint}. This \
+                 standby must be rewound or copied again: interrex rejoin",
                 nodes.name(main)
             )));
         }
@@ -431,13 +439,13 @@ pub(super) async fn follow(
     }
     let streaming = its_log_arrives(servers, nodes, limit).await;
     if !streaming {
-        words.push(format!("its log did not arrive within {limit:?}"));
+        words.push(format!("main's WAL did not arrive within {limit:?}"));
     }
     Ok((streaming, words.join("; ")))
 }
 
-/// A main that once started without its `standby.signal` went on with the timeline of the main before it: PostgreSQL compares numbers
-/// alone, and a standby of the other line would follow it and be no copy of it.
+/// A main that once started without its `standby.signal` went on with the timeline of the main before it. PostgreSQL compares
+/// numbers only, and a standby with the other WAL would follow it without being a copy of it.
 async fn shares_wal(servers: &Servers, main: NodeId, received: (TimelineId, Lsn)) -> Answer<()> {
     let compare = async {
         let server = servers.server_of(main)?;
@@ -446,8 +454,8 @@ async fn shares_wal(servers: &Servers, main: NodeId, received: (TimelineId, Lsn)
     };
     match tokio::time::timeout(COMPARE_PATIENCE, compare).await {
         Ok(Ok(Some(at))) => Err(PortError(format!(
-            "the WAL of this standby and main's are different after {at}, although both call it timeline {}: this standby must be \
-             rewound or copied anew: interrex rejoin",
+            "the WAL of this standby and main's WAL are different after {at}, although both are on timeline {}: this standby must \
+             be rewound or copied again: interrex rejoin",
             received.0
         ))),
         // a main that cannot be asked is followed: what it has is compared when it can
@@ -459,7 +467,7 @@ async fn shares_wal(servers: &Servers, main: NodeId, received: (TimelineId, Lsn)
     }
 }
 
-/// Lets this node's standby follow main again, which a run had it leave, and waits until its log arrives.
+/// Lets this node's standby follow main again after a run had detached it, and waits until main's WAL arrives.
 pub(super) async fn return_to(
     servers: &Servers,
     nodes: &ClusterNodes,
@@ -467,14 +475,17 @@ pub(super) async fn return_to(
     limit: Duration,
 ) -> Answer<(bool, String)> {
     if servers.postgres.promotion().await?.is_some() {
-        return Err(PortError("PostgreSQL here is no standby: it cannot follow without a rejoin".to_owned()));
+        return Err(PortError(
+            "PostgreSQL on this node is not a standby, and cannot follow. To bring the node back: interrex rejoin".to_owned(),
+        ));
     }
     servers.postgres.return_to_upstream(&servers.conninfo_of(main)?).await?;
-    let words = format!("primary_conninfo names {} again, which a run here had cleared", nodes.name(main));
+    let words =
+        format!("primary_conninfo names {} again, after a run on this node had cleared it", nodes.name(main));
     Ok(if its_log_arrives(servers, nodes, limit).await {
         (true, words)
     } else {
-        (false, format!("{words}; its log did not arrive within {limit:?}"))
+        (false, format!("{words}; main's WAL did not arrive within {limit:?}"))
     })
 }
 

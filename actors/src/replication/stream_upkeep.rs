@@ -1,4 +1,4 @@
-//! What a node does about `cluster_events` beside the relay: it seals what others hold for good, and a standby folds along.
+//! What a node does with `cluster_events` in addition to the relay: it seals what is stored safely elsewhere, and a standby folds.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ const STREAM_FOLLOWED_EVERY: Duration = Duration::from_secs(30);
 /// When one of them is given up; the next goes on from there.
 const STREAM_FOLLOWED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Seals old events, again and again; what stands in the way is told when it changes.
+/// Seals old events, again and again; an obstacle is logged when it changes.
 pub(super) async fn keep_sealing(shared: Arc<Shared>, servers: Rc<Servers>) {
     let Some(policy) = shared.settings.retention.clone() else { return };
     let mut told = Vec::new();

@@ -4,10 +4,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use interrex_events::{
-    Address, Anchor, HandoverAccepted, PostgresStatus, RedisStatus, StepId, StepOutcome, Verdict,
+    Address, Drained, HandoverAccepted, HandoverChecked, HandoverProved, PostgresStatus, RedisStatus, StepId,
+    StepOutcome, Verdict,
 };
 use interrex_projections::{Run, counted, human_ms};
-use serde_json::json;
 
 use super::{
     Servers,
@@ -27,15 +27,15 @@ use crate::{
 
 /// How often a condition is looked at while writes wait.
 const LOOK: Duration = Duration::from_millis(3);
-/// How often one is looked at while nobody waits.
+/// How often a condition is looked at while no write waits.
 const LOOK_CALMLY: Duration = Duration::from_millis(100);
-/// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a log
-/// sender serves nobody meanwhile (MEASURED M11).
+/// How long a stop in good order may take before it is taken back: a server that waits for an archiver or a WAL sender serves no
+/// client meanwhile (MEASURED M11).
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// How long one that is taken back may take to end, before it is started again: with [`UNKNOWN_LIMIT`] and the start, less than
-/// the limit of the step.
+/// How long a stop that is taken back may take to end, before PostgreSQL is started again: with [`UNKNOWN_LIMIT`] and the start,
+/// less than the limit of the step.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing may be known of a server whose process lives.
+/// How long the state of a server whose process lives may stay unknown.
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(20);
 /// How long the target may take to receive again what it received when it was checked.
 const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
@@ -43,11 +43,11 @@ const RECEIVE_LIMIT: Duration = Duration::from_secs(10);
 const PROOF_LIMIT: Duration = Duration::from_secs(5);
 /// How long one of those answers may take: its connection may hang.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// How long the target may be silent when it is asked whether it accepts: clients wait for it where main has stopped already.
+/// How long the target may be silent when it is asked whether it accepts: clients wait for it if main has stopped already.
 const SILENCE_LIMIT: Duration = Duration::from_secs(2);
 /// How long Redis may take to hand its role over.
 const REDIS_LIMIT: Duration = Duration::from_secs(10);
-/// How long it is tried, or waited for the target's Redis to take the role by itself: longer than that waits for an offer.
+/// How long the handover is tried, or the target's Redis is awaited, which takes the role by itself after a shorter wait.
 const TAKEN_LIMIT: Duration = Duration::from_secs(40);
 
 fn succeeded(detail: impl Into<String>) -> StepReport {
@@ -58,7 +58,7 @@ fn refused(detail: impl Into<String>) -> StepReport {
     StepReport::new(StepOutcome::Refused, detail)
 }
 
-/// Nothing that can be known before anything is stopped speaks against it.
+/// Checks everything that can be known before a server is stopped.
 pub(super) async fn check(
     shared: &Shared,
     servers: &Servers,
@@ -80,12 +80,15 @@ pub(super) async fn check(
     if let Err(words) = accepted(shared, peers, run).await {
         return Ok(refused(words));
     }
-    let values = checks.iter().flat_map(|check| check.observed.clone());
-    Ok(StepReport { observed: values.collect(), ..succeeded(told(&|_| true)) })
+    let measured = |name: &str| checks.iter().find_map(|check| check.observed.get(name)?.as_u64());
+    Ok(succeeded(told(&|_| true)).observing(HandoverChecked {
+        behind_bytes: measured("behind_bytes"),
+        open_transactions: measured("open_transactions"),
+    }))
 }
 
-/// The target has stored that it would take the role by this run; why not, in words. Until the offer is recorded here, this node decides
-/// alone: a target that is silent costs clients this wait at most, and no outage that only a person could end.
+/// Asks the target to store that it would take the role in this run; the error says why it did not. Until the offer is recorded
+/// here, this node decides alone: a silent target costs clients this wait at most, and no outage that only a person could end.
 async fn accepted(shared: &Shared, peers: &dyn PeersPort, run: &Run) -> Result<(), String> {
     let name = shared.look(|view| view.cluster.nodes.name(run.new_main));
     let asked = HandoverAccepted { from: run.old_main, epoch: run.epoch, run: run.id };
@@ -114,7 +117,7 @@ pub(super) async fn write_checkpoint(servers: &Servers) -> Answer<StepReport> {
     Ok(succeeded("PostgreSQL has written a checkpoint"))
 }
 
-/// Clients are served all the while: only who is in a transaction now gets time to finish it.
+/// Clients are served meanwhile: only transactions that are open now get time to finish.
 pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answer<StepReport> {
     let begun: BTreeSet<_> = servers.handover.open_transactions().await?.into_iter().collect();
     let began = shared.env.moment();
@@ -127,7 +130,7 @@ pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answ
             shared.look(|view| view.cluster.runs.get(run.id).is_some_and(|run| run.cancelled.is_some()));
         if left == 0 {
             return Ok(succeeded(format!(
-                "{} open at its begin, all finished",
+                "{} open at the start of the step, all finished",
                 counted(begun.len(), "transaction")
             )));
         }
@@ -138,17 +141,17 @@ pub(super) async fn drain(shared: &Shared, servers: &Servers, run: &Run) -> Answ
                 counted(begun.len(), "transaction"),
                 human_ms(ms(waited))
             );
-            return Ok(succeeded(words).with("left", left));
+            return Ok(succeeded(words).observing(Drained { left: left as u64 }));
         }
         tokio::time::sleep(LOOK_CALMLY.min(limit.saturating_sub(waited)).max(LOOK)).await;
     }
 }
 
-/// The one gate that nothing passes: new sessions are refused, those that are there end, standbys get all of the log.
+/// From here on no write passes: new sessions are refused, open ones end, standbys receive all of the WAL.
 pub(super) async fn stop_main(servers: &Servers, run: &Run) -> Answer<StepReport> {
     target_receives(servers, run).await?;
     let proof = servers.handover.hand_down(STOP_LIMIT).await?;
-    Ok(succeeded(format!("PostgreSQL has stopped in good order; its log ends at {}", proof.end)))
+    Ok(succeeded(format!("PostgreSQL has stopped in good order; its WAL ends at {}", proof.end)))
 }
 
 /// The check may be an hour old, and a PostgreSQL that was just started has no standby yet: a stop that the target does
@@ -166,7 +169,7 @@ async fn target_receives(servers: &Servers, run: &Run) -> Answer<()> {
     };
     let late = || {
         Err(PortError(format!(
-            "the target receives no WAL from here, for {RECEIVE_LIMIT:?}: no standby streams through the slot {}",
+            "the target has received no WAL from this node for {RECEIVE_LIMIT:?}: no standby streams through the slot {}",
             slot_name(run.new_main)
         )))
     };
@@ -181,7 +184,7 @@ pub(super) async fn undo_stop_main(
 ) -> Answer<String> {
     let me = shared.settings.me;
     if shared.look(|view| view.cluster.nodes.is_superseded(me) || !view.cluster.nodes.is_main(me)) {
-        return Ok("it stays stopped: another node is main".to_owned());
+        return Ok("PostgreSQL stays stopped: another node is main".to_owned());
     }
     match settled(&*servers.postgres).await? {
         Settled::Serves => return Ok("PostgreSQL had not stopped, and serves".to_owned()),
@@ -210,9 +213,9 @@ pub(super) async fn undo_stop_main(
 enum Settled {
     /// It takes writes.
     Serves,
-    /// Nothing of it runs.
+    /// No process of it runs.
     Stopped,
-    /// It runs, and is no primary, or is shutting down.
+    /// It runs, and is not a primary, or is shutting down.
     InTheWay,
 }
 
@@ -230,8 +233,8 @@ async fn settled(postgres: &dyn PostgresPort) -> Answer<Settled> {
     };
     tokio::time::timeout(UNKNOWN_LIMIT, looking).await.map_err(|_| {
         PortError(format!(
-            "PostgreSQL's process lives and has answered nothing for {UNKNOWN_LIMIT:?}: whether it serves is unknown, and it is \
-             not stopped for that; see its log, then: interrex status"
+            "PostgreSQL's process is alive and has answered nothing for {UNKNOWN_LIMIT:?}: whether it serves is not known, so it \
+             is not stopped; see its log, then: interrex status"
         ))
     })
 }
@@ -269,7 +272,7 @@ async fn rival(shared: &Shared, peers: &dyn PeersPort) -> Option<String> {
     None
 }
 
-/// What the target holds against where the log ends here, to the byte.
+/// Compares the WAL that the target has received with the end of the WAL here, to the byte.
 pub(super) async fn prove(
     shared: &Shared,
     servers: &Servers,
@@ -293,27 +296,29 @@ pub(super) async fn prove(
         received.map_err(|error| PortError::new("asking the target what it has received", error))?;
     if received != proof.end {
         return Err(PortError(format!(
-            "the log here ends at {}, and the target has it up to {received}: that is not the same",
+            "this node's WAL ends at {}, and the target has received it up to {received}: the two are not the same",
             proof.end
         )));
     }
     // the first one may be an hour old
     if let Err(words) = accepted(shared, peers, run).await {
-        return Ok(refused(format!("{words}; nothing is offered, and PostgreSQL here serves again")));
+        return Ok(refused(format!(
+            "{words}; the role is not offered, and PostgreSQL on this node serves again"
+        )));
     }
-    let words = format!("the log here ends at {}, and the target has all of it", proof.end);
-    // names as the decider reads them
-    Ok(succeeded(words)
-        .with("system_id", proof.system_id.to_string())
-        .with("timeline", proof.timeline.0)
-        .with("checkpoint", proof.checkpoint.to_string())
-        .with("end", proof.end.to_string())
-        .with("received", received.to_string())
-        .with("head", json!(Anchor::from(shared.journal.head()))))
+    let words = format!("this node's WAL ends at {}, and the target has all of it", proof.end);
+    Ok(succeeded(words).observing(HandoverProved {
+        system_id: proof.system_id.to_string(),
+        timeline: proof.timeline,
+        checkpoint: proof.checkpoint,
+        end: proof.end,
+        received,
+        head: shared.journal.head().into(),
+    }))
 }
 
-/// Redis waits for its replica by itself, and changes places with it. Where it does not, the target's Redis takes the role after a
-/// while: then what the one here has is kept before it follows.
+/// Redis waits for its replica by itself, and exchanges roles with it. If it does not, the target's Redis takes the role after a
+/// while: then the data of this node's Redis is kept before it follows.
 pub(super) async fn hand_over_redis(
     shared: &Shared,
     servers: &Servers,
@@ -329,7 +334,7 @@ pub(super) async fn hand_over_redis(
             let taken = matches!(peers.redis(run.new_main).await, Some(Ok(role)) if role == "master");
             match redis.measure().await.status {
                 RedisStatus::Linked | RedisStatus::Unlinked => {
-                    // also where it is one of the target's already: that must outlive a restart of it
+                    // also if it is one of the target's already: that must outlive a restart of it
                     let words = redis.follow(&target).await?;
                     return Ok(Some(succeeded(format!("Redis is a {words}"))));
                 }
@@ -337,7 +342,7 @@ pub(super) async fn hand_over_redis(
                 RedisStatus::Master => match redis.hand_over(&target, REDIS_LIMIT).await {
                     Ok(RedisHandover::Done(words)) => return Ok(Some(succeeded(words))),
                     Ok(RedisHandover::Refused(words)) => {
-                        // what it acknowledged from here on might reach nobody
+                        // what it acknowledged from here on might reach no replica
                         let sealed = redis.take_no_writes().await.unwrap_or_else(|error| error.to_string());
                         last = PortError(format!("Redis refuses to hand its role over: {words}; {sealed}"));
                         if run.step(StepId::HandOverRedis).attempts < 2 {
@@ -361,7 +366,7 @@ pub(super) async fn hand_over_redis(
     }
 }
 
-/// The target's Redis is a master beside this one: what this one has may have reached nobody.
+/// The target's Redis became a master while this one still was: data of this one may have reached no replica.
 async fn follow_by_force(
     shared: &Shared,
     servers: &Servers,
@@ -369,7 +374,7 @@ async fn follow_by_force(
     redis: &dyn RedisPort,
     target: &Address,
 ) -> Answer<StepReport> {
-    let end = redis.come_back_behind(target, run.started_at, shared.settings.rejoin.keep_newest).await?;
+    let end = redis.prepare_to_follow(target, run.started_at, shared.settings.rejoin.keep_newest).await?;
     servers.try_to_start_redis().await?;
     let report = succeeded(format!("Redis is a replica of {target}, which TOOK the role"));
     let report = naming_kept_redis(servers, run, report).await;

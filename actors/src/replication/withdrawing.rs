@@ -16,7 +16,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// goes on to start after that.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Whether any attempt may have asked PostgreSQL for its promotion: one that is refused has looked first.
+/// Whether any attempt may have asked PostgreSQL for its promotion: a refused attempt has looked first, and not asked.
 fn may_have_been_asked(run: &Run) -> bool {
     let step = run.step(StepId::Promote);
     step.attempts > 1 || step.state != StepState::Ended(StepOutcome::Refused)
@@ -32,10 +32,10 @@ pub(super) async fn start_again_if_cut_off(servers: &Servers, run: &Run) -> Answ
     Ok(())
 }
 
-/// Sees to it that no promotion that this run asked for happens later. What was done, in a sentence.
+/// Makes sure that no promotion that this run asked for happens later. Returns what was done, in a sentence.
 ///
 /// # Errors
-/// It has happened, and then it stands; or the server cannot be stopped, and then it may still happen.
+/// The promotion has happened, and stands; or the server cannot be stopped, and the promotion may still happen.
 pub(super) async fn withdraw(servers: &Servers, run: &Run) -> Answer<String> {
     let postgres = &*servers.postgres;
     if !may_have_been_asked(run) {
@@ -43,8 +43,10 @@ pub(super) async fn withdraw(servers: &Servers, run: &Run) -> Answer<String> {
     }
     let seen = tokio::time::timeout(LOOK_PATIENCE, postgres.promotion()).await;
     if let Ok(Ok(Some(promotion))) = seen {
-        let words =
-            format!("PostgreSQL is a primary of timeline {} meanwhile: that stands", promotion.timeline);
+        let words = format!(
+            "PostgreSQL has become a primary, on timeline {}: the promotion stands",
+            promotion.timeline
+        );
         return Err(PortError(words));
     }
     let stopped = postgres
@@ -54,14 +56,14 @@ pub(super) async fn withdraw(servers: &Servers, run: &Run) -> Answer<String> {
     Ok(start_as_standby(postgres, &stopped.words).await)
 }
 
-/// A server that was asked may obey at any later moment, and a session may still hold the question. A server that is
-/// stopped does neither, and one that starts as a standby has forgotten what the one before it was asked.
+/// A server that was asked may promote itself at any later moment, and a session may still hold the request. A stopped server does
+/// neither, and a server that starts as a standby no longer has the request.
 async fn start_as_standby(postgres: &dyn PostgresPort, stopped: &str) -> String {
     if !postgres.is_standby_directory() {
         return format!(
-            "the promotion asked for before had begun here: PostgreSQL {stopped}, and stays so, for it would be a second main: \
-             bring it back with interrex rejoin; or, where no main is left, create standby.signal in its data directory, restart \
-             this supervisor, and say interrex promote"
+            "the promotion asked for before had begun on this node: PostgreSQL {stopped}, and stays stopped, because it would be a \
+             second main. Bring this node back: interrex rejoin. If no main is left, create standby.signal in its data directory, \
+             restart this supervisor, then: interrex promote"
         );
     }
     let started = match tokio::time::timeout(START_PATIENCE, postgres.start()).await {

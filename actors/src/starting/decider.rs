@@ -1,17 +1,17 @@
-//! May this node's servers run? A pure state machine, from the supervisor's start until they do.
+//! Decides whether this node's servers may run: a pure state machine, from the supervisor's start until they run.
 //!
 //! ```text
 //! Began ─┬─ offers its role ─────────────────────────────────────> all but PostgreSQL
-//!        ├─ main ─ Ask ─┬─ nobody answers, for a while ─> Ask
+//!        ├─ main ─ Ask ─┬─ no answer, for a while ─> Ask
 //!        │              ├─ contested: stop what runs ───> Ask
 //!        │              └─ confirmed, or alone ─┐
 //!        └─ secondary ──────────────────────────┴─ Start ─┬─ login ─ Redis' role ─ main: Ask once more ─> End
 //!                                                         └─ failed, or a second main ─ longer and longer pauses ─> Began
 //! ```
 //!
-//! One effect at a time: the shell stores the facts, makes the effect, and comes back with what it came to. What is decided
-//! goes by this node's own events, by what peers say now, and by what the data directory would start as. A node that is
-//! superseded meanwhile, by a fence or by a later epoch, starts nothing more: its fence stops what was started.
+//! One effect at a time: the shell stores the facts, makes the effect, and returns its result. The decision uses this node's own
+//! events, the present answers of peers, and the role in which the data directory would start. A node that is superseded
+//! meanwhile, by a fence or by a later epoch, starts nothing more: its fence stops what was started.
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -36,20 +36,20 @@ pub const START_AGAIN: Duration = Duration::from_secs(2);
 /// The longest pause.
 const START_AGAIN_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a decision is made from, beside the state and the input.
+/// What a decision is made from, in addition to the state and the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// This node.
     pub me: NodeId,
     /// The fold of this node's own events.
     pub cluster: &'a Cluster,
-    /// The newest epoch that each node opened, by the copies of their journals that are held here.
+    /// The newest epoch that each node opened, from the copies of their journals on this node.
     pub opened: &'a BTreeMap<NodeId, Epoch>,
-    /// Whether there is anybody to ask.
+    /// Whether the node has peers to ask.
     pub has_peers: bool,
     /// How long a main waits for an answer.
     pub wait_ms: u64,
-    /// What the data directory would start as.
+    /// The role in which the data directory would start.
     pub directory: Directory,
     /// Whether a server of this node may be running, as last measured.
     pub may_run: bool,
@@ -57,34 +57,34 @@ pub struct Situation<'a> {
     pub now: Moment,
 }
 
-/// What a data directory would start as.
+/// The role in which a data directory would start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Directory {
-    /// As a standby.
+    /// Whether it would start as a standby.
     pub is_standby: bool,
-    /// No rejoin was cut off in it.
+    /// Whether no rejoin was cut off in it.
     pub is_whole: bool,
 }
 
-/// What one peer answered.
+/// The answer of one peer.
 #[derive(Debug, Clone)]
 pub struct Heard {
-    /// Which one.
+    /// The peer.
     pub peer: NodeId,
-    /// Its supervisor's words, or why there are none.
+    /// Its supervisor's report, or why there is none.
     pub supervisor: Result<Arc<NodeReport>, String>,
-    /// Its PostgreSQL's, asked directly.
+    /// The answer of its PostgreSQL, which is asked directly.
     pub postgres: Result<MainPostgres, String>,
 }
 
-/// What a start came to.
+/// The result of a start.
 #[derive(Debug, Clone, Default)]
 pub struct Started {
     /// Whether PostgreSQL had to be started.
     pub postgres: bool,
-    /// The server's words, where it refuses the configured login.
+    /// The server's message, if it refuses the configured login.
     pub refused_login: Option<String>,
-    /// What Redis is doing, where there is one.
+    /// The state of Redis, if there is one.
     pub redis: Option<RedisFacts>,
 }
 
@@ -99,7 +99,7 @@ pub enum Input {
     Heard(Vec<Heard>),
     /// The pause is over.
     Waited,
-    /// A start was broken off, for [`Starting::must_yield`] says so.
+    /// A start was broken off because of [`Starting::must_yield`].
     BrokenOff,
     /// A start ended.
     Started(Result<Started, String>),
@@ -109,7 +109,7 @@ pub enum Input {
     RedisMade,
 }
 
-/// Which servers.
+/// A set of servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// All of them.
@@ -127,7 +127,7 @@ pub enum Effect {
     Look,
     /// Ask every peer once.
     Ask,
-    /// Nothing, for so long.
+    /// Wait for this long.
     Wait(Duration),
     /// Start what does not run.
     Start(Scope),
@@ -146,14 +146,14 @@ pub enum NotStarted {
     Machine(String),
 }
 
-/// What a decision came to.
+/// The result of a decision.
 #[derive(Debug, Clone)]
 pub struct Decision {
     /// The facts to store first.
     pub facts: Vec<Draft>,
-    /// What is told in the supervisor's log.
+    /// Messages for the supervisor's log.
     pub tell: Option<String>,
-    /// What is done then.
+    /// The effect that follows.
     pub effect: Effect,
 }
 
@@ -173,14 +173,14 @@ impl Decision {
     }
 }
 
-/// What one round of asking came to.
+/// The result of one round of asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Confirmed {
     /// A peer answered, and none speaks against this node.
     Yes,
     /// Another node takes writes as main, or is about to: this one must not serve.
     Contested(String),
-    /// No supervisor answered; in their words.
+    /// No supervisor answered; their errors.
     Nobody(String),
 }
 
@@ -196,7 +196,7 @@ enum Phase {
     Confirming,
     /// What must not run is being stopped; then this follows.
     Stopping(Effect),
-    /// What hinders the start may pass: it begins anew after a pause.
+    /// What hinders the start may pass: it begins again after a pause.
     Pausing,
 }
 
@@ -212,14 +212,14 @@ pub struct Starting {
     held_up: Option<StartHeldUp>,
     /// Starts that failed, one after the other.
     failures: u32,
-    /// Whether it paused once: it holds nothing up any more but the servers.
+    /// Whether it paused once: it holds nothing up any longer but the servers.
     settled: bool,
-    /// Whether it is recorded that nobody confirmed it.
+    /// Whether it is recorded that no peer confirmed it.
     alone: bool,
 }
 
 impl Starting {
-    /// Takes an input in and says what follows from it.
+    /// Handles an input and returns what follows from it.
     pub fn decide(&mut self, situation: Situation<'_>, input: Input) -> Decision {
         match input {
             Input::Began => self.begin(situation),
@@ -234,19 +234,19 @@ impl Starting {
         }
     }
 
-    /// Whether everything but the servers is ready: requests are taken, and runs may be made. It stays so.
+    /// Whether everything but the servers is ready: requests are accepted, and runs may be made. Once true, it stays true.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled
     }
 
-    /// Whether a start that is under way must be broken off: another node takes this one's place, or a run sees to the servers.
+    /// Whether a start that is under way must be broken off: another node takes the role, or a run controls the servers.
     #[must_use]
     pub fn must_yield(&self, me: NodeId, cluster: &Cluster) -> bool {
         cluster.nodes.is_superseded(me) || (self.settled && cluster.runs.active(me).is_some())
     }
 
-    /// What keeps servers from running that should, in a sentence.
+    /// What keeps servers stopped that should run, in a sentence.
     #[must_use]
     pub fn problem(&self) -> Option<&str> {
         self.held_up.as_ref().map(|held_up| held_up.detail.as_str())
@@ -259,7 +259,7 @@ impl Starting {
             return self.pause(situation);
         }
         if cluster.nodes.is_handing_over(me) {
-            // until the offer is answered, its PostgreSQL must not run, whoever started it
+            // until the offer is answered, its PostgreSQL must not run, however it was started
             let decision = if directory.is_standby {
                 self.start(Scope::AllButPostgres)
             } else {
@@ -278,8 +278,8 @@ impl Starting {
         self.start_what_may_run(situation)
     }
 
-    /// A later epoch is stored before anything else is done. One that is not proved yet is not believed, and holds the start
-    /// up: its main says so of itself, and its journal is being copied meanwhile.
+    /// A later epoch is stored before anything else is done. An epoch that is not proved yet is not believed, and holds the start
+    /// up: its main claims it, and its journal is being copied meanwhile.
     fn hear(&mut self, situation: Situation<'_>, answers: &[Heard]) -> Decision {
         let known = Known { me: situation.me, nodes: &situation.cluster.nodes, opened: situation.opened };
         let reports = answers.iter().filter_map(|heard| heard.supervisor.as_ref().ok());
@@ -350,8 +350,8 @@ impl Starting {
         if would_be_a_second_main(situation) {
             let name = cluster.nodes.name(me);
             let detail = format!(
-                "PostgreSQL is not started: this node is a secondary, and its data directory has no standby.signal and would \
-                 start as a second main. Bring it back behind main, its data kept: interrex rejoin {name}"
+                "PostgreSQL is not started: this node is a secondary, and its data directory has no standby.signal, so it would \
+                 start as a second main. Bring this node back, which keeps its data: interrex rejoin {name}"
             );
             let held_up = self.held_up(situation, StartObstacle::SecondMain, detail);
             return Decision { effect: self.start(Scope::AllButPostgres).effect, ..held_up };
@@ -390,7 +390,8 @@ impl Starting {
             cluster.runs.active(me).is_some_and(|run| run.new_main == me && run.kind != RunKind::Rejoin);
         match started.redis.filter(|redis| is_replica(redis) && !is_secondary && !run_does) {
             Some(redis) => {
-                let detail = "it came up as a replica, but this node is main: making it a master".to_owned();
+                let detail =
+                    "Redis started as a replica, but this node is main: making it a master".to_owned();
                 let found = RedisChanged { status: redis.status, offset: redis.offset, detail, alarm: true };
                 stored_first(situation, vec![found.into()], Effect::MakeRedisMaster)
             }
@@ -401,8 +402,9 @@ impl Starting {
     /// The supervisor stays: it can be asked to fence, to rejoin, and what is wrong.
     fn failed(&mut self, situation: Situation<'_>, error: &str) -> Decision {
         self.failures = self.failures.saturating_add(1);
-        let detail =
-            format!("{error}. It is tried again, every minute at last; what is in the way: interrex doctor");
+        let detail = format!(
+            "{error}. The start is tried again, with pauses of up to a minute; to find the cause: interrex doctor"
+        );
         let held_up = self.held_up(situation, StartObstacle::Failed, detail);
         Decision { effect: self.pause(situation).effect, ..held_up }
     }
@@ -432,7 +434,7 @@ impl Starting {
     fn held_up(&mut self, situation: Situation<'_>, obstacle: StartObstacle, detail: String) -> Decision {
         let held_up = StartHeldUp { obstacle, detail };
         let before = self.held_up.replace(held_up.clone());
-        // what a server says of its failure tells the time
+        // a server's message about its failure has the time in it
         let known = |it: &StartHeldUp| {
             it.obstacle == obstacle && (obstacle == StartObstacle::Failed || it.detail == held_up.detail)
         };
@@ -508,13 +510,13 @@ fn rival(situation: Situation<'_>, heard: &Heard) -> Option<String> {
             let yields = report.epoch == nodes.epoch
                 && me < heard.peer
                 && nodes.get(me).is_some_and(|row| row.opened == Some(nodes.epoch));
-            // an epoch that no cluster gets to is believed of no node
+            // an epoch that no cluster can reach is never believed
             let can_be = report.epoch <= Epoch::HIGHEST;
             let rules = report.main == Some(heard.peer) && report.epoch >= nodes.epoch && can_be && !yields;
             rules.then(|| {
                 format!(
-                    "this node's servers stay stopped: {name} holds itself to be main of epoch {}. They start when one of the \
-                     two is main no more (interrex status, on both)",
+                    "this node's servers stay stopped: {name} reports that it is main of epoch {}. They start when one of the two \
+                     is no longer main (interrex status, on both)",
                     report.epoch
                 )
             })

@@ -12,13 +12,13 @@ use crate::{
     node::{NodeError, Shared},
 };
 
-/// The first events of this process. `on_exit` says what becomes of the servers when it ends.
+/// The first events of this process. `on_exit` says what happens to the servers when it ends.
 ///
 /// # Errors
-/// They are not known to be on disk.
+/// The events are not known to be on disk.
 pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), NodeError> {
     let settings = &shared.settings;
-    // from now on: who is told so early holds back what must wait
+    // from now on: actors that know it so early hold back what must wait
     shared.measured(|view| view.start.under_way = true);
     let (epoch, role, main, interrupted_run) = shared.look(|view| {
         let nodes = &view.cluster.nodes;
@@ -54,8 +54,8 @@ pub async fn record_start(shared: &Arc<Shared>, on_exit: &str) -> Result<(), Nod
     record(shared, facts).await
 }
 
-/// This node's newest event was recorded at a time that is still to come: the wall clock was set back while
-/// nobody watched it. One that was set forward cannot be told from a node that was off for so long.
+/// This node's newest event was recorded at a time in the future: the wall clock was set back while no supervisor ran. A clock
+/// that was set forward cannot be distinguished from a node that was off for that time.
 fn clock_set_back(shared: &Shared) -> Result<Option<ClockJumped>, NodeError> {
     let head = shared.journal.head();
     let before = NodeSeq(head.node_seq.0.saturating_sub(1));

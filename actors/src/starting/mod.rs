@@ -1,4 +1,4 @@
-//! The start of a supervisor: is this node still what it was, and may its servers run?
+//! The start of a supervisor: it finds out whether this node still has its role, and whether its servers may run.
 //!
 //! The shell around [`decider::Starting`]: it stores the facts, asks peers, starts and stops servers.
 
@@ -23,7 +23,7 @@ use crate::{
 /// Stores facts and waits until they are on disk.
 ///
 /// # Errors
-/// They are not known to be there: nothing may be done that follows from them.
+/// The facts are not known to be on disk: no effect that follows from them may be made.
 pub async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), NodeError> {
     let append = shared.lines.append.ask(Append(facts));
     match tokio::time::timeout(STORE_LIMIT, append).await {
@@ -32,7 +32,7 @@ pub async fn record(shared: &Arc<Shared>, facts: Vec<Draft>) -> Result<(), NodeE
     }
 }
 
-/// What a running server says against the configured login; nothing where it lets us in, or does not run.
+/// A running server's refusal of the configured login; nothing if it accepts the login, or does not run.
 pub async fn refused_login(servers: &Servers) -> Option<String> {
     let reply = servers.postgres.measure().await.no_reply?;
     // invalid_password and invalid_authorization_specification
@@ -40,8 +40,8 @@ pub async fn refused_login(servers: &Servers) -> Option<String> {
     refused.then(|| format!("postgres.user, postgres.password_file: PostgreSQL refuses the login: {reply}"))
 }
 
-/// Starts the servers that may run, and tries again where one does not. What holds it up is shown in the view; there too it
-/// says when everything but the servers is ready, so that requests are taken.
+/// Starts the servers that may run, and tries again if a start fails. The view shows what holds the start up, and when everything
+/// but the servers is ready, so that requests are accepted.
 ///
 /// # Errors
 /// The supervisor cannot go on.
@@ -141,7 +141,7 @@ fn in_words<T>(answer: Answer<T>) -> Result<T, String> {
     answer.map_err(|error| error.to_string())
 }
 
-/// Each is started whatever became of the others.
+/// Each is started even if another one fails.
 async fn start(servers: &Servers, scope: Scope) -> Answer<Started> {
     let postgres = match scope {
         Scope::All | Scope::Postgres => servers.postgres.start().await,
@@ -167,7 +167,7 @@ async fn start(servers: &Servers, scope: Scope) -> Answer<Started> {
     Ok(Started { postgres: postgres?, refused_login: refused_login(servers).await, redis })
 }
 
-/// One whose start is held back on purpose holds up nothing else: it is told, and tried again without this start.
+/// A Redis whose start is held back on purpose holds up nothing else: that is logged, and tried again without this start.
 async fn start_redis(servers: &Servers) -> Answer<bool> {
     match servers.try_to_start_redis().await {
         Err(error) if servers.redis.as_ref().is_some_and(|redis| redis.waits_for_a_start()) => {

@@ -1,4 +1,4 @@
-//! Before the first event of a process: does its journal end where it should?
+//! Before the first event of a process: checks that its journal has not lost its newest events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
 /// How long this node's own PostgreSQL may take for a page of `cluster_events`.
 const HELD_LIMIT: Duration = Duration::from_secs(5);
 
-/// Before the first event of this process: a journal that lost its newest events, such as one from a restored disk
-/// image, takes them back from whichever peer answers. Appending to it as it is would fork it.
+/// Before the first event of this process: a journal that lost its newest events, for example because a disk image was restored,
+/// takes them back from whichever peer answers. Appending without them would fork the journal.
 ///
 /// # Errors
-/// They cannot be taken back, or the journal has two continuations.
+/// The events cannot be taken back, or the journal has two continuations.
 pub async fn take_back_own_events(
     shared: &Arc<Shared>,
     servers: &Servers,
@@ -42,7 +42,7 @@ pub async fn take_back_own_events(
             Ok(taken) => restored.extend(taken),
             // another peer may hold the rest
             Err(NotFetched::CutOff(problem)) => cut_off = Some(problem),
-            // forked, as the comparison tells
+            // forked, as the comparison shows
             Err(NotFetched::Refused(problem)) => {
                 tracing::warn!(problem, "a peer holds other events of this node");
             }
@@ -76,7 +76,7 @@ async fn take_back_from_postgres(
         let held = servers.stream.held(me, shared.journal.head().node_seq);
         let page = match tokio::time::timeout(HELD_LIMIT, held).await {
             Ok(Ok(page)) if !page.is_empty() => page,
-            // nothing more, or nobody to ask: servers are started later
+            // nothing more, or no server to ask: servers are started later
             _ => break,
         };
         match shared.lines.keep_copies.ask(KeepCopies(JournalPage { base: None, records: page })).await {

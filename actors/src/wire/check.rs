@@ -1,15 +1,15 @@
-//! What was looked at before a run.
+//! The checks before a run.
 
 use interrex_events::Verdict;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Something that was looked at before a run, and whether it speaks against it.
+/// A check before a run, and whether it speaks against the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// What, in a few words.
+    /// The subject, in a few words.
     pub subject: String,
-    /// Good: it stands in nobody's way. Bad: the run would be refused. Unknown: it could not be found out.
+    /// Good: no obstacle. Bad: the run would be refused. Unknown: it could not be found out.
     pub verdict: Verdict,
     /// What was found, in a sentence.
     pub detail: String,
@@ -19,19 +19,19 @@ pub struct Check {
 }
 
 impl Check {
-    /// It stands in nobody's way.
+    /// A check that is no obstacle.
     #[must_use]
     pub fn good(subject: &str, detail: impl Into<String>) -> Self {
         Self::of(subject, Verdict::Good, detail)
     }
 
-    /// The run would be refused.
+    /// A check for which the run would be refused.
     #[must_use]
     pub fn bad(subject: &str, detail: impl Into<String>) -> Self {
         Self::of(subject, Verdict::Bad, detail)
     }
 
-    /// It could not be found out: the run would fail there, or be refused.
+    /// A check that could not be made: the run would fail there, or be refused.
     #[must_use]
     pub fn unknown(subject: &str, detail: impl Into<String>) -> Self {
         Self::of(subject, Verdict::Unknown, detail)
@@ -48,7 +48,7 @@ impl Check {
         self
     }
 
-    /// Whether the run would not get past it.
+    /// Whether the check would stop the run.
     #[must_use]
     pub fn stops(&self) -> bool {
         self.verdict != Verdict::Good

@@ -1,37 +1,37 @@
-//! What a main offers that hands its role over, and what a peer says to it.
+//! The offer of a main that hands its role over, and the peer's answer.
 
 use interrex_events::{Epoch, Handover, Head, Lsn, NodeId, TimelineId};
 use serde::{Deserialize, Serialize};
 
-/// What a main that has stopped offers.
+/// The offer of a main that has stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandoverOffer {
-    /// Who offers its role.
+    /// The main that offers its role.
     pub from: NodeId,
-    /// The epoch that is to be opened.
+    /// The epoch to open.
     pub epoch: Epoch,
-    /// What it proved.
+    /// The proof of its stop.
     pub handover: Handover,
 }
 
-/// What a peer says to an offer of the role of main.
+/// A peer's answer to an offer of the role of main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "answer")]
 pub enum OfferAnswer {
-    /// It is main.
+    /// The peer is main.
     Taken {
         /// The timeline that its PostgreSQL writes.
         timeline: TimelineId,
-        /// Where that left the old one.
+        /// The switchpoint at which that timeline left the old one.
         switchpoint: Option<Lsn>,
         /// The newest event of its journal.
         head: Head,
     },
-    /// It has not taken the role, and never will by this offer.
+    /// The peer has not taken the role, and never will by this offer.
     Refused {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It is at it.
+    /// The peer has not decided yet.
     Pending,
 }

@@ -1,4 +1,4 @@
-//! Events that one supervisor gives another.
+//! Events that one supervisor sends to another.
 
 use interrex_events::{Base, Record};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What supervisors, and the tools that ask them, say to each other: reports, bodies of requests, and what goes with them.
+//! The messages between supervisors and the tools that ask them: reports, bodies of requests, and their parts.
 //!
 //! Plain values that serialise. Messages between actors and ports both carry them.
 

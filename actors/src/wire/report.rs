@@ -1,4 +1,4 @@
-//! What a node says of itself right now: the answer of `GET /health`, and what heartbeats carry.
+//! A node's report of itself: the answer of `GET /health`, and the content of heartbeats.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 /// A measurement of the local PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PostgresFacts {
-    /// What it does.
+    /// Its state.
     pub status: PostgresStatus,
     /// Its timeline.
     pub timeline: Option<TimelineId>,
-    /// The end of its log: flushed on a primary, the larger of received and replayed on a standby.
+    /// The end of its WAL: flushed on a primary, the larger of received and replayed on a standby.
     pub lsn: Option<Lsn>,
     /// How far a standby has replayed.
     pub replayed: Option<Lsn>,
-    /// The server's own words, where it does not answer.
+    /// A message, if the server does not answer.
     pub detail: String,
 }
 
@@ -35,19 +35,19 @@ impl PostgresFacts {
 /// A measurement of the local Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisFacts {
-    /// What it does.
+    /// Its state.
     pub status: RedisStatus,
     /// Its replication offset, in bytes.
     pub offset: Option<u64>,
-    /// The server's own words, where it does not answer.
+    /// A message, if the server does not answer.
     pub detail: String,
-    /// Of a replica: `host:port` of its master. An older program does not say.
+    /// For a replica: `host:port` of its master. An older program leaves it out.
     #[serde(default)]
     pub upstream: Option<Address>,
-    /// The commands that it does not let the supervisor give, with the reason of each.
+    /// The commands that it does not accept from the supervisor, each with the reason.
     #[serde(default)]
     pub lacks: Vec<String>,
-    /// Whether it does not run by this supervisor's own doing: it killed it, or holds its start back.
+    /// Whether it is stopped because of this supervisor, which killed it or holds its start back.
     #[serde(default)]
     pub alarm: bool,
 }
@@ -69,40 +69,40 @@ impl RedisFacts {
 /// A measurement of a dependent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DependentFacts {
-    /// What it does.
+    /// Its state.
     pub status: DependentStatus,
-    /// The readiness check's own words, where it fails.
+    /// The readiness check's message, if it fails.
     pub detail: String,
 }
 
 /// How far a secondary is behind main.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Lag {
-    /// Bytes of log between main's last report and what is held here.
+    /// Bytes of WAL between main's last report and the WAL here.
     pub bytes: u64,
     /// Seconds since this node last held all that main had reported.
     pub seconds: f64,
-    /// Main may have written more since its last report: the figures are then the least, not the most.
+    /// Whether main may have written more since its last report: the figures are then lower bounds.
     pub lower_bound: bool,
     /// Main's last report.
     pub main_lsn: Lsn,
 }
 
-/// What main knows of `cluster_events`.
+/// Main's state of `cluster_events`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamFacts {
     /// Its newest position, at the last look.
     pub position: Option<Position>,
     /// Projections that are paused, by name.
     pub paused: Vec<String>,
-    /// What keeps this node's events out of it.
+    /// What keeps this node's events out of `cluster_events`.
     pub problems: Vec<String>,
-    /// What keeps copies of other nodes' events out of it: main serves as well without them.
+    /// What keeps copies of other nodes' events out of it: main serves without them.
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
-/// How an actor is.
+/// The state of an actor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActorFacts {
     /// Restarts since the supervisor started.
@@ -111,7 +111,7 @@ pub struct ActorFacts {
     pub dropped: u64,
 }
 
-/// How far a copy of a node's data is.
+/// The progress of a copy of a node's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyProgress {
     /// Bytes copied.
@@ -120,16 +120,16 @@ pub struct CopyProgress {
     pub total_bytes: u64,
 }
 
-/// A time in which a node does not promote itself.
+/// A time in which a node may not promote itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
-    /// What is left of it, in milliseconds.
+    /// The rest of that time, in milliseconds.
     pub left_ms: u64,
-    /// Why.
+    /// The reason.
     pub because: String,
 }
 
-/// What a node says of itself.
+/// A node's report of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// The cluster.
@@ -138,35 +138,35 @@ pub struct NodeReport {
     pub node: NodeId,
     /// Its name.
     pub name: String,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
-    /// How it is, by its own journal.
+    /// Its status, by its own journal.
     pub status: NodeStatus,
     /// The newest epoch it knows.
     pub epoch: Epoch,
-    /// Who is main, as far as it knows.
+    /// The main, as far as it knows.
     pub main: Option<NodeId>,
-    /// Where the timeline of that epoch left the old one, if it opened the epoch itself.
+    /// The switchpoint at which the timeline of that epoch left the old one, if it opened the epoch itself.
     pub switchpoint: Option<Lsn>,
-    /// Whether a switchover opened that epoch, as far as it knows; an older program does not say.
+    /// Whether a switchover opened that epoch, as far as it knows; an older program leaves it out.
     #[serde(default)]
     pub planned: Option<bool>,
-    /// How long this node does not promote itself, and why, where it would otherwise.
+    /// How long this node may not promote itself, with the reason, if it would otherwise.
     #[serde(default)]
     pub rests: Option<Rest>,
-    /// Whether it does what its role demands; decides between 200 and 503.
+    /// Whether it does what its role demands; the HTTP status is 200 or 503 accordingly.
     pub healthy: bool,
-    /// What is missing, if not.
+    /// Its problems, if it does not.
     pub problems: Vec<String>,
     /// Its PostgreSQL.
     pub postgres: PostgresFacts,
-    /// How long ago it was asked for that, in milliseconds; nothing before its first answer, and by older versions.
+    /// How long ago that was measured, in milliseconds; nothing before its first answer, and from older versions.
     #[serde(default)]
     pub postgres_age_ms: Option<u64>,
-    /// Why its PostgreSQL admits no new session, where it answers those that are open and admits none.
+    /// Why its PostgreSQL admits no new session, if it answers open ones.
     #[serde(default)]
     pub no_session: Option<String>,
-    /// The same of main's PostgreSQL, as a secondary sees it.
+    /// The same for main's PostgreSQL, as a secondary sees it.
     #[serde(default)]
     pub main_no_session: Option<String>,
     /// Its Redis.
@@ -180,27 +180,27 @@ pub struct NodeReport {
     /// Whether main has given no sign at all since this supervisor began to watch it: its silence counts from then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub main_unseen: bool,
-    /// How long it may, in milliseconds.
+    /// How long main may be silent, in milliseconds.
     pub threshold_ms: u64,
-    /// Who is asked before a node becomes main; `none` protects nobody from a cut link.
+    /// The quorum mode; `none` gives no protection against a cut link.
     pub quorum: String,
-    /// Which node may promote itself, where that is configured: with quorum `none` it is one at most.
+    /// The node that may promote itself, if that is configured: with quorum `none` at most one node may.
     #[serde(default)]
     pub candidate: Option<NodeId>,
-    /// The run this node is making, and the steps it is at.
+    /// The run of this node, and its current steps.
     pub run: Option<(RunId, Vec<StepId>)>,
-    /// How far it is with copying main's data, or its own aside.
+    /// The progress of copying main's data, or its own data aside.
     #[serde(default)]
     pub copying: Option<CopyProgress>,
-    /// Whether that run shall make it main; an older program does not say.
+    /// Whether that run is to make it main; an older program leaves it out.
     #[serde(default)]
     pub taking_over: Option<bool>,
-    /// The newest event of every journal held here.
+    /// The newest event of every journal on this node.
     pub journal_heads: Vec<Head>,
     /// On main: `cluster_events`.
     #[serde(default)]
     pub stream: Option<StreamFacts>,
-    /// The settings that were changed while the cluster ran, and by which change.
+    /// The settings that were changed while the cluster ran, and the change that set them.
     #[serde(default)]
     pub settings: Option<(ClusterSettings, SettingsStamp)>,
     /// Its clock.
@@ -209,13 +209,13 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// Its actors.
     pub actors: BTreeMap<String, ActorFacts>,
-    /// The version of its program; an older one does not say.
+    /// The version of its program; an older program leaves it out.
     #[serde(default)]
     pub version: String,
 }
 
 impl NodeReport {
-    /// Whether it makes a run that shall make it main.
+    /// Whether it makes a run that is to make it main.
     #[must_use]
     pub fn is_taking_over(&self) -> bool {
         self.taking_over.unwrap_or(self.run.is_some())
@@ -237,33 +237,33 @@ impl NodeReport {
     }
 }
 
-/// `POST /api/cluster/notify`: who is main from now on.
+/// Body of `POST /api/cluster/notify`: the node that is main from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
-    /// The cluster it speaks of.
+    /// The cluster.
     pub cluster_id: ClusterId,
-    /// Who sends it.
+    /// The sender.
     pub from: NodeId,
-    /// Who is main.
+    /// The main node.
     pub main: NodeId,
-    /// In which epoch.
+    /// The epoch.
     pub epoch: Epoch,
-    /// On which timeline.
+    /// The timeline of that epoch.
     pub timeline: Option<TimelineId>,
-    /// Where that timeline left the old one.
+    /// The switchpoint at which that timeline left the old one.
     pub switchpoint: Option<Lsn>,
-    /// Whether a switchover made it main; an older program does not say.
+    /// Whether a switchover made it main; an older program leaves it out.
     #[serde(default)]
     pub planned: Option<bool>,
     /// The sender's clock.
     pub hlc: Hlc,
 }
 
-/// What main's PostgreSQL said to a secondary that asked.
+/// The answer of main's PostgreSQL to a secondary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MainPostgres {
     /// Whether it accepts writes.
     pub writable: bool,
-    /// The end of its flushed log.
+    /// The end of its flushed WAL.
     pub lsn: Option<Lsn>,
 }

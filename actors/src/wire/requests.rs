@@ -12,12 +12,12 @@ pub const SECRET_HEADER: &str = "x-cluster-secret";
 /// The envelope of every answer over HTTP.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiAnswer<T> {
-    /// Whether it was done.
+    /// Whether the request was carried out.
     pub success: bool,
-    /// The answer, if so.
+    /// The answer, if it was.
     #[serde(skip_serializing_if = "Option::is_none", default = "none")]
     pub data: Option<T>,
-    /// The error, if not.
+    /// The error, if it was not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<ApiError>,
 }
@@ -26,23 +26,23 @@ fn none<T>() -> Option<T> {
     None
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiError {
-    /// For programs.
+    /// A code, for programs.
     pub code: String,
-    /// For people.
+    /// A message, for people.
     pub message: String,
 }
 
 /// Body of `POST /api/cluster/fence`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FenceBody {
-    /// The cluster it is meant for.
+    /// The cluster for which the request is meant.
     pub cluster_id: ClusterId,
-    /// Who asks.
+    /// The node that asks.
     pub by: NodeId,
-    /// The epoch it won.
+    /// The epoch that it won.
     pub epoch: Epoch,
     /// Its run.
     pub run: RunId,
@@ -51,44 +51,44 @@ pub struct FenceBody {
 /// Body of `POST /api/cluster/lift-fence`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LiftFenceBody {
-    /// The cluster it is meant for.
+    /// The cluster for which the request is meant.
     pub cluster_id: ClusterId,
-    /// Who asks.
+    /// The node that asks.
     pub by: NodeId,
-    /// Its run, which had asked for the fence.
+    /// Its run, which asked for the fence.
     pub run: RunId,
 }
 
 /// Body of `POST /api/cluster/accept-handover`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AcceptHandoverBody {
-    /// The cluster it is meant for.
+    /// The cluster for which the request is meant.
     pub cluster_id: ClusterId,
-    /// What is to be recorded.
+    /// The acceptance to record.
     pub asked: HandoverAccepted,
 }
 
 /// Body of `POST /api/cluster/take-over`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TakeOverBody {
-    /// The cluster it is meant for.
+    /// The cluster for which the request is meant.
     pub cluster_id: ClusterId,
-    /// What is offered.
+    /// The offer.
     pub offer: HandoverOffer,
 }
 
-/// Body of `POST /api/cluster/failover`, as in the runbook, and what it may say beside.
+/// Body of `POST /api/cluster/failover`, as in the runbook, with optional fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SwitchoverBody {
-    /// Who shall be main.
+    /// The target.
     pub target_node_id: NodeId,
     /// How long open transactions may take to finish, in milliseconds.
     #[serde(default)]
     pub drain_ms: u64,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Who asks.
+    /// The person or program that asks.
     #[serde(default)]
     pub asker: Cause,
 }
@@ -97,9 +97,9 @@ pub struct SwitchoverBody {
 /// not know it refuses it, and does not begin at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ScheduleBody {
-    /// When.
+    /// When it begins.
     pub due: DateTime<Utc>,
-    /// What.
+    /// The request.
     #[serde(flatten)]
     pub switchover: SwitchoverBody,
 }
@@ -111,7 +111,7 @@ pub struct ScheduleBody {
 pub enum PlanBody {
     /// Main hands its role over.
     Switchover {
-        /// Who would be main.
+        /// The target.
         target_node_id: NodeId,
         /// How long open transactions could take to finish, in milliseconds.
         #[serde(default)]
@@ -122,13 +122,13 @@ pub enum PlanBody {
         /// Whether it would be done although main answers.
         #[serde(default)]
         force: bool,
-        /// Why.
+        /// The reason.
         #[serde(default)]
         reason: Option<String>,
     },
     /// The node that is asked comes back as a secondary.
     Rejoin {
-        /// By a copy of main's data, even where its own could be rewound.
+        /// Whether to copy main's data even if this node's data could be rewound.
         #[serde(default)]
         copy: bool,
     },
@@ -140,10 +140,10 @@ pub struct PromoteBody {
     /// Whether it is to be done although main answers.
     #[serde(default)]
     pub force: bool,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Who asks.
+    /// The person or program that asks.
     #[serde(default)]
     pub asker: Cause,
 }
@@ -151,13 +151,13 @@ pub struct PromoteBody {
 /// Body of `POST /api/cluster/rejoin`; it may be left out.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RejoinBody {
-    /// By a copy of main's data, even where the node's own could be rewound.
+    /// Whether to copy main's data even if the node's own could be rewound.
     #[serde(default)]
     pub copy: bool,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Who asks.
+    /// The person or program that asks.
     #[serde(default)]
     pub asker: Cause,
 }
@@ -165,13 +165,13 @@ pub struct RejoinBody {
 /// Body of `POST /api/cluster/run/cancel`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CancelBody {
-    /// Whether an offer that nobody answers is withdrawn on a person's word.
+    /// Whether an offer without an answer is withdrawn on a person's statement.
     #[serde(default)]
     pub force: bool,
-    /// Why.
+    /// The reason.
     #[serde(default)]
     pub reason: Option<String>,
-    /// Who asks.
+    /// The person or program that asks.
     #[serde(default)]
     pub asker: Cause,
 }
@@ -179,34 +179,34 @@ pub struct CancelBody {
 /// Body of `POST /api/cluster/journal`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JournalBody {
-    /// The cluster it is meant for.
+    /// The cluster for which the request is meant.
     pub cluster_id: ClusterId,
-    /// Whose events.
+    /// The node whose events are asked for.
     pub node: NodeId,
-    /// After which one.
+    /// The event after which they begin.
     pub after: NodeSeq,
 }
 
 /// The answer to a [`Notice`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct NoticeTaken {
-    /// It is stored.
+    /// The notice is stored.
     pub accepted: bool,
-    /// The epoch that it spoke of.
+    /// The epoch of the notice.
     pub epoch: Epoch,
 }
 
 /// The answer to a [`LiftFenceBody`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FenceLifted {
-    /// What was found or done, in a sentence.
+    /// The result, in a sentence.
     pub words: String,
 }
 
-/// The answer of `GET /api/cluster/check-main-status`: what a promotion from this node would go by.
+/// The answer of `GET /api/cluster/check-main-status`: the evidence that a promotion on this node would use.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MainStatus {
-    /// Who is main.
+    /// The main node.
     pub main: Option<NodeId>,
     /// Its name.
     pub name: Option<String>,
@@ -214,27 +214,27 @@ pub struct MainStatus {
     pub epoch: Epoch,
     /// Whether that is the node that was asked.
     pub is_this_node: bool,
-    /// Whether main gives any sign of life; nothing where this node does not watch it.
+    /// Whether main gives any sign of life; nothing if this node does not watch it.
     pub answers: Option<bool>,
-    /// How long it has been silent.
+    /// How long it has been silent, in milliseconds.
     pub silent_ms: Option<u64>,
-    /// How long it may be.
+    /// How long it may be silent, in milliseconds.
     pub threshold_ms: u64,
-    /// What was seen of it.
+    /// The evidence about it.
     pub evidence: Option<Evidence>,
 }
 
-/// What every request says of where it comes from and whom it is for.
+/// What every request says about its sender and its cluster.
 pub trait Asked {
     /// Whether a request without a body means the default.
     const MAY_BE_EMPTY: bool = false;
 
-    /// The cluster that it is meant for, where it says so.
+    /// The cluster for which it is meant, if it names one.
     fn cluster(&self) -> Option<ClusterId> {
         None
     }
 
-    /// The node that sends it, where only a member's is heard.
+    /// The node that sends it, if only requests of members are accepted.
     fn sender(&self) -> Option<NodeId> {
         None
     }

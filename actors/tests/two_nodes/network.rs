@@ -8,8 +8,8 @@ use interrex_actors::{
     node::Shared,
     ports::{NoReply, NotAccepted, NotFenced, PeersPort},
     wire::{
-        AcceptHandoverBody, Asked, FenceBody, HandoverOffer, JournalBody, JournalPage, LiftFenceBody, MainPostgres, NodeReport,
-        Notice, OfferAnswer, TakeOverBody,
+        AcceptHandoverBody, Asked, FenceBody, HandoverOffer, JournalBody, JournalPage, LiftFenceBody,
+        MainPostgres, NodeReport, Notice, OfferAnswer, TakeOverBody,
     },
 };
 use interrex_events::{HandoverAccepted, Lsn, NodeId, NodeSeq};

@@ -11,14 +11,16 @@ use std::{
 use async_trait::async_trait;
 use interrex_actors::{
     ports::{
-        Answer, DependentsPort, HandoverPort, HookFacts, HooksPort, KeepRequest, Kept, Lineage, LogRecord, MainLineage,
-        MainServerPort, NoReply, NotRelayed, PortError, PostgresEnd, PostgresMeasure, PostgresPort, Promotion, ReadOnlySetting,
-        Received, RejoinPort, Relayed, ReplayState, Rewind, ServerProcess, ShutdownProof, Source, StandbyLimits, StopMode,
-        StreamPort, StreamState, ForkReport,
+        Answer, DependentsPort, ForkReport, HandoverPort, HookFacts, HooksPort, KeepRequest, Kept, Lineage,
+        LogRecord, MainLineage, MainServerPort, NoReply, NotRelayed, PortError, PostgresEnd, PostgresMeasure,
+        PostgresPort, Promotion, ReadOnlySetting, Received, RejoinPort, Relayed, ReplayState, Rewind,
+        ServerProcess, ShutdownProof, Source, StandbyLimits, StopMode, StreamPort, StreamState,
     },
     wire::{CopyProgress, DependentFacts, MainPostgres, PostgresFacts},
 };
-use interrex_events::{Address, Epoch, Head, Lsn, NodeId, NodeSeq, Position, PostgresStatus, Record, TimelineId};
+use interrex_events::{
+    Address, Epoch, Head, Lsn, NodeId, NodeSeq, Position, PostgresStatus, Record, TimelineId,
+};
 
 /// How long a request to a server takes.
 const ANSWER: Duration = Duration::from_millis(1);
@@ -173,7 +175,8 @@ impl PostgresPort for Simulated {
     }
 
     async fn return_to_upstream(&self, otherwise: &str) -> Answer<()> {
-        let upstream = otherwise.parse().map(NodeId).map_err(|error| PortError::new("reading a node", error))?;
+        let upstream =
+            otherwise.parse().map(NodeId).map_err(|error| PortError::new("reading a node", error))?;
         self.world.change(self.me, |postgres| postgres.upstream = Some(upstream));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What people ask of a supervisor: a request over HTTP, and then the run as its journal tells it.
+//! Requests of people to a supervisor over HTTP, and then the run as its journal shows it.
 
 use std::{path::Path, time::Duration};
 
@@ -49,19 +49,19 @@ struct Cancelled {
 impl Cancelled {
     fn in_words(&self) -> String {
         let run = self.run_id.map(RunId::short).map(|short| {
-            format!("Run {short} is being given up; see how far it is with: interrex run show {short}")
+            format!("Run {short} is being cancelled; see its progress with: interrex run show {short}")
         });
         let schedule = self.unscheduled.map(|due| {
             format!("The switchover that was scheduled for {} is cancelled.", when::date_and_time_utc(due))
         });
         let fence = self.fence_lifted.map(|_| {
-            "This node is fenced no more, and starts its servers as main: interrex status shows when it serves.".to_owned()
+            "This node is no longer fenced and starts its servers as main; see when it serves with: interrex status".to_owned()
         });
         run.or(schedule).or(fence).unwrap_or_default()
     }
 }
 
-/// Hands the role of main over, and tells how it goes.
+/// Hands the role of main over, and shows the run.
 pub(super) fn switchover(
     arguments: &Switchover,
     outside: &dyn Outside,
@@ -110,7 +110,7 @@ pub(super) fn promote(
     if let Some(error) = refused.filter(|_| outside.has_keyboard()) {
         output::say(&output::harmless(&error.message));
         let name = &config.node.name;
-        let prompt = format!("To take the role all the same, type the name of this node, {name}: ");
+        let prompt = format!("To take the role anyway, type the name of this node, {name}: ");
         if outside.typed(&prompt)?.as_deref() != Some(name.as_str()) {
             return Err(Failure::Other { what: "nothing was changed".to_owned(), source: None });
         }
@@ -142,7 +142,7 @@ pub(super) fn rejoin(
         let name =
             nodes(&config).into_iter().find(|(id, ..)| *id == returning).map_or("it", |(_, name, _)| name);
         let what = format!(
-            "the supervisor of {name} at {address} does not answer, and it is what makes the rejoin: start it there (interrex \
+            "the supervisor of {name} at {address} does not answer, and the rejoin needs it: start it there (interrex \
              supervise), or do the same by hand: interrex rejoin {name} --script"
         );
         return Err(Failure::Other { what, source: None });
@@ -174,7 +174,7 @@ fn config(named: Option<&Path>) -> Result<Config, Failure> {
     Ok(Config::load(&source::config_path(named)?)?)
 }
 
-/// Who asks: the user of this command.
+/// The person who asks: the user of this command.
 fn asker(config: &Config) -> Cause {
     let uid = nix::unistd::Uid::current();
     let user = nix::unistd::User::from_uid(uid).ok().flatten();
@@ -206,7 +206,7 @@ pub(super) fn address_of(config: &Config, node: NodeId) -> Result<Address, Failu
     })
 }
 
-/// The newest event of its own that a supervisor tells of: a run that it begins now comes after it.
+/// The newest own event that a supervisor reports: a run that it begins now comes after that event.
 fn newest_of(report: &NodeReport) -> NodeSeq {
     let own = report.journal_heads.iter().find(|head| head.node_id == report.node);
     own.map_or(NodeSeq(0), |head| head.node_seq)
@@ -218,14 +218,14 @@ fn newest_at(outside: &dyn Outside, node: NodeId, address: &Address) -> Option<N
     reports.get(&node).and_then(|answer| answer.as_ref().ok()).map(newest_of)
 }
 
-/// Who is main, by whoever answers with the latest epoch; and its newest event.
+/// Which node is main, by the supervisor that answers with the latest epoch; and main's newest event.
 fn main_of(config: &Config, outside: &dyn Outside) -> Result<(NodeId, NodeSeq), Failure> {
     let questions: Vec<Question> =
         nodes(config).into_iter().map(|(node, _, address)| Question { node, address }).collect();
     let reports = outside.ask(&questions);
     let newest = reports.values().flatten().filter(|report| report.main.is_some()).max_by_key(|it| it.epoch);
     let main = newest.and_then(|report| report.main).ok_or_else(|| Failure::Other {
-        what: "no supervisor answers that knows who is main; see: interrex status".to_owned(),
+        what: "no supervisor that answers knows which node is main; see: interrex status".to_owned(),
         source: None,
     })?;
     let before = reports.get(&main).and_then(|answer| answer.as_ref().ok()).map(newest_of);
@@ -241,7 +241,7 @@ pub(super) fn post<T: serde::de::DeserializeOwned>(
     answered(address, ask(config, address, path, body)?)
 }
 
-/// A node's events after a place, as its own supervisor tells them.
+/// A node's events after a place, from its own supervisor.
 pub(super) fn journal_page(
     config: &Config,
     (node, address): (NodeId, &Address),
@@ -292,13 +292,13 @@ fn unanswered(config: &Config, address: &Address, limit: Duration, error: &reqwe
     let name = known.map_or_else(String::new, |(_, name, _)| format!(" of {name}"));
     if error.is_connect() {
         format!(
-            "the supervisor{name} at {address} does not run, or cannot be reached: nothing was asked of it. Start it there (systemctl \
-             start interrex, or: interrex supervise --config FILE), and ask again"
+            "the supervisor{name} at {address} does not run or cannot be reached: it got no request. Start it there (systemctl \
+             start interrex, or: interrex supervise --config FILE), and run the command again"
         )
     } else if error.is_timeout() {
         format!(
-            "the supervisor{name} at {address} took the request and has not answered within {limit:?}: it may still act on it. Look \
-             before you ask again: interrex run list"
+            "the supervisor{name} at {address} got the request and has not answered within {limit:?}: it may still act on it. \
+             Before you run the command again, look at: interrex run list"
         )
     } else {
         format!("the supervisor{name} at {address} does not answer as it should")

@@ -34,7 +34,7 @@ pub(super) fn dry_run(
     views::plan::show(&plan, |node| name(config, node), json, output)
 }
 
-/// Has main begin it then; nobody waits for it.
+/// Asks main to begin it at that time, and does not wait for it.
 pub(super) fn schedule(
     (arguments, config): (&Switchover, &Config),
     (main, due): (NodeId, DateTime<Utc>),
@@ -49,7 +49,7 @@ pub(super) fn schedule(
     } else {
         let main = name(config, main);
         output.line(&format!(
-            "{main} begins the switchover to {target} at {}; interrex run cancel on {main} ends that",
+            "{main} begins the switchover to {target} at {}; to cancel it, run on {main}: interrex run cancel",
             when::date_and_time_utc(planned.scheduled_for)
         ))?;
     }

@@ -30,7 +30,7 @@ pub(super) fn rejoin(
         what: format!("running the script on {host} with ssh"),
         source: Some(error.into()),
     };
-    // what stands after the host is for that host, never an option of ssh's
+    // the words after the host are for that host, never an option of ssh
     let mut ssh = Command::new("ssh");
     ssh.args(["--", host, "sh", "-s"]).stdin(Stdio::piped());
     let mut running = ssh.spawn().map_err(other)?;
@@ -44,7 +44,7 @@ pub(super) fn rejoin(
 fn script(config: &Config, (returning, main): (NodeId, NodeId), copy: bool) -> Result<String, Failure> {
     let unusable = |what: String| Failure::Other { what, source: None };
     if returning == main {
-        return Err(unusable("that node is main: it has nobody to come back behind".to_owned()));
+        return Err(unusable("that node is main: it has no main to follow".to_owned()));
     }
     let name = |node: NodeId| {
         let known = nodes(config).into_iter().find(|(id, ..)| *id == node);

@@ -42,7 +42,7 @@ pub(super) struct Field {
 pub(super) struct Change {
     #[serde(flatten)]
     pub(super) subject: Subject,
-    /// What it is, where it was not known before.
+    /// What it is, if it was not known before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) appears_as: Option<String>,
     fields: Vec<Field>,

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use super::failure::Failure;
 use crate::config::{Config, read_secret};
 
-/// The stream may be long, and whoever reads it may be slow.
+/// The stream may be long, and its reader may be slow.
 const SESSION: Session = Session::reading("interrex")
     .connect_within(Duration::from_secs(3))
     .statements_within(Duration::ZERO)

@@ -5,44 +5,44 @@ use std::process::ExitCode;
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It did what was asked; `status`: the cluster is healthy.
+    /// The command did its work; `status`: the cluster is healthy.
     Fine = 0,
-    /// It failed.
+    /// The command failed.
     Failed = 1,
-    /// It was called in a way it does not understand.
+    /// The command line is wrong.
     WrongUsage = 2,
     /// The configuration is missing or wrong.
     ConfigurationWrong = 3,
-    /// The journal or export is missing, damaged, another node's, or from a newer version; or its disk takes no more.
+    /// The journal or export is missing, damaged, another node's, or from a newer version; or its disk accepts no more.
     JournalUnusable = 4,
     /// Another supervisor has the journal, or listens where this one would.
     InUse = 5,
-    /// `status`: the cluster is not healthy, or nobody answers who could say that it is.
+    /// `status`: the cluster is not healthy, or no supervisor answers.
     NotHealthy = 6,
-    /// There is no such run or event.
+    /// No such run or event exists.
     NotFound = 7,
-    /// `doctor`: a failover, switchover or rejoin would not work, or it is not proved that it would.
+    /// `doctor`: a failover, switchover or rejoin would not work, or that it would work is not proved.
     NotReady = 8,
     /// `salvage`: something that it names could not be read or written; the rest is in the output.
     Incomplete = 9,
-    /// It was interrupted, as by Ctrl-C, and cleaned up.
+    /// The command was interrupted, as by Ctrl-C, and cleaned up.
     Interrupted = 130,
 }
 
 /// The same for people, at the end of `interrex --help`.
 pub(super) const EXPLAINED: &str = "\
 Exit codes:
-  0  it did what was asked; `status`: the cluster is healthy
-  1  it failed
-  2  it was called in a way it does not understand
+  0  the command did its work; `status`: the cluster is healthy
+  1  the command failed
+  2  the command line is wrong
   3  the configuration is missing or wrong
-  4  the journal or export is missing, damaged, another node's, or from a newer version, or its disk takes no more
+  4  the journal or export is missing, damaged, another node's, or from a newer version, or its disk accepts no more
   5  another supervisor has the journal or the port
-  6  `status`: not healthy, or nobody answers who could say that it is
-  7  there is no such run or event
-  8  `doctor`: a failover, switchover or rejoin would not work now, or it is not proved that it would
+  6  `status`: not healthy, or no supervisor answers
+  7  no such run or event exists
+  8  `doctor`: a failover, switchover or rejoin would not work now, or that it would work is not proved
   9  `salvage`: something that it names could not be read or written; the rest is in the output
-  130  it was interrupted, as by Ctrl-C, and cleaned up
+  130  the command was interrupted, as by Ctrl-C, and cleaned up
 
 Environment:
   INTERREX_CONFIG           the configuration file, where --config is not given

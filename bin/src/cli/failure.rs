@@ -14,10 +14,10 @@ pub enum Failure {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No configuration was named, and none lies where one is looked for.
+    /// No configuration was named, and none of the default files exists.
     #[error("there is no configuration: neither {} exists", looked_at.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor "))]
     NoConfig {
-        /// Where one was looked for.
+        /// The files that were tried.
         looked_at: Vec<PathBuf>,
     },
     /// The journal cannot be used.
@@ -32,8 +32,8 @@ pub enum Failure {
     /// A text names no event.
     #[error("{0}")]
     NoSuchEvent(String),
-    /// Somebody asked the program to end; what it had begun to write is removed.
-    #[error("interrupted: nothing was left behind half-written")]
+    /// The program was interrupted; a file that it had begun to write is removed.
+    #[error("interrupted: no half-written file was left behind")]
     Interrupted,
     /// A text names no run, or more than one.
     #[error("{0}")]
@@ -81,7 +81,7 @@ impl From<DaemonError> for Failure {
 }
 
 impl Failure {
-    /// Whether nobody reads the answer any more, as in `interrex events | head -1`: no failure to speak of.
+    /// Whether the reader of the answer is gone, as in `interrex events | head -1`: not a failure to report.
     pub(super) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
@@ -110,11 +110,11 @@ impl Failure {
         }
     }
 
-    /// What to do about it, where the message does not say so itself.
+    /// The next command, if the message does not name it.
     fn next(&self) -> Option<&'static str> {
         match self {
             Self::Config(_) | Self::Daemon(DaemonError::Machine(_)) => {
-                Some("correct it, and see what is in force with: interrex config check --config FILE")
+                Some("correct it, then check it with: interrex config check --config FILE")
             }
             Self::NoConfig { .. } => Some(
                 "name one with --config FILE or INTERREX_CONFIG, or read a journal alone with --journal FILE",
@@ -126,7 +126,7 @@ impl Failure {
         }
     }
 
-    /// The message, every cause beneath it, and what to do next.
+    /// The message, every cause under it, and the next command.
     #[must_use]
     pub fn in_words(&self) -> String {
         let mut words = format!("error: {self}");

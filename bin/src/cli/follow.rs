@@ -1,4 +1,4 @@
-//! Waiting for new events, until Ctrl-C or until nobody reads any more.
+//! Waiting for new events, until Ctrl-C or until the reader is gone.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use interrex_events::{
 
 use super::{failure::Failure, waiting::nobody_reads};
 
-/// How often the journal is looked at: fast enough for the eye, and nothing for the disk.
+/// How often the journal is read: fast enough for the eye, and no load for the disk.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Hands over every selected event that is recorded from now on, a batch at a time.

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
 
-/// Listens from its creation to the end of the program; whoever writes asks it from time to time.
+/// Listens from its creation to the end of the program; a writer checks it from time to time.
 #[derive(Clone)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 

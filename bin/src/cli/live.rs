@@ -72,7 +72,7 @@ fn silence(address: &Address, error: &reqwest::Error) -> Silence {
     Silence { not_running: refused, words: format!("{address}: {cause}") }
 }
 
-/// The last cause is the one in the system's words, such as `connection refused`.
+/// The last cause is the system's message, such as `connection refused`.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(cause) = error.source() {
@@ -81,7 +81,7 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) 
     error
 }
 
-/// Where a listener on this machine is reached: one that listens everywhere answers on loopback.
+/// Where a listener on this machine is reached: a listener on every address answers on loopback.
 pub(crate) fn reachable(listen: SocketAddr) -> Address {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(answer) => {
-            // help and version are answers too; if nobody reads them, so be it
+            // help and version are answers too; an error of their output is ignored
             let _ = answer.print();
             return if answer.use_stderr() { Exit::WrongUsage } else { Exit::Fine }.into();
         }
@@ -66,14 +66,14 @@ pub fn main() -> ExitCode {
     run(arguments.command, &World, &mut Output::standard()).into()
 }
 
-/// One command, its failure told on standard error.
+/// Runs one command, and shows its failure on standard error.
 fn run(command: Command, outside: &dyn Outside, output: &mut Output<'_>) -> Exit {
     let done = dispatch(command, outside, output).and_then(|exit| output.flush().map(|()| exit));
     match done {
         Ok(exit) => exit,
         Err(failure) if failure.is_closed_pipe() => Exit::Fine,
         Err(failure) => {
-            // what was found before the failure comes before the words about it
+            // what was found before the failure comes before its message
             let _ = output.flush();
             tell(&failure);
             failure.exit()

@@ -12,7 +12,7 @@ use super::{failure::Failure, source::Source, store::Store, when::When};
 pub enum Moment {
     /// A time of the wall clock.
     Time(When),
-    /// A moment of the hybrid clock, `2027-01-15T08:00:00.000Z+3`, or the number that stands for it.
+    /// A moment of the hybrid clock, `2027-01-15T08:00:00.000Z+3`, or its number.
     Clock(Hlc),
     /// An event, `NODE/SEQ` as `interrex events` prints it.
     Event(NodeId, NodeSeq),
@@ -21,9 +21,9 @@ pub enum Moment {
 }
 
 /// How moments are written, for help texts and for errors.
-const FORMS: &str = "write a time (2027-01-15T08:00:00Z, 08:00:00 for today in UTC, 10m for so long ago), an event (2/17), a moment \
-                     of the hybrid clock (2027-01-15T08:00:00.000Z+3), or a position in cluster_events (3:1024, or @12:30 \
-                     where it looks like a time of day)";
+const FORMS: &str = "write a time (2027-01-15T08:00:00Z, 08:00:00 for today in UTC, 10m for so long ago), an event (2/17), a \
+                     moment of the hybrid clock (2027-01-15T08:00:00.000Z+3), or a position in cluster_events (3:1024, or @12:30 \
+                     if it looks like a time of day)";
 
 /// A number with fewer digits is a moment of 1970, and a slip of the pen.
 const FEWEST_CLOCK_DIGITS: usize = 15;
@@ -74,7 +74,7 @@ pub(super) struct Cut {
     pub(super) last: Place,
     /// The moment by the wall clock.
     pub(super) at: DateTime<Utc>,
-    /// The position, where the moment was given as one.
+    /// The position, if the moment was given as a position.
     pub(super) pos: Option<u64>,
 }
 

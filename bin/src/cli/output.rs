@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::failure::Failure;
 pub(super) use crate::harmless::harmless;
 
-/// How something is meant; shown as a colour where there are colours, and never only as a colour.
+/// The meaning of a text; shown as a colour if there are colours, and never only as a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Tone {
     /// Nothing special.
@@ -30,7 +30,7 @@ pub(super) enum Tone {
 pub(super) struct Style {
     /// Whether colours are understood and wanted.
     pub(super) colour: bool,
-    /// Columns of the terminal; nothing where lines may have any length.
+    /// Columns of the terminal; `None` if lines may have any length.
     pub(super) width: Option<usize>,
 }
 
@@ -102,7 +102,7 @@ impl<'a> Output<'a> {
         self.text("\n")
     }
 
-    /// For whoever writes bytes.
+    /// The writer, for a caller that writes bytes.
     pub(super) fn writer(&mut self) -> &mut (dyn Write + 'a) {
         &mut self.writer
     }
@@ -113,12 +113,12 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Says something on standard error, and does not mind if nobody listens.
+/// Writes a line to standard error, and ignores an error.
 pub(super) fn say(words: &str) {
     let _ = writeln!(io::stderr(), "{words}");
 }
 
-/// Says something on standard error's terminal in the place of what was said there before.
+/// Writes to standard error's terminal, over the line that was written before.
 pub(super) fn say_in_place(words: &str) {
     let _ = write!(io::stderr(), "\r\x1b[K{words}");
 }

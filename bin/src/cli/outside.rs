@@ -14,7 +14,7 @@ use crate::config::Config;
 pub(super) struct Question {
     /// Whose.
     pub(super) node: NodeId,
-    /// `host:port` where it answers.
+    /// Its `host:port`.
     pub(super) address: Address,
 }
 
@@ -26,7 +26,7 @@ pub(super) type Answer = Result<NodeReport, Silence>;
 pub(super) struct Silence {
     /// Nothing listens there: it does not run. Otherwise it may run, and be frozen or unreachable.
     pub(super) not_running: bool,
-    /// The system's words.
+    /// The system's message.
     pub(super) words: String,
 }
 
@@ -38,13 +38,13 @@ pub(super) trait Outside {
     fn ask(&self, questions: &[Question]) -> BTreeMap<NodeId, Answer>;
     /// Walks `cluster_events` in the PostgreSQL that a configuration names.
     fn verify_cluster_events(&self, config: &Config) -> Result<StreamVerification, Failure>;
-    /// Lets time pass; false as soon as nobody reads the answer any more.
+    /// Lets time pass; false as soon as the reader of the answer is gone.
     fn wait(&self, duration: Duration) -> Result<bool, Failure>;
-    /// Whether somebody can press Enter.
+    /// Whether a person can press Enter.
     fn has_keyboard(&self) -> bool;
-    /// Until somebody presses Enter; false if they press `q` before it, or are gone.
+    /// Waits until a person presses Enter; false if they press `q` before it, or are gone.
     fn wait_for_enter(&self) -> Result<bool, Failure>;
-    /// A line that somebody types in answer to a question; nothing if they are gone.
+    /// The line that a person types in answer to a question; `None` if they are gone.
     fn typed(&self, question: &str) -> Result<Option<String>, Failure>;
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Begins; `total` is how many events there are, where that is known.
+    /// Begins; `total` is the number of events, if that is known.
     pub(super) fn of(what: String, total: Option<u64>) -> Self {
         let done = Arc::new(AtomicU64::new(0));
         let ticker = std::io::stderr().is_terminal().then(|| {

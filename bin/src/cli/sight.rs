@@ -26,11 +26,11 @@ pub(super) struct Sight {
     pub(super) identity: Identity,
     /// What the journal says.
     pub(super) story: Story,
-    /// The configuration; nothing where a journal is read alone.
+    /// The configuration; `None` if only a journal is read.
     pub(super) config: Option<Config>,
-    /// What everyone who was asked said.
+    /// The answers of all supervisors that were asked.
     pub(super) answers: BTreeMap<NodeId, Answer>,
-    /// From what it was rebuilt, where a past moment is shown.
+    /// What it was rebuilt from, if a past moment is shown.
     pub(super) rebuilt: Option<Rebuilt>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Rebuilt {
     pub(super) events: u64,
     /// The last of them, `NODE/SEQ`.
     pub(super) newest_event: Option<String>,
-    /// What the moment has to do with the stream, where it lies outside of it.
+    /// A note, if the moment is outside the stream.
     pub(super) note: Option<String>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Rebuilt {
 pub(super) enum Supervisor {
     /// It answers.
     Running,
-    /// Nothing listens where it would.
+    /// Nothing listens at its address.
     NotRunning(String),
     /// It may run, and does not answer.
     NotAnswering(String),
@@ -62,7 +62,7 @@ pub(super) enum Supervisor {
 }
 
 impl Sight {
-    /// Reads the journal and asks whoever can be asked; of a past moment, only the journal.
+    /// Reads the journal and asks the supervisors; for a past moment, reads only the journal.
     pub(super) fn take(looking: &Looking, outside: &dyn Outside) -> Result<Self, Failure> {
         let source = Source::open_for(&looking.reading, &looking.at)?;
         if let Some(moment) = looking.at {
@@ -106,7 +106,7 @@ impl Sight {
         known.chain(configured).chain([self.identity.node_id]).collect()
     }
 
-    /// A node's name, or its number where nothing names it.
+    /// A node's name, or its number if it has none.
     pub(super) fn name(&self, node: NodeId) -> String {
         let told = self.story.cluster.nodes.get(node).map(|row| row.name.clone());
         let configured = || {
@@ -117,12 +117,12 @@ impl Sight {
         told.or_else(configured).unwrap_or_else(|| format!("node {node}"))
     }
 
-    /// What a node's supervisor says of itself, where it answers.
+    /// The report of a node's supervisor, if it answers.
     pub(super) fn report(&self, node: NodeId) -> Option<&NodeReport> {
         self.answers.get(&node).and_then(|answer| answer.as_ref().ok())
     }
 
-    /// Everyone who answers.
+    /// All supervisors that answer.
     pub(super) fn reports(&self) -> impl Iterator<Item = &NodeReport> {
         self.answers.values().filter_map(|answer| answer.as_ref().ok())
     }
@@ -167,7 +167,7 @@ impl Rebuilt {
         }
     }
 
-    /// In a few words.
+    /// As a short text.
     pub(super) fn in_words(&self) -> String {
         match &self.newest_event {
             Some(newest) if self.events == 1 => format!("rebuilt from one event, {newest}"),
@@ -181,12 +181,12 @@ impl Rebuilt {
 fn note<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Option<String> {
     let at = |event: &Record| when::date_and_time_utc(event.recorded_at);
     match (&past.newest, &past.next) {
-        (None, None) => Some("nothing was ever recorded here".to_owned()),
+        (None, None) => Some("no event was ever recorded here".to_owned()),
         (None, Some(first)) => {
-            Some(format!("nothing was recorded up to then: the first event here is of {}", at(first)))
+            Some(format!("no event was recorded up to then: the first event here is of {}", at(first)))
         }
         (Some(newest), None) if cut.at > now => {
-            Some(format!("that moment is yet to come: this is the newest state, of {}", at(newest)))
+            Some(format!("that moment is in the future: this is the newest state, of {}", at(newest)))
         }
         (Some(newest), None) if newest.place() < cut.first => {
             Some(format!("the newest event here is of {}: nothing is known after it", at(newest)))
@@ -196,7 +196,7 @@ fn note<P>(past: &Past<P>, cut: &Cut, now: DateTime<Utc>) -> Option<String> {
 }
 
 impl Supervisor {
-    /// In words, unless all is as it should be.
+    /// As text, unless all is well.
     pub(super) fn warning(&self, name: &str) -> Option<String> {
         match self {
             Self::Running | Self::Past => None,
@@ -206,7 +206,7 @@ impl Supervisor {
             Self::NotAnswering(detail) => {
                 Some(format!("{name}'s supervisor does not answer (journal only): {detail}"))
             }
-            Self::NotAsked => Some("a journal is read alone; nobody was asked".to_owned()),
+            Self::NotAsked => Some("only the journal was read; no supervisor was asked".to_owned()),
         }
     }
 }

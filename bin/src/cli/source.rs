@@ -1,4 +1,4 @@
-//! Where a command's answer comes from: a node's configuration, its journal, and whoever answers live.
+//! Where a command's answer comes from: a node's configuration, its journal, and the supervisors that answer.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +28,14 @@ use crate::config::{Config, SEGMENTS_FOLDER};
 const VARIABLE: &str = "INTERREX_CONFIG";
 const LOOKED_AT: [&str; 2] = ["./interrex.toml", "/etc/interrex/interrex.toml"];
 
-/// The configuration to use: the one named, or the first one that is where one is looked for. It is absolute,
+/// The configuration to use: the file that is named, or the first file at the usual places. It is absolute,
 /// and with it the paths inside: servers that are started elsewhere must find them too.
 pub(super) fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
     std::path::absolute(find_config(named)?).map_err(no_folder)
 }
 
 fn no_folder(error: std::io::Error) -> Failure {
-    Failure::Other { what: "cannot tell which folder this is".to_owned(), source: Some(error.into()) }
+    Failure::Other { what: "cannot find the current folder".to_owned(), source: Some(error.into()) }
 }
 
 fn find_config(named: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -52,7 +52,7 @@ fn find_config(named: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// What the journal here says that this node is for, and how it is; nothing where there is none that can be read.
+/// What the journal here says that this node is for, and how it is; `None` if no journal can be read.
 pub(crate) fn role_told(config: &Config) -> Option<(Role, NodeStatus)> {
     let reading = Reading { journal: Some(config.node.journal.clone()), ..Reading::default() };
     let nodes: ClusterNodes = Source::open_in_silence(&reading, []).and_then(|source| source.fold()).ok()?;
@@ -61,7 +61,7 @@ pub(crate) fn role_told(config: &Config) -> Option<(Role, NodeStatus)> {
 
 /// An open store, and the configuration that named it, if one did.
 pub(super) struct Source {
-    /// The configuration; nothing where a journal or an export is read alone.
+    /// The configuration; `None` if only a journal or an export is read.
     pub(super) config: Option<Config>,
     /// The store's file.
     pub(super) path: PathBuf,
@@ -102,12 +102,14 @@ impl Source {
         let cut = places(&mut source.store.cut_at().into_iter());
         if !sealed.is_empty() {
             output::say(&format!(
-                "The story begins after {sealed}: what came before is sealed; --cluster-events has it all, interrex journal verify names the files"
+                "The story begins after {sealed}: earlier events are sealed; --cluster-events has all of them, interrex journal \
+                 verify names their files"
             ));
         }
         if !cut.is_empty() {
             output::say(&format!(
-                "The export begins after {cut}: what was so already by then, and never said again, is not known here; an export without --since, --until and --run has it all"
+                "The export begins after {cut}: what only earlier events say is not known here; an export without --since, \
+                 --until and --run has all events"
             ));
         }
         Ok(source)
@@ -156,7 +158,7 @@ impl Source {
             .map_or_else(|| self.path.with_file_name(SEGMENTS_FOLDER), Config::segments_folder)
     }
 
-    /// A fold that nothing was told yet, but what the sealed begin said.
+    /// A fold that has no event yet, but the state at the end of the sealed events.
     pub(super) fn beginning<P: Projection + Default>(&self) -> P {
         let mut projection = P::default();
         if !self.bases.is_empty() {
@@ -175,10 +177,10 @@ impl Source {
         match &self.store {
             Store::Journal(reader) => Ok(reader),
             Store::ClusterEvents(_) => {
-                Err(Failure::Usage("--follow goes with the journal: leave --cluster-events away".to_owned()))
+                Err(Failure::Usage("--follow reads the journal: leave --cluster-events out".to_owned()))
             }
             Store::Export { path, .. } => Err(Failure::Usage(format!(
-                "{} is an export, and nothing is added to it: leave --follow away, or follow a live node",
+                "{} is an export, which gets no new events: leave --follow out, or follow a live node",
                 path.display()
             ))),
         }
@@ -198,7 +200,7 @@ impl Source {
         flow.break_value().unwrap_or(Ok(()))
     }
 
-    /// The whole stream, with somebody told that it takes a while.
+    /// The whole stream, with a progress message if it takes a while.
     pub(super) fn whole(
         &self,
         mut visit: impl FnMut(Record) -> Result<ControlFlow<()>, Failure>,
@@ -257,8 +259,8 @@ impl Source {
         let places = self.bases.values().map(|base| (base.moment, base.head.node_id, base.head.node_seq));
         match places.max() {
             Some(begin) if cut.last < begin => Err(Failure::NoSuchEvent(format!(
-                "that moment lies before event {}/{}, up to which the story in {} is sealed: add --cluster-events, or import \
-                 the segments into another journal (interrex journal verify names them)",
+                "that moment is before event {}/{}, and up to that event the story in {} is sealed: add --cluster-events, or \
+                 import the segments into another journal (interrex journal verify names them)",
                 begin.1,
                 begin.2,
                 self.path.display()
@@ -267,7 +269,7 @@ impl Source {
         }
     }
 
-    /// Asks this node's supervisor and its peers' what they say of themselves; nobody where a journal is read alone.
+    /// Asks this node's supervisor and its peers for their reports; none if only a journal is read.
     pub(super) fn ask(&self, outside: &dyn Outside) -> BTreeMap<NodeId, Answer> {
         let Some(config) = &self.config else { return BTreeMap::new() };
         let this = Question { node: config.node.id, address: live::reachable(config.node.listen) };
@@ -289,7 +291,7 @@ fn refuse_a_stranger(answer: &mut Answer, question: &Question, config: &Config) 
         && (report.cluster_id, report.node) != (config.cluster.id, question.node)
     {
         let words = format!(
-            "at {} answers node {} of cluster {}, not node {} of this cluster",
+            "{} is answered by node {} of cluster {}, not by node {} of this cluster",
             question.address, report.node, report.cluster_id, question.node
         );
         *answer = Err(Silence { not_running: true, words });

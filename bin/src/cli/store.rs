@@ -17,11 +17,11 @@ use super::{cluster_events::ClusterEvents, failure::Failure};
 
 /// The events of a cluster, in story order.
 pub(super) enum Store {
-    /// A journal, beside a running supervisor or alone.
+    /// A journal, with or without a running supervisor.
     Journal(JournalReader),
     /// `cluster_events` in PostgreSQL, which has positions.
     ClusterEvents(Box<ClusterEvents>),
-    /// An exported file. It is opened anew for each reading, and checked each time.
+    /// An exported file. It is opened again for each reading, and checked each time.
     Export {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub(super) struct Walked {
     pub(super) events: u64,
     /// The newest sound event of each node.
     pub(super) heads: Vec<Head>,
-    /// The first bad event, where it is known which one it is.
+    /// The first bad event, if it is known.
     pub(super) broken: Option<Broken>,
     /// What is wrong, in a sentence.
     pub(super) problem: Option<String>,
@@ -56,7 +56,7 @@ impl Store {
         }
         if !path.is_file() {
             return Err(Failure::Usage(format!(
-                "{} is no file that can be read more than once: name a journal, or save the export first",
+                "{} is not a file that can be read more than once: name a journal, or save the export first",
                 path.display()
             )));
         }
@@ -70,7 +70,7 @@ impl Store {
         }
         JournalReader::open(path).map(Self::Journal).map_err(|error| match error {
             JournalError::Failed { detail, .. } if detail.contains("not a database") => Failure::Unusable(format!(
-                "{} is neither a journal nor an export: it is no SQLite file, and does not begin as JSON, gzip or zstd",
+                "{} is neither a journal nor an export: it is not an SQLite file, and does not begin like JSON, gzip or zstd",
                 path.display()
             )),
             other => other.into(),

@@ -1,4 +1,4 @@
-//! What the stream says, as the views need it: the cluster, and the last word on a few matters beside it.
+//! What the stream says, as the views need it: the cluster, and the newest event of a few other kinds.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::failure::Failure;
 
 /// What the operator does while a fence is not complete.
-const WAIT: &str = "wait: its servers are being stopped, until that is observed";
+const WAIT: &str = "wait until its servers are observed to be stopped";
 
 /// A failover that was due and was not made.
 #[derive(Debug, Clone, Serialize)]
@@ -37,7 +37,7 @@ pub(super) struct Fence {
     pub(super) since: DateTime<Utc>,
     /// Whether it was observed to acknowledge no more writes.
     pub(super) complete: bool,
-    /// The last failure to fence it, where it is not complete.
+    /// The last failure of the fence, if the fence is not complete.
     pub(super) error: Option<String>,
     /// What the operator does next.
     pub(super) next: String,
@@ -46,7 +46,7 @@ pub(super) struct Fence {
 /// The fold.
 #[derive(Debug, Default)]
 pub(super) struct Story {
-    /// Who is who, and every run.
+    /// The nodes, and every run.
     pub(super) cluster: Cluster,
     /// Each node's settings at its supervisor's last start.
     pub(super) settings: BTreeMap<NodeId, Map<String, Value>>,
@@ -151,7 +151,7 @@ impl Story {
         let wanted: String = text.to_lowercase().chars().filter(|letter| *letter != '-').collect();
         if wanted.is_empty() || !wanted.chars().all(|letter| letter.is_ascii_hexdigit()) {
             return Err(Failure::Usage(format!(
-                "`{text}` is no id of a run: an id is hexadecimal, and its last eight digits will do"
+                "`{text}` is not the id of a run: an id is hexadecimal, and its last eight digits are enough"
             )));
         }
         let fits = |id: &&RunId| {

@@ -83,7 +83,7 @@ impl Table {
         (0..columns).map(widest).collect()
     }
 
-    /// One row; more than one line where its last cell wraps.
+    /// One row; more than one line if its last cell wraps.
     fn line(&self, cells: &[Cell], widths: &[usize], style: Style) -> String {
         let Some((last, before)) = cells.split_last() else { return "\n".to_owned() };
         let mut line = String::new();

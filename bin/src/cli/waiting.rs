@@ -1,4 +1,4 @@
-//! Waiting: for time to pass, for a key, and for whoever reads to be gone.
+//! Waiting: for time to pass, for a key, and for the reader to be gone.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -11,10 +11,10 @@ use tokio::{io::Interest, net::unix::pipe::Sender};
 
 use super::{failure::Failure, output};
 
-/// Somebody who waits longer than that wants to know for what.
+/// After this time a waiting person is told what the program waits for.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Lets time pass; false as soon as nobody reads the answer any more.
+/// Lets time pass; false as soon as the reader of the answer is gone.
 pub(super) fn wait(duration: Duration) -> Result<bool, Failure> {
     let failed = |error: io::Error| Failure::Other {
         what: "cannot wait for the next change".to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn wait(duration: Duration) -> Result<bool, Failure> {
     Ok(goes_on)
 }
 
-/// Until somebody presses Enter; false if they press `q` before it, or are gone.
+/// Waits until a person presses Enter; false if they press `q` before it, or are gone.
 pub(super) fn wait_for_enter() -> Result<bool, Failure> {
     output::say_in_place("[Enter: the next change; q and Enter: the end] ");
     let mut line = String::new();
@@ -46,7 +46,7 @@ pub(super) fn wait_for_enter() -> Result<bool, Failure> {
     Ok(read > 0 && !line.trim().eq_ignore_ascii_case("q"))
 }
 
-/// A line that somebody types.
+/// A line that a person types.
 pub(super) fn typed(question: &str) -> Result<Option<String>, Failure> {
     output::say_in_place(question);
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! A run as its journal tells it, step by step, until it has ended.
+//! A run as its journal shows it, step by step, until it has ended.
 
 use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
@@ -20,9 +20,9 @@ use crate::config::Config;
 
 /// How often the journal is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often a supervisor whose run tells nothing new is asked how far it is.
+/// How often a supervisor is asked for the run's progress, while the run has no new event.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How often in a row it may give no answer before nobody waits for it.
+/// How often in a row it may give no answer before the command stops waiting.
 const UNANSWERED: u32 = 60;
 /// How long the node that makes a run may answer and know nothing of it.
 const UNKNOWN: Duration = Duration::from_secs(60);
@@ -37,7 +37,7 @@ struct Told<'a> {
     config: &'a Config,
     maker: NodeId,
     address: Address,
-    /// This node's journal, where it has one.
+    /// This node's journal, if it has one.
     here: Option<JournalReader>,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Told<'a> {
     }
 }
 
-/// Tells a run that a node makes, from after an event of that node on.
+/// Shows a run of a node, from after an event of that node.
 pub(super) fn watch(
     config: &Config,
     named: &Option<PathBuf>,
@@ -85,7 +85,7 @@ pub(super) fn watch(
 ) -> Result<Exit, Failure> {
     let told = Told::by(maker, config)?;
     let reading = || Reading { config: named.clone(), ..Reading::default() };
-    // without a journal here nodes are told by their numbers
+    // without a journal here nodes are shown by their numbers
     let names = match Source::open(&reading()).and_then(|source| source.fold::<Cluster>()) {
         Err(error) if told.is_here() => return Err(error),
         cluster => cluster.map(|cluster| cluster.nodes).unwrap_or_default(),
@@ -126,8 +126,8 @@ pub(super) fn watch(
         if unanswered == UNANSWERED {
             return Err(Failure::Other {
                 what: format!(
-                    "the supervisor at {} has not answered for more than a minute; its run goes on when it is started again, \
-                     and `interrex run show {}` tells how far it is",
+                    "the supervisor at {} has not answered for more than a minute; its run continues when it is started again, \
+                     and `interrex run show {}` shows its progress",
                     question.address,
                     id.short()
                 ),
@@ -137,7 +137,7 @@ pub(super) fn watch(
         if unknown >= UNKNOWN {
             return Err(Failure::Other {
                 what: format!(
-                    "the supervisor at {} answers, and tells nothing of run {}; see there: interrex run list",
+                    "the supervisor at {} answers and reports nothing of run {}; see there: interrex run list",
                     question.address,
                     id.short()
                 ),
@@ -151,7 +151,7 @@ pub(super) fn watch(
     }
 }
 
-/// An event in words. Some of them are of others: of a server, of a program, of those who name tables.
+/// An event as text. Parts of it may come from others: from a server, a program, or the name of a table.
 pub(super) fn line(envelope: &Envelope, names: &ClusterNodes, runs: &Runs) -> String {
     output::harmless(&Entry::of(envelope, names, runs).text)
 }

@@ -74,7 +74,7 @@ pub(super) fn date_and_time(moment: DateTime<Utc>) -> String {
     moment.format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
-/// Date and time, where a second is exact enough.
+/// Date and time, to the second.
 pub(super) fn date_and_second(moment: DateTime<Utc>) -> String {
     moment.format("%Y-%m-%d %H:%M:%S").to_string()
 }

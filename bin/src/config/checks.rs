@@ -1,4 +1,4 @@
-//! What is wrong with a configuration that reads well: its values against each other, and against this machine.
+//! Checks of a configuration that was read: its values against each other, and against this machine.
 
 use std::{
     io::ErrorKind,
@@ -13,7 +13,7 @@ use interrex_events::{Address, NodeId, Role};
 use super::{Config, users::user_name};
 
 impl Config {
-    /// What the values say against each other, without a look at the machine.
+    /// Contradictions between the values, without a check of the machine.
     pub(super) fn contradictions(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut demand = |holds: bool, problem: String| {
@@ -30,15 +30,15 @@ impl Config {
             failover.auto_failover_threshold_seconds >= 2 * failover.probe_interval,
             format!(
                 "failover.auto_failover_threshold_seconds ({:?}) must be at least two probe intervals ({:?} each): \
-                 one lost packet is no reason to fail over",
+                 one lost packet must not cause a failover",
                 failover.auto_failover_threshold_seconds, failover.probe_interval
             ),
         );
         demand(
             failover.probe_timeout <= failover.auto_failover_threshold_seconds,
             format!(
-                "failover.probe_timeout ({:?}) must be at most auto_failover_threshold_seconds ({:?}): a main that hangs would be \
-                 found dead later than that, or never",
+                "failover.probe_timeout ({:?}) must be at most auto_failover_threshold_seconds ({:?}): otherwise a main that \
+                 hangs is detected later than that, or never",
                 failover.probe_timeout, failover.auto_failover_threshold_seconds
             ),
         );
@@ -60,30 +60,27 @@ impl Config {
                 demand(
                     !own.contains(&theirs.to_string()),
                     format!(
-                        "{key} of [[peers]] {} is this node's own, {theirs}: write that node's",
+                        "{key} of [[peers]] {} is this node's own, {theirs}: write the {key} of that node",
                         peer.name
                     ),
                 );
             }
             demand(
                 peer.name != self.node.name,
-                format!(
-                    "[[peers]] {} has the name of this node: every node has a name of its own",
-                    peer.name
-                ),
+                format!("[[peers]] {} has the name of this node: every node needs its own name", peer.name),
             );
         }
         demand(
             self.node.address.is_some() || !self.node.listen.ip().is_unspecified(),
             format!(
-                "node.listen is {}, which no other node can reach: set node.address to this node's own",
+                "node.listen is {}, which no other node can reach: set node.address to this node's own address",
                 self.node.listen
             ),
         );
         demand(
             self.node.address.as_deref().is_none_or(|host| !Address::is_unspecified(host)),
-            "node.address means every address, and no other node can connect to that: write this node's own, 10.0.0.1, fd00::1 \
-             or db1.example"
+            "node.address means every address, and no other node can connect to that: write this node's own address, such as \
+             10.0.0.1, fd00::1 or db1.example"
                 .to_owned(),
         );
         for peer in &self.peers {
@@ -96,16 +93,13 @@ impl Config {
                 demand(
                     address.is_none_or(|address| !Address::is_unspecified(&address.host)),
                     format!(
-                        "{key} of [[peers]] {} means every address, and nobody can connect to that: write its own",
+                        "{key} of [[peers]] {} means every address, and no node can connect to that: write that node's own address",
                         peer.name
                     ),
                 );
             }
         }
-        demand(
-            !failover.probe_timeout.is_zero(),
-            "failover.probe_timeout must be more than nothing".to_owned(),
-        );
+        demand(!failover.probe_timeout.is_zero(), "failover.probe_timeout must be more than 0s".to_owned());
         demand(
             self.node.role != Role::Standalone || self.peers.is_empty(),
             "node.role is `standalone`, but there are [[peers]]; use `main` or `secondary`".to_owned(),
@@ -115,7 +109,7 @@ impl Config {
         demand(
             mains == 1 || self.node.role == Role::Standalone,
             format!(
-                "exactly one node is main at the begin, but {mains} are: check node.role and `main = true` of [[peers]]"
+                "exactly one node must be main at the beginning, but {mains} are: check node.role and `main = true` of [[peers]]"
             ),
         );
         let mut ids: Vec<NodeId> = self.peers.iter().map(|peer| peer.id).collect();
@@ -130,7 +124,7 @@ impl Config {
         demand(
             self.node.journal.starts_with(&self.postgres.data_dir).eq(&false),
             format!(
-                "node.journal ({}) must lie outside postgres.data_dir: it outlives the database",
+                "node.journal ({}) must be outside postgres.data_dir: the journal outlives the database",
                 self.node.journal.display()
             ),
         );
@@ -138,7 +132,7 @@ impl Config {
         demand(
             retention.keep.is_none_or(|keep| keep >= failover.cool_down),
             format!(
-                "retention.keep ({}) must be at least failover.cool_down ({}): the last run decides about the next one",
+                "retention.keep ({}) must be at least failover.cool_down ({}): the last run decides when the next run may begin",
                 retention.keep.map_or_else(String::new, |keep| humantime::format_duration(keep).to_string()),
                 humantime::format_duration(failover.cool_down)
             ),
@@ -147,18 +141,18 @@ impl Config {
         demand(
             retention.segments.as_ref().is_none_or(|folder| !folder.starts_with(&self.postgres.data_dir)),
             format!(
-                "retention.segments ({}) must lie outside postgres.data_dir: it outlives the database",
+                "retention.segments ({}) must be outside postgres.data_dir: the segments outlive the database",
                 self.segments_folder().display()
             ),
         );
         demand(
             self.rejoin.keep_newest > 0,
-            "rejoin.keep_newest must be at least 1: what a node just kept is never removed".to_owned(),
+            "rejoin.keep_newest must be at least 1: the newest kept copy is never removed".to_owned(),
         );
         demand(
             !self.kept_folder().starts_with(&self.postgres.data_dir),
             format!(
-                "rejoin.keep_in ({}) must lie outside postgres.data_dir: it outlives it",
+                "rejoin.keep_in ({}) must be outside postgres.data_dir: kept copies outlive the data directory",
                 self.kept_folder().display()
             ),
         );
@@ -168,24 +162,24 @@ impl Config {
                 format!("dependent `{}` needs a command and a ready_command", dependent.name),
             );
         }
-        // what the step table in actors/src/failover/steps.rs gives these steps, less a margin
+        // the limit of these steps in actors/src/failover/steps.rs, less a margin
         let most = Duration::from_secs(110);
         demand(
             self.dependents.iter().all(|dependent| dependent.ready_timeout <= most),
             format!(
-                "ready_timeout of [[dependents]] must be at most {most:?}: the step that waits for it is given up then"
+                "ready_timeout of [[dependents]] must be at most {most:?}: the step that waits for the dependent ends after that \
+                 time"
             ),
         );
         demand(
             self.hooks.iter().map(|hook| hook.timeout).sum::<Duration>() <= most,
             format!(
-                "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs them is given up then"
+                "the timeouts of all [[hooks]] together must be at most {most:?}: the step that runs the hooks ends after that time"
             ),
         );
         demand(
             self.postgres.stop_timeout >= Duration::from_millis(500),
-            "postgres.stop_timeout must be at least 500ms: PostgreSQL needs time to stop in good order"
-                .to_owned(),
+            "postgres.stop_timeout must be at least 500ms: PostgreSQL needs time for a clean stop".to_owned(),
         );
         for hook in &self.hooks {
             demand(!hook.command.is_empty(), format!("hook `{}` needs a command", hook.name));
@@ -193,7 +187,7 @@ impl Config {
         problems
     }
 
-    /// What the machine says against the values: missing files, secrets that cannot be read.
+    /// Problems with the values on this machine, such as missing files and secrets that cannot be read.
     #[must_use]
     pub fn problems_on_this_machine(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -221,7 +215,7 @@ impl Config {
         }
         let segments = self.segments_folder();
         if segments.exists() && !segments.is_dir() {
-            problems.push(format!("retention.segments: {} is no folder", segments.display()));
+            problems.push(format!("retention.segments: {} is not a folder", segments.display()));
         }
         problems.extend(written_by_others("retention.segments", &segments));
         match self.node.journal.parent() {
@@ -238,7 +232,7 @@ impl Config {
     }
 }
 
-/// Why there is no data directory, or none that can be looked at: that one is not there must be seen before a new one is made.
+/// Why there is no data directory, or why it cannot be examined. A missing data directory must be certain before a new one is made.
 fn no_data_directory(data_dir: &Path) -> Option<String> {
     let shown = data_dir.display();
     let version = data_dir.join("PG_VERSION");
@@ -247,18 +241,18 @@ fn no_data_directory(data_dir: &Path) -> Option<String> {
     }
     closed("postgres.data_dir", &version).or_else(|| {
         Some(format!(
-            "postgres.data_dir: {shown} is no PostgreSQL data directory (no PG_VERSION in it); \
+            "postgres.data_dir: {shown} is not a PostgreSQL data directory (it has no PG_VERSION); \
              make one with initdb on main, with pg_basebackup on a secondary"
         ))
     })
 }
 
-/// That a file cannot be looked at: then it is not known whether it is missing.
+/// Why a file cannot be examined: then it is not known whether the file is missing.
 fn closed(key: &str, file: &Path) -> Option<String> {
     let error = std::fs::metadata(file).err()?;
     (!matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)).then(|| {
         format!(
-            "{key}: {} cannot be looked at by the user {}: {error}; look as root, or as the user that the supervisor runs as, such \
+            "{key}: the user {1} cannot examine {0}: {error}; run this as root, or as the user that the supervisor runs as, such \
              as with sudo",
             file.display(),
             user_name(RunAs::Myself)
@@ -266,23 +260,23 @@ fn closed(key: &str, file: &Path) -> Option<String> {
     })
 }
 
-/// A supervisor that is root believes its journal and the files beside it, such as those that name the processes to end: no
-/// other user may write there.
+/// A supervisor that runs as root trusts its journal and the files next to it, for example the names of processes to end: no other
+/// user may write there.
 fn written_by_others(key: &str, folder: &Path) -> Option<String> {
     let found = std::fs::metadata(folder).ok()?;
     let others = found.uid() != 0 || found.mode() & 0o022 != 0;
     (rustix::process::geteuid().is_root() && others).then(|| {
         let folder = folder.display();
         format!(
-            "{key}: the supervisor runs as root, and another user may write in {folder}: chown root {folder} && chmod go-w \
+            "{key}: the supervisor runs as root, but another user may write in {folder}: chown root {folder} && chmod go-w \
              {folder}"
         )
     })
 }
 
 impl Config {
-    /// That there is no configuration at all. A rewind that was cut off has taken it out of the data directory for a while, and the
-    /// supervisor puts it back: that does not keep it from starting.
+    /// A message if PostgreSQL has no configuration file. An interrupted rewind may have moved the file out of the data directory;
+    /// the supervisor puts it back, so this does not keep it from starting.
     #[must_use]
     pub fn lacks_configuration(&self) -> Option<String> {
         let data_dir = &self.postgres.data_dir;
@@ -291,8 +285,8 @@ impl Config {
             && !data_dir.join(config_file::NAME).exists();
         is_missing.then(|| {
             format!(
-                "postgres.config_file: there is no {} in {}, and no file of {}/VERSION/NAME has that as its data_directory; set it \
-                 to the server's {}",
+                "postgres.config_file: there is no {} in {}, and no file in {}/VERSION/NAME has that directory as data_directory; \
+                 set postgres.config_file to the server's {}",
                 config_file::NAME,
                 data_dir.display(),
                 config_file::DEBIAN,
@@ -301,7 +295,7 @@ impl Config {
         })
     }
 
-    /// What is wrong with the configuration of PostgreSQL that is there.
+    /// A problem with the existing configuration file of PostgreSQL.
     fn problem_with_config_file(&self) -> Option<String> {
         let data_dir = &self.postgres.data_dir;
         let file = match self.postgres_config_file() {
@@ -316,8 +310,8 @@ impl Config {
         let named = config_file::value(&file, "data_directory").filter(|named| !named.is_empty())?;
         (!config_file::is_same(Path::new(&named), data_dir)).then(|| {
             format!(
-                "postgres.config_file: {} has {named} as its data_directory, not postgres.data_dir ({}): PostgreSQL would start \
-                 on that one",
+                "postgres.config_file: {} has data_directory {named}, not postgres.data_dir ({}): PostgreSQL would start with \
+                 that data directory",
                 file.display(),
                 data_dir.display()
             )
@@ -325,15 +319,15 @@ impl Config {
     }
 }
 
-/// Reads a secret from its file, without the line's end.
+/// Reads a secret from its file, without the end of the line.
 ///
 /// # Errors
-/// The file cannot be read, can be read by others, or holds too little.
+/// The file cannot be read, other users can read it, or the secret is too short.
 pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<Secret, String> {
     let mode = std::fs::metadata(path).map(|file| file.permissions().mode()).unwrap_or_default();
     if mode & 0o077 != 0 {
         return Err(format!(
-            "{key}: {} can be read by others (mode {:o}): chmod 600 it",
+            "{key}: other users can read {} (mode {:o}): chmod 600 it",
             path.display(),
             mode & 0o777
         ));
@@ -343,7 +337,7 @@ pub fn read_secret(path: &Path, key: &str, at_least: usize) -> Result<Secret, St
     let secret = text.trim_end_matches(['\r', '\n']).to_owned();
     if secret.len() < at_least {
         return Err(format!(
-            "{key}: {} holds {} characters, and needs at least {at_least}",
+            "{key}: {} has {} characters, but needs at least {at_least}",
             path.display(),
             secret.len()
         ));

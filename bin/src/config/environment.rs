@@ -1,4 +1,4 @@
-//! `INTERREX_<SECTION>_<KEY>` in the environment overrides `section.key` of the file, whatever section and key it is.
+//! `INTERREX_<SECTION>_<KEY>` in the environment overrides `section.key` of the file, for every section and key.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub struct Override {
 }
 
 impl Override {
-    /// Those among variables. Others that begin alike, such as `INTERREX_LOG`, are no business of the configuration.
+    /// The overrides among variables. Other variables with the same prefix, such as `INTERREX_LOG`, are not for the configuration.
     pub fn among(variables: impl Iterator<Item = (String, String)>) -> Vec<Self> {
         let sections = field_names::<Config>();
         let mut found: Vec<Self> = variables
@@ -40,10 +40,10 @@ impl Override {
         found
     }
 
-    /// Those of this process.
+    /// The overrides in the environment of this process.
     #[must_use]
     pub fn of_this_process() -> Vec<Self> {
-        // a variable that is no text names no key
+        // a variable that is not UTF-8 cannot name a key
         let variables = std::env::vars_os();
         Self::among(
             variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
@@ -55,14 +55,14 @@ impl Override {
         let place = document.entry(*section).or_insert_with(|| toml::Table::new().into());
         let table = place.as_table_mut().ok_or_else(|| {
             Problem::Malformed(format!(
-                "{variable}: [[{section}]] is a list, which no variable overrides: change the file"
+                "{variable}: [[{section}]] is a list, and a variable cannot override a list: change the file"
             ))
         })?;
         table.insert(key.clone(), value);
         Ok(())
     }
 
-    /// A number or a truth value where it reads as one.
+    /// The value as TOML, for example a number or a boolean, if it reads as that.
     fn as_it_reads(&self) -> Option<toml::Value> {
         let mut table = toml::from_str::<toml::Table>(&format!("value = {}", self.value)).ok()?;
         table.remove("value")
@@ -90,7 +90,7 @@ pub(super) fn overridden(document: &toml::Table, overrides: &[Override]) -> Resu
         let mut as_text = document.clone();
         each.put_into(&mut as_text, each.as_text())?;
         let again: Result<Config, toml::de::Error> = as_text.clone().try_into();
-        // where the error is about another key by now, this one was right as a text
+        // if the error is now about another key, this key was right as a text
         if again.as_ref().err().map(one_line).as_deref().and_then(key_of)
             != read.as_ref().err().map(one_line).as_deref().and_then(key_of)
         {
@@ -113,7 +113,7 @@ fn key_of(line: &str) -> Option<&str> {
     line.rsplit_once("in `").map(|(_, key)| key.trim_end_matches('`'))
 }
 
-/// The names of a type's fields, as its `Deserialize` asks for them.
+/// The names of a type's fields, for which its `Deserialize` asks.
 fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     match T::deserialize(Asked) {
         Err(Fields(names)) => names,
@@ -121,7 +121,7 @@ fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     }
 }
 
-/// Answers with what it was asked for.
+/// A deserializer that answers with the fields it was asked for.
 struct Asked;
 
 /// The answer, in the shape of an error.

@@ -1,6 +1,6 @@
-//! The one configuration file, `interrex.toml`: its shape, its defaults and what is wrong with it.
+//! The configuration file, `interrex.toml`: its keys, its defaults and its checks.
 //!
-//! Every key is documented here, where it is read. Unknown keys are refused with the nearest right one.
+//! Every key is documented here. An unknown key is refused, and the message names the nearest known key.
 //! `INTERREX_<SECTION>_<KEY>` in the environment overrides a key of the file.
 
 mod checks;
@@ -21,9 +21,9 @@ pub use self::{
     users::{Users, user_name},
 };
 
-/// Where sealed segments are, beside the journal, unless `retention.segments` says otherwise.
+/// The folder of sealed segments, next to the journal, unless `retention.segments` says otherwise.
 pub const SEGMENTS_FOLDER: &str = "segments";
-/// What `retention.keep` says where nothing is ever sealed.
+/// The value of `retention.keep` with which no event is ever sealed.
 pub const FOREVER: &str = "forever";
 
 /// The whole file.
@@ -34,10 +34,10 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// This node.
     pub node: NodeConfig,
-    /// When and how a failover is made.
+    /// When a failover begins and when it is refused.
     #[serde(default)]
     pub failover: FailoverConfig,
-    /// How this node comes back when another one became main.
+    /// How this node comes back after another node became main.
     #[serde(default)]
     pub rejoin: RejoinConfig,
     /// How long events stay in the journal.
@@ -45,7 +45,7 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// This node's PostgreSQL.
     pub postgres: PostgresConfig,
-    /// This node's Redis, where it has one.
+    /// This node's Redis, if it has one.
     pub redis: Option<RedisConfig>,
     /// Programs that must restart when this node becomes main, such as RADIUS.
     #[serde(default)]
@@ -72,36 +72,36 @@ pub struct ClusterConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// Its number, unique in the cluster.
+    /// The node's number, unique in the cluster.
     pub id: NodeId,
     /// Its name for people.
     pub name: String,
-    /// Its role when its journal is new: `main` or `secondary`. Later the journal knows.
+    /// Its role when its journal is new: `main` or `secondary`. Later the role comes from the journal.
     pub role: Role,
-    /// Where its supervisor listens, `address:port`, an IPv6 address in brackets.
+    /// The address on which its supervisor listens, `address:port`; an IPv6 address in brackets.
     #[serde(deserialize_with = "listener")]
     pub listen: SocketAddr,
-    /// Host by which other nodes and clients reach this node's servers, without a port; an IPv6 address without brackets. By
-    /// default the host of `listen`.
+    /// The host by which other nodes and clients reach this node's servers, without a port; an IPv6 address without brackets.
+    /// By default the host of `listen`.
     #[serde(default, deserialize_with = "host_option")]
     pub address: Option<String>,
     /// The journal's file, outside PGDATA, best on another volume.
     pub journal: PathBuf,
     /// The user that servers run as when the supervisor runs as root. By default the owner of `postgres.data_dir`.
     pub run_as: Option<String>,
-    /// What happens to the servers when the supervisor is asked to end: `leave` them running, or `stop` them.
+    /// What happens to the servers when the supervisor is asked to end: `leave` keeps them running, `stop` stops them.
     #[serde(default)]
     pub on_exit: OnExit,
 }
 
-/// What happens to the servers when the supervisor ends in good order.
+/// What happens to the servers when the supervisor is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExit {
-    /// They go on serving: a supervisor can be replaced without an outage.
+    /// They keep running: a supervisor can be replaced without an outage.
     #[default]
     Leave,
-    /// They are stopped in good order, dependents first.
+    /// They are stopped cleanly, dependents first.
     Stop,
 }
 
@@ -111,27 +111,27 @@ pub enum OnExit {
 pub struct FailoverConfig {
     /// Whether this node may promote itself when main is lost.
     pub auto_failover_enabled: bool,
-    /// How long main may be silent, in seconds.
+    /// How long main may be silent before a failover, in seconds.
     #[serde(deserialize_with = "seconds")]
     pub auto_failover_threshold_seconds: Duration,
     /// How often every peer is probed, such as `"1s"`.
     #[serde(deserialize_with = "duration")]
     pub probe_interval: Duration,
-    /// When one probe is given up, such as `"2s"`.
+    /// Time limit for one probe, such as `"2s"`.
     #[serde(deserialize_with = "duration")]
     pub probe_timeout: Duration,
-    /// A failover is refused when more bytes of log than this are known to be missing. None: never refused.
+    /// A failover is refused if more bytes of WAL than this are known to be missing. Without it: never refused for this reason.
     pub maximum_lag_bytes: Option<u64>,
-    /// How long after a run no other begins by itself.
+    /// How long after a run no other run begins automatically.
     #[serde(deserialize_with = "duration")]
     pub cool_down: Duration,
     /// How long a starting main waits for a peer to confirm that it is still main.
     #[serde(deserialize_with = "duration")]
     pub startup_wait: Duration,
-    /// With quorum `none`: the `id` of the one node that may promote itself; the same on every node. Without it, of two nodes
-    /// the secondary may, and of three or more none.
+    /// With quorum `none`: the `id` of the only node that may promote itself; the same on every node. Without it, in a cluster of
+    /// two nodes the secondary may, and in a cluster of three or more no node may.
     pub candidate: Option<NodeId>,
-    /// Who is asked before a node becomes main: `none` is the runbook's mode of two nodes without a third opinion.
+    /// The third opinion before a node becomes main. `none` is the runbook's mode: no third opinion.
     pub quorum: Quorum,
 }
 
@@ -151,18 +151,17 @@ impl Default for FailoverConfig {
     }
 }
 
-/// `[rejoin]`: how this node comes back as a secondary when another one became main.
+/// `[rejoin]`: how this node comes back as a secondary after another node became main.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RejoinConfig {
-    /// Whether it does so by itself, once it is proved that its servers are stopped. Otherwise somebody says
+    /// Whether it comes back automatically, once it is proved that its servers are stopped. Otherwise a person runs
     /// `interrex rejoin`.
     pub automatic: bool,
-    /// Folder of data that only this node had, on the volume of the data directory. By default `NAME.kept` beside the
-    /// data directory.
+    /// The folder of kept copies, best on the volume of the data directory. By default `NAME.kept` next to the data directory.
     pub keep_in: Option<PathBuf>,
-    /// How many of those copies stay; older ones are removed when this node follows again. One in which nothing is that main
-    /// lacked never takes the place of one in which something is.
+    /// How many kept copies stay; older copies are removed when this node follows again. A copy without stranded rows never takes
+    /// the place of a copy that has some.
     pub keep_newest: usize,
 }
 
@@ -172,18 +171,17 @@ impl Default for RejoinConfig {
     }
 }
 
-/// `[retention]`: old events are sealed into files, once `cluster_events` and a standby hold them.
+/// `[retention]`: old events are sealed into files, once `cluster_events` and a standby have them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionConfig {
     /// How long events stay in the journal, such as `"90d"`; `"forever"` seals none. At least `failover.cool_down`.
     #[serde(deserialize_with = "keep")]
     pub keep: Option<Duration>,
-    /// Folder of the sealed segments, each a file as `interrex export` writes it. By default `segments` beside the
-    /// journal.
+    /// The folder of the sealed segments, each a file in the form of `interrex export`. By default `segments` next to the journal.
     pub segments: Option<PathBuf>,
-    /// Events in a segment, at least. A small cluster records so many in some months; and as many are dropped
-    /// within the time of a few appends, so that no decision waits for it.
+    /// The least number of events in a segment. A small cluster records the default number in some months. Dropping as many events
+    /// from the journal takes as long as a few appends, so that no decision waits for it.
     pub segment_events: u64,
 }
 
@@ -193,11 +191,11 @@ impl Default for RetentionConfig {
     }
 }
 
-/// The source of the right to be main.
+/// The third opinion that grants the right to be main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quorum {
-    /// Nobody is asked. A cut link and a dead main look the same: unprotected.
+    /// No third opinion. A cut link and a dead main look the same: unprotected.
     None,
 }
 
@@ -205,11 +203,11 @@ pub enum Quorum {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
-    /// PGDATA.
+    /// The data directory (PGDATA).
     pub data_dir: PathBuf,
-    /// Folder of `postgres` and the other programs. By default the newest found on this machine.
+    /// The folder of `postgres` and the other programs. By default a usual folder for the version of the data directory.
     pub bin_dir: Option<PathBuf>,
-    /// `postgresql.conf`, where it does not lie in `data_dir`. By default the one of `/etc/postgresql` that names `data_dir`.
+    /// `postgresql.conf`, if it is not in `data_dir`. By default the file in `/etc/postgresql` that names `data_dir`.
     pub config_file: Option<PathBuf>,
     /// Host that it listens on, or the folder of its socket.
     #[serde(default = "loopback", deserialize_with = "host_or_folder")]
@@ -220,20 +218,20 @@ pub struct PostgresConfig {
     /// A superuser for the supervisor: promotion and replication settings need one.
     #[serde(default = "interrex")]
     pub user: String,
-    /// Its password's file. None: no password is sent.
+    /// The file with its password. Without it, no password is sent.
     pub password_file: Option<PathBuf>,
     /// Database in which the schema `interrex` lives.
     #[serde(default = "postgres_database")]
     pub database: String,
-    /// User with the right to replicate, with which a standby logs in to main.
+    /// The user with the right to replicate, as which a standby logs in to main.
     #[serde(default = "replicator")]
     pub replication_user: String,
     /// libpq password file (`.pgpass` form) for that user, readable by the user PostgreSQL runs as.
     pub replication_passfile: Option<PathBuf>,
-    /// Where its log goes. By default `postgres.log` beside the journal.
+    /// Its log file. By default `postgres.log` next to the journal.
     pub log_file: Option<PathBuf>,
-    /// How long it may take to stop in good order when the supervisor stops it (`node.on_exit`), such as `"60s"`: it waits for
-    /// its standbys and its archiver. Then it is ended at once. `TimeoutStopSec` of the supervisor's unit must be longer.
+    /// How long a clean stop may take when the supervisor stops PostgreSQL (`node.on_exit`), such as `"60s"`: PostgreSQL waits for
+    /// its standbys and its archiver. Then it is stopped at once. `TimeoutStopSec` of the supervisor's unit must be longer.
     #[serde(default = "stop_timeout", deserialize_with = "duration")]
     pub stop_timeout: Duration,
 }
@@ -242,7 +240,7 @@ pub struct PostgresConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// Its configuration file; Redis must be able to write it, for that is how a role survives a restart.
+    /// Its configuration file. Redis must be able to write it, because that is how a role survives a restart.
     pub config_file: PathBuf,
     /// The user that it runs as when the supervisor runs as root. By default the owner of its configuration
     /// file, on Debian `redis`.
@@ -255,10 +253,10 @@ pub struct RedisConfig {
     /// Port that it listens on.
     #[serde(default = "redis_port", deserialize_with = "port")]
     pub port: u16,
-    /// Its password's file. None: no password is sent.
+    /// The file with its password. Without it, no password is sent.
     pub password_file: Option<PathBuf>,
-    /// How long Redis may answer nobody and write nothing, once it was asked to end, until it is killed. Saving what it has takes
-    /// longer than that without harm, as long as it gets on with it.
+    /// After a request to end: how long Redis may neither answer nor write until it is killed. Saving its data may take longer, as
+    /// long as it makes progress.
     #[serde(default = "redis_stop_timeout", deserialize_with = "duration")]
     pub stop_timeout: Duration,
 }
@@ -273,18 +271,18 @@ pub struct DependentConfig {
     pub command: Vec<String>,
     /// Program and arguments of the readiness check: exit code 0 is ready.
     pub ready_command: Vec<String>,
-    /// When the readiness check is given up, and the restart with it.
+    /// Time limit for the dependent to become ready, and for its restart.
     #[serde(default = "ready_timeout", deserialize_with = "duration")]
     pub ready_timeout: Duration,
-    /// Where its output goes. By default `NAME.log` beside the journal.
+    /// The file for its output. By default `NAME.log` next to the journal.
     pub log_file: Option<PathBuf>,
-    /// The user that it and its readiness check run as when the supervisor runs as root; `"root"` for a program that gives
-    /// root's rights up by itself. By default the user that PostgreSQL runs as.
+    /// The user that it and its readiness check run as when the supervisor runs as root; `"root"` for a program that gives up
+    /// root's rights by itself. By default the user that PostgreSQL runs as.
     pub run_as: Option<String>,
 }
 
-/// `[[hooks]]`: a command at the end of a failover. It sees `INTERREX_EPOCH`, `INTERREX_RUN`,
-/// `INTERREX_NEW_MAIN` and `INTERREX_OLD_MAIN`.
+/// `[[hooks]]`: a command at the end of a failover. Its environment has `INTERREX_EPOCH`, `INTERREX_RUN`, `INTERREX_NEW_MAIN` and
+/// `INTERREX_OLD_MAIN`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HookConfig {
@@ -292,7 +290,7 @@ pub struct HookConfig {
     pub name: String,
     /// Program and arguments: exit code 0 is success.
     pub command: Vec<String>,
-    /// When it is given up.
+    /// Time limit for the hook.
     #[serde(default = "hook_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
     /// The user that it runs as when the supervisor runs as root, which may be `"root"`. By default the user that PostgreSQL
@@ -365,7 +363,7 @@ fn host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
     let text = String::deserialize(deserializer)?;
     check_host(&text).map_err(|problem| {
         serde::de::Error::custom(format!(
-            "`{text}` is no host: {problem}; write 10.0.0.1, fd00::1 or db1.example, without a port"
+            "`{text}` is not a host: {problem}; write for example 10.0.0.1, fd00::1 or db1.example, without a port"
         ))
     })?;
     Ok(text)
@@ -383,7 +381,7 @@ fn host_or_folder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
 fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let number = i64::deserialize(deserializer)?;
     u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| {
-        serde::de::Error::custom(format!("{number} is no port: it must be a number from 1 to 65535"))
+        serde::de::Error::custom(format!("{number} is not a port: write a number from 1 to 65535"))
     })
 }
 
@@ -391,7 +389,8 @@ fn listener<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D:
     let text = String::deserialize(deserializer)?;
     text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
         serde::de::Error::custom(format!(
-            "`{text}` is nothing to listen on: write an address of this machine and a port, 10.0.0.1:7400 or [fd00::1]:7400"
+            "`{text}` is not an address to listen on: write an address of this machine and a port, such as 10.0.0.1:7400 or \
+             [fd00::1]:7400"
         ))
     })
 }
@@ -421,13 +420,13 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Er
 }
 
 impl Config {
-    /// Host by which others reach this node.
+    /// The host by which other nodes reach this node.
     #[must_use]
     pub fn address(&self) -> String {
         self.node.address.clone().unwrap_or_else(|| self.node.listen.ip().to_string())
     }
 
-    /// Folder of data that only this node had when another one became main.
+    /// The folder of kept copies.
     #[must_use]
     pub fn kept_folder(&self) -> PathBuf {
         let beside = || {
@@ -438,20 +437,20 @@ impl Config {
         self.rejoin.keep_in.clone().unwrap_or_else(beside)
     }
 
-    /// `postgresql.conf`, where it does not lie in the data directory: the one that is named, or Debian's own.
+    /// `postgresql.conf`, if it is not in the data directory: the configured file, or Debian's own.
     #[must_use]
     pub fn postgres_config_file(&self) -> Option<PathBuf> {
         let found = || config_file::of_debian(&self.postgres.data_dir);
         self.postgres.config_file.clone().or_else(found)
     }
 
-    /// Folder of the sealed segments.
+    /// The folder of the sealed segments.
     #[must_use]
     pub fn segments_folder(&self) -> PathBuf {
         self.retention.segments.clone().unwrap_or_else(|| self.beside_journal(SEGMENTS_FOLDER))
     }
 
-    /// A file beside the journal.
+    /// A path next to the journal.
     #[must_use]
     pub fn beside_journal(&self, name: &str) -> PathBuf {
         self.node.journal.with_file_name(name)

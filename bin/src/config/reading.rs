@@ -1,4 +1,4 @@
-//! From a file and the environment to a configuration, with errors that name line and key.
+//! Reads a configuration from a file and the environment, with errors that name line and key.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::{
     environment::{self, Override},
 };
 
-/// Why a configuration cannot be used; each message says what, where and what to do.
+/// Why a configuration cannot be used. Each message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -15,15 +15,15 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's words.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The file is not TOML of the right shape.
+    /// The file is not valid TOML, or has wrong keys or types.
     #[error("{path}: {message}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What, where, and the nearest right key.
+        /// What is wrong, where, and the nearest known key.
         message: String,
     },
     /// The values contradict each other or the machine.
@@ -44,7 +44,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        // a supervisor's servers work in other folders: every path must stand without this one
+        // a supervisor's servers work in other folders: every path must be absolute
         let absolute = std::path::absolute(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let folder = absolute.parent().unwrap_or(Path::new("/"));
@@ -56,7 +56,7 @@ impl Config {
 
     pub(super) fn parse(text: &str, overrides: &[Override], folder: &Path) -> Result<Self, Problem> {
         let explain = |error: &toml::de::Error| Problem::Malformed(explain(error, text));
-        // once as it stands, so that an error names a line of the file
+        // first without overrides, so that an error names a line of the file
         toml::from_str::<Self>(text).map_err(|error| explain(&error))?;
         let document: toml::Table = toml::from_str(text).map_err(|error| explain(&error))?;
         let mut config = environment::overridden(&document, overrides)?;
@@ -94,13 +94,13 @@ impl Config {
     }
 }
 
-/// What is wrong, before it is said of which file.
+/// What is wrong with a configuration, without the name of its file.
 pub(super) enum Problem {
     Malformed(String),
     Wrong(Vec<String>),
 }
 
-/// A TOML error with its line, and for an unknown key the nearest right one.
+/// A TOML error with its line and key, and for an unknown key the nearest known key.
 fn explain(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let key = error.span().and_then(|span| key_before(text, span.start));
@@ -128,7 +128,7 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
-/// The key whose value stands there, in the words of the file.
+/// The key of the value at an offset, as the file spells it.
 fn key_before(text: &str, value: usize) -> Option<&str> {
     let line_begins = text.get(..value)?.rfind('\n').map_or(0, |end| end + 1);
     text.get(line_begins..value)?

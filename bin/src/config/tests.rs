@@ -71,7 +71,7 @@ fn what_cannot_be_looked_at_is_not_taken_for_missing() {
     let hidden = looking.act(|| Ok(["postgres.data_dir: ", "node.journal: "].map(told))).unwrap();
     std::fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
     for told in hidden {
-        assert!(told.contains(" cannot be looked at by ") && told.contains("Permission denied"), "{told}");
+        assert!(told.contains(" cannot examine ") && told.contains("Permission denied"), "{told}");
         assert!(told.contains("sudo") && !told.contains("initdb") && !told.contains("create it"), "{told}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom this node's programs run as: each its own user.
+//! The users that this node's programs run as.
 
 use std::os::unix::fs::MetadataExt as _;
 
@@ -6,7 +6,7 @@ use interrex_adapters::runtime::RunAs;
 
 use super::Config;
 
-/// Whom each program runs as.
+/// The user that each program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Users {
     /// PostgreSQL and its programs.
@@ -20,10 +20,10 @@ pub struct Users {
 }
 
 impl Users {
-    /// As configured, or the owners of what is there.
+    /// The configured users, or the owners of the servers' files.
     ///
     /// # Errors
-    /// There is no such user, or another one is asked for and the supervisor is not root.
+    /// A configured user does not exist, or is another user and the supervisor does not run as root.
     pub fn of(config: &Config) -> Result<Self, String> {
         let words = |error: interrex_actors::ports::PortError| error.to_string();
         let postgres =
@@ -48,8 +48,8 @@ impl Users {
         })
     }
 
-    /// The owner of its configuration file, which it must be able to write; where that is root, PostgreSQL's user. Never what
-    /// stands in that file: its user may write there any folder, and would choose whom this supervisor starts it as.
+    /// The owner of Redis' configuration file, which Redis must be able to write; PostgreSQL's user if that owner is root. The
+    /// content of the file does not count: its user may write any folder there, and would choose the user that Redis runs as.
     fn of_redis(config: &Config, otherwise: RunAs) -> Result<RunAs, String> {
         let Some(redis) = &config.redis else { return Ok(otherwise) };
         if let Some(name) = &redis.run_as {
@@ -57,12 +57,12 @@ impl Users {
         }
         let file = &redis.config_file;
         let Ok(found) = std::fs::symlink_metadata(file) else { return Ok(otherwise) };
-        // another name for another user's file
+        // a link to another user's file
         let borrowed = (found.is_symlink() && found.uid() != 0) || (found.is_file() && found.nlink() > 1);
         if rustix::process::geteuid().is_root() && borrowed {
             return Err(format!(
-                "redis.config_file: {} is a link that an unprivileged user may have made, so it does not tell whom Redis runs as: \
-                 set redis.run_as",
+                "redis.config_file: {} is a link that an unprivileged user may have made, so its owner does not show the user of \
+                 Redis: set redis.run_as",
                 file.display()
             ));
         }
@@ -71,7 +71,7 @@ impl Users {
     }
 }
 
-/// The name of whom a program runs as, for people.
+/// The name of the user that a program runs as, for people.
 #[must_use]
 pub fn user_name(run_as: RunAs) -> String {
     let uid = match run_as {

@@ -1,4 +1,4 @@
-//! From a configuration to ports and settings.
+//! Makes ports and settings from a configuration.
 
 use std::{
     cell::RefCell,
@@ -29,7 +29,7 @@ use interrex_events::{Address, NodeSpec, Role};
 
 use crate::config::{self, Config, Quorum, Users, read_secret, user_name};
 
-/// Adapters for everything that is configured, and the cluster's secret. Nothing is started or connected yet.
+/// The adapters for all configured servers, and the cluster's secret. Nothing is started or connected yet.
 pub(super) fn ports(config: &Config) -> Result<(Ports, Arc<str>), String> {
     let users = Users::of(config)?;
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16)?;
@@ -79,7 +79,7 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<Secret>) -> Result<
     Ok(postgres_settings(config, bin_dir, run_as, password))
 }
 
-/// The local server as configured, with programs and a user that were found.
+/// The settings of the local PostgreSQL, with the given programs and user.
 pub(crate) fn postgres_settings(
     config: &Config,
     bin_dir: PathBuf,
@@ -119,19 +119,19 @@ fn stream(config: &Config, password: Option<Secret>) -> LocalStream {
     LocalStream::new(settings, Arc::new(SystemEnv))
 }
 
-/// The programs of the version that the data directory was made by, where Debian and others put them.
+/// The folder of the programs of the data directory's version, among the usual folders of Debian and others.
 pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     let file = data_dir.join("PG_VERSION");
     let version = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
         std::io::ErrorKind::PermissionDenied => {
             format!(
-                "postgres.data_dir: {} cannot be read by {}: {error}",
+                "postgres.data_dir: the user {1} cannot read {0}: {error}",
                 file.display(),
                 user_name(RunAs::Myself)
             )
         }
         _ => format!(
-            "postgres.data_dir: {} is no PostgreSQL data directory ({}: {error})",
+            "postgres.data_dir: {} is not a PostgreSQL data directory ({}: {error})",
             data_dir.display(),
             file.display()
         ),
@@ -216,7 +216,7 @@ fn nodes(config: &Config) -> Vec<NodeSpec> {
     nodes
 }
 
-/// What is fixed for the life of this supervisor.
+/// The settings that do not change while this supervisor runs.
 pub(super) fn settings(config: &Config) -> NodeSettings {
     let failover = &config.failover;
     let initial_main = match config.node.role {

@@ -1,7 +1,7 @@
-//! The supervisor's own port: who may hold a connection to it, and for how long.
+//! The supervisor's own port: which connections stay open, and for how long.
 //!
-//! **Invariant:** strangers who hold connections open take nothing from a peer. There are so many places; when all are taken,
-//! the source that holds the most gives up the connection that it has used least lately. A connection that brings no request
+//! **Invariant:** foreign clients that hold connections open take no connection from a peer. The number of places is limited. When
+//! all are taken, the source with the most connections loses its least recently used connection. A connection without a request
 //! head in time is closed.
 
 use std::{
@@ -22,11 +22,11 @@ use tokio::{
     task::AbortHandle,
 };
 
-/// Connections that are open at the same time.
+/// The most connections that are open at the same time.
 const PLACES: usize = 256;
-/// How long a connection may take for the head of its next request. Peers come back sooner.
+/// How long a connection may take for the head of its next request. Peers send requests more often.
 const HEAD_LIMIT: Duration = Duration::from_secs(20);
-/// Pause before the next connection is taken, where the system gives none.
+/// Pause after an error of `accept`.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
 /// Serves until the process ends.
@@ -36,7 +36,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router) {
         match listener.accept().await {
             Ok((stream, source)) => open(stream, source.ip().to_canonical(), &routes, &places),
             Err(error) => {
-                tracing::warn!(%error, "a connection was not taken");
+                tracing::warn!(%error, "could not accept a connection; trying again");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
@@ -44,7 +44,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router) {
 }
 
 fn open(stream: TcpStream, source: IpAddr, routes: &Router, places: &Arc<Mutex<Places>>) {
-    // an answer is one small packet: it is not kept back for more
+    // an answer is one small packet: it is sent at once
     let _ = stream.set_nodelay(true);
     let place = lock(places).reserve(source);
     let routes = TowerToHyperService::new(routes.clone());
@@ -59,7 +59,7 @@ fn open(stream: TcpStream, source: IpAddr, routes: &Router, places: &Arc<Mutex<P
         .serve_connection(TokioIo::new(stream), service);
     let left = places.clone();
     let task = tokio::spawn(async move {
-        // an error here is the other side's affair
+        // an error here concerns only the other side
         let _ = served.await;
         lock(&left).0.remove(&place);
     });
@@ -70,20 +70,20 @@ fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
     places.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Connections, by the number they got.
+/// The connections by number.
 #[derive(Debug, Default)]
 struct Places(BTreeMap<u64, Place>, u64);
 
 #[derive(Debug)]
 struct Place {
     source: IpAddr,
-    /// The larger, the later.
+    /// When it was used last: a larger number is later.
     used: u64,
     task: Option<AbortHandle>,
 }
 
 impl Places {
-    /// A place for a new connection, another one's if need be.
+    /// A place for a new connection; if all are taken, another connection loses its place.
     fn reserve(&mut self, source: IpAddr) -> u64 {
         while self.0.len() >= PLACES {
             let Some(victim) = self.given_up() else { break };
@@ -114,7 +114,7 @@ impl Places {
         self.1
     }
 
-    /// Of the source that holds the most, the one that was used least lately.
+    /// The least recently used connection of the source with the most connections.
     fn given_up(&self) -> Option<u64> {
         let mut held: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for place in self.0.values() {

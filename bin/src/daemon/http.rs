@@ -1,6 +1,6 @@
-//! HTTP between nodes and from people, and `GET /health` for everyone (ADR 1: axum beside actix).
+//! HTTP between nodes and from people, and `GET /health` for every client (ADR 1: axum next to actix).
 //!
-//! What a request does is in `interrex_actors::handlers`; here is who may ask, and how it is said in HTTP.
+//! `interrex_actors::handlers` handles a request; this module checks who may ask, and translates to HTTP.
 
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ fn done(handled: Handled<impl Serialize>) -> Response {
     handled.map_or_else(refused, found)
 }
 
-/// What was asked for goes on after the answer.
+/// The answer to a request whose work continues after the answer.
 fn begun(handled: Handled<impl Serialize>) -> Response {
     handled.map_or_else(refused, |data| answer(StatusCode::ACCEPTED, data))
 }
@@ -130,17 +130,17 @@ fn refuse(status: StatusCode, code: &str, message: impl Into<String>) -> Respons
 }
 
 async fn not_found() -> Response {
-    refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing here; see GET /health")
+    refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; see GET /health")
 }
 
-/// The whole report; 200 if the node does what its role demands, 503 if not.
+/// The whole report, with 200 if the node is healthy, and 503 if not.
 async fn health(api: Door) -> Response {
     let report = api.shared.report();
     let status = if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer(status, report)
 }
 
-/// A body of the right shape from whoever shows the cluster's secret, meant for this cluster.
+/// A valid body for this cluster, from a client with the cluster's secret.
 struct Admitted<T>(T);
 
 impl<T: Asked + DeserializeOwned> FromRequest<Arc<Api>> for Admitted<T> {

@@ -1,8 +1,7 @@
-//! `interrex supervise`: one node, from its configuration to its end.
+//! `interrex supervise`: runs one node, from its configuration to its end.
 //!
-//! Order matters here. What can be refused is refused before anything is written; the journal is opened and
-//! told of the start before anything is done; a main asks its peers whether it still is one before its
-//! database lets a client in.
+//! Order matters here. Everything that can be refused is refused before anything is written. The journal is opened and records the
+//! start before anything is done. A main asks its peers whether it is still main before its database admits a client.
 
 mod assemble;
 mod connections;
@@ -32,7 +31,7 @@ use tokio::{
 
 use crate::config::Config;
 
-/// File descriptors that this process may have open: connections to it take 256 at most, its own far fewer.
+/// The limit of open file descriptors: connections to this process need at most 256, its own connections far fewer.
 const DESCRIPTORS: u64 = 4_096;
 
 /// Why a supervisor did not start, or had to end.
@@ -49,16 +48,16 @@ pub enum DaemonError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The system's words.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A base backup could not be put in the data directory's place.
+    /// A base backup could not replace the data directory.
     #[error("{0}")]
     Server(#[from] PortError),
-    /// It did not start, cannot go on, or did not end in good order.
+    /// The node did not start, could not continue, or did not end cleanly.
     #[error(transparent)]
     Node(NodeError),
-    /// The system refused something every process needs.
+    /// The system refused a resource that every process needs.
     #[error("{0}")]
     System(#[from] std::io::Error),
 }
@@ -76,13 +75,13 @@ impl From<NodeError> for DaemonError {
 /// Runs a node until it is asked to end.
 ///
 /// # Errors
-/// It could not start, or could not go on.
+/// The node could not start, or could not continue.
 pub fn supervise(config: Config) -> Result<(), DaemonError> {
-    // for as long as this process lives: one of them may be a lock
+    // held for as long as this process lives: one of them may be a lock
     let _held = leave_nothing_inherited();
     log_to_stderr();
     if put_base_backup_in_place(&config.postgres.data_dir)? {
-        tracing::warn!("a base backup was whole and not yet in the data directory's place: it is now");
+        tracing::warn!("a complete base backup had not yet replaced the data directory: it has now");
     }
     let problems = config.problems_on_this_machine();
     if !problems.is_empty() {
@@ -93,8 +92,8 @@ pub fn supervise(config: Config) -> Result<(), DaemonError> {
     LocalSet::new().block_on(&runtime, run(config))
 }
 
-/// The usual limit of 1,024 file descriptors is for programs that use `select`. What this process starts inherits the limit: it
-/// stays small enough for programs that close every descriptor below it.
+/// The usual limit of 1,024 file descriptors is for programs that use `select`. Child processes inherit the limit, so it stays
+/// small enough for programs that close every descriptor below it.
 fn raise_the_limit_of_descriptors() {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
@@ -103,7 +102,7 @@ fn raise_the_limit_of_descriptors() {
     }
     limit.current = Some(wanted);
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files was not raised");
+        tracing::warn!(%error, "could not raise the limit of open files; the supervisor continues with the old limit");
     }
 }
 
@@ -112,7 +111,7 @@ fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("INTERREX_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // a second subscriber in one process is refused; the first one serves
+    // a second subscriber in one process is refused; the first one stays
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -145,7 +144,7 @@ async fn run(config: Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// The signals that ask for an end in good order, as one stream with names.
+/// The signals that ask for a clean end, as one stream with names.
 struct Signals {
     term: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -163,7 +162,7 @@ impl Signals {
 }
 
 fn signals() -> Result<Signals, DaemonError> {
-    // one that is handled here is at its default in every child; one that is ignored stays ignored there
+    // a signal that is handled here has its default in every child; an ignored signal stays ignored there
     for number in ignored_signals() {
         drop(signal(SignalKind::from_raw(number))?);
     }

@@ -33,8 +33,8 @@ pub(super) fn introduce(options: &DemoOptions, screen: &mut Screen) -> Result<()
     let seconds = options.threshold.as_secs() + 15;
     let title = screen.paint(Tone::Strong, "Interrex demo");
     screen.line(&format!(
-        "{title}: the main server of a small cluster dies, and the other one takes its place.\n\
-         It takes about {seconds} seconds. Ctrl-C stops it at any moment and leaves nothing behind."
+        "{title}: the main server of a small cluster dies, and the other server takes its place.\n\
+         It takes about {seconds} seconds. Ctrl-C stops the demo at any moment and leaves nothing behind."
     ))
 }
 
@@ -64,8 +64,8 @@ pub(super) fn announce_servers(screen: &mut Screen) -> Result<(), DemoError> {
         1,
         "Two servers on this machine",
         "Each node has a PostgreSQL, a Redis and a RADIUS of its own, and an Interrex supervisor that starts them, \
-         watches them and watches the other node. alpha is main: it takes the writes. beta is secondary: it receives \
-         alpha's log and could take over.",
+         watches them and watches the other node. alpha is main: it takes the writes. beta is secondary: it receives alpha's WAL \
+         and could take over.",
     )
 }
 
@@ -77,13 +77,13 @@ async fn start(sandbox: &Sandbox, screen: &mut Screen, begin: Moment) -> Result<
         sandbox.start_supervisor(node.id)?;
     }
     let healthy = timed(sandbox.wait_healthy(ALPHA)).await?;
-    done(screen, "alpha: the supervisor has started its servers and says that all is well", healthy)?;
+    done(screen, "alpha: the supervisor has started its servers and reports that all is well", healthy)?;
     let healthy = timed(sandbox.wait_healthy(BETA)).await?;
     done(screen, "beta: the same", healthy)?;
     let streaming = timed(sandbox.wait_streaming(ALPHA, BETA)).await?;
-    done(screen, "alpha's PostgreSQL says that beta receives its log", streaming)?;
+    done(screen, "alpha's PostgreSQL reports that beta receives its WAL", streaming)?;
     let accepted = timed(sandbox.wait_radius(ALPHA)).await?;
-    done(screen, "alpha's RADIUS lets a user in, whom it finds in PostgreSQL", accepted)
+    done(screen, "alpha's RADIUS accepts a user from the table in PostgreSQL", accepted)
 }
 
 async fn timed<T>(work: impl Future<Output = Done<T>>) -> Done<Duration> {
@@ -126,9 +126,9 @@ fn kill_main(sandbox: &Sandbox, screen: &mut Screen) -> Result<Moment, DemoError
         3,
         "kill -9",
         "alpha loses everything in one moment, as in a power cut: its supervisor, PostgreSQL with all its processes, \
-         Redis and RADIUS. Nobody tells beta. It can only notice that alpha falls silent, and it waits for the \
-         threshold before it believes that, for a slow main is no dead main. (With two nodes and no third opinion a \
-         cut cable looks the same: `quorum none`, which Interrex calls unprotected everywhere.)",
+         Redis and RADIUS. No process informs beta. It only sees that alpha is silent, and it waits for the threshold, because a \
+         slow main is not a dead main. (With two nodes and no third opinion, a cut cable looks the same. That is `quorum none`, \
+         which Interrex always shows as unprotected.)",
     )?;
     let victims = in_words(&sandbox.processes_of(ALPHA)?);
     let blow = sandbox.kill_everything_of(ALPHA);
@@ -163,8 +163,7 @@ async fn take_over(
     screen.heading(
         4,
         "beta takes over",
-        "Every step is in beta's journal before it is made, and its outcome after it was observed. Times are counted \
-         from the kill.",
+        "Every step is in beta's journal before it begins, and its outcome after it was observed. Times count from the kill.",
     )?;
     let begin = SystemEnv.moment();
     let mut lines = Rhythm::new(LINE_EVERY);
@@ -189,9 +188,9 @@ async fn take_over(
 async fn tell(sandbox: &Sandbox, screen: &mut Screen, blow: Moment) -> Result<(), DemoError> {
     screen.heading(
         5,
-        "The story, told from the journal",
-        "What follows is not a log that was written on the side. It is rebuilt from the events that Interrex itself \
-         acts on, and every event is chained to the one before by its hash.",
+        "The story, from the journal",
+        "This timeline is not a separate log file. It is rebuilt from the events that Interrex itself acts on, and every event is \
+         chained by its hash to the event before it.",
     )?;
     let journal = sandbox.node(BETA)?.journal();
     let since = blow.wall.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();

@@ -20,7 +20,7 @@ impl Interrupt {
         })
     }
 
-    /// The first one that comes, in words.
+    /// The first signal that comes, as text.
     pub(super) async fn recv(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",

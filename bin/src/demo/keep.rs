@@ -20,12 +20,12 @@ pub(super) fn leave_running(sandbox: Sandbox, screen: &mut Screen) -> Result<(),
     let secret = beta.secrets_dir().join("postgres");
     let psql = sandbox.postgres_programs().join("psql");
     screen.line(&format!(
-        "\nEverything of beta still runs. To look at it:\n  \
+        "\nAll of beta's processes still run. To look at them:\n  \
          {program} status --config {config}\n  \
          {program} run show --config {config}\n  \
          {program} timeline --config {config} --since 5m\n  \
-         PGPASSWORD=$(cat {}) {} -h 127.0.0.1 -p {} -U interrex postgres -c 'SELECT node_id, name, role, status FROM interrex.cluster_nodes'\n  \
-         redis-cli -p {} ROLE",
+         PGPASSWORD=$(cat {}) {} -h 127.0.0.1 -p {} -U interrex postgres -c 'SELECT node_id, name, role, status FROM \
+         interrex.cluster_nodes'\n  redis-cli -p {} ROLE",
         secret.display(),
         psql.display(),
         beta.postgres_port,
@@ -36,9 +36,9 @@ pub(super) fn leave_running(sandbox: Sandbox, screen: &mut Screen) -> Result<(),
         screen.line(&format!("  {loud}"))?;
     }
     screen.line(&format!(
-        "The old main comes back: its supervisor sees that beta is main of a newer epoch, and keeps its PostgreSQL stopped.\n  \
+        "Start the old main's supervisor. It sees that beta is main of a newer epoch, and keeps its PostgreSQL stopped:\n  \
          {program} supervise --config {}\n\
-         Then let it follow, what only it has is kept; and move the role back, without loss.\n  \
+         Then let it follow main (what only it has is kept), and move the role back without loss:\n  \
          {program} rejoin alpha --config {}\n  \
          {program} switchover --to alpha --config {}\n\
          To stop everything:\n  {}",
@@ -51,7 +51,7 @@ pub(super) fn leave_running(sandbox: Sandbox, screen: &mut Screen) -> Result<(),
     Ok(())
 }
 
-/// The journals and logs stay, for whoever wants to read on.
+/// The journals and log files stay, to be read afterwards.
 pub(super) fn leave_files(mut sandbox: Sandbox, screen: &mut Screen) -> Result<(), DemoError> {
     sandbox.keep_files();
     sandbox.end_processes()?;
@@ -60,7 +60,7 @@ pub(super) fn leave_files(mut sandbox: Sandbox, screen: &mut Screen) -> Result<(
     let journal = sandbox.node(BETA)?.journal();
     let program = std::env::current_exe().map_err(DemoError::System)?;
     screen.line(&format!(
-        "\nAll processes of the demo are ended. Journals, configurations and logs stay, {} in {folder}\n\
+        "\nAll processes of the demo have ended. Journals, configurations and log files stay, {} in {folder}\n\
          To read on, and to remove them:\n  \
          {} run show --journal {}\n  \
          rm -r {folder}",

@@ -118,7 +118,7 @@ fn perform(options: DemoOptions, mut screen: Screen) -> Result<Ended, DemoError>
         // dropping what was going on ends every process and removes the files
         drop(performance);
         let _ =
-            screen.line(&format!("\n{name}: the demo was stopped; none of its processes and files is left."));
+            screen.line(&format!("\n{name}: the demo was stopped; no process and no file of it is left."));
         Ok(Ended::Interrupted)
     })
 }
@@ -151,7 +151,7 @@ async fn show(options: DemoOptions, screen: &mut Screen) -> Result<Ended, DemoEr
     }
 }
 
-/// As in `interrex demo | head`, or after the terminal was closed: nobody looks any more.
+/// As in `interrex demo | head`, or after the terminal was closed: the reader is gone.
 fn is_nobody_there(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::BrokenPipe
         || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())

@@ -10,7 +10,7 @@ use std::{
 use super::DemoError;
 use crate::wrap::wrap;
 
-/// How something is meant; never told by the colour alone.
+/// The meaning of a text; never shown by the colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tone {
     Plain,
@@ -139,7 +139,7 @@ impl Screen {
         self.out.write_all(text.as_bytes()).map_err(DemoError::Output)
     }
 
-    /// One that wraps would be redrawn at the wrong place. Colours take no columns.
+    /// A line that wraps would be redrawn at the wrong place. Colours take no columns.
     pub(super) fn cut(&self, line: &str) -> String {
         let Some(width) = self.width.filter(|width| columns(line) > *width) else { return line.to_owned() };
         let mut kept = String::new();

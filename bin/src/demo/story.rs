@@ -71,7 +71,7 @@ impl Story {
                     human_ms(finished.took_ms),
                 );
                 let result = format!("step {number:>2} {name:<18} {:<12} {took:>6}", finished.outcome);
-                // its first clause: the timeline tells the rest
+                // its first clause: the timeline shows the rest
                 let effect = rule(RunKind::Failover, finished.step)
                     .effect
                     .split([';', ','])

@@ -1,4 +1,4 @@
-//! The figures: what clients found, beside what the journal says.
+//! The figures: what clients found, and what the journal says.
 
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
@@ -166,13 +166,13 @@ impl Summary {
                 "RADIUS ready after that",
                 human_ms(split.dependents_ms),
                 Tone::Plain,
-                "restarted, and asked until it let the test user in".to_owned(),
+                "restarted, and asked until it accepted the test user".to_owned(),
             ),
             (
                 "rows acknowledged",
                 self.rows_acknowledged.to_string(),
                 Tone::Plain,
-                "the client was told that they are committed".to_owned(),
+                "the client got an acknowledged commit for each".to_owned(),
             ),
             ("rows lost", self.rows_lost.to_string(), good(self.rows_lost == 0), self.loss_in_words()),
             (
@@ -192,7 +192,7 @@ impl Summary {
                 format!("and {kept} what alpha's was given before it died")
             }),
             (
-                "RADIUS lets the user in",
+                "RADIUS accepts the user",
                 yes(self.radius_accepts),
                 good(self.radius_accepts),
                 "Access-Request of user `probe`, read from the new main's PostgreSQL".to_owned(),
@@ -211,12 +211,12 @@ impl Summary {
         let reported = match loss.bytes {
             Some(0) => "beta has all that alpha had reported".to_owned(),
             Some(bytes) => {
-                format!("beta lacks at least {} of log that alpha had reported", human_bytes(bytes))
+                format!("beta lacks at least {} of WAL that alpha had reported", human_bytes(bytes))
             }
             None => "alpha never reported its position".to_owned(),
         };
         let blind = loss.seconds.map_or_else(String::new, |seconds| {
-            format!("; of alpha's last {seconds:.1} s it cannot know, for replication is asynchronous")
+            format!("; alpha's last {seconds:.1} s are unknown to it, because replication is asynchronous")
         });
         format!("by the journal {reported}{blind}")
     }

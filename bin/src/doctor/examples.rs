@@ -1,4 +1,4 @@
-//! Clusters for tests: a healthy one, and what is found when something in it is changed.
+//! Clusters for tests: a healthy cluster, and the findings after a change in it.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +111,7 @@ pub(crate) fn redis(master: bool) -> RedisServerFacts {
     }
 }
 
-/// A healthy cluster of two, looked at from alpha, which is main.
+/// A healthy cluster of two nodes, examined from alpha, which is main.
 pub(crate) fn healthy() -> Facts {
     let report = crate::cli::healthy_report;
     let supervisor = |node| SupervisorFacts { report: Ok(report(node)), admitted: Ok(()) };
@@ -163,7 +163,7 @@ pub(crate) fn healthy() -> Facts {
     }
 }
 
-/// What is wrong with a healthy cluster that was changed.
+/// The bad findings for a healthy cluster after a change.
 pub(crate) fn wrong(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Verdict)> {
     let mut facts = healthy();
     change(&mut facts);
@@ -174,7 +174,7 @@ pub(crate) fn wrong(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Verdi
         .collect()
 }
 
-/// Changes what a server says.
+/// Changes what a server reports.
 pub(crate) fn change(facts: &mut Facts, node: NodeId, change: impl FnOnce(&mut ServerFacts)) {
     if let Some(Ok(server)) = facts.servers.get_mut(&node) {
         change(server);

@@ -1,4 +1,4 @@
-//! What is measured, before anybody judges it. Plain data: a test writes down any cluster it likes.
+//! The measured facts, before they are judged. Plain data: a test can write down any cluster.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -10,10 +10,10 @@ use serde::Deserialize;
 
 use super::finding::Measured;
 
-/// A node, as the configuration here speaks of it.
+/// A node, as the configuration here describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeNamed {
-    /// Its number.
+    /// The node's number.
     pub id: NodeId,
     /// Its name.
     pub name: String,
@@ -21,48 +21,48 @@ pub struct NodeNamed {
     pub supervisor: Address,
     /// `host:port` of its PostgreSQL.
     pub postgres: Address,
-    /// `host:port` of its Redis, where it has one.
+    /// `host:port` of its Redis, if it has one.
     pub redis: Option<Address>,
 }
 
-/// Everything that was measured.
+/// All measured facts.
 #[derive(Debug)]
 pub struct Facts {
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// The node that looks.
+    /// The node on which doctor runs.
     pub here: NodeId,
     /// Every node, by number.
     pub nodes: Vec<NodeNamed>,
-    /// Who is asked before a node becomes main.
+    /// The configured quorum: the third opinion before a node becomes main.
     pub quorum: &'static str,
     /// The replication user's name.
     pub replication_user: String,
-    /// The machine that looks.
+    /// The machine on which doctor runs.
     pub machine: MachineFacts,
     /// Every PostgreSQL.
     pub servers: BTreeMap<NodeId, Result<ServerFacts, NoAnswer>>,
-    /// Logins of the replication user from here: the system identifier that the server told, or its refusal.
+    /// Logins of the replication user from here: the system identifier that the server reported, or its refusal.
     pub replication_logins: BTreeMap<NodeId, Measured<Result<String, String>>>,
     /// Every Redis that is configured.
     pub redis: BTreeMap<NodeId, Measured<RedisServerFacts>>,
     /// Every supervisor.
     pub supervisors: BTreeMap<NodeId, SupervisorFacts>,
-    /// Version of the program that looks.
+    /// Version of this program.
     pub version: &'static str,
 }
 
-/// Whether a node's servers are stopped on purpose, for another node became main.
+/// Whether a node's servers are stopped on purpose because another node became main.
 pub(super) fn is_fenced(status: NodeStatus) -> bool {
     matches!(status, NodeStatus::Fencing | NodeStatus::Fenced)
 }
 
-/// Why a PostgreSQL told nothing.
+/// Why a PostgreSQL could not be measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoAnswer {
-    /// In words.
+    /// The message for people.
     pub words: String,
-    /// The SQLSTATE of its refusal; nothing where no server answered.
+    /// The SQLSTATE of the refusal; nothing if no server answered.
     pub code: Option<String>,
 }
 
@@ -79,20 +79,20 @@ impl Facts {
         self.nodes.iter().find(|named| named.id == node).map_or("?", |named| &named.name)
     }
 
-    /// A server that answers.
+    /// A PostgreSQL that answers.
     #[must_use]
     pub fn server(&self, node: NodeId) -> Option<&ServerFacts> {
         self.servers.get(&node)?.as_ref().ok()
     }
 
-    /// Whether a node's supervisor fenced it, for another node became main: its servers are stopped on purpose.
+    /// Whether a node's supervisor fenced it because another node became main: its servers are stopped on purpose.
     #[must_use]
     pub fn is_fenced(&self, node: NodeId) -> bool {
         let report = self.supervisors.get(&node).and_then(|supervisor| supervisor.report.as_ref().ok());
         report.is_some_and(|report| is_fenced(report.status))
     }
 
-    /// What this node is for, as its PostgreSQL shows, or as its supervisor says where that does not answer.
+    /// This node's role as its PostgreSQL shows it, or as its supervisor reports it if PostgreSQL does not answer.
     pub(super) fn role_by_server_or_supervisor(&self) -> Option<Role> {
         if let Some(server) = self.server(self.here) {
             return Some(if server.in_recovery { Role::Secondary } else { Role::Main });
@@ -101,14 +101,14 @@ impl Facts {
         report.map(|report| report.role)
     }
 
-    /// As what the data directory here shall start; nothing where nothing says it, or where this node is fenced.
+    /// The role in which the data directory here must start; nothing if the role is not known or this node is fenced.
     #[must_use]
     pub fn starts_as(&self) -> Option<Role> {
         let told = || self.role_by_server_or_supervisor().or(self.machine.role_in_journal);
         if self.is_fenced(self.here) && self.server(self.here).is_none() { None } else { told() }
     }
 
-    /// Who is main: the only PostgreSQL that takes writes.
+    /// Main: the node of the only PostgreSQL that takes writes.
     #[must_use]
     pub fn main(&self) -> Option<NodeId> {
         match self.primaries().as_slice() {
@@ -117,7 +117,7 @@ impl Facts {
         }
     }
 
-    /// Every PostgreSQL that takes writes.
+    /// The nodes of all PostgreSQLs that take writes.
     #[must_use]
     pub fn primaries(&self) -> Vec<NodeId> {
         let answering = self.servers.iter().filter_map(|(node, server)| Some((*node, server.as_ref().ok()?)));
@@ -132,7 +132,7 @@ impl Facts {
     }
 }
 
-/// What PostgreSQL says of itself. Sizes in `settings` are in the units of `pg_settings`.
+/// What a PostgreSQL reports about itself. Sizes in `settings` are in the units of `pg_settings`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ServerFacts {
     /// `server_version_num`.
@@ -141,13 +141,13 @@ pub struct ServerFacts {
     pub system_id: String,
     /// Whether it is a standby.
     pub in_recovery: bool,
-    /// Its timeline; nothing where it does not tell.
+    /// Its timeline; nothing if the server does not report it.
     pub timeline: Option<u32>,
     /// Whether the supervisor's user is a superuser.
     pub superuser: bool,
     /// Settings, as they are in force.
     pub settings: BTreeMap<String, String>,
-    /// Limits as the configuration files have them, in force from the next start on.
+    /// Limits in the configuration files: they are in force from the next start on.
     pub at_next_start: BTreeMap<String, String>,
     /// Lines of the configuration files that the server would not take.
     #[serde(default)]
@@ -155,9 +155,9 @@ pub struct ServerFacts {
     /// Lines of the configuration files that would end the recovery of a standby, in force or not.
     #[serde(default)]
     pub ends_recovery: Vec<FileLine>,
-    /// The command line that it was started with, as `postmaster.opts` has it.
+    /// The command line with which it was started, from `postmaster.opts`.
     pub started_with: Option<String>,
-    /// `default_transaction_read_only`, where a configuration file has it.
+    /// `default_transaction_read_only`, if a configuration file sets it.
     pub read_only_in_files: Option<String>,
     /// Databases and roles that are read-only by a setting of their own.
     #[serde(default)]
@@ -168,17 +168,17 @@ pub struct ServerFacts {
     /// Standbys that receive from it.
     #[serde(default)]
     pub standbys: Vec<Standby>,
-    /// What receives its log, on a standby.
+    /// The WAL receiver, on a standby.
     pub receiver: Option<Receiver>,
     /// Whether replay was paused by hand.
     #[serde(default)]
     pub replay_paused: bool,
-    /// Whether the newest attempt to archive failed, and for which file.
+    /// The file whose archiving failed, if the newest attempt failed.
     pub archive_failing: Option<String>,
     /// Tablespaces outside the data directory.
     #[serde(default)]
     pub tablespaces: Vec<String>,
-    /// Transactions that are prepared and not decided.
+    /// The number of prepared transactions that are not decided.
     pub prepared: u64,
     /// The replication user.
     pub replication_role: Option<ReplicationRole>,
@@ -187,7 +187,7 @@ pub struct ServerFacts {
     pub collations: BTreeMap<String, Collation>,
     /// Version of the C library's locales.
     pub libc: Option<String>,
-    /// Bytes of all databases; nothing where they could not be counted in time.
+    /// Bytes of all databases; nothing if they could not be counted in time.
     #[serde(default)]
     pub database_bytes: Option<u64>,
     /// Unlogged tables of all databases, or why they could not be listed; nothing on a standby.
@@ -199,19 +199,19 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    /// A setting's value; empty where the server does not know it.
+    /// A setting's value; empty if the server does not know the setting.
     #[must_use]
     pub fn setting(&self, name: &str) -> &str {
         self.settings.get(name).map_or("", String::as_str)
     }
 
-    /// What the command line gives a setting; nothing else overrides it.
+    /// The value of a setting on the command line, which overrides every file.
     #[must_use]
     pub fn on_command_line(&self, name: &str) -> Option<&str> {
         on_command_line(self.started_with.as_deref()?, name)
     }
 
-    /// A setting that is a number.
+    /// The value of a setting that is a number.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
         self.setting(name).parse().ok()
@@ -233,7 +233,7 @@ pub struct FileLine {
     pub setting: String,
     /// The file.
     pub file: String,
-    /// Number of the line.
+    /// The number of the line.
     pub line: u32,
 }
 
@@ -242,28 +242,28 @@ pub struct FileLine {
 pub struct Slot {
     /// Its name.
     pub name: String,
-    /// Whether somebody uses it now.
+    /// Whether a standby or another process uses it now.
     pub active: bool,
-    /// `wal_status`: whether the log behind it is still there.
+    /// `wal_status`: whether the WAL that it keeps is still there.
     pub wal_status: Option<String>,
 }
 
-/// A standby that receives.
+/// A standby that receives WAL from this server.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Standby {
     /// Its `application_name`.
     pub name: String,
-    /// The slot through which it receives.
+    /// The slot that it uses.
     pub slot: Option<String>,
     /// `streaming`, or on the way there.
     pub state: String,
     /// `sync`, `quorum`, `async` or `potential`.
     pub sync_state: String,
-    /// Bytes that it has not flushed.
+    /// Bytes of WAL that it has not flushed.
     pub behind_bytes: Option<i64>,
 }
 
-/// The receiver of a standby.
+/// The WAL receiver of a standby.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Receiver {
     /// `streaming`, or on the way there.
@@ -272,43 +272,43 @@ pub struct Receiver {
     pub slot: Option<String>,
 }
 
-/// What the replication user may.
+/// The rights of the replication user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct ReplicationRole {
     /// `LOGIN`.
     pub login: bool,
     /// `REPLICATION` or superuser.
     pub replication: bool,
-    /// Its password is no longer valid.
+    /// Whether its password is no longer valid.
     pub expired: bool,
 }
 
 /// Versions of a collation.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Collation {
-    /// That indexes were built with.
+    /// The version with which indexes were built.
     pub recorded: Option<String>,
-    /// That this machine sorts with.
+    /// The version with which this machine sorts.
     pub actual: Option<String>,
 }
 
 /// How far a clock is from this machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClockDistance {
-    /// At most so far: half of the round trip included.
+    /// The largest possible distance: half of the round trip is included.
     pub at_most_ms: u64,
-    /// At least so far.
+    /// The smallest possible distance.
     pub at_least_ms: u64,
 }
 
-/// What Redis says of itself.
+/// What a Redis reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServerFacts {
     /// `redis_version`.
     pub version: String,
     /// Whether it is a master.
     pub master: bool,
-    /// Whether a replica's link is up, and no copy under way.
+    /// Whether a replica's link is up and no copy is under way.
     pub linked: bool,
     /// Replicas that are online.
     pub replicas: u64,
@@ -316,76 +316,76 @@ pub struct RedisServerFacts {
     pub min_replicas: u64,
     /// `maxmemory-policy`.
     pub memory_policy: String,
-    /// Whether it demands a password of those who follow it.
+    /// Whether it demands a password from its replicas.
     pub demands_password: bool,
-    /// Whether it has one for whom it would follow.
+    /// Whether it has a password for the master that it would follow.
     pub has_password_for_master: bool,
-    /// The file that it was started with, and writes its role into; empty where there is none.
+    /// The configuration file with which it was started, and to which it writes its role; empty if there is none.
     pub config_file: String,
     /// `appendonly`.
     pub append_only: bool,
     /// `save`.
     pub save: String,
-    /// The commands that it does not let the supervisor give, with the reason of each.
+    /// The commands that it refuses to the supervisor, each with the reason.
     pub lacks: Vec<String>,
 }
 
-/// What a supervisor says.
+/// What a supervisor reports.
 #[derive(Debug, Clone)]
 pub struct SupervisorFacts {
-    /// Its report, or why there is none.
+    /// Its report, or why there is no report.
     pub report: Measured<NodeReport>,
-    /// Whether it took a request with the secret that is here.
+    /// Whether it accepted a request with the cluster secret of this node.
     pub admitted: Measured<()>,
 }
 
-/// What the machine says that looks.
+/// The measured facts of the machine on which doctor runs.
 #[derive(Debug, Clone)]
 pub struct MachineFacts {
-    /// What is wrong with the files that hold secrets, each with what mends it.
+    /// Problems with the files that hold secrets, each with its fix.
     pub secret_problems: Measured<Vec<Problem>>,
     /// Bytes free where the journal is; or why nothing can be written there.
     pub journal_room: Measured<u64>,
-    /// How many of the newest events were found sound, nothing before the first start; or what is wrong with them.
+    /// How many of the newest events are sound, nothing before the first start; or what is wrong with them.
     pub journal_sound: Measured<Result<Option<usize>, String>>,
     /// Programs of PostgreSQL.
     pub programs: Measured<Programs>,
-    /// Whom the servers run as.
+    /// The user that the servers run as.
     pub run_as: Measured<String>,
     /// Major version of the data directory.
     pub data_version: Measured<u32>,
     /// What PostgreSQL would take at its next start, or why it would not start.
     pub next_start: Measured<Result<NextStart, String>>,
-    /// What the configuration says of it.
+    /// What the configuration says about PostgreSQL.
     pub configured: Configured,
-    /// As what the data directory would start.
+    /// The files that decide in which role the data directory would start.
     pub signal_files: Measured<SignalFiles>,
-    /// What this node is for by its journal, read where neither its PostgreSQL nor its supervisor answers.
+    /// This node's role from its journal, which is read if neither its PostgreSQL nor its supervisor answers.
     pub role_in_journal: Option<Role>,
-    /// Why the servers' user could not change the settings in the data directory, if so.
+    /// Why the servers' user cannot change the settings in the data directory; nothing if it can.
     pub settings_file: Measured<Option<Problem>>,
-    /// What the user who looks may not look at, if there is such a thing: what else is wrong may be no more than that.
+    /// What the user who runs doctor may not read, if anything: other problems may have the same cause.
     pub stranger: Option<String>,
-    /// Bytes free where the log is.
+    /// Bytes free on the volume of `pg_wal`.
     pub wal_room: Measured<u64>,
-    /// Bytes free beside the data directory.
+    /// Bytes free next to the data directory.
     pub copy_room: Measured<u64>,
-    /// Bytes free where what only this node has is kept, if that is another volume.
+    /// Bytes free in the folder for kept copies, if that is on another volume.
     pub keep_room: Measured<Option<u64>>,
-    /// Whether what only this node has can be kept on the data directory's volume.
+    /// Whether the folder for kept copies is on the data directory's volume.
     pub keeps_on_volume: Measured<bool>,
-    /// Kept copies that may have rows which are in no other place, the newest first: the folder of each, and its bytes.
+    /// Kept copies that may have rows that exist nowhere else, the newest first: the folder of each, and its bytes.
     pub not_salvaged: Measured<Vec<(PathBuf, u64)>>,
     /// Services of the operating system that would start what the supervisor owns.
     pub rivals: Measured<Vec<Rival>>,
-    /// Commands of dependents and hooks: name, and what is wrong with it.
+    /// Commands of dependents and hooks: the name, and what is wrong with the command.
     pub commands: Measured<Vec<(String, Result<(), String>)>>,
-    /// Readiness of dependents, where this node is main.
+    /// Readiness of dependents, if this node is main.
     pub ready: Vec<(String, Result<(), String>)>,
 }
 
 impl MachineFacts {
-    /// Nothing could be measured.
+    /// Facts of which nothing could be measured, for one reason.
     #[must_use]
     pub fn unmeasured(reason: &str) -> Self {
         let reason = reason.to_owned();
@@ -414,16 +414,16 @@ impl MachineFacts {
     }
 }
 
-/// Files that say as what a data directory starts.
+/// The files that decide in which role a data directory starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalFiles {
-    /// `standby.signal`: as a standby.
+    /// `standby.signal`: it starts as a standby.
     pub standby: bool,
-    /// `recovery.signal`: as a recovery from an archive, unless the other is there too.
+    /// `recovery.signal`: it starts a recovery from an archive, unless `standby.signal` is there too.
     pub recovery: bool,
 }
 
-/// What PostgreSQL would take at its next start, in its own words.
+/// The values that PostgreSQL would use at its next start, as it reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextStart {
     /// `config_file`.
@@ -440,7 +440,7 @@ pub struct NextStart {
     pub unreadable: Vec<String>,
 }
 
-/// What the configuration here says of PostgreSQL.
+/// What the configuration here says about PostgreSQL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configured {
     /// `postgres.data_dir`.
@@ -449,16 +449,16 @@ pub struct Configured {
     pub host: String,
     /// `postgres.port`.
     pub port: u16,
-    /// By which the other nodes reach this one.
+    /// The host by which other nodes reach this node.
     pub address: String,
 }
 
-/// Something that is wrong with a file, and what mends it.
+/// A problem with a file, and its fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What is wrong.
     pub words: String,
-    /// A command.
+    /// The command that fixes it.
     pub fix: String,
 }
 
@@ -467,19 +467,19 @@ pub struct Problem {
 pub struct Programs {
     /// Their folder.
     pub folder: PathBuf,
-    /// Those that are not there.
+    /// The names of missing programs.
     pub missing: Vec<String>,
     /// Their major version.
     pub major: Option<u32>,
 }
 
-/// A service that starts or ends what only the supervisor may.
+/// A service that starts or ends a server, which only the supervisor may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rival {
     /// Its name.
     pub unit: String,
     /// What it does.
     pub does: String,
-    /// What keeps it from that.
+    /// The command that prevents that.
     pub fix: String,
 }

@@ -1,29 +1,29 @@
-//! What a check found, in words for people and names for programs.
+//! What a check found: messages for people and names for programs.
 
 use interrex_events::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// How a check ended, from harmless to harmful.
+/// How a check ended, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Measured, and as it must be.
+    /// Measured, and good.
     Pass,
-    /// It works, with a risk.
+    /// A run would work, with a risk.
     Warn,
-    /// Not measured; the finding says why. What is not proved does not count as proved.
+    /// Not measured; the finding says why. Readiness counts it as not proved.
     Unknown,
-    /// It would not work.
+    /// A run would not work.
     Fail,
 }
 
-/// What people and Interrex do to a cluster.
+/// A change of roles that Interrex makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
     /// A secondary takes over from a lost main.
     Failover,
-    /// Main hands its role over.
+    /// Main hands over its role.
     Switchover,
     /// An old main comes back as a secondary.
     Rejoin,
@@ -32,7 +32,7 @@ pub enum Act {
 /// Every act.
 pub const ALL_ACTS: &[Act] = &[Act::Failover, Act::Switchover, Act::Rejoin];
 
-/// What a check is about: the headings of the answer, in its order.
+/// What a check is about. The subjects are the headings of the answer, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -40,16 +40,16 @@ pub enum Subject {
     Configuration,
     /// Programs, users and services of this machine.
     Machine,
-    /// Each PostgreSQL for itself.
+    /// Each PostgreSQL by itself.
     #[serde(rename = "postgresql")]
     PostgreSql,
-    /// What main and its secondaries are to each other.
+    /// Replication between main and its secondaries.
     Replication,
     /// Each Redis.
     Redis,
-    /// Programs that restart with the role.
+    /// Dependents and hooks.
     Dependents,
-    /// The supervisors, and what they believe.
+    /// The supervisors, and which main they believe in.
     Supervisors,
 }
 
@@ -65,7 +65,7 @@ impl Subject {
         Self::Supervisors,
     ];
 
-    /// Its heading.
+    /// The heading in the answer.
     #[must_use]
     pub fn heading(self) -> &'static str {
         match self {
@@ -86,25 +86,25 @@ pub type Measured<T> = Result<T, String>;
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The check's name; it never changes.
+    /// The check's name. A released name never changes.
     pub check: &'static str,
     /// What it is about.
     pub subject: Subject,
-    /// The node it speaks of; nothing where it is all of them.
+    /// The node; nothing if the finding is about the whole cluster.
     pub node: Option<NodeId>,
     /// How it ended.
     pub verdict: Verdict,
     /// What was measured, or why it was not.
     pub measured: String,
-    /// The hazard, in a sentence or two.
+    /// Why the check matters, in one or two sentences.
     pub why: &'static str,
-    /// What to run or to set; nothing where nothing is wrong.
+    /// What to run or to set; nothing if nothing is wrong.
     pub fix: Option<String>,
-    /// What would not work as it should.
+    /// The acts that would not work as they should.
     pub breaks: &'static [Act],
 }
 
-/// What a look at measured values says.
+/// The result of a check, before it is assigned to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     pub(super) verdict: Verdict,
@@ -129,19 +129,19 @@ impl Judgement {
         Self { verdict: Verdict::Unknown, measured: reason.into(), fix: Some(fix.into()) }
     }
 
-    /// As it should be, or else a warning.
+    /// A pass if `good`, otherwise a warning.
     pub(super) fn pass_or_warn(good: bool, measured: impl Into<String>, fix: impl Into<String>) -> Self {
         if good { Self::pass(measured) } else { Self::warn(measured, fix) }
     }
 
-    /// As it must be, or else a failure.
+    /// A pass if `good`, otherwise a failure.
     pub(super) fn pass_or_fail(good: bool, measured: impl Into<String>, fix: impl Into<String>) -> Self {
         if good { Self::pass(measured) } else { Self::fail(measured, fix) }
     }
 }
 
 impl Subject {
-    /// A check about it.
+    /// A check about this subject.
     pub(super) const fn check(
         self,
         name: &'static str,
@@ -153,18 +153,18 @@ impl Subject {
     }
 }
 
-/// A check's unchanging half: a row of the table in docs/OPERATIONS.md.
+/// The constant part of a check: a row of the table in docs/OPERATIONS.md.
 #[derive(Debug)]
 pub struct Check {
-    /// Its name; it never changes.
+    /// The name. A released name never changes.
     pub name: &'static str,
     /// What it is about.
     pub subject: Subject,
-    /// What does not work as it should where it fails.
+    /// The acts that do not work as they should if the check fails.
     pub breaks: &'static [Act],
-    /// What it looks at.
+    /// What the check demands.
     pub looks_at: &'static str,
-    /// The hazard.
+    /// Why the check matters.
     pub why: &'static str,
 }
 
@@ -189,7 +189,7 @@ impl Check {
         }
     }
 
-    /// Judges what was measured of a node; what was not is unknown, with the reason.
+    /// Judges a measured value of a node. A value that was not measured is `unknown`, with the reason.
     pub(super) fn judge<T>(
         &self,
         node: NodeId,
@@ -199,13 +199,13 @@ impl Check {
         let not_measured = |reason: &String| Judgement {
             verdict: Verdict::Unknown,
             measured: reason.clone(),
-            fix: Some("mend that first, then look again".to_owned()),
+            fix: Some("fix that first, then run again: interrex doctor".to_owned()),
         };
         self.on(node, measured.as_ref().map_or_else(not_measured, judgement))
     }
 }
 
-/// The worst verdict; nothing where nothing was checked, which is no pass.
+/// The worst verdict; nothing if nothing was checked, which is not a pass.
 #[must_use]
 pub fn worst(findings: &[Finding]) -> Option<Verdict> {
     findings.iter().map(|finding| finding.verdict).max()

@@ -1,11 +1,11 @@
-//! `interrex doctor`: would a failover, a switchover and a rejoin work now? Everything is measured, nothing changed.
+//! `interrex doctor`: would a failover, a switchover and a rejoin work now? Doctor measures, and changes nothing.
 //!
 //! ```text
 //! configuration ─> gather: servers, supervisors, this machine, all at once ─> Facts
 //!                                       Facts ─> judge (pure) ─> findings ─> readiness of each act
 //! ```
 //!
-//! Every question has a time limit. What could not be measured is `unknown`, with the reason, and never a pass.
+//! Every question has a time limit. A value that could not be measured is `unknown`, with the reason, and never a pass.
 
 #[cfg(test)]
 pub(crate) mod examples;
@@ -28,16 +28,16 @@ pub use self::{
 };
 use crate::config::Config;
 
-/// Everything that was found.
+/// The result of `interrex doctor`.
 #[derive(Debug, Serialize)]
 pub struct Examination {
-    /// The node that looked.
+    /// The node on which doctor ran.
     pub node: NodeId,
-    /// Who is main: the only PostgreSQL that takes writes.
+    /// Main: the node of the only PostgreSQL that takes writes.
     pub main: Option<NodeId>,
-    /// Names of the nodes.
+    /// The name of every node.
     pub names: BTreeMap<NodeId, String>,
-    /// The worst that was found.
+    /// The worst verdict of all checks.
     pub verdict: Option<Verdict>,
     /// Every check, by subject.
     pub checks: Vec<Finding>,
@@ -46,13 +46,13 @@ pub struct Examination {
 }
 
 impl Examination {
-    /// How many checks ended so.
+    /// How many checks ended with this verdict.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
         self.checks.iter().filter(|finding| finding.verdict == verdict).count()
     }
 
-    /// What follows from what was measured.
+    /// Judges the measured facts.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
         let checks = judge::judge(facts);
@@ -67,14 +67,14 @@ impl Examination {
     }
 }
 
-/// Looks at everything, from the node that the configuration describes.
+/// Runs every check from the node that the configuration describes.
 ///
 /// # Errors
-/// The system gives no thread or socket to look with.
+/// The system gives no thread or no socket.
 pub fn examine(config: &Config) -> std::io::Result<Examination> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let facts = tokio::task::LocalSet::new().block_on(&runtime, gather::gather(config));
-    // a file system that hangs holds its thread, and must not hold the answer
+    // a file system that hangs blocks its thread, and must not block the answer
     runtime.shutdown_background();
     Ok(Examination::of(&facts))
 }

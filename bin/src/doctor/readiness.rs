@@ -1,4 +1,4 @@
-//! Would a failover, a switchover and a rejoin work? By the findings that speak of the nodes that take part.
+//! Would a failover, a switchover and a rejoin work? Decided from the findings about the nodes that take part.
 
 use interrex_events::NodeId;
 use serde::Serialize;
@@ -11,24 +11,24 @@ use super::{
 /// Whether one act would work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Readiness {
-    /// Which.
+    /// The act.
     pub act: Act,
-    /// Who would be main by it, or comes back.
+    /// The node that would become main, or would come back.
     pub node: Option<NodeId>,
-    /// In words, such as `a failover to beta`.
+    /// The act and the node for people, such as `a failover to beta`.
     pub what: String,
-    /// Whether nothing speaks against it.
+    /// Whether no finding speaks against it.
     pub ready: bool,
-    /// What speaks against it, or what to know: checks with their nodes, worst first.
+    /// The checks that speak against it, with their nodes, worst first.
     pub because: Vec<String>,
-    /// What was not looked at.
+    /// What doctor could not check from this node.
     pub not_looked_at: Option<String>,
 }
 
-/// Checks that say only that a node is not there now: what a rejoin is for, and no obstacle to its own.
+/// Checks that fail only because a node is away now. A rejoin is for that case, so they do not speak against it.
 const AWAY: [&str; 3] = ["postgres_answers", "same_timeline", "streaming"];
 
-/// Every act that this cluster could see next.
+/// The readiness of every act that is possible next.
 pub(super) fn readiness(facts: &Facts, findings: &[Finding]) -> Vec<Readiness> {
     let main = facts.main();
     let is_away = |node: NodeId| {
@@ -64,7 +64,7 @@ fn about(
     what: String,
     taking_part: &[NodeId],
 ) -> Readiness {
-    // nobody logs in to one that comes back before it has
+    // no standby logs in to a node before it has come back
     let of_one_away =
         |finding: &Finding| AWAY.contains(&finding.check) || finding.check == "replication_login";
     let speaks = |finding: &&Finding| {
@@ -78,7 +78,7 @@ fn about(
     let mut because: Vec<String> = against.iter().map(|finding| in_words(facts, finding)).collect();
     let no_main = facts.main().is_none();
     if no_main && because.is_empty() {
-        because.push("nobody knows which node is main".to_owned());
+        because.push("it is not known which node is main: run interrex status".to_owned());
     }
     let unseen: Vec<&str> =
         taking_part.iter().filter(|node| **node != facts.here).map(|node| facts.name(*node)).collect();

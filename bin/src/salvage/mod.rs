@@ -1,19 +1,18 @@
-//! `interrex salvage`: what only an old main has, as files that a person reviews and applies.
+//! `interrex salvage`: writes what only an old main has to files, which a person reviews and applies.
 //!
 //! ```text
-//! kept data directory ─cp─> scratch (a server nobody else can reach) ┐
+//! kept data directory ─cp─> scratch (a server for this salvage only) ┐
 //!      │                    └─ rows by the ids of the fork report ───┴─ stranded ─> files ┐
 //!      └─ pg_waldump ─> fork report             new main, read-only ─┘                    ├─> output, summary
-//! kept Redis files ────cp─> scratch (a server nobody else can reach) ┬─ comparison > files ┘
+//! kept Redis files ────cp─> scratch (a server for this salvage only) ┬─ comparison > files ┘
 //!                                         new main's Redis, only read ┘
 //! ```
 //!
-//! Of PostgreSQL the log tells what is new, row by row. Redis has no such log: every key is compared.
+//! PostgreSQL's WAL shows which rows are new. Redis has no such log: every key is compared.
 //!
-//! **Invariants:** what is kept is only read; the new main is only read; when it ends, by an error or a signal too, the
-//! scratch servers are stopped and their copies removed; the output folder is whole or not there. Only SIGKILL of the
-//! salvage itself, or a machine that stops, leaves them behind, in folders named `interrex-salvage-*` and
-//! `interrex-log-*`.
+//! **Invariants:** the kept copy is only read; the new main is only read; when the salvage ends, also by an error or a signal, the
+//! scratch servers are stopped and their copies removed; the output folder is complete or does not exist. Only SIGKILL of the
+//! salvage itself, or a machine that stops, leaves scratch folders behind, named `interrex-salvage-*` and `interrex-log-*`.
 
 mod output;
 mod postgres;
@@ -34,19 +33,19 @@ pub use self::summary::{
 use self::{output::Output, scratch::failed};
 use crate::config::Config;
 
-/// Answer of a salvage.
+/// The result of a part of a salvage.
 type Done<T> = Result<T, SalvageError>;
 
-/// Why a salvage did not come to its end. Nothing of it is left.
+/// Why a salvage did not complete. It leaves no files.
 #[derive(Debug, thiserror::Error)]
 pub enum SalvageError {
-    /// What was asked for cannot be done, or is not clear.
+    /// The request cannot be done, or is not clear.
     #[error("{0}")]
     Usage(String),
-    /// The system, a program or a server refused.
+    /// The system, a program or a server reported an error.
     #[error("{0}")]
     Failed(String),
-    /// Somebody asked it to end.
+    /// A signal asked the salvage to end.
     #[error("interrupted")]
     Interrupted,
 }
@@ -58,20 +57,20 @@ pub struct SalvageOptions {
     pub kept: Option<PathBuf>,
     /// The folder of the old main's Redis, or a copy of it; no server may run on it.
     pub kept_redis: Option<PathBuf>,
-    /// Folder for the files; it must be empty or not exist.
+    /// Folder for the output files; it must be empty or not exist.
     pub output: PathBuf,
     /// The new main as `host:port`; by default the only server of the configuration that takes writes.
     pub main: Option<Address>,
-    /// The new main's Redis as `host:port`; by default the only one of the configuration that is a master.
+    /// The new main's Redis as `host:port`; by default the only Redis of the configuration that is a master.
     pub main_redis: Option<Address>,
-    /// Only these tables; all if there are none.
+    /// Only these tables; all tables if the list is empty.
     pub tables: Vec<String>,
 }
 
-/// Salvages. `tell` is told what is being done. It runs within a `LocalSet`.
+/// Salvages. `tell` gets a message for every stage. Call this within a `LocalSet`.
 ///
 /// # Errors
-/// Nothing was written, and nothing of the scratch servers is left, unless the message says so.
+/// The output was not written, and nothing of the scratch servers is left, unless the message says otherwise.
 pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&str)) -> Done<Summary> {
     let mut signals = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
@@ -88,9 +87,7 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
         },
     };
     if kept.postgres.is_none() && kept.redis.is_none() {
-        return Err(SalvageError::Usage(
-            "nothing is named that was kept: --kept, --kept-redis or both".into(),
-        ));
+        return Err(SalvageError::Usage("no kept copy is named: give --kept, --kept-redis or both".into()));
     }
     let interrupted =
         futures_util::future::select_all(signals.iter_mut().map(|signal| Box::pin(signal.recv())));
@@ -111,25 +108,25 @@ pub async fn salvage(options: &SalvageOptions, config: &Config, tell: impl Fn(&s
     Ok(summary)
 }
 
-/// Notes beside a kept copy that all it has is in the output: from then on it may be removed by its number.
+/// Notes next to a kept copy that the output has all its stranded rows: from then on a later rejoin may remove it.
 fn note_salvaged(summary: &Summary, kept: &postgres::Kept, options: &SalvageOptions, tell: impl Fn(&str)) {
     let is_whole = summary.postgres.as_ref().is_some_and(|postgres| !postgres.is_incomplete());
     if is_whole && options.tables.is_empty() {
-        // the output is there all the same
+        // the output is complete all the same
         if let Err(error) = kept.note_salvaged(&options.output) {
-            tell(&format!("that it is salvaged could not be noted beside the kept copy: {error}"));
+            tell(&format!("could not note next to the kept copy that it is salvaged: {error}"));
         }
     }
 }
 
-/// What was named as kept.
+/// The kept copies that were named.
 struct Kept {
     postgres: Option<postgres::Kept>,
     redis: Option<redis::Kept>,
 }
 
-/// Compares what is there with what was kept, where a rejoin left checksums. Damage stops nothing: what can still be read
-/// is worth having.
+/// Compares the kept files with their checksums, if a rejoin left checksums. Damaged files do not stop the salvage: the rest can
+/// still be read.
 async fn check_kept(kept: &Kept, tell: &dyn Fn(&str)) -> Done<Option<CheckedFiles>> {
     let postgres = kept.postgres.as_ref().and_then(postgres::Kept::checksums);
     let redis = kept.redis.as_ref().map(redis::Kept::checksums);
@@ -138,7 +135,7 @@ async fn check_kept(kept: &Kept, tell: &dyn Fn(&str)) -> Done<Option<CheckedFile
         tell(&format!("comparing the files of {} with their checksums", folder.display()));
         let (ended, end) = tokio::sync::oneshot::channel();
         let of = folder.to_owned();
-        // a thread that nobody waits for when the salvage is interrupted
+        // an interrupted salvage does not wait for this thread
         std::thread::spawn(move || ended.send(checksums::check(&of)));
         let doing = format!("reading {}", folder.join(CHECKSUMS).display());
         let checked = end.await.map_err(io::Error::other).and_then(|checked| checked);
@@ -151,7 +148,7 @@ async fn check_kept(kept: &Kept, tell: &dyn Fn(&str)) -> Done<Option<CheckedFile
     Ok(all)
 }
 
-/// Both mains are asked before anything is copied: a wrong password is told at once.
+/// Both mains are asked before anything is copied: a wrong password is reported at once.
 async fn compare(
     options: &SalvageOptions,
     config: &Config,

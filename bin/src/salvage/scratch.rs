@@ -1,13 +1,13 @@
-//! A scratch copy of something kept, and what runs on it. Unless the salvage itself is killed, nothing of it is left.
+//! A scratch copy of a kept directory, and the server on it. Unless the salvage itself is killed, it is removed completely.
 //!
 //! ```text
-//! beside what is kept:  interrex-salvage-A/          ours
+//! next to kept copy:    interrex-salvage-A/          ours
 //!                                         data/      the servers' user's
 //! temporary folders:    interrex-salvage-B/          ours: the log, settings
 //!                                         s/         the servers' user's: its socket
 //! ```
 //!
-//! **Invariant:** we, who may be root, make no file where the servers' user could have planted a link.
+//! **Invariant:** we may be root, so we make no file in a place where the servers' user could have planted a link.
 
 use std::{
     fs,
@@ -28,11 +28,11 @@ use tokio::process::Child;
 
 use super::{Done, SalvageError};
 
-/// When copying is given up.
+/// Time limit for copying.
 const COPY_LIMIT: Duration = Duration::from_secs(12 * 3_600);
 /// How long a process that is asked to end may take before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-/// How often a starting server is tried.
+/// Pause between two attempts to connect to a starting server.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// Name of the copy.
 const DATA: &str = "data";
@@ -42,17 +42,17 @@ const SOCKETS: &str = "s";
 /// The copy, its server and their folders. [`Scratch::end`] removes all of it.
 pub(super) struct Scratch {
     run_as: RunAs,
-    /// Beside the kept copy, so that a file system which can share blocks does so.
+    /// Next to the kept copy, so that the file system can share blocks.
     copy: TempDir,
-    /// Among the machine's temporary folders: the path of a socket must be short, and the folder beside the kept copy
-    /// may be the servers' user's own, who could put another one in its place.
+    /// In the machine's temporary folder: the path of a socket must be short, and the folder next to the kept copy may belong to
+    /// the servers' user, who could replace it.
     temporary: TempDir,
-    /// What runs at the moment: the copying, later the server.
+    /// The running child: the copying, later the server.
     child: Option<Child>,
 }
 
 impl Scratch {
-    /// Empty folders: in each one that only the servers' user, and root, may enter.
+    /// Empty folders; in each is a folder that only the servers' user and root may enter.
     pub(super) fn beside(kept: &Path, run_as: RunAs) -> Done<Self> {
         let parent = kept.parent().unwrap_or(Path::new("/"));
         let mut named = tempfile::Builder::new();
@@ -66,12 +66,12 @@ impl Scratch {
         Ok(Self { run_as, copy, temporary, child: None })
     }
 
-    /// Whom its server runs as.
+    /// The user that its server runs as.
     pub(super) fn run_as(&self) -> RunAs {
         self.run_as
     }
 
-    /// Where the server's socket lies.
+    /// The folder of the server's socket.
     pub(super) fn sockets(&self) -> PathBuf {
         self.temporary.path().join(SOCKETS)
     }
@@ -81,7 +81,7 @@ impl Scratch {
         self.copy.path().join(DATA)
     }
 
-    /// Makes a file of settings that the server may read, whatever the umask; so may others: no secret belongs there.
+    /// Makes a file of settings that every user may read, with any umask: it must not have secrets.
     pub(super) fn write_settings(&self, name: &str, settings: &str) -> io::Result<PathBuf> {
         let path = self.temporary.path().join(name);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -90,14 +90,14 @@ impl Scratch {
         Ok(path)
     }
 
-    /// Copies the whole of what is kept, links followed.
+    /// Copies the whole kept directory; links are followed.
     pub(super) async fn copy(&mut self, kept: &Path) -> Done<()> {
         let mut command = self.copying();
         command.arg("-T").arg("--").arg(kept).arg(self.data_dir());
         self.run_copy(command, &format!("copying {}", kept.display())).await
     }
 
-    /// Copies one file or folder of what is kept, links followed.
+    /// Copies one file or folder of the kept directory; links are followed.
     pub(super) async fn copy_only(&mut self, kept: &Path, name: &str) -> Done<()> {
         let mut command = self.copying();
         command.arg("-t").arg(self.data_dir()).arg("--").arg(kept.join(name));
@@ -114,35 +114,37 @@ impl Scratch {
         command.stdout(Stdio::null()).stderr(self.log_file(doing)?);
         let child = self.spawn(command, doing)?;
         let ended = tokio::time::timeout(COPY_LIMIT, child.wait()).await;
-        let ended = ended.map_err(|_| SalvageError::Failed(format!("{doing}: not within {COPY_LIMIT:?}")))?;
+        let ended = ended.map_err(|_| {
+            SalvageError::Failed(format!("{doing}: the copy did not end within {COPY_LIMIT:?}"))
+        })?;
         self.child = None;
         if ended.map_err(failed(doing))?.success() {
             return Ok(());
         }
         let log = self.log();
-        let words = log.lines().next().unwrap_or("cp said nothing");
+        let words = log.lines().next().unwrap_or("cp wrote no message");
         Err(SalvageError::Failed(format!("{doing}: {words}")))
     }
 
-    /// Starts what runs from here on, in a process group of its own: a terminal's Ctrl-C is for us, and we end it ourselves.
+    /// Starts a child in a process group of its own: a terminal's Ctrl-C reaches only us, and we end the child.
     pub(super) fn spawn(&mut self, mut command: Command, doing: &str) -> Done<&mut Child> {
         let child = command.process_group(0).spawn().map_err(failed(doing))?;
         Ok(self.child.insert(child))
     }
 
-    /// Whether that runs.
+    /// Whether the child runs.
     pub(super) fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// An empty file for the words of what is started next, which may be about what was kept: only for us to read.
+    /// An empty file for the messages of the next child. Only we may read it: messages may contain kept data.
     pub(super) fn log_file(&self, doing: &str) -> Done<fs::File> {
         let mut empty = fs::OpenOptions::new();
         empty.write(true).create(true).truncate(true).mode(0o600);
         empty.open(self.log_path()).map_err(failed(doing))
     }
 
-    /// What was said into it.
+    /// The messages of the child.
     pub(super) fn log(&self) -> String {
         let log = fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
@@ -152,18 +154,20 @@ impl Scratch {
         self.temporary.path().join("log")
     }
 
-    /// Ends what runs and removes everything.
+    /// Ends the child and removes everything.
     pub(super) async fn end(mut self) -> Done<()> {
-        let doing = "stopping what runs on the scratch copy";
+        let doing = "stopping the server on the scratch copy";
         if let Some(mut child) = self.child.take() {
             if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-                // PostgreSQL's fast stop; and Redis' in the midst of loading too
+                // a fast stop of PostgreSQL; it also stops a Redis that loads
                 runtime::signal(pid, Signal::INT);
             }
             if tokio::time::timeout(STOP_LIMIT, child.wait()).await.is_err() {
                 tokio::time::timeout(STOP_LIMIT, child.kill())
                     .await
-                    .map_err(|_| SalvageError::Failed(format!("{doing}: it lives on after SIGKILL")))?
+                    .map_err(|_| {
+                        SalvageError::Failed(format!("{doing}: the process did not end after SIGKILL"))
+                    })?
                     .map_err(failed(doing))?;
             }
         }
@@ -172,14 +176,14 @@ impl Scratch {
     }
 }
 
-/// Makes a folder in one of ours, for the servers' user, who may pass through ours and no more.
+/// Makes a folder in one of our folders, for the servers' user. That user may only pass through our folder.
 ///
-/// By descriptors, without following a link: the folder around ours may be that user's own.
+/// By descriptors, without following a link: the folder around ours may belong to that user.
 fn hand_over(run_as: RunAs, ours: &Path, name: &str) -> io::Result<()> {
     let as_folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let ours = rustix::fs::open(ours, as_folder, Mode::empty())?;
     if rustix::fs::fstat(&ours)?.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::other("somebody put another folder in its place"));
+        return Err(io::Error::other("another user replaced the folder"));
     }
     rustix::fs::mkdirat(&ours, name, Mode::RWXU)?;
     if let RunAs::User { uid, gid } = run_as {
@@ -190,7 +194,7 @@ fn hand_over(run_as: RunAs, ours: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// An error of the system with what was being done.
+/// Adds to an error of the system what was being done.
 pub(super) fn failed(doing: &str) -> impl Fn(io::Error) -> SalvageError {
     move |error| SalvageError::Failed(format!("{doing}: {error}"))
 }

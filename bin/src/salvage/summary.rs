@@ -1,4 +1,4 @@
-//! What was found, for people and programs.
+//! The result of a salvage, for people and programs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,18 @@ fn shown(path: &Path) -> String {
     harmless(&path.display().to_string())
 }
 
-/// What was found in one table.
+/// The result for one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TableSummary {
     /// `database.schema.table`.
     pub table: String,
     /// Rows that transactions after the switchpoint left there.
     pub rows: u64,
-    /// Those whose key the new main lacks.
+    /// Rows whose key the new main lacks.
     pub inserts: u64,
-    /// Those whose key the new main has with other values. The rest it has as they are.
+    /// Rows whose key the new main has with other values. The new main has the remaining rows unchanged.
     pub conflicts: u64,
-    /// Where they are, in the output folder.
+    /// The names of their files in the output folder.
     pub files: Vec<String>,
 }
 
@@ -36,20 +36,20 @@ impl TableSummary {
 /// A table that was not compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {
-    /// `database.schema.table`; of a whole database `database.*`.
+    /// `database.schema.table`; `database.*` for a whole database.
     pub table: String,
-    /// Why.
+    /// Why it was not compared.
     pub reason: String,
-    /// Rows that transactions after the switchpoint left there; nothing where they could not be counted.
+    /// Rows that transactions after the switchpoint left there; nothing if they could not be counted.
     pub rows: Option<u64>,
-    /// Where they are, in the output folder.
+    /// The names of their files in the output folder.
     pub files: Vec<String>,
-    /// Whether they could not be read or written. The other tables' were.
+    /// Whether the rows could not be read or written. Other tables are not affected.
     pub failed: bool,
 }
 
 impl LeftOut {
-    /// One whose rows could not be read or written.
+    /// A table whose rows could not be read or written.
     pub(super) fn trouble(table: String, reason: impl std::fmt::Display) -> Self {
         Self { table, reason: reason.to_string(), rows: None, files: Vec::new(), failed: true }
     }
@@ -58,7 +58,7 @@ impl LeftOut {
         let Self { table, reason, rows, files, .. } = self;
         let rows = match rows {
             Some(rows) => format!("{} written after the switchpoint", counted(rows, "row")),
-            None => "its rows are not counted".to_owned(),
+            None => "its rows were not counted".to_owned(),
         };
         let files = if files.is_empty() { String::new() } else { format!(", in {}", files.join(", ")) };
         format!("  {}: {}; {rows}{files}\n", harmless(table), harmless(reason))
@@ -72,11 +72,11 @@ pub struct LargeObjects {
     pub database: String,
     /// How many.
     pub objects: u64,
-    /// Numbers of some.
+    /// The numbers of some of them.
     pub examples: Vec<String>,
 }
 
-/// What was found of PostgreSQL.
+/// The result for PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PostgresSummary {
     /// The kept data directory.
@@ -85,13 +85,13 @@ pub struct PostgresSummary {
     pub main: String,
     /// Both servers' system identifier.
     pub system_identifier: String,
-    /// What only the old main's log has.
+    /// The fork report: what only the old main's WAL has.
     pub fork: ForkReport,
     /// Tables that were read.
     pub tables_read: u64,
-    /// Those of them in which transactions after the switchpoint left rows.
+    /// The tables in which transactions after the switchpoint left rows.
     pub tables: Vec<TableSummary>,
-    /// Those that were not compared.
+    /// The tables that were not compared.
     pub left_out: Vec<LeftOut>,
     /// Large objects that are not written out.
     pub large_objects: Vec<LargeObjects>,
@@ -102,7 +102,7 @@ pub struct PostgresSummary {
 }
 
 impl PostgresSummary {
-    /// Whether rows are left that are not in the output.
+    /// Whether there are stranded rows that the output does not have.
     pub(super) fn is_incomplete(&self) -> bool {
         self.left_out.iter().any(|table| table.failed) || !self.large_objects.is_empty()
     }
@@ -147,21 +147,21 @@ impl PostgresSummary {
     }
 }
 
-/// What was found in one database of Redis.
+/// The result for one database of Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DatabaseSummary {
     /// Its number.
     pub database: u64,
-    /// Keys that were looked at, also those that were then left out. One that is shown twice by a table of keys that
-    /// shrinks meanwhile counts twice.
+    /// Keys that were read, including keys that were left out. While Redis shrinks its table, SCAN may return a key twice: then it
+    /// counts twice.
     pub keys: u64,
-    /// Those that the new main lacks.
+    /// Keys that the new main lacks.
     pub missing: u64,
-    /// Those that the new main has with another value.
+    /// Keys that the new main has with another value.
     pub conflicts: u64,
-    /// Those that the new main has with the same value and another time to live.
+    /// Keys that the new main has with the same value and another time to live.
     pub other_expiry: u64,
-    /// Where they are, in the output folder.
+    /// The names of their files in the output folder.
     pub files: Vec<String>,
 }
 
@@ -170,28 +170,28 @@ pub struct DatabaseSummary {
 pub struct LeftOutKeys {
     /// Number of their database.
     pub database: u64,
-    /// Why.
+    /// Why they were not compared.
     pub reason: String,
     /// How many.
     pub keys: u64,
-    /// One of them.
+    /// An example.
     pub example: Option<String>,
 }
 
-/// What was found of Redis.
+/// The result for Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RedisSummary {
     /// The kept folder.
     pub kept: PathBuf,
-    /// What of it was read: an append-only folder or file, or a snapshot.
+    /// The name of what was read there: an append-only folder or file, or a snapshot.
     pub source: String,
     /// The new main's Redis, `host:port`.
     pub main: String,
-    /// Databases with keys that were compared.
+    /// The databases whose keys were compared.
     pub databases: Vec<DatabaseSummary>,
-    /// Keys that were not.
+    /// The keys that were not compared.
     pub left_out: Vec<LeftOutKeys>,
-    /// Keys that were looked at, in all databases: as [`DatabaseSummary::keys`].
+    /// Keys that were read, in all databases: as [`DatabaseSummary::keys`].
     pub keys: u64,
     /// Keys that the new main lacks, in all databases.
     pub missing: u64,
@@ -199,8 +199,8 @@ pub struct RedisSummary {
     pub conflicts: u64,
     /// Keys that the new main has with the same value and another time to live, in all databases.
     pub other_expiry: u64,
-    /// Keys that were kept and whose time is over: no loss, and not compared. A Redis before version 7 does not
-    /// count those that it finds in a snapshot.
+    /// Kept keys whose time to live is over: no loss, and not compared. A Redis before version 7 does not count such keys in a
+    /// snapshot.
     pub expired: u64,
 }
 
@@ -208,7 +208,7 @@ impl RedisSummary {
     fn in_words(&self) -> String {
         let mut words = format!(
             "Redis: {} missing, {} with another value than on the new main at {}, {} with another time to live; \
-             {} looked at in {}, {} had expired\n",
+             {} read from {}, {} had expired\n",
             counted(self.missing, "key"),
             self.conflicts,
             self.main,
@@ -237,12 +237,12 @@ impl RedisSummary {
     }
 }
 
-/// Whether what was kept is still what it was.
+/// Whether the kept files are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CheckedFiles {
     /// Files that are as they were copied.
     pub sound: u64,
-    /// Files that are not: changed, or gone.
+    /// Files that were changed or removed.
     pub damaged: Vec<PathBuf>,
 }
 
@@ -257,7 +257,7 @@ impl CheckedFiles {
         }
         let named = damaged.iter().map(|file| format!("  {}\n", shown(file)));
         format!(
-            "{} of {} kept files are no longer as they were copied; what follows may lack some of it:\n{}",
+            "{} of {} kept files were changed or removed after they were copied; the results below may be incomplete:\n{}",
             damaged.len(),
             sound + damaged.len() as u64,
             named.collect::<String>()
@@ -265,28 +265,28 @@ impl CheckedFiles {
     }
 }
 
-/// What a salvage found.
+/// The result of a salvage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Of the kept files, if there are checksums of them.
+    /// The result for the kept files, if a rejoin left checksums.
     pub checked: Option<CheckedFiles>,
-    /// Of PostgreSQL, if its data directory was named; its fields stand beside the others.
+    /// The result for PostgreSQL, if its data directory was named. In JSON its fields are fields of the summary.
     #[serde(flatten)]
     pub postgres: Option<PostgresSummary>,
-    /// Of Redis, if its folder was named.
+    /// The result for Redis, if its folder was named.
     pub redis: Option<RedisSummary>,
     /// The folder with the files.
     pub output: PathBuf,
 }
 
 impl Summary {
-    /// Whether something could not be read or written. It is named, and the rest is there.
+    /// Whether a table could not be read or written. The summary names it; the other tables are complete.
     #[must_use]
     pub fn has_trouble(&self) -> bool {
         self.postgres.as_ref().is_some_and(|postgres| postgres.left_out.iter().any(|table| table.failed))
     }
 
-    /// For people.
+    /// The summary as a text for people.
     #[must_use]
     pub fn in_words(&self) -> String {
         let postgres = self.postgres.as_ref().map(PostgresSummary::in_words);
@@ -295,7 +295,7 @@ impl Summary {
         checked.into_iter().chain(postgres).chain(redis).collect::<Vec<_>>().join("\n")
     }
 
-    /// The page that lies beside the files.
+    /// The text of README.txt.
     pub(super) fn readme(&self) -> String {
         let postgres =
             self.postgres.as_ref().map(|it| ("Rows", format!("data directory {}", shown(&it.kept))));
@@ -312,7 +312,7 @@ impl Summary {
 }
 
 const NOTHING_APPLIED: &str = "\
-Nothing of this was applied anywhere. The counts above are in summary.json too, for programs.
+Nothing of this was applied anywhere. The counts above are also in summary.json, for programs.
 ";
 
 const ABOUT_POSTGRES: &str = "
@@ -325,17 +325,17 @@ PostgreSQL: files, for each table with such rows:
 
 Before you apply inserts, know that:
 
-- A row that was changed on the old main, and has since been deleted on the new one, looks like an insert too.
+- A row that was changed on the old main and has since been deleted on the new main also looks like an insert.
 - Rows that were deleted on the old main after the switchpoint are still on the new main. Only their number is known.
 - Triggers fire and foreign keys are checked: apply the tables in the order in which they refer to each other.
-- Sequences do not move by themselves; the end of each SQL file says how to move one.
-- Only what differs is listed: a row that was changed twice and looks like the new main's is no conflict.
-- The new main went on while it was read. Apply soon, or salvage again.
-- A statement fails where the new main has another row for a unique or exclusion constraint beside the primary key.
-- A value whose bytes are no text is written in hexadecimal digits: in CSV as \\x..., in SQL as convert_from(...).
-- Tables of the schema `interrex` that are Interrex's own are left out, and so are foreign and unlogged tables, whose rows
-  no log has.
-- Large objects are not written out. To get one, start a server on a copy of the kept directory, and there:
+- Sequences do not move by themselves; the end of each SQL file has the command that moves one.
+- Only differences are listed: a row that was changed twice and equals the new main's row is not a conflict.
+- The new main took writes while it was read. Apply soon, or salvage again.
+- A statement fails if the new main has a conflicting row for another unique constraint or an exclusion constraint.
+- A value whose bytes are not text is written in hexadecimal digits: in CSV as \\x..., in SQL as convert_from(...).
+- Interrex's own tables of the schema `interrex` are left out. Foreign and unlogged tables are left out too, because their
+  rows are not in the WAL.
+- Large objects are not written out. To get one, start a server on a copy of the kept directory, and run there:
   psql --command '\\lo_export NUMBER FILE'
 ";
 
@@ -350,24 +350,24 @@ To apply the missing keys of a database, on the new main:
 
   redis-cli -h HOST -p PORT --pipe < redis-N.missing.resp
 
-A key that exists there by then is not overwritten: its line says BUSYKEY. Conflicts are never applied.
+A key that exists there by then is not overwritten: Redis answers BUSYKEY. Conflicts are never applied.
 
-Before you do, know that:
+Before you apply them, know that:
 
-- Redis has no log that tells when a key was written. Every key is compared as it is now, also those that never differed
+- Redis has no log that shows when a key was written. Every key is compared as it is now, including keys that did not differ
   when the nodes parted.
-- A key that was deleted, or has expired, on the new main since looks missing; review the list before you apply it.
-- Conflicts include every key that the new main has changed since.
+- A key that has since been deleted or has expired on the new main looks missing; review the list before you apply it.
+- Conflicts include every key that has since been changed on the new main.
 - Keys that were deleted on the old main in its last moments are still on the new main, and are not listed.
-- A key whose time is over is no loss: it is counted as expired. One that expires before you apply it is not made.
-- What the old main had not written to its files when it died is in no copy (appendfsync).
-- Where the folder holds an append-only file it is read, and a snapshot beside it is not.
+- A key whose time to live is over is no loss: it is counted as expired. A key that expires before you apply it is not created.
+- Data that the old main had not written to its files when it died is lost (appendfsync).
+- If the folder has an append-only file, that file is read; a snapshot in the same folder is not.
 - Times to live within a second of each other count as the same; those of single fields of a hash, and the owners and
   times of pending entries of streams, are not compared.
 - A key whose value takes more than 512 MiB of memory, on the old main or the new one, is not compared: it is counted
   above as left out.
 - A Redis that is older than the kept one may refuse values (\"DUMP payload version or checksum are wrong\").
-- The new main went on while it was read. Apply soon, or salvage again.
+- The new main took writes while it was read. Apply soon, or salvage again.
 ";
 
 #[cfg(test)]

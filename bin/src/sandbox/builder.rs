@@ -234,12 +234,12 @@ fn open_folder(wanted: Option<&Path>) -> Done<(PathBuf, bool)> {
     Ok((checked(fs::canonicalize(&wanted).map_err(failed)?)?, is_new))
 }
 
-/// What the folder will be called, before anything is made. Somebody else's files are left alone.
+/// What the folder will be called, before anything is made. Other files are left alone.
 fn usable_folder(wanted: &Path) -> Done<PathBuf> {
     let failed = |error| SandboxError::failed(using(wanted), error);
     let folder = checked(std::path::absolute(wanted).map_err(failed)?)?;
     if folder.exists() && fs::read_dir(&folder).map_err(failed)?.next().is_some() {
-        let words = "it is not empty; name one that is, or that does not exist yet";
+        let words = "it is not empty; name an empty folder, or one that does not exist yet";
         return Err(SandboxError::failed(using(wanted), words));
     }
     Ok(folder)
@@ -269,8 +269,8 @@ async fn check_way(folder: &Path, account: Account) -> Done<()> {
         SandboxError::failed(
             format!("using the folder {}", folder.display()),
             format!(
-                "the servers run {}, who may not enter it; choose a folder that everybody may enter, such as one \
-                 under /tmp",
+                "the servers run {}, and that user may not enter it; choose a folder that every user may enter, such as one under \
+                 /tmp",
                 account.in_words()
             ),
         )

@@ -19,7 +19,7 @@ impl Sandbox {
     /// Runs statements on a node's PostgreSQL as its superuser. The rows of all of them.
     ///
     /// # Errors
-    /// The server's or the system's words.
+    /// The server's or the system's message.
     pub async fn psql(&self, id: NodeId, sql: &str) -> Done<Rows> {
         let node = self.node(id)?;
         let doing = || format!("asking PostgreSQL of {}", node.name);
@@ -38,7 +38,7 @@ impl Sandbox {
     /// A session of a node's PostgreSQL as a person would open it: as its superuser, with the server's own settings.
     ///
     /// # Errors
-    /// The server's or the system's words.
+    /// The server's or the system's message.
     pub async fn session(&self, id: NodeId, database: &str) -> Done<Client> {
         let node = self.node(id)?;
         let login = ("interrex", self.passwords.superuser.as_str(), database);
@@ -69,7 +69,7 @@ impl Sandbox {
     /// Sends a command to a node's Redis. The answer as text.
     ///
     /// # Errors
-    /// The server's or the system's words.
+    /// The server's or the system's message.
     pub async fn redis(&self, id: NodeId, words: &[&str]) -> Done<String> {
         let node = self.node(id)?;
         let doing = || format!("asking Redis of {}", node.name);

@@ -12,7 +12,7 @@ use crate::doctor::Verdict;
 /// When one look is given up; the doctor itself ends before that.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One check, as the program told it.
+/// One check, as the program reported it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Checked {
     /// The check's name.
@@ -23,11 +23,11 @@ pub struct Checked {
     pub verdict: Verdict,
     /// What was measured, or why it was not.
     pub measured: String,
-    /// What mends it, where something is wrong.
+    /// How to fix it, if it is not ok.
     pub fix: Option<String>,
 }
 
-/// Everything that the program told.
+/// Everything that the program reported.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Examined {
     /// Every check.
@@ -50,7 +50,7 @@ impl Sandbox {
     /// Runs `interrex doctor` on a node, as an operator would.
     ///
     /// # Errors
-    /// It did not end in time, or told nothing.
+    /// It did not end in time, or reported nothing.
     pub async fn doctor(&self, id: NodeId) -> Done<Examined> {
         let node = self.node(id)?;
         let doing = || format!("running interrex doctor on {}", node.name);

@@ -85,7 +85,7 @@ impl Layout<'_> {
         let file = node.folder.join("postgresql.node.conf");
         write(&file, &settings)?;
         self.account.hand_over(&file, 0o600)?;
-        // the server's own user opens it, and may not create files beside the journal
+        // the server's own user opens it, and may not create files next to the journal
         write(&node.postgres_log(), "")?;
         self.account.hand_over(&node.postgres_log(), 0o644)?;
         let is_main = node.id == ALPHA;

@@ -64,7 +64,7 @@ use self::{
 /// Answer of a sandbox.
 pub type Done<T> = Result<T, SandboxError>;
 
-/// Why a sandbox could not do what it was asked, in words for a person.
+/// Why a sandbox operation failed, for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Programs are not on this machine.
@@ -75,7 +75,7 @@ pub enum SandboxError {
     Failed {
         /// What was being done.
         doing: String,
-        /// The other side's words.
+        /// The other side's message.
         words: String,
     },
     /// A server or its program failed.
@@ -113,7 +113,7 @@ pub(crate) struct Settings {
     patience: Duration,
 }
 
-/// A scratch cluster. See the module's own words.
+/// A scratch cluster. See the module's documentation.
 #[derive(Debug)]
 pub struct Sandbox {
     folder: PathBuf,
@@ -179,13 +179,13 @@ impl Sandbox {
         self.nodes.iter().find(|node| node.id == id).ok_or(SandboxError::NoSuchNode(id))
     }
 
-    /// A port that nobody uses, for a proxy; from 0 to 7.
+    /// An unused port for a proxy; `which` is from 0 to 7.
     #[must_use]
     pub fn spare_port(&self, index: u16) -> u16 {
         plan::spare_port(index, &self.ports)
     }
 
-    /// Whom its servers run as, in words.
+    /// The user that its servers run as, as text.
     #[must_use]
     pub fn servers_run(&self) -> String {
         self.account.in_words()

@@ -81,7 +81,7 @@ impl NodePlan {
         self.folder.join("radius")
     }
 
-    /// The secrets it needs, each readable by whoever needs it alone.
+    /// The secrets it needs, each readable only by the user that needs it.
     #[must_use]
     pub fn secrets_dir(&self) -> PathBuf {
         self.folder.join("secrets")

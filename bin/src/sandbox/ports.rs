@@ -1,4 +1,4 @@
-//! Ports that nobody else takes while a sandbox lives, however many are made at the same time.
+//! Ports that no other sandbox takes while a sandbox lives, however many are made at the same time.
 
 use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
@@ -38,7 +38,7 @@ impl Ports {
             .ok_or_else(|| {
                 SandboxError::failed(
                     "looking for free ports",
-                    format!("none are left from {FIRST} to {LAST}"),
+                    format!("no free ports are left from {FIRST} to {LAST}"),
                 )
             })
     }

@@ -127,7 +127,7 @@ pub(super) fn wait_gone(processes: &[Process], limit: Duration) -> bool {
 }
 
 /// Ends everything that belongs to a folder, supervisors before the servers they would start again. What lives
-/// on after that, in words.
+/// on after that, as a text.
 pub(super) fn end_all(folder: &Path) -> Vec<String> {
     let all = of_folder(folder);
     let (servers, others): (Vec<_>, Vec<_>) =
@@ -144,7 +144,7 @@ pub(super) fn end_all(folder: &Path) -> Vec<String> {
         process.signal(Signal::CONT);
     }
     wait_gone(&servers, Duration::from_secs(3));
-    // whoever did not listen, and whoever was started in between
+    // processes that did not listen, and processes that were started in between
     for _ in 0..5 {
         let rest = of_folder(folder);
         if rest.is_empty() {

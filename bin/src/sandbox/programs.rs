@@ -133,7 +133,7 @@ impl Account {
             })
     }
 
-    /// In words, for messages.
+    /// As text, for messages.
     pub(super) fn in_words(&self) -> String {
         self.name.map_or_else(|| "as you".to_owned(), |name| format!("as user {name}"))
     }

@@ -36,7 +36,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Starts a node's supervisor in a process group of its own, its words going to `supervisor.log`.
+    /// Starts a node's supervisor in a process group of its own, with its output in `supervisor.log`.
     ///
     /// # Errors
     /// It runs already, or its program cannot be started.

@@ -56,7 +56,7 @@ impl Passwords {
     }
 }
 
-/// A text that nobody guesses: the random halves of two fresh ids.
+/// A text that cannot be guessed: the random halves of two fresh ids.
 pub(super) fn secret() -> String {
     let [run, event] = [SystemEnv.run_id().0, SystemEnv.event_id().0];
     format!("{}{}", &run.simple().to_string()[16..], &event.simple().to_string()[16..])
@@ -92,7 +92,7 @@ impl Maker<'_> {
         if folder.join("passwords.json").exists() {
             return read(&folder);
         }
-        // whoever looks for it finds all of it or nothing
+        // a reader finds all of it or nothing
         let unfinished = folder.with_extension("unfinished");
         let _ = fs::remove_dir_all(&unfinished);
         self.make(&unfinished).await?;
@@ -176,7 +176,7 @@ impl Maker<'_> {
         self.account.hand_over(path, 0o600)
     }
 
-    /// Templates are told apart by everything that goes into them.
+    /// Templates are distinguished by everything that goes into them.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.programs.hash(&mut hasher);

@@ -161,7 +161,7 @@ impl Sandbox {
     /// It does not in time.
     pub async fn wait_radius(&self, id: NodeId) -> Done<()> {
         let name = self.node(id)?.name;
-        until(format!("RADIUS of {name} lets the test user in"), self.settings.patience, || async {
+        until(format!("RADIUS of {name} accepts the test user"), self.settings.patience, || async {
             match self.radius_accepts(id).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err("it does not".to_owned()),
@@ -259,7 +259,7 @@ impl Sandbox {
     }
 }
 
-/// The last cause is the one in the system's words.
+/// The last cause is the system's message.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {

@@ -33,7 +33,7 @@ const ROWS_OF_A_WRITER: i64 = 1_000_000_000;
 /// What a writer needs to know.
 #[derive(Debug, Clone)]
 pub struct WriterSettings {
-    /// `(host, port)` of every server, in the order in which they are tried; the one that takes writes is used.
+    /// `(host, port)` of every server, in the order in which they are tried; the server that takes writes is used.
     pub servers: Vec<(String, u16)>,
     /// Password of the user `app`.
     pub password: String,
@@ -73,7 +73,7 @@ impl Gap {
     }
 }
 
-/// Everything a writer was told, in order.
+/// Everything that a writer was answered, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Acknowledged(pub Vec<Ack>);
 
@@ -180,7 +180,7 @@ impl Writer {
         .await
     }
 
-    /// Stops it. Everything it was told.
+    /// Stops the writer, and returns everything that it was answered.
     #[must_use]
     pub fn stop(mut self) -> Acknowledged {
         self.end();
@@ -190,7 +190,7 @@ impl Writer {
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // a panic of the thread was printed; what it was told until then stands
+            // a panic of the thread was printed; its answers until then stay valid
             let _ = thread.join();
         }
     }

@@ -61,7 +61,7 @@ pub struct Relay<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// Begins one as the main of an epoch. Nobody else appends until it ends.
+    /// Begins one as the main of an epoch. No other transaction appends until it ends.
     ///
     /// # Errors
     /// PostgreSQL failed, or the stream is a later main's already.
@@ -107,11 +107,11 @@ impl<'a> Relay<'a> {
         self.head.position.pos > 0 && self.head.position.epoch < self.epoch
     }
 
-    /// Appends events of one node, in that node's order. What is there already is compared and passed over. The
+    /// Appends events of one node, in that node's order. An event that is stored already is compared and skipped. The
     /// first append of a new epoch begins with the event that opened it, whatever its node recorded before.
     ///
     /// # Errors
-    /// PostgreSQL failed, or the events do not continue what is there.
+    /// PostgreSQL failed, or the events do not continue the stored ones.
     pub async fn append(&mut self, records: &[Record]) -> Result<Appended, StoreError> {
         let Some(first) = records.first() else { return Ok(Vec::new()) };
         let there = self.head_of(first.node_id);
@@ -145,7 +145,7 @@ impl<'a> Relay<'a> {
         Ok(appended)
     }
 
-    /// Whoever reads the stream learns of a new epoch before anything else of it.
+    /// A reader of the stream learns of a new epoch before any other event of it.
     fn in_processing_order<'r>(&self, mut records: Vec<&'r Record>) -> Result<Vec<&'r Record>, StoreError> {
         if !self.opens_epoch() || records.is_empty() {
             return Ok(records);
@@ -219,7 +219,7 @@ impl<'a> Relay<'a> {
     /// Makes it happen. The stream's head is then this.
     ///
     /// # Errors
-    /// PostgreSQL failed; whether it happened is then not known, and the next relay asks what is there.
+    /// PostgreSQL failed; whether it happened is then not known, and the next relay reads the stored state.
     pub async fn commit(self) -> Result<StreamHead, StoreError> {
         if self.head != self.before {
             let Position { epoch, pos } = self.head.position;

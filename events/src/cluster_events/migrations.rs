@@ -52,11 +52,11 @@ pub async fn is_current(client: &Client) -> Result<bool, StoreError> {
     Ok(version(client).await? == STEPS.len() as i32)
 }
 
-/// Whether the schema is there, and a superuser's with everything of ours in it. Whoever may create a schema in the database
+/// Whether the schema is there, and a superuser's with everything of ours in it. A role that may create a schema in the database
 /// could have made one of that name: its triggers and views would run as the superuser who writes there, or reads.
 ///
 /// # Errors
-/// PostgreSQL failed, or the schema is somebody else's.
+/// PostgreSQL failed, or the schema belongs to a role that is not a superuser.
 pub async fn is_there(client: &Client) -> Result<bool, StoreError> {
     let strange = client.query_opt(&strange(), &[]).await?;
     if let Some(row) = strange {
@@ -65,7 +65,7 @@ pub async fn is_there(client: &Client) -> Result<bool, StoreError> {
     Ok(client.query_one("SELECT to_regnamespace('interrex') IS NOT NULL", &[]).await?.try_get(0)?)
 }
 
-/// What in the schema belongs to somebody who is no superuser.
+/// What in the schema belongs to a role that is not a superuser.
 fn strange() -> String {
     format!(
         "SELECT thing, {owner}

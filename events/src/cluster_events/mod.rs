@@ -1,8 +1,8 @@
-//! `cluster_events` in PostgreSQL: the merged stream of all nodes' journals, on whoever is main.
+//! `cluster_events` in PostgreSQL: the merged stream of all nodes' journals, on main.
 //!
 //! ```text
 //! begin(epoch): lock stream_head, refuse an older epoch
-//!    ├─ append(events of one node): skip what is there, refuse a fork, assign pos without gaps
+//!    ├─ append(events of one node): skip stored events, refuse a fork, assign pos without gaps
 //!    ├─ ... projections, in the same transaction
 //!    └─ commit
 //! ```
@@ -60,7 +60,7 @@ pub enum StoreError {
         /// Its hash in `cluster_events`.
         there: ChainHash,
     },
-    /// Events are missing between what is there and what was to follow.
+    /// Events are missing between the stored ones and those to append.
     #[error("event {node_seq} of node {node_id} does not follow what cluster_events holds")]
     Gap {
         /// Whose journal.
@@ -73,11 +73,11 @@ pub enum StoreError {
     OlderEpoch {
         /// The stream's epoch.
         found: Epoch,
-        /// Whoever wanted to append.
+        /// The node that wanted to append.
         epoch: Epoch,
     },
     /// A new epoch begins with the event that opened it, and that one was not among those to append.
-    #[error("epoch {0} begins with its epoch_opened, which the journal does not hold")]
+    #[error("epoch {0} must begin with its epoch_opened, which the journal does not hold")]
     EpochNotOpened(Epoch),
     /// The tables are a newer program's.
     #[error(
@@ -91,8 +91,8 @@ pub enum StoreError {
     },
     /// Who is no superuser could have anything run as one who uses it.
     #[error(
-        "{what} belongs to role {owner}, who is no superuser: nothing in it is used. Look at what is there; then drop it, or \
-         name another database in postgres.database"
+        "{what} belongs to role {owner}, which is not a superuser: Interrex uses nothing in it. Look at what it holds; then drop \
+         it, or name another database in postgres.database"
     )]
     StrangeSchema {
         /// The schema, or what in it.
@@ -105,7 +105,7 @@ pub enum StoreError {
     BadHash(NodeId),
 }
 
-/// The server's own words: the crate's error names only the kind.
+/// The server's message: the crate's error names only the kind.
 #[must_use]
 pub fn in_words(error: &tokio_postgres::Error) -> String {
     if let Some(server) = error.as_db_error() {

@@ -79,8 +79,8 @@ pub async fn page(client: &impl GenericClient, after: u64, limit: u32) -> Result
     rows.iter().map(found).collect()
 }
 
-/// Events up to a `pos` that the story tells after a place, or from its beginning; at most `limit`, in story order. Each
-/// page is a question of its own: on a standby, none of them keeps main's log from being replayed for long.
+/// Events up to a `pos` that come after a place in the story, or from its beginning; at most `limit`, in story order. Each
+/// page is a question of its own: on a standby, none of them delays the replay of main's WAL for long.
 ///
 /// # Errors
 /// As [`for_each_in_story_order`].
@@ -100,7 +100,7 @@ pub async fn story_page(
     rows.iter().map(found).collect()
 }
 
-/// The event at a position; nothing if another one, or none, is there.
+/// The event at a position; `None` if the position has another epoch or no event.
 ///
 /// # Errors
 /// As [`for_each_in_story_order`].
@@ -193,7 +193,7 @@ pub async fn verify(client: &impl GenericClient) -> Result<StreamVerification, S
     Ok(StreamVerification { events, heads, broken, positions })
 }
 
-/// The first position that is not as it must be, in words.
+/// The first wrong position, as text.
 const POSITIONS: &str = "\
 SELECT CASE
          WHEN pos <> coalesce(before, 0) + 1 THEN format('position %s is missing before %s:%s', pos - 1, position_epoch, pos)

@@ -1,74 +1,74 @@
-//! Facts about the health of servers: one's own, and main's as seen from a secondary.
+//! Facts about the health of servers: this node's own, and main's as seen from a secondary.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, Lsn, NodeId, TimelineId};
 
-/// What a PostgreSQL server is doing.
+/// The state of a PostgreSQL server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PostgresStatus {
-    /// Not running, by observation.
+    /// Observed not to run.
     Stopped,
-    /// It does not answer, and nothing proves that it is stopped.
+    /// Gives no answer, and is not proved to be stopped.
     Unreachable,
-    /// It answers and accepts writes.
+    /// Answers and takes writes.
     Primary,
-    /// A standby that receives its main's log.
+    /// A standby that receives main's WAL.
     Streaming,
-    /// A standby that receives nothing at the moment.
+    /// A standby that receives no WAL at the moment.
     Detached,
 }
 
-/// What a Redis server is doing.
+/// The state of a Redis server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedisStatus {
-    /// None is configured on the node.
+    /// No Redis is configured on the node.
     None,
-    /// Not running, by observation.
+    /// Observed not to run.
     Stopped,
-    /// It does not answer, and nothing proves that it is stopped.
+    /// Gives no answer, and is not proved to be stopped.
     Unreachable,
     /// A master.
     Master,
     /// A replica whose link to its master is up.
     Linked,
-    /// A replica whose link is down, or that never finished a first copy.
+    /// A replica whose link is down, or whose first copy was never complete.
     Unlinked,
 }
 
-/// What a dependent, such as RADIUS, is doing.
+/// The state of a dependent, such as RADIUS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DependentStatus {
     /// Its readiness check passes.
     Ready,
-    /// It runs, but its readiness check fails.
+    /// Runs, but its readiness check fails.
     NotReady,
     /// It does not run.
     Stopped,
 }
 
-/// How a node is, as far as the stream says.
+/// The state of a node, as far as the stream shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeStatus {
-    /// Nothing was heard of it yet.
+    /// No observation of it yet.
     #[default]
     Unknown,
     /// It answers.
     Online,
-    /// It missed a probe; its silence is being measured.
+    /// It missed a probe. Its silence is being measured.
     Suspected,
     /// It does not answer.
     Offline,
     /// Its supervisor ended in good order.
     Stopped,
-    /// It has stopped to acknowledge writes, and offers its role to another node.
+    /// It no longer acknowledges writes, and offers its role to another node.
     HandingOver,
-    /// Its reign was superseded; its servers are being stopped.
+    /// Another node is main, or takes over. Its servers are being stopped.
     Fencing,
     /// It acknowledges no writes until it has rejoined.
     Fenced,
@@ -102,37 +102,37 @@ shown_in_words!(NodeStatus {
 /// Payload of `postgres_changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostgresChanged {
-    /// What it does now.
+    /// The new state.
     pub status: PostgresStatus,
-    /// Its timeline, where it answers.
+    /// Its timeline, if it answers.
     pub timeline: Option<TimelineId>,
-    /// The end of its log: flushed on a primary, the larger of received and replayed on a standby.
+    /// The end of its WAL: flushed on a primary, the larger of received and replayed on a standby.
     pub lsn: Option<Lsn>,
-    /// The server's own words, where it does not answer.
+    /// The server's or the system's message, if it does not answer.
     pub detail: String,
 }
 
 /// Payload of `admission_changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmissionChanged {
-    /// Whose PostgreSQL.
+    /// The node whose PostgreSQL it is.
     pub node: NodeId,
     /// Whether it admits new sessions.
     pub admits: bool,
-    /// Why not: the server's own words, or that it gave no answer.
+    /// Why not: the server's message, or that it gave no answer.
     pub detail: String,
 }
 
 /// Payload of `redis_changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedisChanged {
-    /// What it does now.
+    /// The new state.
     pub status: RedisStatus,
-    /// Its replication offset, in bytes, where it answers.
+    /// Its replication offset in bytes, if it answers.
     pub offset: Option<u64>,
-    /// The server's own words, where it does not answer.
+    /// The server's or the system's message, if it does not answer.
     pub detail: String,
-    /// Whether something is wrong with that, or was done about it; left out where it is a mere change.
+    /// Whether the change is a problem, or a reaction to a problem; left out if not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alarm: bool,
 }
@@ -142,49 +142,49 @@ pub struct RedisChanged {
 pub struct DependentChanged {
     /// Its name in the configuration.
     pub name: String,
-    /// What it does now.
+    /// The new state.
     pub status: DependentStatus,
-    /// The readiness check's own words, where it fails.
+    /// The readiness check's message, if it fails.
     pub detail: String,
 }
 
-/// What one witness says about main.
+/// What one source of evidence says about main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// It speaks for main.
+    /// Evidence that main lives.
     Good,
-    /// It speaks against main.
+    /// Evidence that main is silent.
     Bad,
-    /// It says nothing either way.
+    /// No evidence either way.
     Unknown,
 }
 
 shown_in_words!(Verdict { Good => "good", Bad => "bad", Unknown => "unknown" });
 
-/// One witness and its words.
+/// One source of evidence, with its verdict and detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// For or against.
+    /// For or against main.
     pub verdict: Verdict,
-    /// What was answered, or what failed.
+    /// The answer, or the error.
     pub detail: String,
 }
 
 impl Finding {
-    /// A witness for main.
+    /// Evidence for main.
     #[must_use]
     pub fn good(detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::Good, detail: detail.into() }
     }
 
-    /// A witness against main.
+    /// Evidence against main.
     #[must_use]
     pub fn bad(detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::Bad, detail: detail.into() }
     }
 
-    /// No witness.
+    /// No evidence.
     #[must_use]
     pub fn unknown(detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::Unknown, detail: detail.into() }
@@ -197,29 +197,29 @@ impl Finding {
     }
 }
 
-/// Everything a secondary knows about main at one moment: a vector, not one health check (MEASURED M21).
+/// Everything that a secondary knows about main at one moment: several observations, not one health check (MEASURED M21).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Does main's supervisor answer, and what does it say of its PostgreSQL?
+    /// Whether main's supervisor answers, and what it reports about its PostgreSQL.
     pub supervisor: Finding,
-    /// Does main's PostgreSQL answer a query, as a primary?
+    /// Whether main's PostgreSQL answers a query as a primary.
     pub postgres: Finding,
-    /// Does main's Redis answer? It informs, and never triggers a failover by itself.
+    /// Whether main's Redis answers. This informs, and never triggers a failover by itself.
     pub redis: Finding,
-    /// Does the local standby still receive main's log?
+    /// Whether the local standby still receives main's WAL.
     pub wal_receiver: Finding,
-    /// When main last gave a good sign, on this node's wall clock.
+    /// Main's last sign of life, on this node's wall clock.
     pub last_good_at: Option<DateTime<Utc>>,
-    /// Probes in a row without a good sign.
+    /// Consecutive probes without a sign of life.
     pub missed_probes: u32,
 }
 
 /// Payload of `main_seen`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainSeen {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Epoch,
     /// The evidence.
     pub evidence: Evidence,
@@ -228,9 +228,9 @@ pub struct MainSeen {
 /// Payload of `main_suspected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainSuspected {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
-    /// What failed.
+    /// What is known of main.
     pub evidence: Evidence,
     /// How long main may be silent, in milliseconds.
     pub threshold_ms: u64,
@@ -239,43 +239,43 @@ pub struct MainSuspected {
 /// Payload of `main_recovered`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainRecovered {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
     /// How long it was silent, in milliseconds.
     pub silent_ms: u64,
-    /// How long it might have been, in milliseconds.
+    /// The threshold, in milliseconds.
     pub threshold_ms: u64,
-    /// What speaks for it again.
+    /// What is known of main now.
     pub evidence: Evidence,
 }
 
 /// Payload of `main_lost`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainLost {
-    /// Who was main.
+    /// The node that was main.
     pub main: NodeId,
     /// How long it has been silent, in milliseconds.
     pub silent_ms: u64,
-    /// How long it might have been, in milliseconds.
+    /// The threshold, in milliseconds.
     pub threshold_ms: u64,
-    /// What is known at the verdict.
+    /// What is known of main at the verdict.
     pub evidence: Evidence,
-    /// What main last said of itself, for the measure of loss.
+    /// Main's last report, for the measure of loss.
     pub last_report: Option<LastReport>,
 }
 
-/// The last position of its log that main reported, and how well the local standby kept up with it.
+/// The last WAL position that main reported, and how well the local standby kept up with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastReport {
-    /// End of main's flushed log.
+    /// The end of main's flushed WAL.
     pub lsn: Lsn,
-    /// When main was first heard of by this supervisor, on this node's wall clock.
+    /// When this supervisor got main's first report, on this node's wall clock.
     pub first_reported_at: DateTime<Utc>,
-    /// When it was reported, on this node's wall clock.
+    /// When main reported that position, on this node's wall clock.
     pub reported_at: DateTime<Utc>,
-    /// When this node last held all that main had reported.
+    /// When this node last had all WAL that main had reported.
     pub caught_up_at: Option<DateTime<Utc>>,
-    /// When main first failed to answer after it: what it acknowledged in between, nobody here can know.
+    /// Main's first miss after that report. What main acknowledged in between is unknown to this node.
     pub first_miss_at: Option<DateTime<Utc>>,
 }
 
@@ -293,7 +293,7 @@ pub struct PeerUnreachable {
 pub struct PeerReachable {
     /// Which peer.
     pub peer: NodeId,
-    /// How long it was silent, in milliseconds; nothing if it is the first contact.
+    /// How long it was silent, in milliseconds; `null` at the first contact.
     pub silent_ms: Option<u64>,
 }
 
@@ -302,7 +302,7 @@ pub struct PeerReachable {
 pub struct HeartbeatsObserved {
     /// Which peer.
     pub peer: NodeId,
-    /// Begin of the window, on this node's wall clock.
+    /// The start of the window, on this node's wall clock.
     pub since: DateTime<Utc>,
     /// Length of the window, in milliseconds.
     pub window_ms: u64,
@@ -310,11 +310,11 @@ pub struct HeartbeatsObserved {
     pub answered: u32,
     /// Round trips of the answered probes: how many took at most 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000 ms, or more.
     pub round_trips: [u32; 11],
-    /// The exact offset of every unanswered probe from the window's begin, in milliseconds.
+    /// The offset of every unanswered probe from the start of the window, in milliseconds.
     pub missed_at_ms: Vec<u32>,
 }
 
 impl HeartbeatsObserved {
-    /// Upper bounds of the round-trip histogram's first ten classes, in milliseconds.
+    /// The upper bounds of the round-trip histogram's first ten classes, in milliseconds.
     pub const BOUNDS_MS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 }

@@ -1,11 +1,13 @@
-//! What can have happened: one kind per fact, in the past tense, its payload beside it.
+//! The events: one kind per fact, named in the past tense, with its payload.
 //!
-//! A decision not to act is a fact too. Kinds are never reused; a payload that changes gets a new version, and
-//! old ones are brought up to it ([`upcast`]). A kind or version that this program does not know is kept as
-//! [`Event::Unknown`], never dropped. `docs/EVENTS.md` is made from this folder, and says how a payload may change.
+//! A decision not to act is a fact too. A kind is never reused. A payload that changes gets a new version, and old
+//! payloads are converted to it when they are read ([`upcast`]). An event of a kind or version that this program does
+//! not know is kept as [`Event::Unknown`], never dropped. `docs/EVENTS.md` is generated from this folder, and says how
+//! a payload may change.
 
 mod handover;
 mod health;
+mod observed;
 mod rejoin;
 mod role;
 mod run;
@@ -19,9 +21,11 @@ mod upcast;
 use std::fmt;
 
 use self::upcast::{Stored, UPCASTERS, Upcaster};
-pub use self::{handover::*, health::*, rejoin::*, role::*, run::*, step::*, store::*, supervisor::*};
+pub use self::{
+    handover::*, health::*, observed::*, rejoin::*, role::*, run::*, step::*, store::*, supervisor::*,
+};
 
-/// An event whose kind or payload this version cannot read; it is kept, counted and shown as it came.
+/// An event whose kind or payload this version cannot read. It is kept, counted and shown as it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownEvent {
     /// The kind as recorded.
@@ -34,16 +38,16 @@ pub struct UnknownEvent {
     pub reason: String,
 }
 
-/// What there is to know about a kind of event.
+/// The description of a kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     /// Its name in snake_case, as stored.
     pub name: &'static str,
-    /// What it means, in a sentence.
+    /// Its meaning, in a sentence.
     pub meaning: &'static str,
     /// The version of its payload's shape that this program records.
     pub version: u32,
-    /// Who records it.
+    /// The parts of a supervisor that record it.
     pub recorded_by: &'static [Recorder],
     /// The type of its payload.
     pub payload: &'static str,
@@ -54,15 +58,15 @@ pub struct Kind {
 pub enum Recorder {
     /// Probes main and the peers, and judges main.
     HeartbeatActor,
-    /// Decides about a failover and its steps.
+    /// Decides about runs and makes their steps.
     FailoverActor,
-    /// Works with PostgreSQL and Redis.
+    /// Controls PostgreSQL and Redis.
     ReplicationActor,
-    /// Tells peers, dependents and hooks.
+    /// Informs peers, restarts dependents and runs hooks.
     NotifierActor,
     /// Keeps the journal.
     JournalActor,
-    /// The process around the actors: its start, its end, and its care for actors that fail.
+    /// The process around the actors: it starts, ends, and restarts actors that fail.
     Supervisor,
 }
 
@@ -92,7 +96,7 @@ macro_rules! event_kinds {
             Unknown(UnknownEvent),
         }
 
-        /// Every kind this version can record.
+        /// Every kind that this version can record.
         pub const KINDS: &[Kind] = &[ $( Kind {
             name: $kind,
             meaning: concat!($($doc),+).trim_ascii(),
@@ -123,7 +127,7 @@ macro_rules! event_kinds {
             /// The payload as JSON text, as stored.
             ///
             /// # Errors
-            /// Only if a payload type cannot be JSON, which the tests rule out for every kind.
+            /// If the payload cannot be written as JSON. The tests exclude that for every kind.
             pub fn payload(&self) -> Result<String, serde_json::Error> {
                 match self {
                     $( Self::$Variant(payload) => serde_json::to_string(payload), )+
@@ -149,8 +153,8 @@ macro_rules! event_kinds {
 }
 
 impl Event {
-    /// Reads an event back, an older payload brought up to date. Total: what cannot be read becomes
-    /// [`Event::Unknown`] with the reason.
+    /// Reads an event back, and converts an older payload to the current version. Never fails: an event that cannot be
+    /// read becomes [`Event::Unknown`] with the reason.
     #[must_use]
     pub fn read(kind: &str, schema_version: u32, payload: &str) -> Self {
         Self::read_with(UPCASTERS, Stored { kind, version: schema_version, payload })
@@ -158,55 +162,55 @@ impl Event {
 }
 
 event_kinds! {
-    /// A supervisor process began its work on a node.
+    /// A supervisor process started on a node.
     "supervisor_started" version 1 by Supervisor => SupervisorStarted,
-    /// A supervisor process ended its work in good order.
+    /// A supervisor process ended in good order.
     "supervisor_stopped" version 1 by Supervisor => SupervisorStopped,
-    /// The supervisor itself did not run for a while (frozen, starved, machine suspended): it judges nobody by that time.
+    /// The supervisor itself did not run for a while (frozen, starved, machine suspended): it judges no node by that time.
     "supervisor_stalled" version 1 by HeartbeatActor => SupervisorStalled,
-    /// The wall clock was set, or drifted, against the monotonic clock.
+    /// The wall clock was set, or drifted from the monotonic clock.
     "clock_jumped" version 1 by HeartbeatActor => ClockJumped,
-    /// An actor panicked or ended and was started again, its state rebuilt from the journal.
+    /// An actor panicked or ended, and was restarted with its state rebuilt from the journal.
     "actor_restarted" version 1 by Supervisor => ActorRestarted,
     /// The local PostgreSQL changed its state.
     "postgres_changed" version 1 by ReplicationActor => PostgresChanged,
     /// The local Redis changed its state.
     "redis_changed" version 1 by ReplicationActor, Supervisor => RedisChanged,
-    /// PostgreSQL answers the sessions that are open and admits no new one, or admits them again; this node's, or main's as seen from here.
+    /// PostgreSQL (this node's, or main's as seen from here) answers open sessions and admits no new one, or admits new ones again.
     "admission_changed" version 1 by ReplicationActor => AdmissionChanged,
     /// A local dependent, such as RADIUS, changed its state.
     "dependent_changed" version 1 by ReplicationActor, NotifierActor => DependentChanged,
-    /// First good observation of main since this supervisor started.
+    /// The first sign of life of main since this supervisor started.
     "main_seen" version 1 by HeartbeatActor => MainSeen,
-    /// A probe of main went unanswered; the silence is being measured.
+    /// A probe of main got no answer. The silence is being measured.
     "main_suspected" version 1 by HeartbeatActor => MainSuspected,
-    /// Main answered again before any verdict.
+    /// Main answered again before a verdict.
     "main_recovered" version 1 by HeartbeatActor => MainRecovered,
-    /// Main has been silent for the whole threshold, with nothing speaking for it.
+    /// Main has been silent for the whole threshold, and no evidence speaks for it.
     "main_lost" version 1 by HeartbeatActor => MainLost,
     /// A peer other than main stopped answering.
     "peer_unreachable" version 1 by HeartbeatActor => PeerUnreachable,
     /// A peer other than main answers again.
     "peer_reachable" version 1 by HeartbeatActor => PeerReachable,
-    /// All probes of one peer in a window, without loss: counts, round trips, the moment of every miss.
+    /// All probes of one peer in a window: counts, round trips, and the time of every miss.
     "heartbeats_observed" version 1 by HeartbeatActor => HeartbeatsObserved,
-    /// A failover was due by the clock, and was not made: which rule said no, and on what evidence.
+    /// A failover was due by the threshold and was not made: the rule that withheld it, and the evidence.
     "failover_withheld" version 1 by HeartbeatActor, FailoverActor => FailoverWithheld,
     /// A failover run began.
     "failover_started" version 2 by FailoverActor => FailoverStarted,
-    /// A failover run was given up before anything changed, by policy.
+    /// A failover run was refused by policy, before anything changed.
     "failover_refused" version 1 by FailoverActor => FailoverRefused,
-    /// A switchover or a rejoin was given up before anything changed.
+    /// A switchover or a rejoin was refused before anything changed.
     "run_refused" version 1 by FailoverActor => RunRefused,
-    /// A switchover or a rejoin ended without its purpose, or needs a person.
+    /// A switchover or a rejoin ended without success, or needs an operator.
     "run_failed" version 1 by FailoverActor => RunFailed,
-    /// Somebody asked for a run to be given up: it is taken back, unless it is past its point of no return.
+    /// A person asked to cancel a run. Its steps are taken back, unless it is past its point of no return.
     "run_cancel_requested" version 1 by FailoverActor => RunCancelRequested,
-    /// A run that a dead supervisor left behind was taken up again.
+    /// A run that a dead supervisor left unfinished was resumed.
     "run_resumed" version 1 by FailoverActor => RunResumed,
-    /// A step of a run is about to be made.
+    /// A step of a run is about to begin.
     "step_started" version 1 by FailoverActor => StepStarted,
-    /// A step of a run ended, with what was observed of it.
+    /// A step of a run ended, with its observed outcome.
     "step_finished" version 1 by FailoverActor => StepFinished,
     /// A step is about to be taken back, before the point of no return.
     "step_undo_started" version 1 by FailoverActor => StepUndoStarted,
@@ -214,63 +218,65 @@ event_kinds! {
     "step_undone" version 1 by FailoverActor => StepUndone,
     /// A failover run ended with a new main.
     "failover_completed" version 1 by FailoverActor => FailoverCompleted,
-    /// A failover run ended without one, or needs a person.
+    /// A failover run ended without a new main, or needs an operator.
     "failover_failed" version 1 by FailoverActor => FailoverFailed,
     /// A switchover began on main.
     "switchover_started" version 1 by FailoverActor => SwitchoverStarted,
-    /// A switchover was asked for at a later time.
+    /// A switchover was scheduled for a later time.
     "switchover_scheduled" version 1 by FailoverActor => SwitchoverScheduled,
-    /// A switchover is scheduled no more: it began, or it never will by that schedule.
+    /// A switchover is no longer scheduled: it began, or that schedule will never begin it.
     "switchover_unscheduled" version 1 by FailoverActor => SwitchoverUnscheduled,
-    /// This node has recorded that it would take the role by main's switchover: its journal can store that.
+    /// This node has recorded that it will take over in main's switchover. That also proves that its journal can store events.
     "handover_accepted" version 1 by FailoverActor => HandoverAccepted,
-    /// Main has stopped, has proved that the target lacks nothing, and offers it the role.
+    /// Main has stopped, has proved that the target has all of its WAL, and offers the target the role.
     "handover_offered" version 1 by FailoverActor => HandoverOffered,
-    /// The role stays where it was: the target did not take it, and never will by this offer.
+    /// The role stays with this node: the target did not take it, and cannot take it by this offer any more.
     "handover_withdrawn" version 1 by FailoverActor => HandoverWithdrawn,
-    /// A switchover ended with a new main, and the old one following it.
+    /// A switchover ended: a new main serves, and the old main follows it.
     "switchover_completed" version 1 by FailoverActor => SwitchoverCompleted,
-    /// A node that was main, or cannot follow, began to come back as a secondary.
+    /// A node that was main, or that cannot follow, began to come back as a secondary.
     "rejoin_started" version 1 by FailoverActor => RejoinStarted,
-    /// A node came back as a secondary; what only it had is named and kept.
+    /// A node came back as a secondary. Data that only it had are reported and kept.
     "rejoin_completed" version 1 by FailoverActor => RejoinCompleted,
-    /// A node's data directory cannot start as a primary any more: it may run again.
+    /// A node's data directory can no longer start as a primary, so PostgreSQL may run again.
     "node_demoted" version 1 by ReplicationActor => NodeDemoted,
-    /// A node became main of a new epoch: its PostgreSQL was promoted and proved writable.
+    /// A node became main of a new epoch: its PostgreSQL was promoted, and a write proved it.
     "epoch_opened" version 1 by FailoverActor => EpochOpened,
-    /// This node learned from a peer who is main now.
+    /// This node learned from a peer which node is main now.
     "main_announced" version 1 by HeartbeatActor, Supervisor => MainAnnounced,
     /// An announcement of an older epoch was refused.
     "notice_refused" version 1 by HeartbeatActor => NoticeRefused,
-    /// Main started its database without any peer to confirm that it is still main.
+    /// Main started its servers without confirmation by a peer that it is still main.
     "started_unconfirmed" version 1 by Supervisor => StartedUnconfirmed,
-    /// This node's PostgreSQL takes writes, and this node is not main: somebody promoted it, or started it as a primary.
+    /// This node's PostgreSQL takes writes, and this node is not main: a person or a program promoted it, or started it
+    /// as a primary.
     "stray_primary_found" version 1 by FailoverActor => StrayPrimaryFound,
-    /// Servers of this node that should run stay stopped, or were stopped: the start goes on when that has passed.
+    /// Servers of this node that should run are held stopped. The start continues when the obstacle is gone.
     "start_held_up" version 1 by Supervisor => StartHeldUp,
-    /// This node's reign was superseded: its servers are being stopped.
+    /// Another node is main of a newer epoch, or takes over: this node's servers are being stopped.
     "fencing_started" version 1 by FailoverActor => FencingStarted,
-    /// This node acknowledges no more writes, by observation.
+    /// This node no longer acknowledges writes; that was observed.
     "node_fenced" version 1 by FailoverActor => NodeFenced,
-    /// Fencing did not succeed yet; it is tried again.
+    /// Fencing has not succeeded yet; it is retried.
     "fencing_failed" version 1 by FailoverActor => FencingFailed,
-    /// Nobody was promoted in place of this node, and nobody will be: it is main as before, and serves again.
+    /// No node was promoted in place of this one, and none will be by that run: this node is main as before, and serves again.
     "fence_lifted" version 1 by FailoverActor => FenceLifted,
-    /// This node's standbys follow the announced main.
+    /// This node's PostgreSQL and Redis were made to follow the announced main.
     "follow_finished" version 1 by ReplicationActor => FollowFinished,
-    /// Somebody changed the cluster's settings through `cluster_config`.
+    /// A person changed the cluster's settings through `cluster_config`.
     "settings_changed" version 1 by ReplicationActor => SettingsChanged,
     /// This node took over settings that were changed on main.
     "settings_adopted" version 1 by HeartbeatActor => SettingsAdopted,
-    /// A peer's clock is too far from this node's: one that is ahead is not followed, and the order of the story is doubtful.
+    /// A peer's clock differs too much from this node's. A clock that is ahead is not followed, and the order of the
+    /// story is doubtful.
     "clock_skew_observed" version 1 by HeartbeatActor => ClockSkewObserved,
-    /// A journal was found with two continuations: two machines with one node's number, or an old disk image.
+    /// A journal has two continuations: two machines use one node's number, or an old disk image was restored.
     "journal_forked" version 1 by JournalActor, Supervisor => JournalForked,
-    /// This node's journal had lost its newest events, and took them back from a peer's copy.
+    /// This node's journal had lost its newest events, and restored them from a copy.
     "journal_restored" version 1 by Supervisor => JournalRestored,
-    /// A projection in PostgreSQL could not take in an event, and stays where it is until that is mended.
+    /// A projection in PostgreSQL could not apply an event, and stays at that position until the problem is fixed.
     "projection_paused" version 1 by ReplicationActor => ProjectionPaused,
-    /// A projection in PostgreSQL was rebuilt from the stream beside the old one, and swapped in.
+    /// A projection in PostgreSQL was rebuilt from the stream, next to the old one, and replaced it.
     "projection_rebuilt" version 1 by ReplicationActor => ProjectionRebuilt,
     /// A part of a journal was exported to a file and dropped from the database.
     "journal_sealed" version 1 by JournalActor => JournalSealed,

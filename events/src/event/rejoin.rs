@@ -1,4 +1,4 @@
-//! Facts about rejoins: a node that comes back as a secondary, and what becomes of what only it has.
+//! Facts about rejoins: a node comes back as a secondary, and data that only it has are reported and kept.
 
 use std::fmt;
 
@@ -11,36 +11,36 @@ use crate::{Epoch, Lsn, NodeId};
 /// Payload of `rejoin_started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejoinStarted {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
-    /// Whether the data directory is to be copied anew even where it could be rewound.
+    /// Whether to copy main's data directory even if this node's could be rewound.
     pub copy: bool,
-    /// What the person said who asked for it; nothing where it began by itself.
+    /// What a person asked for; `null` if the rejoin began by itself.
     pub request: Option<Request>,
 }
 
-/// What a node holds and main lacks, by the node's own log.
+/// What a node has and main lacks, by the node's own WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stranded {
-    /// The last place that both share.
+    /// The last LSN that both share.
     pub switchpoint: Lsn,
-    /// Where the node's log ends.
+    /// Where the node's WAL ends.
     pub end: Lsn,
-    /// Bytes of log in between.
+    /// Bytes of WAL in between.
     pub bytes: u64,
-    /// Transactions that committed there.
+    /// Transactions that committed in that WAL.
     pub committed: u64,
-    /// Rows that they inserted, updated or deleted in tables of users, as far as the log after the switchpoint tells: what
-    /// such a transaction wrote before it is not counted. Parts of large values (TOAST), materialized views and Interrex's
-    /// own tables count only where main could not tell which files are theirs.
+    /// Rows that they inserted, updated or deleted in users' tables, as far as the WAL after the switchpoint shows:
+    /// rows that such a transaction wrote before the switchpoint are not counted. Parts of large values (TOAST),
+    /// materialized views and Interrex's own tables count only if main could not name their files.
     pub rows: u64,
     /// When the first of them committed, by the node's clock.
     pub first_commit: Option<DateTime<Utc>>,
-    /// When the last one did.
+    /// When the last of them committed.
     pub last_commit: Option<DateTime<Utc>>,
-    /// Where these rows are; left out where there are none, and by versions that did not tell.
+    /// The tables of these rows; left out if there are none, and by older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<StrandedTables>,
 }
@@ -48,27 +48,27 @@ pub struct Stranded {
 /// The rows that a node holds and main lacks, table by table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrandedTables {
-    /// The tables with most rows, most first; at most 20.
+    /// The tables with the most rows, largest first; at most 20.
     pub most: Vec<StrandedTable>,
-    /// How many tables there are beside these.
+    /// The number of further tables.
     pub more_tables: u64,
-    /// Rows in those.
+    /// Rows in the further tables.
     pub more_rows: u64,
-    /// Why main could not be asked for the name of every table; `null` where it could.
+    /// Why main could not name every table; `null` if it could.
     pub not_asked: Option<String>,
 }
 
-/// What a node did to one table, and main does not know.
+/// The changes of one table that a node has and main lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrandedTable {
-    /// The table with its schema, as main calls it; `null` where main has no such file or could not be asked.
+    /// The table with its schema, by its name on main; `null` if main has no such file or could not be asked.
     pub table: Option<String>,
     /// Its database, likewise.
     pub database: Option<String>,
-    /// Its file in the node's data directory, by which the log names it.
+    /// Its file in the node's data directory, as the WAL names it.
     pub file: String,
-    /// Whether main has no such file: the table was made or rewritten after the two had parted, on one side or the other, or
-    /// main has dropped it.
+    /// Whether main has no such file: the table was created or rewritten on one of the nodes after they diverged, or
+    /// main dropped it.
     pub main_lacks_it: bool,
     /// Rows inserted.
     pub inserted: u64,
@@ -87,10 +87,10 @@ impl StrandedTable {
 }
 
 impl StrandedTables {
-    /// How many tables are told one by one.
+    /// How many tables are named one by one.
     pub const MOST: usize = 20;
 
-    /// Puts those with most rows first, and only adds up what goes beyond [`Self::MOST`]. Nothing where there are none.
+    /// Sorts the tables by rows, largest first, and adds up those beyond [`Self::MOST`]. `None` if there are no tables.
     #[must_use]
     pub fn of(mut tables: Vec<StrandedTable>, not_asked: Option<String>) -> Option<Self> {
         if tables.is_empty() {
@@ -103,7 +103,7 @@ impl StrandedTables {
         Some(Self { most: tables, more_tables: more.len() as u64, more_rows, not_asked })
     }
 
-    /// Whether more than one database is concerned, as far as their names are known.
+    /// Whether the tables are in more than one database, as far as their names are known.
     fn are_of_several_databases(&self) -> bool {
         let mut databases = self.most.iter().filter_map(|table| table.database.as_ref());
         let first = databases.next();
@@ -141,20 +141,20 @@ impl fmt::Display for StrandedTables {
 /// Payload of `rejoin_completed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejoinCompleted {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
-    /// How the data directory came to follow it.
+    /// How the data directory was made to follow main.
     pub by: Demotion,
-    /// What only this node had, where it had parted from main.
+    /// What only this node had, if it had diverged from main.
     pub stranded: Option<Stranded>,
-    /// The folder in which that is kept.
+    /// The folder that keeps the kept copy.
     pub kept: Option<String>,
-    /// Steps that the run could do without and had to.
+    /// Best-effort steps that failed.
     pub degraded: Vec<StepId>,
-    /// The folder in which what Redis had before is kept; left out where nothing had to be kept. Which of its keys main
-    /// lacks, `interrex salvage --kept-redis` finds out.
+    /// The folder that keeps a copy of this node's earlier Redis data; left out if nothing had to be kept. `interrex
+    /// salvage --kept-redis` finds the keys that main lacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_redis: Option<String>,
 }

@@ -1,17 +1,17 @@
-//! Facts about who is main, and about those who no longer are.
+//! Facts about the role of main: which node has it, and what becomes of nodes that no longer have it.
 
 use serde::{Deserialize, Serialize};
 
 use super::health::shown_in_words;
 use crate::{Epoch, Lsn, NodeId, RunId, TimelineId};
 
-/// What a node is for.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Serves alone; no peers are configured.
+    /// Serves alone: no peers are configured.
     Standalone,
-    /// Acknowledges writes.
+    /// Takes writes.
     Main,
     /// Follows main.
     Secondary,
@@ -26,11 +26,11 @@ pub struct EpochOpened {
     pub epoch: Epoch,
     /// Its main.
     pub main: NodeId,
-    /// Who was main before.
+    /// The main before it.
     pub old_main: Option<NodeId>,
     /// PostgreSQL's new timeline.
     pub timeline: TimelineId,
-    /// Where the new timeline left the old one; nothing for a cluster's first epoch.
+    /// Where the new timeline left the old one; `null` for a cluster's first epoch.
     pub switchpoint: Option<Lsn>,
 }
 
@@ -40,11 +40,11 @@ pub struct EpochOpened {
 pub enum LearnedBy {
     /// The new main's `POST /api/cluster/notify`.
     Notice,
-    /// A heartbeat exchanged with a peer.
+    /// A heartbeat of a peer.
     Heartbeat,
-    /// The question a starting node asks before it lets a client in.
+    /// The question that a starting node asks its peers before it starts its servers.
     StartupCheck,
-    /// Its answer to the offer of this node's role.
+    /// The target's answer to the offer of this node's role.
     Handover,
 }
 
@@ -53,19 +53,19 @@ shown_in_words!(LearnedBy { Notice => "notice", Heartbeat => "heartbeat", Startu
 /// Payload of `main_announced`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MainAnnounced {
-    /// Who is main now.
+    /// The new main.
     pub main: NodeId,
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Epoch,
-    /// On which timeline, where it was said.
+    /// Its timeline, if the message had it.
     pub timeline: Option<TimelineId>,
     /// Where that timeline left the old one.
     pub switchpoint: Option<Lsn>,
-    /// Who said so.
+    /// The node that sent the message.
     pub announced_by: NodeId,
-    /// By which way.
+    /// How this node learned it.
     pub learned_by: LearnedBy,
-    /// Whether it was a switchover that made it main; an older program does not say.
+    /// Whether a switchover made it main; left out if an older program sent the message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<bool>,
 }
@@ -73,11 +73,11 @@ pub struct MainAnnounced {
 /// Payload of `notice_refused`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeRefused {
-    /// Who sent it.
+    /// The node that sent it.
     pub announced_by: NodeId,
-    /// The epoch it spoke of.
+    /// The epoch that it claimed.
     pub epoch: Epoch,
-    /// The epoch this node knows.
+    /// The newest epoch that this node knows.
     pub known_epoch: Epoch,
     /// Why it was refused.
     pub reason: String,
@@ -86,19 +86,19 @@ pub struct NoticeRefused {
 /// Payload of `started_unconfirmed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartedUnconfirmed {
-    /// How long a peer's answer was waited for, in milliseconds.
+    /// How long this node waited for a peer's answer, in milliseconds.
     pub waited_ms: u64,
-    /// Who was asked in vain, and why that failed.
+    /// The peers that were asked, and why each gave no answer.
     pub detail: String,
 }
 
-/// What is done about a PostgreSQL that takes writes on a node that is not main.
+/// The reaction to a PostgreSQL that takes writes on a node that is not main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StrayAnswer {
-    /// Main lives: every server of this node is stopped, and stays so until the node rejoins.
+    /// Main lives: every server of this node is stopped, and stays stopped until the node rejoins.
     Stopped,
-    /// Main is silent, and not yet for its threshold: the server runs on until main answers or is lost.
+    /// Main is silent, but not yet for the threshold: the server keeps running until main answers or is lost.
     Watched,
 }
 
@@ -107,27 +107,27 @@ shown_in_words!(StrayAnswer { Stopped => "stopped", Watched => "watched" });
 /// Payload of `stray_primary_found`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrayPrimaryFound {
-    /// Who is main, as far as this node knows.
+    /// The main, as far as this node knows.
     pub main: NodeId,
-    /// In which epoch.
+    /// Its epoch.
     pub epoch: Epoch,
-    /// The timeline that this node's PostgreSQL writes.
+    /// The timeline on which this node's PostgreSQL writes.
     pub timeline: Option<TimelineId>,
-    /// The end of its log when it was found.
+    /// The end of its WAL when it was found.
     pub lsn: Option<Lsn>,
-    /// What is done about it.
+    /// The reaction.
     pub answer: StrayAnswer,
-    /// Why, in a sentence.
+    /// The reason, in a sentence.
     pub detail: String,
-    /// What the operator can do.
+    /// The next command for the operator.
     pub next: String,
 }
 
-/// What keeps a node's servers from running that should.
+/// Why servers of a node that should run do not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartObstacle {
-    /// Another node takes writes as main, or is about to: what ran here was stopped.
+    /// Another node takes writes as main, or is about to: this node's servers were stopped.
     Contested,
     /// This node is a secondary, and its data directory would start as a primary.
     SecondMain,
@@ -140,22 +140,22 @@ shown_in_words!(StartObstacle { Contested => "contested", SecondMain => "second 
 /// Payload of `start_held_up`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartHeldUp {
-    /// By what.
+    /// The obstacle.
     pub obstacle: StartObstacle,
-    /// In a sentence, with what to do.
+    /// The situation in a sentence, with the next command.
     pub detail: String,
 }
 
 /// Payload of `fencing_started`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FencingStarted {
-    /// Who is main now.
+    /// The new main.
     pub superseded_by: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
     /// The epoch in which this node was main.
     pub own_epoch: Epoch,
-    /// The run that asked for it: as long as nobody was promoted, it can take that back.
+    /// The run that asked for the fence: while it has promoted no node, it can lift the fence again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
 }
@@ -163,17 +163,17 @@ pub struct FencingStarted {
 /// Payload of `node_fenced`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFenced {
-    /// The epoch that superseded this node's.
+    /// The epoch that superseded this node's epoch.
     pub epoch: Epoch,
-    /// How PostgreSQL was found: stopped already, or stopped now, with the proof.
+    /// How PostgreSQL was found (stopped already, or stopped now), with the proof.
     pub postgres: String,
     /// The same for Redis.
     pub redis: String,
     /// The same for dependents.
     pub dependents: String,
-    /// What the operator does next.
+    /// The next command for the operator.
     pub next: String,
-    /// The run that asked for it, if one did.
+    /// The run that asked for the fence, if a run did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
 }
@@ -181,30 +181,30 @@ pub struct NodeFenced {
 /// Payload of `fence_lifted`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceLifted {
-    /// The run that had asked for the fence, and ended before it promoted anybody.
+    /// The run that had asked for the fence, and ended before it promoted a node.
     pub run: RunId,
-    /// Who says so: the node that made the run, or this one for a person.
+    /// The node that reports that: the node that made the run, or this node if a person says so.
     pub by: NodeId,
-    /// That person's reason.
+    /// The person's reason; `null` if the node that made the run reports it.
     pub reason: Option<String>,
 }
 
 /// Payload of `fencing_failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FencingFailed {
-    /// The epoch that superseded this node's.
+    /// The epoch that superseded this node's epoch.
     pub epoch: Epoch,
-    /// What failed.
+    /// The error.
     pub error: String,
 }
 
 /// Payload of `follow_finished`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FollowFinished {
-    /// Whom this node follows now.
+    /// The main that this node follows now.
     pub main: NodeId,
-    /// Whether the new main's log is being received.
+    /// Whether this node receives the new main's WAL.
     pub streaming: bool,
-    /// What was done and seen.
+    /// What was done and observed.
     pub detail: String,
 }

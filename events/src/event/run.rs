@@ -1,4 +1,4 @@
-//! Facts about runs: how they begin and end, and the decisions not to make one.
+//! Facts about runs: how they begin and end, and decisions not to begin a run.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -6,37 +6,38 @@ use serde_json::{Map, Value};
 use super::{
     handover::Handover,
     health::{Evidence, LastReport, shown_in_words},
+    observed::Observed,
     step::StepId,
 };
 use crate::{Epoch, Lsn, NodeId};
 
-/// Why a failover that was due by the clock was not made.
+/// Why a failover that was due by the threshold was not made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WithheldRule {
     /// `auto_failover_enabled` is false.
     AutoFailoverDisabled,
-    /// Main was not seen once since this supervisor started (MEASURED M19).
+    /// Main gave no sign of life since this supervisor started (MEASURED M19).
     MainNeverSeenSinceBoot,
-    /// Main's PostgreSQL answers, only its supervisor does not.
+    /// Main's PostgreSQL answers; only its supervisor does not.
     PostgresStillAnswers,
     /// Main's supervisor answers and vouches for its PostgreSQL.
     SupervisorVouches,
-    /// The local standby still receives main's log.
+    /// The local standby still receives main's WAL.
     WalStillStreaming,
-    /// This supervisor itself was frozen: the silence may be its own.
+    /// This supervisor itself did not run for a while, so the silence may be its own.
     OwnStall,
     /// This node lacked file descriptors, memory or ports, and could not ask main.
     OwnTrouble,
-    /// The wall clock jumped; the verdict is measured on another clock.
+    /// The wall clock jumped. (The verdict itself is measured on another clock.)
     ClockJump,
-    /// Main changed unplanned a short while ago.
+    /// The cool-down: main changed unplanned a short while ago.
     CoolDown,
-    /// The last run of this node ended before it changed anything, a short while ago.
+    /// A short while ago, a run of this node ended before it changed anything.
     RunInVain,
-    /// The local PostgreSQL is no standby that could be promoted.
+    /// The local PostgreSQL is not a standby that could be promoted.
     NotPromotable,
-    /// With quorum `none` one node at most promotes itself, and this is not the one.
+    /// With quorum `none` at most one node, the candidate, promotes itself, and this node is not the candidate.
     OtherCandidate,
 }
 
@@ -51,17 +52,17 @@ shown_in_words!(WithheldRule {
 /// Payload of `failover_withheld`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverWithheld {
-    /// Who is main.
+    /// The main.
     pub main: NodeId,
-    /// Which rule said no.
+    /// The rule that withheld it.
     pub rule: WithheldRule,
-    /// In a sentence.
+    /// The details, in a sentence.
     pub detail: String,
-    /// How long main had been silent, in milliseconds, where that is known.
+    /// How long main had been silent, in milliseconds, if that is known.
     pub silent_ms: Option<u64>,
     /// The threshold, in milliseconds.
     pub threshold_ms: u64,
-    /// What was known.
+    /// What was known of main.
     pub evidence: Option<Evidence>,
 }
 
@@ -75,8 +76,8 @@ pub enum Trigger {
     Operator,
     /// The old main handed its role over, in a switchover.
     Switchover,
-    /// A person promoted this node's PostgreSQL by hand, and main has been silent for the threshold: the supervisor takes
-    /// it over.
+    /// A person promoted this node's PostgreSQL by hand, and main has been silent for the threshold. The supervisor
+    /// takes the promotion over.
     ByHand,
 }
 
@@ -85,11 +86,11 @@ pub enum Trigger {
 pub struct FailoverStarted {
     /// What started it.
     pub trigger: Trigger,
-    /// Who was main.
+    /// The old main.
     pub old_main: NodeId,
-    /// Who shall be.
+    /// The node that is to be main.
     pub new_main: NodeId,
-    /// The epoch to win.
+    /// The epoch to open.
     pub epoch: Epoch,
     /// What was known of main.
     pub evidence: Evidence,
@@ -97,22 +98,22 @@ pub struct FailoverStarted {
     pub silent_ms: u64,
     /// The threshold, in milliseconds.
     pub threshold_ms: u64,
-    /// What main last said of itself.
+    /// Main's last report.
     pub last_report: Option<LastReport>,
-    /// The quorum mode; `none` is two nodes with no third opinion.
+    /// The quorum mode; `none` means no third opinion.
     pub quorum: String,
-    /// What a person said when asking for it.
+    /// What a person asked for, if one did.
     pub request: Option<Request>,
-    /// What the old main proved when it handed its role over.
+    /// What the old main proved before it handed its role over.
     pub handover: Option<Handover>,
 }
 
-/// What a person said when asking for a run.
+/// What a person asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Whether it was to be done against the evidence.
+    /// Whether the run was forced, against the evidence.
     pub forced: bool,
-    /// Why.
+    /// The reason that the person gave.
     pub reason: Option<String>,
 }
 
@@ -123,25 +124,25 @@ pub struct FailoverRefused {
     pub step: StepId,
     /// Why, with the numbers.
     pub reason: String,
-    /// What the operator can do.
+    /// The next command for the operator.
     pub next: String,
 }
 
 /// Payload of `run_resumed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunResumed {
-    /// Steps whose outcome the last supervisor did not live to record.
+    /// Steps whose outcome the last supervisor did not record before it ended.
     pub interrupted: Vec<StepId>,
 }
 
-/// Payload of `step_started`: the intent, recorded before the act.
+/// Payload of `step_started`: the intent, recorded before the effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepStarted {
     /// Which step.
     pub step: StepId,
-    /// From 1.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// When it is given up, in milliseconds.
+    /// The time limit, in milliseconds.
     pub limit_ms: u64,
 }
 
@@ -151,15 +152,15 @@ pub struct StepStarted {
 pub enum StepOutcome {
     /// Done, and observed to be done.
     Succeeded,
-    /// It was found done already; nothing was changed.
+    /// Found done already; nothing was changed.
     AlreadyDone,
-    /// There was nothing to do on this node.
+    /// There was nothing to do.
     Skipped,
     /// Observed not to be done.
     Failed,
-    /// By policy, the run must not go on.
+    /// The run must not continue, by policy.
     Refused,
-    /// Nobody knows: the time ran out, or the supervisor died in between.
+    /// The outcome was not observed: the time ran out, or the supervisor died in between.
     Unknown,
 }
 
@@ -169,7 +170,7 @@ shown_in_words!(StepOutcome {
 });
 
 impl StepOutcome {
-    /// Whether the steps that wait for this one may begin.
+    /// Whether the steps that depend on this one may begin.
     #[must_use]
     pub fn is_success(self) -> bool {
         matches!(self, Self::Succeeded | Self::AlreadyDone | Self::Skipped)
@@ -181,11 +182,11 @@ impl StepOutcome {
 pub struct StepFinished {
     /// Which step.
     pub step: StepId,
-    /// Which attempt at it.
+    /// The attempt, from 1.
     pub attempt: u32,
     /// How it ended.
     pub outcome: StepOutcome,
-    /// In a sentence.
+    /// The details, in a sentence.
     pub detail: String,
     /// The observations behind it.
     pub observed: Map<String, Value>,
@@ -194,14 +195,27 @@ pub struct StepFinished {
 }
 
 impl StepFinished {
-    /// Whether a promotion was seen: a new timeline with its history file. It may have failed all the same.
+    /// What was observed, if it reads.
+    #[must_use]
+    pub fn observation(&self) -> Option<Observed> {
+        Observed::read(self.step, &self.observed).ok()
+    }
+
+    /// The outcome that may be believed: a success without what that step must have observed is unknown.
+    #[must_use]
+    pub fn settled(&self) -> StepOutcome {
+        let suffices = self.observation().is_some_and(|observed| observed.suffices_for(self.step));
+        if self.outcome.is_success() && !suffices { StepOutcome::Unknown } else { self.outcome }
+    }
+
+    /// Whether a promotion was seen: a new timeline with its history file. The step may have failed all the same.
     #[must_use]
     pub fn shows_a_promotion(&self) -> bool {
-        self.step == StepId::Promote && self.observed.contains_key("timeline")
+        matches!(self.observation(), Some(Observed::Promoted(_)))
     }
 }
 
-/// Payload of `step_undo_started`: the intent, recorded before the act.
+/// Payload of `step_undo_started`: the intent, recorded before the undo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepUndoStarted {
     /// Which step.
@@ -215,40 +229,40 @@ pub struct StepUndone {
     pub step: StepId,
     /// Whether the undo was observed to work.
     pub undone: bool,
-    /// In a sentence.
+    /// The details, in a sentence.
     pub detail: String,
 }
 
-/// What main acknowledged and the new main does not have, as far as anyone here can know.
+/// What main acknowledged and the new main lacks, as far as the new main can know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// Bytes of log between main's last report and what this node holds; nothing if main never reported.
+    /// Bytes of WAL between main's last report and what this node has; `null` if main never reported.
     pub bytes: Option<u64>,
-    /// Seconds from the last moment this node held all that main had reported, to main's first miss.
+    /// Seconds from the last moment at which this node had all that main had reported, to main's first miss.
     pub seconds: Option<f64>,
-    /// Main may have acknowledged more after its last report: the figures are then the least, not the most.
+    /// Whether main may have acknowledged more after its last report: the figures are then a minimum.
     pub lower_bound: bool,
-    /// End of main's log when it last reported.
+    /// The end of main's WAL at its last report.
     pub main_lsn: Option<Lsn>,
-    /// End of the log held here: the larger of received and replayed.
+    /// The end of the WAL on this node: the larger of received and replayed.
     pub own_lsn: Lsn,
 }
 
-/// Where the time without writes went, in milliseconds.
+/// The parts of the time without writes, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RecoveryTime {
-    /// From main's last good sign to the verdict.
+    /// From main's last sign of life to the verdict.
     pub detect_ms: u64,
-    /// From the verdict to the promote request: epoch, loss, fence, detach, settings.
+    /// From the verdict to the request to promote: epoch, loss, fence, detach, settings.
     pub decide_ms: u64,
-    /// From the promote request to a proved write.
+    /// From the request to promote to a proved write.
     pub promote_ms: u64,
     /// From the proved write until every dependent proved ready.
     pub dependents_ms: u64,
 }
 
 impl RecoveryTime {
-    /// Time without writes to PostgreSQL: dependents come after it.
+    /// The time without writes to PostgreSQL; dependents are not part of it.
     #[must_use]
     pub fn without_writes_ms(self) -> u64 {
         self.detect_ms + self.decide_ms + self.promote_ms
@@ -262,23 +276,23 @@ pub struct FailoverCompleted {
     pub main: NodeId,
     /// Its epoch.
     pub epoch: Epoch,
-    /// Steps that the run could do without and had to.
+    /// Best-effort steps that failed.
     pub degraded: Vec<StepId>,
-    /// Where the time went.
+    /// The parts of the recovery time.
     pub recovery_time: RecoveryTime,
-    /// What is lost.
+    /// The loss; `null` if it was not measured.
     pub loss: Option<Loss>,
 }
 
-/// How a run ended without a new main in full service.
+/// How a run ended without success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedEnd {
-    /// Before the point of no return, and everything is as it was.
+    /// Before the point of no return; every step was taken back.
     RolledBack,
-    /// Before the point of no return, and something could not be taken back.
+    /// Before the point of no return; a step could not be taken back.
     Failed,
-    /// After the point of no return: a person must look.
+    /// After the point of no return; an operator must act.
     NeedsOperator,
 }
 
@@ -287,7 +301,7 @@ shown_in_words!(FailedEnd { RolledBack => "rolled_back", Failed => "failed", Nee
 /// Payload of `failover_failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverFailed {
-    /// In which state it ended.
+    /// How it ended.
     pub end: FailedEnd,
     /// The step that failed.
     pub step: StepId,
@@ -304,14 +318,14 @@ pub struct RunRefused {
     pub step: StepId,
     /// Why, with the numbers.
     pub reason: String,
-    /// What the operator can do.
+    /// The next command for the operator.
     pub next: String,
 }
 
 /// Payload of `run_failed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFailed {
-    /// In which state it ended.
+    /// How it ended.
     pub end: FailedEnd,
     /// The step that failed.
     pub step: StepId,
@@ -324,6 +338,6 @@ pub struct RunFailed {
 /// Payload of `run_cancel_requested`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunCancelRequested {
-    /// Why.
+    /// The reason that the person gave.
     pub reason: Option<String>,
 }

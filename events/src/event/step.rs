@@ -1,4 +1,4 @@
-//! The steps of runs: their names, and which run takes which, in which order.
+//! The steps of runs: their names, and the steps of every kind of run in order.
 
 use std::fmt;
 
@@ -6,67 +6,67 @@ use serde::{Deserialize, Serialize};
 
 use super::health::shown_in_words;
 
-/// A step of a run. What it does, its limits and its rules are in the step tables of the `actors` crate.
+/// A step of a run. Its effect, limits and rules are in the step tables of the `actors` crate.
 ///
-/// They are declared such that every run takes its own in this order.
+/// Every kind of run takes its steps in the order of this declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepId {
-    /// The run and its evidence are written down.
+    /// Record the run and its evidence.
     RecordStart,
-    /// Whether the target could take over now, without loss: in good time before anything is stopped.
+    /// Check that the target could take over now without loss, before anything is stopped.
     CheckHandover,
-    /// Main writes a checkpoint, so that the one at its stop is short.
+    /// Main writes a checkpoint, so that its shutdown checkpoint is short.
     WriteCheckpoint,
-    /// Transactions that are open may finish, until a deadline; clients are served meanwhile.
+    /// Open transactions may finish until a deadline. Clients are served meanwhile.
     Drain,
-    /// Main's PostgreSQL stops in good order: from here on nothing is acknowledged.
+    /// Main's PostgreSQL stops in good order. From then on no write is acknowledged.
     StopMain,
-    /// The target has all of the stopped main's log, to the byte.
+    /// Prove that the target has all of the stopped main's WAL, to the byte.
     ProveHandover,
-    /// The target is asked to take over. The point of no return of a switchover.
+    /// Ask the target to take over. The point of no return of a switchover.
     HandOver,
-    /// The right to be main of the next epoch.
+    /// Get the right to be main of the next epoch.
     WinEpoch,
-    /// How much of what main acknowledged is not here.
+    /// Measure how much of what main acknowledged this node lacks.
     MeasureLoss,
-    /// The old main stops acknowledging writes, if it answers at all.
+    /// Fence the old main, if it answers.
     FenceOldMain,
-    /// Receive nothing more from the old main, replay all that was received.
+    /// Stop receiving from the old main, and replay all that was received.
     Detach,
-    /// Settings inherited from the old main that would hinder a new one.
+    /// Reset settings that were inherited from the old main and would hinder a new main.
     SanitiseSettings,
-    /// PostgreSQL becomes a primary. The point of no return of a failover.
+    /// Promote PostgreSQL. The point of no return of a failover.
     Promote,
-    /// Redis becomes a master, durably.
+    /// Make Redis a master, also after a restart.
     PromoteRedis,
-    /// `cluster_events`, `cluster_config` and `cluster_nodes` say so.
+    /// Record the new epoch in `cluster_events`, `cluster_config` and `cluster_nodes`.
     OpenEpoch,
-    /// What this node's data are to main: a part of its line, or another one.
+    /// Compare this node's data directory with main's WAL: has it diverged?
     CheckLineage,
-    /// Main keeps the log that this node will need.
+    /// Main keeps the WAL that this node will need, with a replication slot.
     ReserveSlot,
-    /// What only this node has, by its own log.
+    /// Report what only this node has, by its own WAL.
     ReportFork,
-    /// That is kept.
+    /// Keep what only this node has.
     KeepDiverged,
-    /// The data directory is brought to main's line: rewound, or copied anew. The point of no return of a rejoin.
+    /// Bring the data directory to main's WAL: rewind it, or copy main's. The point of no return of a rejoin.
     Rebuild,
-    /// PostgreSQL here receives main's log, as main sees it.
+    /// Start PostgreSQL as a standby; main confirms that it streams to this node.
     BecomeStandby,
-    /// Redis here hands its role to the target's, with all its data.
+    /// This node's Redis hands its role to the target's Redis, with all its data.
     HandOverRedis,
-    /// Redis here is a replica of main's.
+    /// Make Redis a replica of main's Redis.
     FollowRedis,
-    /// RADIUS and other dependents restart and prove ready.
+    /// Restart RADIUS and other dependents until each is ready.
     RestartDependents,
-    /// Every peer is told.
+    /// Inform every peer.
     NotifyPeers,
-    /// The nodes to come back find their replication slots and a checkpoint.
+    /// Prepare replication slots and a checkpoint for the nodes that come back.
     PrepareRejoin,
-    /// The operator's hooks.
+    /// Run the operator's hooks.
     RunHooks,
-    /// The run's end and its times are written down.
+    /// Record the end of the run and its times.
     RecordCompletion,
 }
 
@@ -145,17 +145,17 @@ impl fmt::Display for StepId {
     }
 }
 
-/// What a run is for.
+/// The kind of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunKind {
-    /// Main was lost, and a secondary takes its place by itself.
+    /// Main is lost, and a secondary takes over by itself.
     Failover,
-    /// The same, because a person asked for it.
+    /// A secondary takes over because a person asked for it.
     Promotion,
-    /// Main hands its role over, and loses nothing.
+    /// Main hands its role to a target, without loss.
     Switchover,
-    /// The other half of a switchover: the target takes the role.
+    /// The target's part of a switchover: it takes the role.
     Takeover,
     /// A node comes back as a secondary.
     Rejoin,
@@ -166,7 +166,7 @@ shown_in_words!(RunKind {
     Rejoin => "rejoin",
 });
 
-/// The steps by which a node becomes main: the runbook's page, corrected.
+/// The steps by which a node becomes main: those of the runbook, corrected.
 const TO_MAIN: &[StepId] = &[
     StepId::RecordStart,
     StepId::WinEpoch,
@@ -228,7 +228,7 @@ impl RunKind {
         }
     }
 
-    /// The step after which it only goes forward.
+    /// The step after which a run only goes forward.
     #[must_use]
     pub fn point_of_no_return(self) -> StepId {
         match self {
@@ -238,7 +238,7 @@ impl RunKind {
         }
     }
 
-    /// It, with the names of who was main, or comes back, and of who shall be, or is.
+    /// The run as a text, with the names of the old main (or the node that comes back) and the new main.
     #[must_use]
     pub fn of_nodes(self, old_main: &str, new_main: &str) -> String {
         match self {
@@ -247,7 +247,7 @@ impl RunKind {
         }
     }
 
-    /// The number of a step in it, from 1; 0 if it has no such step.
+    /// The number of a step in this kind of run, from 1; 0 if it has no such step.
     #[must_use]
     pub fn number(self, step: StepId) -> usize {
         self.steps().iter().position(|own| *own == step).map_or(0, |index| index + 1)

@@ -25,7 +25,7 @@ pub struct SettingsStamp {
     pub hlc: Hlc,
 }
 
-/// Payload of `settings_changed`. The event's actor is who changed them.
+/// Payload of `settings_changed`. The event's actor is the person who changed them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsChanged {
     /// What holds from now on.
@@ -43,7 +43,7 @@ pub struct SettingsAdopted {
     pub settings: ClusterSettings,
     /// Which change it was.
     pub stamp: SettingsStamp,
-    /// The node that told this one.
+    /// The node from which this node learned it.
     pub learned_from: NodeId,
 }
 
@@ -61,7 +61,7 @@ pub struct ClockSkewObserved {
 /// Payload of `journal_forked`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalForked {
-    /// Whose journal has two continuations.
+    /// The node whose journal has two continuations.
     pub node: NodeId,
     /// The newest event that was compared.
     pub node_seq: NodeSeq,
@@ -69,7 +69,7 @@ pub struct JournalForked {
     pub here: ChainHash,
     /// Its hash there.
     pub there: ChainHash,
-    /// Where the other one was found: a peer's name, or `cluster_events`.
+    /// Where the other continuation was found: a peer's name, or `cluster_events`.
     pub found_at: String,
 }
 
@@ -78,8 +78,8 @@ impl JournalForked {
     #[must_use]
     pub fn in_words(&self) -> String {
         format!(
-            "the journal of node {} has two continuations: event {} is {} here and {} in {}; two machines have its \
-             number, or an old disk image was restored",
+            "the journal of node {} has two continuations: event {} is {} here and {} in {}; two machines use its number, or an \
+             old disk image was restored",
             self.node,
             self.node_seq,
             self.here.short(),
@@ -92,7 +92,7 @@ impl JournalForked {
 /// Payload of `journal_restored`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRestored {
-    /// Whose copy it was taken from; this node itself, where it was `cluster_events` in its own PostgreSQL.
+    /// The node from whose copy the events came; this node itself if they came from `cluster_events` in its own PostgreSQL.
     pub from: NodeId,
     /// Events of this node that its own journal had lost.
     pub events: u64,
@@ -105,11 +105,11 @@ pub struct JournalRestored {
 pub struct ProjectionPaused {
     /// Which projection.
     pub projection: String,
-    /// Epoch of the position that it could not get past.
+    /// The epoch of the position of the event that it could not apply.
     pub epoch: Epoch,
-    /// The position in it.
+    /// The position of that event.
     pub pos: u64,
-    /// PostgreSQL's words, or the fold's.
+    /// The error of PostgreSQL or of the fold.
     pub error: String,
 }
 
@@ -120,7 +120,7 @@ pub struct ProjectionRebuilt {
     pub projection: String,
     /// Version of its shape.
     pub version: u32,
-    /// Why: what did not match, or who asked.
+    /// Why: what did not match, or that a rebuild was requested.
     pub reason: String,
     /// Events folded.
     pub events: u64,
@@ -128,10 +128,10 @@ pub struct ProjectionRebuilt {
     pub took_ms: u64,
 }
 
-/// What the sealed events of one journal said in the end, by themselves, so that the rest can be folded without them.
+/// The state at the end of one journal's sealed events, so that the later events can be folded without them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Carried {
-    /// Who is main.
+    /// The main.
     pub main: Option<NodeId>,
     /// The newest epoch.
     pub epoch: Epoch,
@@ -139,13 +139,13 @@ pub struct Carried {
     pub timeline: Option<TimelineId>,
     /// Where that timeline left the old one.
     pub switchpoint: Option<Lsn>,
-    /// The nodes, and how they were.
+    /// The nodes and their states.
     pub nodes: Vec<CarriedNode>,
-    /// The main that was seen well since the supervisor's last start.
+    /// The main that gave a sign of life since the supervisor's last start.
     pub seen_main: Option<NodeId>,
-    /// The announced main that this node's standbys do not receive log from yet.
+    /// The announced main from which this node does not receive WAL yet.
     pub to_follow: Option<NodeId>,
-    /// What proved last that this node was fenced.
+    /// The last proof that this node was fenced.
     pub fence_proof: Option<NodeFenced>,
     /// The settings that were changed while the cluster ran.
     pub settings: Option<CarriedSettings>,
@@ -154,27 +154,27 @@ pub struct Carried {
 /// A node in [`Carried`]: its row of `cluster_nodes`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarriedNode {
-    /// Where it is.
+    /// Its name and addresses.
     pub spec: NodeSpec,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
-    /// How it was; one that was superseded stays so until it rejoins.
+    /// Its state. A fenced node stays fenced until it rejoins.
     pub status: NodeStatus,
-    /// Since when.
+    /// When that state began.
     pub status_since: Option<DateTime<Utc>>,
-    /// What its PostgreSQL did.
+    /// The state of its PostgreSQL.
     pub postgres: Option<PostgresStatus>,
     /// Its timeline.
     pub timeline: Option<TimelineId>,
-    /// The end of its log when its PostgreSQL last changed state.
+    /// The end of its WAL when its PostgreSQL last changed state.
     pub lsn: Option<Lsn>,
-    /// What its Redis did.
+    /// The state of its Redis.
     pub redis: Option<RedisStatus>,
-    /// What its dependents did.
+    /// The states of its dependents.
     pub dependents: Vec<CarriedDependent>,
-    /// Actors restarted after a panic, since the supervisor's last start.
+    /// Restarts of its actors since the supervisor's last start.
     pub actor_restarts: u32,
-    /// What its configuration said.
+    /// The settings in its configuration.
     pub configured: Option<CarriedConfiguration>,
     /// The newest epoch that it opened itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,45 +186,45 @@ pub struct CarriedNode {
 pub struct CarriedDependent {
     /// Its name.
     pub name: String,
-    /// What it did.
+    /// Its state.
     pub status: DependentStatus,
 }
 
-/// What a node was configured with, in [`CarriedNode`].
+/// The configured settings of a node, in [`CarriedNode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarriedConfiguration {
     /// Its settings.
     pub settings: ClusterSettings,
-    /// How often it probed, in milliseconds, where its start said so.
+    /// Its probe interval in milliseconds, if its start event has it.
     pub probe_interval_ms: Option<u64>,
 }
 
 /// The changed settings in [`Carried`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CarriedSettings {
-    /// What held.
+    /// The settings.
     pub settings: ClusterSettings,
-    /// By which change.
+    /// The change that made them.
     pub stamp: SettingsStamp,
-    /// Who made it, where this journal said so.
+    /// The person who made that change, if this journal names one.
     pub changed_by: Option<String>,
 }
 
 /// Payload of `journal_sealed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalSealed {
-    /// Whose events: this node's own, or its copies of another's.
+    /// The node whose events were sealed: this node, or another of whose journal it holds a copy.
     pub node: NodeId,
     /// The first event of the segment.
     pub first: NodeSeq,
-    /// The last one.
+    /// The last event of the segment.
     pub last: NodeSeq,
-    /// The last one's hash, which the rest is chained to.
+    /// The last event's hash, which the next event is chained to.
     pub last_hash: ChainHash,
     /// The file that holds the segment now, in this node's folder of segments.
     pub file: String,
     /// SHA-256 of that file.
     pub file_hash: ChainHash,
-    /// What the sealed events of that node said in the end, those before the segment included.
+    /// The state at the end of that node's sealed events, including those of earlier segments.
     pub carried: Carried,
 }

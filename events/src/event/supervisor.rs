@@ -15,7 +15,7 @@ pub struct NodeSpec {
     pub address: Address,
     /// `host:port` of its PostgreSQL.
     pub postgres: Address,
-    /// `host:port` of its Redis, where it has one.
+    /// `host:port` of its Redis, if it has one.
     pub redis: Option<Address>,
 }
 
@@ -28,15 +28,15 @@ pub struct SupervisorStarted {
     pub version: String,
     /// Process id.
     pub pid: u32,
-    /// The role the node holds, by its journal, or by its configuration where the journal is new.
+    /// The node's role, by its journal, or by its configuration if the journal is new.
     pub role: super::Role,
-    /// All nodes of the cluster, this one included, as configured here.
+    /// All nodes of the cluster, including this one, as configured here.
     pub nodes: Vec<NodeSpec>,
-    /// Who is main, by the journal, or by the configuration where the journal is new.
+    /// The main, by the journal, or by the configuration if the journal is new.
     pub main: Option<NodeId>,
     /// A run that the last supervisor left unfinished.
     pub interrupted_run: Option<RunId>,
-    /// The settings that decide about a failover, as in force, for the post-mortem.
+    /// The settings in force that decide about a failover, for a later analysis.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -50,18 +50,18 @@ pub struct SupervisorStopped {
 /// Payload of `supervisor_stalled`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorStalled {
-    /// Milliseconds for which the supervisor did not run, measured on a clock that counts suspension too.
+    /// How long the supervisor did not run, in milliseconds, on a clock that also counts suspension.
     pub stalled_ms: u64,
-    /// The longest gap between two ticks that is taken for normal, in milliseconds.
+    /// The longest normal gap between two ticks, in milliseconds.
     pub tolerance_ms: u64,
 }
 
 /// Payload of `clock_jumped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockJumped {
-    /// Milliseconds by which the wall clock moved against the monotonic clock; negative is backwards.
+    /// How far the wall clock moved against the monotonic clock, in milliseconds; negative is backwards.
     pub step_ms: i64,
-    /// The largest step between two ticks that is taken for normal, in milliseconds.
+    /// The largest normal step between two ticks, in milliseconds.
     pub tolerance_ms: u64,
 }
 
@@ -70,11 +70,11 @@ pub struct ClockJumped {
 pub struct ActorRestarted {
     /// Which actor.
     pub actor: String,
-    /// The panic's message, or how else it ended.
+    /// The panic's message, or how the actor ended otherwise.
     pub reason: String,
     /// Restarts of this actor within the window, this one included.
     pub restarts: u32,
-    /// The most restarts within the window before the process gives up.
+    /// The number of restarts within the window after which the process gives up.
     pub limit: u32,
     /// The window, in seconds.
     pub window_seconds: u64,

@@ -1,11 +1,11 @@
-//! Old payloads brought up to date, one version at a time.
+//! Conversion of old payloads to the current version, one version at a time.
 //!
 //! ```text
 //! version 1 ──step──> version 2 ──step──> version 3 ──> the payload type of today
 //! ```
 //!
-//! A step is a pure function from one version's JSON to the next one's. Most events are of the current version, and
-//! those are read straight from their text. What is stored never changes: only the reader sees the new shape.
+//! A step is a pure function from one version's JSON to the next version's. Most events are of the current version and
+//! are read directly. Stored text never changes: only the reader sees the new shape.
 
 use std::cmp::Ordering;
 
@@ -14,20 +14,20 @@ use serde_json::Value;
 
 use super::UnknownEvent;
 
-/// The way from one version of a kind's payload to the next.
+/// The conversion from one version of a kind's payload to the next.
 pub(super) struct Upcaster {
     pub(super) kind: &'static str,
     pub(super) from: u32,
     pub(super) step: fn(Value) -> Value,
 }
 
-/// Every step there is. None is ever removed: what was recorded once is read for ever.
+/// Every step. None is ever removed, because a recorded event must stay readable for ever.
 pub(super) const UPCASTERS: &[Upcaster] = &[
-    // before version 2 nobody could ask for a failover, and nobody handed over
+    // before version 2 a person could not ask for a failover, and no main handed over
     Upcaster { kind: "failover_started", from: 1, step: |old| with_nulls(old, &["request", "handover"]) },
 ];
 
-/// A payload with fields more, of which nothing was known.
+/// A payload with additional fields that are `null`.
 fn with_nulls(mut payload: Value, fields: &[&str]) -> Value {
     if let Value::Object(object) = &mut payload {
         object.extend(fields.iter().map(|field| ((*field).to_owned(), Value::Null)));
@@ -44,7 +44,7 @@ pub(super) struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// As the current version's type, or why not.
+    /// The payload as the current version's type, or the reason why it cannot be read.
     pub(super) fn read<Payload: DeserializeOwned>(
         self,
         current: u32,
@@ -75,7 +75,7 @@ impl Stored<'_> {
         Ok(payload)
     }
 
-    /// As it came, for it could not be read.
+    /// The event as it was recorded, because it cannot be read.
     pub(super) fn kept(self, reason: String) -> UnknownEvent {
         UnknownEvent {
             kind: self.kind.to_owned(),

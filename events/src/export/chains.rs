@@ -41,14 +41,14 @@ impl Chains {
     }
 }
 
-/// What an event is chained to, by its own words.
+/// What an event is chained to, by its own fields.
 fn before(record: &Record) -> Head {
     let node_seq = NodeSeq(record.node_seq.0.saturating_sub(1));
     Head { node_id: record.node_id, node_seq, hash: record.prev_hash }
 }
 
-/// A look at all that will be exported, for the header comes first. A store that somebody writes to meanwhile
-/// may hold more at the second look: [`Self::covers`] tells what belongs to the export.
+/// A look at all that will be exported, for the header comes first. A store that is written to meanwhile
+/// may hold more at the second look: [`Self::covers`] says what belongs to the export.
 #[derive(Debug)]
 pub struct Survey {
     part: Part,

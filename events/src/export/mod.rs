@@ -6,9 +6,8 @@
 //! ...
 //! ```
 //!
-//! The header tells where every chain begins and ends, so that a file that was cut off is noticed, and whoever
-//! reads it checks each chain on the way. A file is plain, or compressed with gzip or zstd; a reader tells by
-//! its first bytes.
+//! The header says where every chain begins and ends, so that a file that was cut off is noticed, and its reader checks
+//! each chain on the way. A file is plain, or compressed with gzip or zstd; a reader recognises it by its first bytes.
 
 mod chains;
 mod packing;
@@ -34,7 +33,7 @@ pub const EXPORT_VERSION: u32 = 1;
 /// The first line of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportHeader {
-    /// Version of the file's shape; it also tells what the file is.
+    /// Version of the file's shape; it also identifies the file.
     pub interrex_export: u32,
     /// The cluster.
     pub cluster_id: ClusterId,
@@ -52,7 +51,7 @@ pub struct ExportHeader {
     pub heads: Vec<Head>,
 }
 
-/// The part of a store that was exported; nothing of it set is all of it.
+/// The part of a store that was exported; if no field is set, all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Only this run's events: what others recorded between them is left out, and the chains have gaps.
@@ -64,7 +63,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Whether events were left out between two of the same node, so that each stands for itself.
+    /// Whether events were left out between two of the same node, so that each is checked by itself.
     #[must_use]
     pub fn has_gaps(&self) -> bool {
         self.run.is_some()
@@ -79,7 +78,7 @@ pub enum ExportError {
     Unreadable {
         /// The file.
         file: String,
-        /// The system's words.
+        /// The system's message.
         detail: String,
     },
     /// It begins otherwise.

@@ -33,7 +33,7 @@ impl Packing {
         }
     }
 
-    /// By a file's first bytes; nothing if no export begins like that.
+    /// By a file's first bytes; `None` if no export begins like that.
     #[must_use]
     pub fn detect(first: &[u8]) -> Option<Self> {
         match first {

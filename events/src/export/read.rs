@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Broken, Head, Place, Record};
 
-/// No event comes near it: whoever made a longer line wants this program's memory.
+/// No event comes near it: a longer line is an attack on this program's memory.
 const LONGEST_LINE: u64 = 64 << 20;
 
 /// The records of an export, in story order. What it yields was checked; after an error it yields nothing more.

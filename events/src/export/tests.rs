@@ -108,8 +108,7 @@ fn whatever_was_changed_is_named_with_its_line() {
     let changed = read(&with_line(3, |line| line.replace("\"c\"", "\"C\"") + "\n")).unwrap_err().to_string();
     assert_eq!(
         changed,
-        "line 4 of the export FILE is wrong: event 2 of node 1: its content is not what was recorded: the hash does \
-         not match"
+        "line 4 of the export FILE is wrong: event 2 of node 1: its content is not as it was recorded: the hash does not match"
     );
     let missing = read(&with_line(2, |_| String::new())).unwrap_err().to_string();
     assert_eq!(

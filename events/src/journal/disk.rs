@@ -1,4 +1,4 @@
-//! What a disk that refuses means, in words for whoever has to mend it.
+//! What a refusing disk means, for the person who has to fix it.
 
 use std::path::Path;
 
@@ -8,15 +8,15 @@ use super::JournalError;
 
 const FREE_SPACE: &str = "free space on that file system (`df -h` shows it)";
 const MEND: &str = "find the cause in the kernel's messages (`dmesg`), such as a failing disk or a file system that was made \
-                    read-only, and mend it";
+                    read-only, and fix it";
 
-/// An error of SQLite, told apart where it is the disk's.
+/// An error of SQLite, distinguished if it is the disk's.
 pub(super) fn error(path: &Path, error: &Error) -> JournalError {
     let (problem, next) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => ("no space is left on the disk", FREE_SPACE),
         Some(ErrorCode::ReadOnly) => ("its file system is read-only", MEND),
         Some(ErrorCode::SystemIoFailure) if is_sync(error) => {
-            ("the system could not bring it to the disk", MEND)
+            ("the system could not write it to the disk", MEND)
         }
         Some(ErrorCode::SystemIoFailure) => ("the disk or its file system refused", MEND),
         _ => return JournalError::failed(path, error),

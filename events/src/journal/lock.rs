@@ -1,4 +1,4 @@
-//! One supervisor per journal: an advisory lock on a file beside it, which the kernel drops with the process.
+//! One supervisor per journal: an advisory lock on a file next to it, which the kernel drops with the process.
 
 use std::{
     fs::{File, OpenOptions, Permissions, TryLockError},
@@ -8,7 +8,7 @@ use std::{
 
 use super::JournalError;
 
-/// Whoever can open the file can hold the lock, for ever.
+/// Every process that can open the file can hold the lock, for ever.
 const FOR_ITS_OWNER: u32 = 0o600;
 
 /// Held for as long as the journal is open.

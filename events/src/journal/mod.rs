@@ -1,20 +1,17 @@
-//! The journal: a node's own durable, append-only log of events, an SQLite file outside PGDATA.
+//! The journal: a node's own durable, append-only list of events, an SQLite file outside PGDATA.
 //!
 //! ```text
 //! append(drafts) ─bounded queue─> writer thread: stamp, chain, INSERT ... COMMIT (one fsync per batch)
-//!                                        └─> Appended(records) to whoever asked
+//!                                        └─> Appended(records) to the caller
 //! ```
 //!
 //! An append that was answered is on disk: WAL mode with `synchronous=FULL`, set and read back at every
-//! opening. A write or fsync that failed is never tried again: the journal is then dead and says so, for the
+//! opening. A write or fsync that failed is never retried: the journal is then dead and says so, for the
 //! kernel may have thrown the pages away, and the node must stop (ADR 2).
 
 mod checkpoint;
 mod disk;
 mod lock;
-mod migration;
-#[cfg(test)]
-mod migration_tests;
 mod read;
 mod row;
 mod schema;
@@ -92,16 +89,17 @@ pub enum JournalError {
         /// Cluster asked for.
         cluster: ClusterId,
     },
-    /// It was written by a newer version.
+    /// Another version of this program wrote it.
     #[error(
-        "the journal {path} has schema version {found}, and this program knows versions up to {known}; use the newer program"
+        "the journal {path} has schema version {found}, and this program reads version {known}: use the program that wrote it, or \
+         move the journal away; the next start takes this node's events back from a peer's copy"
     )]
-    Newer {
+    OtherVersion {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: i64,
-        /// The newest one known here.
+        /// The version of this program.
         known: i64,
     },
     /// The file is no journal.
@@ -134,27 +132,27 @@ pub enum JournalError {
     Failed {
         /// The file.
         path: PathBuf,
-        /// SQLite's or the system's words.
+        /// The message of SQLite or of the system.
         detail: String,
     },
-    /// Copies of a peer's events do not continue what is here; nothing of them was stored.
+    /// Copies of a peer's events do not continue those here; none of them was stored.
     #[error("copies of a journal are refused: {0}")]
     CopiesRefused(Broken),
-    /// A segment is not what may be sealed next; nothing was dropped.
+    /// A segment cannot be sealed next; no event was dropped.
     #[error("events of a journal were not sealed: {0}")]
     SealRefused(String),
     /// The disk, or its file system, took no more. Whether the events of this call are on it is not known.
     #[error(
         "the journal {path} cannot be written: {problem} ({detail}). A decision that cannot be stored must not be made: this \
-             node's supervisor ends, and its servers go on without it. Next: {next}, and start the supervisor again; \
-             every event that was acknowledged is in the journal"
+         node's supervisor ends, and its servers keep running without it. Next: {next}, and start the supervisor again; every \
+         event that was acknowledged is in the journal"
     )]
     DiskRefused {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         problem: &'static str,
-        /// SQLite's words.
+        /// SQLite's message.
         detail: String,
         /// What to do.
         next: &'static str,
@@ -185,7 +183,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of `identity`, creating it where there is none; an existing one is verified first.
+    /// Opens the journal of `identity`, creating it if it is missing; an existing journal is verified first.
     ///
     /// # Errors
     /// Another process has it, it is another node's, it is damaged, or it cannot be made durable.
@@ -196,7 +194,7 @@ impl Journal {
     }
 
     /// The same without a thread: each append is stored before the call returns. For a simulated world, where nothing may
-    /// happen beside what its one thread does.
+    /// happen in parallel to its one thread.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -306,7 +304,7 @@ impl Journal {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(wall_ms)
     }
 
-    /// A reader of its own connection.
+    /// A reader with its own connection.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,4 +1,4 @@
-//! Reading a journal: beside a running supervisor, or a file alone. Each call sees it as it stands at one moment.
+//! Reading a journal, with or without a running supervisor. Each call sees the journal at one moment.
 
 use std::{
     convert::Infallible,
@@ -79,10 +79,10 @@ pub struct JournalReader {
 }
 
 impl JournalReader {
-    /// Opens a journal, live or alone, without writing to it. One of an older version is read as it is.
+    /// Opens a journal, live or alone, without writing to it.
     ///
     /// # Errors
-    /// The file is missing, is no journal, or is of a newer version.
+    /// The file is missing, is no journal, or is of another version.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         if !path.exists() {
             return Err(JournalError::Missing(path.to_owned()));
@@ -155,7 +155,7 @@ impl JournalReader {
         .map(|_| ())
     }
 
-    /// The same, until `visit` breaks off: whoever needs only the first events must not wait for all of them.
+    /// The same, until `visit` breaks off: a caller that needs only the first events does not wait for all of them.
     ///
     /// # Errors
     /// As [`Self::visit`].
@@ -271,7 +271,7 @@ impl JournalReader {
 }
 
 /// A journal in WAL mode wants its `-shm` file even for reading; where the folder is read-only there is no
-/// supervisor either, and the file can be read as one that nobody changes.
+/// supervisor either, and the file can be read as a file that does not change.
 fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     // the connection never leaves its reader, which is used by one thread at a time
     let flags =
@@ -297,7 +297,7 @@ fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push("-wal");
     if std::fs::metadata(&beside).is_ok_and(|wal| wal.len() > 0) {
-        let words = "its newest events are in the -wal file beside it, which cannot be read in a read-only folder: copy both \
+        let words = "its newest events are in the -wal file next to it, which cannot be read in a read-only folder: copy both \
                      to a folder that can be written";
         return Err(JournalError::failed(path, words));
     }
@@ -325,8 +325,8 @@ fn read_identity(connection: &Connection, path: &Path) -> Result<Identity, Journ
         return Err(JournalError::NotAJournal(path.to_owned()));
     }
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if found > SCHEMA_VERSION {
-        return Err(JournalError::Newer { path: path.to_owned(), found, known: SCHEMA_VERSION });
+    if found != SCHEMA_VERSION {
+        return Err(JournalError::OtherVersion { path: path.to_owned(), found, known: SCHEMA_VERSION });
     }
     let (cluster, node): (String, u32) = connection
         .query_row("SELECT cluster_id, node_id FROM journal_identity", (), |row| row.try_into())
@@ -344,6 +344,6 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 }
 
 fn unreadable_after((node_id, node_seq): (NodeId, NodeSeq), error: &rusqlite::Error) -> Broken {
-    let problem = format!("it cannot be read, and nothing after it: {error}");
+    let problem = format!("it cannot be read, and neither can anything after it: {error}");
     Broken { node_id, node_seq: node_seq.next(), problem }
 }

@@ -1,56 +1,21 @@
 //! A row of `cluster_events`, to and from a record.
-//!
-//! Version 1 of the tables kept ids and times as texts, version 2 keeps them as bytes and milliseconds: a value
-//! says itself which it is, so one reader reads both.
 
 use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{
     Row, Statement, params,
-    types::{Type, Value, ValueRef},
+    types::{Type, ValueRef},
 };
 use uuid::Uuid;
 
 use crate::{Broken, ChainHash, ClusterId, Epoch, EventId, Hlc, NodeId, NodeSeq, Place, RecordRef, RunId};
 
 /// Every column, in the order of the tables: what most readers look at comes first.
-const COLUMNS: &str = "node_id, node_seq, hlc, recorded_at, epoch, kind, run_id, event_id, correlation_id, causation_id, \
-     schema_version, cluster_id, prev_hash, hash, learned_in, actor, payload";
+pub(super) const COLUMNS: &str = "node_id, node_seq, hlc, recorded_at, epoch, kind, run_id, event_id, correlation_id, \
+                                  causation_id, schema_version, cluster_id, prev_hash, hash, learned_in, actor, payload";
 
-/// A version of the tables that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    /// Ids and times are texts, and every event was learned in its own epoch.
-    One,
-    /// Ids are bytes, times are milliseconds.
-    Two,
-}
-
-impl Version {
-    /// The one with this number; newer ones were refused at the opening.
-    pub(super) fn of(number: i64) -> Self {
-        if number == 1 { Self::One } else { Self::Two }
-    }
-
-    /// The columns that [`read`] wants.
-    pub(super) fn columns(self) -> String {
-        match self {
-            Self::One => COLUMNS.replace("learned_in", "epoch"),
-            Self::Two => COLUMNS.to_owned(),
-        }
-    }
-
-    /// A run as a value to compare with.
-    pub(super) fn run(self, run: RunId) -> Value {
-        match self {
-            Self::One => Value::Text(run.to_string()),
-            Self::Two => Value::Blob(run.0.as_bytes().to_vec()),
-        }
-    }
-}
-
-/// The record in a row of [`Version::columns`].
+/// The record in a row of [`COLUMNS`].
 pub(super) fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<RecordRef<'a>> {
     let counter = |column: usize| row.get(column).map(i64::cast_unsigned);
     Ok(RecordRef {
@@ -135,12 +100,8 @@ fn text<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a str> {
 }
 
 fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<DateTime<Utc>> {
-    match row.get_ref(column)? {
-        ValueRef::Integer(ms) => {
-            DateTime::from_timestamp_millis(ms).ok_or_else(|| wrong(column, format!("{ms} ms is no time")))
-        }
-        _ => text(row, column)?.parse().map_err(|error: chrono::ParseError| wrong(column, error)),
-    }
+    let ms = row.get(column)?;
+    DateTime::from_timestamp_millis(ms).ok_or_else(|| wrong(column, format!("{ms} ms is not a time")))
 }
 
 fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
@@ -150,8 +111,10 @@ fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
 fn optional_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
     match row.get_ref(column)? {
         ValueRef::Null => Ok(None),
-        ValueRef::Blob(bytes) => Uuid::from_slice(bytes).map(Some).map_err(|error| wrong(column, error)),
-        _ => text(row, column)?.parse().map(Some).map_err(|error: uuid::Error| wrong(column, error)),
+        value => {
+            let bytes = value.as_blob().map_err(|error| wrong(column, error))?;
+            Uuid::from_slice(bytes).map(Some).map_err(|error| wrong(column, error))
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::{Identity, JournalError, checkpoint, disk, migration, seal};
+use super::{Identity, JournalError, checkpoint, disk, seal};
 
 /// Marks the file as ours: the bytes "IRRX".
 pub(super) const APPLICATION_ID: i64 = 0x4952_5258;
@@ -87,7 +87,9 @@ pub(super) fn open_for_writing(path: &Path, identity: Identity) -> Result<Connec
     match version(&transaction).map_err(failed)? {
         SCHEMA_VERSION => {}
         0 => create(&transaction, identity).map_err(failed)?,
-        _ => migration::run(&transaction, path)?,
+        found => {
+            return Err(JournalError::OtherVersion { path: path.to_owned(), found, known: SCHEMA_VERSION });
+        }
     }
     transaction.commit().map_err(failed)?;
     Ok(connection)

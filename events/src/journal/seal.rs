@@ -48,7 +48,7 @@ pub struct Segment {
     pub first: NodeSeq,
     /// Its last one, and what was said up to there.
     pub end: Base,
-    /// Where its events are; nothing where a copy began after them.
+    /// The file of its events; `None` if a copy began after them.
     pub file: Option<SegmentFile>,
 }
 
@@ -109,7 +109,7 @@ impl Segment {
         Ok((found == 0).then(|| format!("event {} is not here, or is another one", self.last())))
     }
 
-    /// Notes the segment, and drops its events where they are here: inside a transaction, both or none.
+    /// Records the segment and drops its events, if they are here: in one transaction, both or neither.
     pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let carried = serde_json::to_string(&self.end.carried)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
@@ -187,7 +187,7 @@ impl JournalReader {
         self.segments().map(bases)
     }
 
-    /// Tells the whole story, of one node or of all of them, as it stands at one moment: first what was sealed of all
+    /// Tells the whole story, of one node or of all of them, at one moment: first what was sealed of all
     /// nodes, and then every event after that, in story order.
     ///
     /// # Errors

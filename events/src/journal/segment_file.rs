@@ -38,7 +38,7 @@ pub enum SegmentError {
     System {
         /// The file or folder.
         path: PathBuf,
-        /// The system's words.
+        /// The system's message.
         error: io::Error,
     },
     /// The file cannot be read as the export that it was written as.
@@ -63,7 +63,7 @@ pub fn name(node: NodeId, events: &RangeInclusive<NodeSeq>) -> String {
 /// Held while a file is written: an actor that was started again must not write into what its forerunner still does.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Exports events of a node to a file in a folder, which is made where there is none, and reads it back. When this
+/// Exports events of a node to a file in a folder, which is made if it is missing, and reads it back. When this
 /// returns, the file is whole and on disk under its name; a crash before that leaves nothing under it.
 ///
 /// The same events always make the same file: the header's time is that of the newest of them.
@@ -93,7 +93,7 @@ pub fn write(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(&partial)(error)),
         _ => {}
     }
-    // made anew, never through a link that is there
+    // created, never opened through an existing link
     let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial);
     let file = file.map_err(refused(&partial))?;
     let mut writer = ExportWriter::begin(file, Packing::Zstd, &header).map_err(refused(&partial))?;
@@ -121,7 +121,7 @@ pub enum Found {
 }
 
 /// Looks for a segment's file in a folder, and checks it: its hash, its chain, and that it begins after `before`, the
-/// end of the segment before it, where that is known.
+/// end of the segment before it, if that is known.
 #[must_use]
 pub fn check(folder: &Path, file: &SegmentFile, segment: &Segment, before: Option<Head>) -> Found {
     let path = folder.join(&file.name);

@@ -1,4 +1,4 @@
-//! A journal as it stands at one moment, read in story order without an index of it.
+//! A journal at one moment, read in story order without an index of that order.
 //!
 //! ```text
 //! node 1  ──●──────●────●──────>  node_seq      each node's moments rise with its numbers (the chain says so),
@@ -13,8 +13,7 @@ use rusqlite::{
 };
 
 use super::{
-    Selection,
-    row::{self, Version},
+    Selection, row,
     seal::{self, Segment},
 };
 use crate::{Base, Broken, ChainWalks, Hlc, NodeId, NodeSeq, RecordRef, Seen};
@@ -40,29 +39,23 @@ impl From<rusqlite::Error> for Unreadable {
     }
 }
 
-/// What a walk returns: whether whoever looks at the events broke it off.
+/// What a walk returns: whether the visitor of the events broke it off.
 pub(super) type Walked<B> = Result<ControlFlow<B>, Unreadable>;
 
 /// What is in a journal at one moment: what is appended meanwhile is not seen.
 pub(super) struct Snapshot<'a> {
     transaction: Transaction<'a>,
-    version: Version,
 }
 
 impl<'a> Snapshot<'a> {
     /// The journal now. Until the snapshot is dropped, the connection can take no other.
     pub(super) fn of(connection: &'a Connection) -> rusqlite::Result<Self> {
-        let transaction = connection.unchecked_transaction()?;
-        let number = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        Ok(Self { transaction, version: Version::of(number) })
+        Ok(Self { transaction: connection.unchecked_transaction()? })
     }
 
-    /// What was sealed; version 1 knew no such thing.
+    /// The segments that were sealed.
     pub(super) fn segments(&self) -> rusqlite::Result<Vec<Segment>> {
-        match self.version {
-            Version::One => Ok(Vec::new()),
-            Version::Two => seal::segments(&self.transaction),
-        }
+        seal::segments(&self.transaction)
     }
 
     /// The chains, as they begin here.
@@ -79,7 +72,7 @@ impl<'a> Snapshot<'a> {
         mut visit: impl FnMut(Seen<'_>) -> ControlFlow<B>,
     ) -> Walked<B> {
         let choices = match selection.run {
-            Some(run) => vec![self.of_run(self.version.run(run), selection)],
+            Some(run) => vec![self.of_run(Value::Blob(run.0.as_bytes().to_vec()), selection)],
             None => {
                 let nodes = self.nodes()?.into_iter();
                 let nodes = nodes.filter(|node| selection.node.is_none_or(|only| only == *node));
@@ -125,7 +118,7 @@ impl<'a> Snapshot<'a> {
         }
     }
 
-    /// Where a node's events at or after a moment begin: found by halves, for its moments rise with its numbers.
+    /// Where a node's events at or after a moment begin: found by binary search, because its times rise with its numbers.
     fn first_at(&self, node: NodeId, moment: Hlc) -> rusqlite::Result<i64> {
         let newest = "SELECT max(node_seq) FROM cluster_events WHERE node_id = ?";
         let newest: Option<i64> = self.transaction.query_row(newest, [node.0], |row| row.get(0))?;
@@ -171,10 +164,10 @@ impl<'a> Snapshot<'a> {
         choices: Vec<Choice>,
         mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<B>>,
     ) -> Walked<B> {
-        let columns = self.version.columns();
+        let columns = row::COLUMNS;
         let mut statements = choices
             .iter()
-            .map(|choice| self.transaction.prepare(&choice.sql(&columns)))
+            .map(|choice| self.transaction.prepare(&choice.sql(columns)))
             .collect::<Result<Vec<_>, _>>()?;
         let mut scans = Vec::with_capacity(choices.len());
         for (statement, choice) in statements.iter_mut().zip(choices) {

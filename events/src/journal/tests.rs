@@ -234,7 +234,7 @@ fn an_event_whose_moment_is_not_after_its_predecessors_breaks_the_chain() {
     second.hash = second.computed_hash();
     let mut walk = ChainWalk::from_genesis(NodeId(2));
     walk.step(&records[0]).unwrap();
-    assert!(walk.step(&second).unwrap_err().problem.contains("not after that of the event before it"));
+    assert!(walk.step(&second).unwrap_err().problem.contains("not after the time of the event before it"));
     walk.step(&records[1]).unwrap();
 }
 
@@ -277,6 +277,26 @@ fn a_selection_by_kind_run_and_time_finds_just_those() {
     assert_eq!(found(Selection { since: Some(middle), ..Selection::default() }), [2, 3]);
     assert_eq!(found(Selection { until: Some(middle), ..Selection::default() }), [1, 2]);
     assert!(found(Selection { kinds: vec!["main_lost".into()], ..Selection::default() }).is_empty());
+}
+
+#[test]
+fn a_journal_of_another_schema_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    filled(&path, 3);
+    for version in [1, 3] {
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.pragma_update(None, "user_version", version).unwrap();
+        drop(file);
+        let before = std::fs::read(&path).unwrap();
+        let is_refused = |error: JournalError| match error {
+            JournalError::OtherVersion { found, .. } => assert_eq!(found, version),
+            other => panic!("{other}"),
+        };
+        is_refused(Journal::open(&path, identity(), TestStamp::new()).err().unwrap());
+        is_refused(JournalReader::open(&path).err().unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub(super) type Heads = BTreeMap<NodeId, ChainWalk>;
 
 /// The way in to the writer.
 pub(super) enum Queue {
-    /// On a thread of its own: an fsync holds nothing else up, and many appends share one.
+    /// On its own thread: an fsync does not delay other work, and many appends share one fsync.
     Thread(Thread),
     /// On the caller's, one append after the other: a simulated world decides what comes first.
     InLine(Mutex<Writer>),
@@ -87,7 +87,7 @@ pub(super) struct Thread {
     heads: Arc<Mutex<Heads>>,
 }
 
-/// What is queued is still written, and the file closed, before whoever holds the journal goes on.
+/// What is queued is still written, and the file closed, before the owner of the journal goes on.
 impl Drop for Thread {
     fn drop(&mut self) {
         drop(self.requests.take());
@@ -130,7 +130,7 @@ impl Queue {
         }
     }
 
-    /// Whether others may work beside the caller.
+    /// Whether other threads may work in parallel to the caller.
     pub(super) fn has_threads(&self) -> bool {
         matches!(self, Self::Thread(_))
     }
@@ -184,10 +184,10 @@ impl Writer {
                     lock(published).clone_from(&heads);
                     self.heads = heads;
                     for (answer, result) in answers.into_iter().zip(results) {
-                        // whoever asked may have given up waiting; the events are stored all the same
+                        // the caller may have stopped waiting; the events are stored nevertheless
                         let _ = answer.send(result);
                     }
-                    // what was answered is on disk without it: nobody waits for a checkpoint but who comes next
+                    // what was answered is on disk without it: only the next request waits for a checkpoint
                     if let Err(error) = checkpoint::after_commit(&self.connection) {
                         return answer_all_with(&disk::error(&self.path, &error), Vec::new(), inbox);
                     }
@@ -331,7 +331,7 @@ impl Writer {
     }
 }
 
-/// The next request. Whoever was just answered often asks again at once: looking out for that before going to sleep
+/// The next request. A caller that was just answered often asks again at once: looking out for that before going to sleep
 /// spares a waking, which costs about a tenth of an fsync.
 fn next(inbox: &Receiver<Request>) -> Result<Request, RecvError> {
     for _ in 0..LOOKS_BEFORE_SLEEP {
@@ -344,7 +344,7 @@ fn next(inbox: &Receiver<Request>) -> Result<Request, RecvError> {
     inbox.recv()
 }
 
-/// A dead journal says why it died, to whoever asks and for as long as somebody does.
+/// A dead journal answers every request with the reason of its end, as long as requests come.
 fn answer_all_with(
     error: &JournalError,
     failed: Vec<oneshot::Sender<AppendResult>>,
@@ -356,7 +356,7 @@ fn answer_all_with(
     }
 }
 
-/// Where copies begin of which nothing was here yet, as a segment whose file is elsewhere.
+/// The start of copies of a journal that is new here, as a segment whose file is elsewhere.
 fn begun(base: Base, heads: &mut Heads) -> Option<Segment> {
     let node = base.head.node_id;
     if heads.get(&node).is_some_and(|walk| walk.head().node_seq > NodeSeq(0)) {

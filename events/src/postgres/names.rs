@@ -12,7 +12,7 @@ pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A value in libpq's connection string, in quotation marks where it needs them.
+/// A value in libpq's connection string, in quotation marks if it needs them.
 #[must_use]
 pub fn conninfo_value(value: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/:,".contains(letter);
@@ -26,7 +26,7 @@ pub fn conninfo_value(value: &str) -> String {
 const UTF8: &str = "^([0-7].|(c[2-9a-f]|d.)[89ab].|e0[ab].[89ab].|e[1-9a-cef]([89ab].){2}|ed[89].[89ab].\
     |f0[9ab].([89ab].){2}|f[1-3]([89ab].){3}|f48.([89ab].){2})*$";
 
-/// The bytes of a text, in SQL, also where they are no text in the encoding of a session.
+/// The bytes of a text, in SQL, even if they are not text in the encoding of a session.
 #[must_use]
 pub fn bytes_of(text: &str) -> String {
     format!(
@@ -34,7 +34,7 @@ pub fn bytes_of(text: &str) -> String {
     )
 }
 
-/// A name of all databases, in SQL, as it can be shown: one that is no UTF-8 has its bytes escaped, as in `caf\351`. The
+/// A name of all databases, in SQL, as it can be shown: a name that is not UTF-8 has its bytes escaped, as in `caf\351`. The
 /// server hands on the bytes as they are, for in its own database they could not have come to be.
 #[must_use]
 pub fn shown(name: &str) -> String {

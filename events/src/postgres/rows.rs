@@ -34,7 +34,7 @@ impl Column for &str {
 }
 
 impl Row {
-    /// A value; nothing where it is null, or the column is not there.
+    /// A value; `None` if it is null, or the column is missing.
     #[must_use]
     pub fn get(&self, column: impl Column) -> Option<&str> {
         self.values.get(column.place(&self.names)?)?.as_deref()
@@ -56,7 +56,7 @@ impl Row {
 /// Runs statements. The rows of all of them.
 ///
 /// # Errors
-/// PostgreSQL failed, or a value is no UTF-8: the whole answer is in error then, for a part could be taken for all.
+/// PostgreSQL failed, or a value is not UTF-8: then the whole answer is an error, because a part could be taken for the whole.
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub async fn rows(client: &Client, sql: &str) -> Answer {
     let (mut names, mut rows): (Arc<[String]>, _) = (Arc::default(), Vec::new());

@@ -18,7 +18,7 @@ const SEARCH_PATH: &str = "pg_catalog";
 /// come after all of these.
 ///
 /// Any user may give them. What only a superuser may set is not among them: a login that is none would be refused, and
-/// nobody but a superuser can have set it for a database (`session_preload_libraries`, `session_replication_role`,
+/// only a superuser can have set it for a database (`session_preload_libraries`, `session_replication_role`,
 /// `lc_messages`; and event triggers are a superuser's, too).
 const PINNED: [(&str, &str); 30] = [
     // what our SQL means
@@ -28,7 +28,7 @@ const PINNED: [(&str, &str); 30] = [
     ("backslash_quote", "safe_encoding"),
     ("array_nulls", "on"),
     ("transform_null_equals", "off"),
-    // who we are: a database's owner may set both for whoever logs in there
+    // who we are: a database's owner may set both for its sessions
     ("role", "none"),
     ("local_preload_libraries", ""),
     // how values are written
@@ -70,10 +70,10 @@ const PINNED_SINCE: [(u32, &str, &str); 2] =
 /// a second attempt.
 static VERSION: AtomicU32 = AtomicU32::new(0);
 
-/// How often a session is opened anew because the server's version turned out to be another.
+/// How often a session is opened again because the server's version turned out to be another.
 const ATTEMPTS: usize = 3;
 
-/// Where a server is, and as whom it is asked.
+/// The address of a server, and the login.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
     /// Host name, address, or the folder of a socket.
@@ -112,7 +112,7 @@ pub enum NotOpened {
 }
 
 impl NotOpened {
-    /// The server's SQLSTATE, where a server answered.
+    /// The server's SQLSTATE, if a server answered.
     #[must_use]
     pub fn code(&self) -> Option<&SqlState> {
         match self {
@@ -145,37 +145,37 @@ impl Session {
         }
     }
 
-    /// One that only reads.
+    /// A session that only reads.
     #[must_use]
     pub const fn reading(name: &'static str) -> Self {
         Self::new(name, false)
     }
 
-    /// One that writes, also where a database or a role is read-only by its own setting.
+    /// A session that writes, even if a database or a role is read-only by its own setting.
     #[must_use]
     pub const fn writing(name: &'static str) -> Self {
         Self::new(name, true)
     }
 
-    /// When opening it is given up; two seconds where nothing is said.
+    /// The limit for opening the session; two seconds by default.
     #[must_use]
     pub const fn connect_within(self, connect_limit: Duration) -> Self {
         Self { connect_limit, ..self }
     }
 
-    /// When the server ends a statement; 30 seconds where nothing is said, never at zero.
+    /// The limit after which the server ends a statement; 30 seconds by default, no limit at zero.
     #[must_use]
     pub const fn statements_within(self, statement_limit: Duration) -> Self {
         Self { statement_limit, ..self }
     }
 
-    /// When the server gives up waiting for a lock; ten seconds where nothing is said.
+    /// The limit after which the server stops waiting for a lock; ten seconds by default.
     #[must_use]
     pub const fn locks_within(self, lock_limit: Duration) -> Self {
         Self { lock_limit, ..self }
     }
 
-    /// When the server ends a session that idles in a transaction; 30 seconds where nothing is said, never at zero.
+    /// The limit after which the server ends a session that idles in a transaction; 30 seconds by default, no limit at zero.
     #[must_use]
     pub const fn idles_within(self, idle_limit: Duration) -> Self {
         Self { idle_limit, ..self }
@@ -273,7 +273,7 @@ fn since(version: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
     known.map(|(_, name, value)| (name, value))
 }
 
-/// As the startup message has them: words, in which a backslash stands before every blank and backslash.
+/// The options as the startup message has them: words, with a backslash before every blank and backslash.
 fn options(settings: impl Iterator<Item = (&'static str, String)>) -> String {
     let words = settings.map(|(name, value)| {
         let value: String = value

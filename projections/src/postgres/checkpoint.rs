@@ -30,7 +30,7 @@ impl Checkpoint {
     }
 }
 
-/// Why a projection must be rebuilt, if it must. One that is paused stays so until somebody asks for it.
+/// Why a projection must be rebuilt, if it must. A paused projection stays paused until a rebuild is requested.
 pub(super) fn what_is_amiss(
     table: Table,
     checkpoint: Option<&Checkpoint>,
@@ -41,7 +41,7 @@ pub(super) fn what_is_amiss(
         _ if checkpoint.version != table.version() => {
             Some(format!("its shape was of version {}", checkpoint.version))
         }
-        "rebuild" => Some("somebody asked for it".to_owned()),
+        "rebuild" => Some("a rebuild was requested".to_owned()),
         "paused" => None,
         _ if checkpoint.head == head => None,
         _ => Some(format!(
@@ -54,7 +54,7 @@ pub(super) fn what_is_amiss(
     }
 }
 
-/// Where a projection stands; nothing if it was never built.
+/// The checkpoint of a projection; `None` if it was never built.
 pub(super) async fn read(
     client: &impl GenericClient,
     table: Table,

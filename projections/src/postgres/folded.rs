@@ -1,12 +1,12 @@
-//! The fold of the stream, kept between relays, connections and reigns: where it fits it is continued, never repeated.
+//! The fold of the stream, kept between relays, connections and epochs: if it fits the stream it is continued, never repeated.
 //!
 //! ```text
-//! nothing that fits ─> told page by page in story order, up to a head ─> whole
+//! nothing that fits ─> read page by page in story order, up to a head ─> whole
 //! whole             ─> continued page by page in order of `pos`
 //!                         └ an event belongs before what is settled: nothing fits any more
 //! ```
 //!
-//! Whoever waits for it may give up between any two pages: what was folded until then is kept.
+//! A caller may give up between any two pages: what was folded until then is kept.
 
 use interrex_events::{
     Place,
@@ -104,7 +104,7 @@ async fn next_page(
 }
 
 impl Folded {
-    /// Takes in the next page; an empty one is the last. Nothing, if the fold has to begin anew.
+    /// Takes in the next page; an empty one is the last. Nothing, if the fold has to begin again.
     fn take(mut self, page: &[Found], head: StreamHead) -> Option<Self> {
         let last = page.last().map(|found| {
             (found.record.place(), StreamHead { position: found.position, hash: found.record.hash })

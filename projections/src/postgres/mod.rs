@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Relay: append ─> Projector: fold in story order ─> upsert what changed ─> checkpoint ─> commit
-//!                     └ checkpoint does not match: rebuild beside the old table, swap the view
+//!                     └ checkpoint does not match: rebuild next to the old table, swap the view
 //! ```
 //!
 //! A projection whose table cannot take in an event is paused there, and says so; the others go on.
@@ -55,7 +55,7 @@ impl Changes {
 #[derive(Debug, Default)]
 pub struct Projector {
     folded: Folded,
-    /// Folded in a transaction that has not ended, or of which nobody knows how.
+    /// Folded in a transaction that has not ended, or whose end is unknown.
     pending: Option<Pending>,
     read: u64,
 }
@@ -101,7 +101,7 @@ impl Projector {
         }));
         let head = relay.head();
         let places = appended.iter().map(|(_, record)| record.place()).collect();
-        // before anything is written: whoever gives this up may go on from what was folded
+        // before anything is written: a caller that gives this up may go on from what was folded
         let story = match taken {
             Ok(Taken::Folded) => {
                 &self.pending.insert(Pending { before, head, appended: places, story }).story
@@ -182,8 +182,8 @@ impl Projector {
         self.read
     }
 
-    /// Rebuilds every projection whose checkpoint does not match the stream, or that somebody asked for. One that
-    /// cannot be rebuilt keeps neither the others nor the stream waiting; readers still see what they saw before.
+    /// Rebuilds every projection whose checkpoint does not match the stream, or whose rebuild was requested. A projection
+    /// that cannot be rebuilt keeps neither the others nor the stream waiting; readers still see what they saw before.
     ///
     /// # Errors
     /// PostgreSQL failed otherwise than by refusing a rebuild.
@@ -225,7 +225,7 @@ impl Projector {
 pub struct Mended {
     /// Those that were.
     pub rebuilt: Vec<Rebuilt>,
-    /// Those that were not, and why, in words.
+    /// The projections that were not rebuilt, and why.
     pub refused: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Rebuilding projections from the stream, into tables beside the old ones. Readers see the old ones until the
+//! Rebuilding projections from the stream, into tables next to the old ones. Readers see the old ones until the
 //! last moment of the transaction, and then the whole new ones.
 
 use interrex_events::cluster_events::{self, StoreError, StreamHead};
@@ -38,7 +38,7 @@ pub(super) async fn rebuild(
     let wants_timeline =
         fresh.iter().find(|(table, ..)| *table == Table::Timeline).map(|(.., generation)| *generation);
     let (story, events) = fill(&transaction, wants_timeline).await?;
-    // whoever reads one of them in a long transaction is not waited for: behind this wait, all other readers wait
+    // a reader of one of them in a long transaction is not waited for: behind this wait, all other readers wait
     transaction.batch_execute(SWAP_LIMIT).await?;
     let mut rebuilt = Vec::new();
     for (table, reason, old, generation) in fresh {

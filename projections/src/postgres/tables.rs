@@ -83,7 +83,7 @@ impl Table {
     }
 }
 
-/// An empty table beside the one that readers see.
+/// An empty table next to the table that readers see.
 pub(super) async fn create(
     transaction: &Transaction<'_>,
     table: Table,
@@ -299,7 +299,7 @@ async fn write_runs(transaction: &Transaction<'_>, generation: u32, runs: &[&Run
     Ok(())
 }
 
-/// Writes lines; one that is there and reads otherwise now is rewritten.
+/// Writes lines; a stored line whose text has changed is rewritten.
 pub(super) async fn write_timeline(
     transaction: &Transaction<'_>,
     generation: u32,

@@ -5,11 +5,11 @@ use interrex_events::StepOutcome;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// How far a step is.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "outcome")]
 pub enum StepState {
-    /// Its turn has not come.
+    /// Not begun yet.
     #[default]
     Pending,
     /// Its intent is recorded, its outcome is not.
@@ -21,10 +21,10 @@ pub enum StepState {
 /// One step of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Step {
-    /// How far it is.
+    /// Its state.
     #[serde(flatten)]
     pub state: StepState,
-    /// Attempts begun.
+    /// The number of attempts begun.
     pub attempts: u32,
     /// When its first attempt began.
     pub started_at: Option<DateTime<Utc>>,
@@ -32,29 +32,32 @@ pub struct Step {
     pub ended_at: Option<DateTime<Utc>>,
     /// How long the last attempt took, in milliseconds.
     pub took_ms: Option<u64>,
-    /// In a sentence.
+    /// The details, in a sentence.
     pub detail: String,
     /// What was observed.
     pub observed: Map<String, Value>,
-    /// Whether it is being taken back.
+    /// Whether the step was a success without what it must have observed: the outcome is unknown, and the step looks again.
+    #[serde(skip)]
+    pub unread: bool,
+    /// The state of its undo.
     pub undo: Undo,
-    /// What that came to, in a sentence.
+    /// The outcome of the undo, in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub undo_detail: String,
 }
 
-/// How far the taking back of a step is.
+/// The state of the undo of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Undo {
-    /// It stands.
+    /// No undo was begun.
     #[default]
     NotAsked,
     /// Its undo's intent is recorded, the outcome is not.
     Running,
-    /// It was observed to be taken back.
+    /// The step was observed to be taken back.
     Done,
-    /// It was not.
+    /// The step was not taken back.
     Failed,
 }
 
@@ -72,7 +75,7 @@ impl Step {
         }
     }
 
-    /// Whether the steps that wait for it may begin.
+    /// Whether the steps that depend on it may begin.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self.state, StepState::Ended(outcome) if outcome.is_success())

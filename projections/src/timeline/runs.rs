@@ -15,7 +15,7 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
         Event::FailoverStarted(started) if started.trigger == Trigger::Switchover => (
             Level::Notice,
             format!(
-                "{} takes over from {} for epoch {}, whose log ended at {}",
+                "{} takes over from {} for epoch {}; the old main's WAL ended at {}",
                 name(started.new_main),
                 name(started.old_main),
                 started.epoch,
@@ -75,7 +75,7 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
         ),
         Event::RunCancelRequested(cancel) => {
             let why = cancel.reason.as_deref().unwrap_or_default();
-            (Level::Notice, with_detail("the run was asked to be given up".to_owned(), why))
+            (Level::Notice, with_detail("cancellation of the run was requested".to_owned(), why))
         }
         Event::SwitchoverStarted(started) => (
             Level::Notice,
@@ -112,7 +112,8 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
         Event::HandoverAccepted(accepted) => (
             Level::Info,
             format!(
-                "the switchover {} of {} to this node is accepted: main may stop for it, and decides alone until it offers epoch {}",
+                "the switchover {} of {} to this node is accepted: main may stop for it, and decides alone until it offers epoch \
+                 {}",
                 accepted.run.short(),
                 name(accepted.from),
                 accepted.epoch
@@ -154,7 +155,7 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
                 )
             });
             let redis = completed.kept_redis.as_ref().map(|kept| {
-                format!("; which keys only its Redis had: interrex salvage --kept-redis {kept} --output stranded-keys")
+                format!("; to see the keys that only its Redis had: interrex salvage --kept-redis {kept} --output stranded-keys")
             });
             let text = format!(
                 "rejoin completed{}: secondary of {}, its data {}{}{}",
@@ -178,8 +179,8 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
             };
             let redis = completed.kept_redis.as_ref().map(|kept| {
                 format!(
-                    "; Redis did not change places in good order: which keys only the old one had: interrex salvage --kept-redis \
-                     {kept} --output stranded-keys"
+                    "; Redis did not change roles in good order; to see the keys that only the old one had: interrex salvage \
+                     --kept-redis {kept} --output stranded-keys"
                 )
             });
             let text = format!(
@@ -195,7 +196,7 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
         Event::NodeDemoted(demoted) => (
             Level::Notice,
             format!(
-                "the data directory can only follow {} of epoch {} from here on ({})",
+                "from now on the data directory can only follow {} of epoch {} ({})",
                 name(demoted.main),
                 demoted.epoch,
                 demoted.by
@@ -204,7 +205,7 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
         Event::RunResumed(resumed) => {
             let steps: Vec<_> = resumed.interrupted.iter().map(|step| step.name()).collect();
             let steps = if steps.is_empty() { "between two steps".to_owned() } else { steps.join(", ") };
-            (Level::Notice, format!("run taken up again, interrupted at: {steps}"))
+            (Level::Notice, format!("run resumed, interrupted at: {steps}"))
         }
         Event::StepStarted(started) => {
             let again =
@@ -229,9 +230,9 @@ pub(super) fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (L
             let time = completed.recovery_time;
             let degraded = without(&completed.degraded);
             let loss = match completed.loss.as_ref().and_then(|loss| loss.bytes) {
-                Some(0) => "all that main had reported is here".to_owned(),
-                Some(bytes) => format!("at least {} of log lost", human_bytes(bytes)),
-                None => "loss unknown, for main never reported its position".to_owned(),
+                Some(0) => "this node has all that main had reported".to_owned(),
+                Some(bytes) => format!("at least {} of WAL lost", human_bytes(bytes)),
+                None => "loss unknown, because main never reported its position".to_owned(),
             };
             let text = format!(
                 "{kind} completed{degraded}: {} is main of epoch {}; {} without writes (detect {}, decide {}, \

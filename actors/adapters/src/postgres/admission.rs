@@ -1,5 +1,5 @@
-//! Does a PostgreSQL admit a new session? The first message of one is sent, and the server's first answer is enough: it forks for it
-//! and takes a place, and no password is spent.
+//! Does a PostgreSQL admit a new session? The check sends the first message of a session, and the server's first answer is enough:
+//! the server has then forked a process and taken a place. No password is sent.
 
 use interrex_actors::ports::NoReply;
 use tokio::{
@@ -12,10 +12,10 @@ const PROTOCOL: i32 = 3 << 16;
 /// The longest answer that is read.
 const ANSWER_LIMIT: usize = 8_192;
 
-/// Asks a server for a session, and leaves at its first answer.
+/// Asks a server for a session, and closes the connection after its first answer.
 ///
 /// # Errors
-/// It admits none, or nothing came back. The caller sets the time limit.
+/// The server admits no session, or does not answer. The caller sets the time limit.
 pub(crate) async fn ask_for_a_session(
     (host, port): (&str, u16),
     user: &str,
@@ -45,7 +45,7 @@ async fn converse(
         let (kind, body) = message(&mut stream).await.map_err(|error| failed(&error))?;
         match kind {
             b'E' => return Err(refusal(&body)),
-            // no password is asked for: it goes on until the session is ready, and is ended in good order
+            // no password is needed: the session becomes ready, and is ended cleanly
             b'Z' => return stream.write_all(&[b'X', 0, 0, 0, 4]).await.map_err(|error| failed(&error)),
             b'R' if body.iter().any(|byte| *byte != 0) => return Ok(()),
             _ => {}
@@ -67,7 +67,7 @@ async fn message(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, 
     let kind = stream.read_u8().await?;
     let length = usize::try_from(stream.read_i32().await?).unwrap_or_default().saturating_sub(4);
     if length > ANSWER_LIMIT {
-        return Err(std::io::Error::other("it does not answer as PostgreSQL"));
+        return Err(std::io::Error::other("the answer is not an answer of PostgreSQL"));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;

@@ -1,6 +1,6 @@
-//! `postgresql.auto.conf`, which PostgreSQL reads after every other configuration file: what stands last in it counts.
+//! `postgresql.auto.conf`, which PostgreSQL reads after every other configuration file: its last line for a setting counts.
 //!
-//! Bytes, for the values in it may be of any encoding; of what others wrote in it, none is changed.
+//! Read as bytes, because values may have any encoding; lines of others are not changed.
 
 use std::{io, path::Path};
 
@@ -13,7 +13,7 @@ pub(super) const NAME: &str = "postgresql.auto.conf";
 /// A setting's name, and its value without quotation marks.
 pub(super) type Setting<'a> = (&'a str, &'a str);
 
-/// Gives a directory these settings, and takes those out that are gone. Durably; nothing is written where nothing changes.
+/// Writes these settings, and removes the settings in `gone`. Durably; nothing is written if nothing changes.
 pub(super) fn change(
     data_dir: &Path,
     gone: &[&str],
@@ -25,7 +25,7 @@ pub(super) fn change(
     if after == before { Ok(()) } else { files::write(&data_dir.join(NAME), &after, owner) }
 }
 
-/// What stands in it; there may be none. Read with the rights of its user.
+/// The content of the file, read with the rights of its user; empty if there is no file.
 pub(super) fn read(data_dir: &Path, user: RunAs) -> io::Result<Vec<u8>> {
     let file = data_dir.join(NAME);
     match files::read(&file, user) {
@@ -34,7 +34,7 @@ pub(super) fn read(data_dir: &Path, user: RunAs) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What stood in it, and these settings at its end.
+/// The old content, and these settings at its end.
 fn with(before: &[u8], gone: &[&str], settings: &[Setting<'_>]) -> Vec<u8> {
     let is_replaced = |line: &[u8]| {
         let name = name_in(line);
@@ -57,7 +57,7 @@ fn with(before: &[u8], gone: &[&str], settings: &[Setting<'_>]) -> Vec<u8> {
     after
 }
 
-/// The name of the setting in a line. No value goes on in a next line.
+/// The name of the setting in a line. A value never continues in the next line.
 fn name_in(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.$".contains(byte) || !byte.is_ascii();

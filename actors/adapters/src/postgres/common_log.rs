@@ -1,7 +1,7 @@
-//! How far the log of a stopped directory and that of a main are the same, byte by byte.
+//! How far the WAL of a stopped directory and the WAL of a main are the same, byte by byte.
 //!
-//! Histories do not tell it. Two servers may each be promoted at the same place to a timeline of the same number, and one that
-//! was started without its `standby.signal` goes on with the number that it had. pg_rewind goes by numbers alone.
+//! Histories do not show this. Two servers may each be promoted at the same LSN to a timeline of the same number, and a server that
+//! was started without its `standby.signal` keeps its number. pg_rewind compares only numbers.
 
 use interrex_actors::ports::{Answer, MainServerPort, PortError};
 use interrex_events::Lsn;
@@ -9,31 +9,31 @@ use sha2::{Digest as _, Sha256};
 
 use super::{LocalPostgres, line::Line, wal::Wal};
 
-/// At least so much is compared before the place in question, in bytes.
+/// The least bytes that are compared before the place in question.
 const LEAST: u64 = 1 << 20;
-/// Bytes of a part that has one sum of its own.
+/// Bytes of a part that has one checksum.
 const PART: u64 = 1 << 20;
 const PAGE: u64 = 8192;
-/// After so many whole files that are the same, those before them are taken for the same too.
+/// After so many equal files, the files before them count as equal too.
 const SAME_FILES: u64 = 8;
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Common {
-    /// They are the same up to the place that was asked for.
+    /// The same up to the LSN that was asked for.
     Whole,
-    /// They part before it.
+    /// They part before that LSN.
     Until {
-        /// Where the first record begins that is another.
+        /// Where the first different record begins.
         at: Lsn,
-        /// Whether it is that record. If not, they part there or later: the log in between is not on both any more.
+        /// Whether it is exactly that record. If not, they part there or later: the WAL in between is no longer on both.
         exact: bool,
     },
-    /// The log of that place is not on both any more, or may not be read.
+    /// The WAL of that LSN is no longer on both, or may not be read.
     Unproved {
-        /// In words.
+        /// The reason, for people.
         why: String,
-        /// Whether they were on the same timeline all the same: the first one, or one whose first page is on both.
+        /// Whether they were on the same timeline all the same: timeline 1, or a timeline whose first page is on both.
         same_timeline: bool,
     },
 }
@@ -52,7 +52,7 @@ pub(super) struct Compared<'a> {
     pub(super) segment_size: u64,
 }
 
-/// Whether a part is the same on both; nothing where one of them has it no more.
+/// Whether a part is the same on both; nothing if one of them no longer has it.
 type Same = Option<bool>;
 
 impl LocalPostgres {
@@ -87,15 +87,15 @@ impl LocalPostgres {
             Some(_) => Common::Whole,
             None => {
                 let why = format!(
-                    "main does not have the log before {until} any more, or this node's login may not read it, so that nothing \
-                     proves that it is the same there"
+                    "main no longer has the WAL before {until}, or this node's login may not read it, so that it is not proved \
+                     that the WAL is the same on both"
                 );
                 Common::Unproved { why, same_timeline }
             }
         })
     }
 
-    /// Whether both have the same bytes, in one file of the log.
+    /// Whether both have the same bytes, in one file of the WAL.
     async fn same(
         &self,
         compared: &Compared<'_>,
@@ -119,11 +119,11 @@ impl LocalPostgres {
         let mut place = from;
         while place < to {
             let next = (place + part).min(to);
-            let bytes = wal.part(place, next).map_err(|error| PortError::new("reading the log", error))?;
+            let bytes = wal.part(place, next).map_err(|error| PortError::new("reading the WAL", error))?;
             let Some(bytes) = bytes else { return Ok(None) };
             own.push(hex::encode(Sha256::digest(bytes)));
             place = next;
-            // a whole file of the log takes a while
+            // a whole file of the WAL takes some time
             tokio::task::yield_now().await;
         }
         let segment_size = compared.segment_size;
@@ -136,7 +136,7 @@ impl LocalPostgres {
         Ok(None)
     }
 
-    /// Where the two part, which is in this file of the log or before it.
+    /// Where the two part: in this file of the WAL or before it.
     async fn parting(
         &self,
         compared: &Compared<'_>,
@@ -145,7 +145,7 @@ impl LocalPostgres {
         server: &dyn MainServerPort,
     ) -> Answer<Common> {
         let Compared { begin, until, segment_size, .. } = *compared;
-        // from there back, for what differs may be followed by pages that are the same on any server
+        // backwards, because different pages may be followed by pages that are the same on every server
         let (mut first, mut same_files, mut number) = (differing, 0, differing);
         let mut proved_before = false;
         while let Some(before) = number.checked_sub(1).filter(|_| same_files < SAME_FILES) {
@@ -162,19 +162,19 @@ impl LocalPostgres {
         }
         let (from, to) = (first * segment_size, ((first + 1) * segment_size).min(until.0));
         let pages = self.sums(compared, wal, (from, to, PAGE), server).await?;
-        let lost = || PortError(format!("the log of {} is not there any more", Lsn(from)));
+        let lost = || PortError(format!("the WAL of {} is no longer there", Lsn(from)));
         let (own, mains) = pages.ok_or_else(lost)?;
         let page = own.iter().zip(&mains).position(|(own, main)| own != main).ok_or_else(lost)? as u64;
         if page == 0 && !proved_before && from > 0 {
-            // before all that both still have
+            // before everything that both still have
             let at = wal
                 .reaches_back(Lsn(from), begin)
-                .map_err(|error| PortError::new("reading the log", error))?;
+                .map_err(|error| PortError::new("reading the WAL", error))?;
             return Ok(Common::Until { at, exact: false });
         }
         let (from, to) = (from + page * PAGE, (from + (page + 1) * PAGE).min(to));
         let byte = self.first_other_byte(compared, wal, (from, to), server).await?.ok_or_else(lost)?;
-        let at = wal.begin_of_record_at(byte).map_err(|error| PortError::new("reading the log", error))?;
+        let at = wal.begin_of_record_at(byte).map_err(|error| PortError::new("reading the WAL", error))?;
         Ok(match at {
             Some(at) => Common::Until { at: at.max(begin), exact: true },
             None => Common::Until { at: begin.max(Lsn(from)), exact: false },
@@ -188,7 +188,7 @@ impl LocalPostgres {
         (from, to): (u64, u64),
         server: &dyn MainServerPort,
     ) -> Answer<Option<u64>> {
-        let own = wal.part(from, to).map_err(|error| PortError::new("reading the log", error))?;
+        let own = wal.part(from, to).map_err(|error| PortError::new("reading the WAL", error))?;
         let segment_size = compared.segment_size;
         let within = (from % segment_size, to - from);
         for file in compared.main.files(from / segment_size, segment_size) {

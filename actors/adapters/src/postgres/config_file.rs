@@ -1,7 +1,7 @@
-//! Where a server's configuration is: in its data directory, or elsewhere, as Debian has it in `/etc/postgresql/VERSION/NAME`.
+//! Finds a server's configuration: in its data directory, or elsewhere, as Debian keeps it in `/etc/postgresql/VERSION/NAME`.
 //!
-//! What a server would really take is asked of `postgres -C`. Here a file is read for what must be known before a server is
-//! chosen, or without the 10 ms that a process takes.
+//! `postgres -C` shows the values that a server would really use. This module reads a file for values that are needed before a
+//! server is chosen, or without the 10 ms that a process takes.
 
 use std::{
     ffi::OsString,
@@ -17,16 +17,15 @@ use crate::{
     runtime::{self, Command, RunAs},
 };
 
-/// Debian's clusters: a folder a version, in it a folder a cluster.
+/// Debian's clusters: a folder for each version, and in it a folder for each cluster.
 pub const DEBIAN: &str = "/etc/postgresql";
 /// The name of the file.
 pub const NAME: &str = "postgresql.conf";
-/// Where Debian's PostgreSQL has its socket unless told otherwise.
+/// The default folder of the socket of Debian's PostgreSQL.
 const DEBIAN_SOCKETS: &str = "/var/run/postgresql";
-/// Where Debian has PostgreSQL's programs.
+/// The folder of PostgreSQL's programs on Debian.
 const DEBIAN_PROGRAMS: &str = "/usr/lib/postgresql";
-/// By which the server's sessions leave what protects it from the kernel when memory is short, as Debian's `pg_ctlcluster`
-/// sets them.
+/// With these the server's sessions drop its protection from the kernel's OOM killer, as `pg_ctlcluster` of Debian does.
 const OOM_SETTINGS: [(&str, &str); 2] =
     [("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj"), ("PG_OOM_ADJUST_VALUE", "0")];
 
@@ -39,7 +38,7 @@ pub fn of_debian(data_dir: &Path) -> Option<PathBuf> {
     below(Path::new(DEBIAN), data_dir)
 }
 
-/// The same below another folder.
+/// The same search below another folder.
 #[must_use]
 pub fn below(folder: &Path, data_dir: &Path) -> Option<PathBuf> {
     let inside = |folder: &Path| {
@@ -61,7 +60,7 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// The value that a configuration file, with what it includes, gives a setting: of two lines the last one.
+/// The value of a setting in a configuration file and its included files: the last line counts.
 #[must_use]
 pub fn value(file: &Path, name: &str) -> Option<String> {
     let mut found = None;
@@ -130,22 +129,22 @@ fn unquoted(text: &str) -> String {
 }
 
 impl PostgresSettings {
-    /// `postgres`, with everything that decides which configuration it reads: for a start, a recovery and a question alike.
+    /// `postgres` with the arguments that decide which configuration it reads: for a start, a recovery and a query of a setting.
     #[must_use]
     pub fn server(&self) -> Command {
         self.server_in(&self.data_dir, &[])
     }
 
-    /// The same in a folder that the data directory may be a link to, with words that must be the first.
+    /// The same with the real folder of the data directory, and with arguments that must come first.
     pub(super) fn server_in(&self, data_dir: &Path, first: &[&str]) -> Command {
         let mut command = self.run_as.command(self.bin_dir.join("postgres"));
         command.args(first).args(self.which_configuration(data_dir));
-        // the kernel is to end a session before it ends the server: what protects this process is not for them
+        // the kernel must end a session before the server: the protection of this process is not for sessions
         for (name, otherwise) in OOM_SETTINGS {
             command.env(name, std::env::var_os(name).unwrap_or_else(|| otherwise.into()));
         }
         if let Some(file) = &self.config_file {
-            // as Debian's own start tells the server
+            // as Debian's own start does
             let environment = fs::read(file.with_file_name("environment")).unwrap_or_default();
             command.envs(lines(&String::from_utf8_lossy(&environment)));
         }
@@ -161,7 +160,7 @@ impl PostgresSettings {
             words.extend(["-c".into(), assignment]);
         };
         set("config_file", file);
-        // PostgreSQL would look for these in the data directory, and Debian's own start for them beside the file
+        // PostgreSQL would look for these in the data directory, and Debian's own start looks next to the file
         for (name, beside) in [("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")] {
             let beside = file.with_file_name(beside);
             if value(file, name).is_none() && beside.is_file() {
@@ -171,18 +170,18 @@ impl PostgresSettings {
         words
     }
 
-    /// The value that a setting has at the next start, in PostgreSQL's own words.
+    /// The value that a setting has at the next start, as PostgreSQL reports it.
     ///
     /// # Errors
-    /// The server would not start with its configuration files; why.
+    /// The reason why the server would not start with its configuration files.
     pub async fn at_next_start(&self, name: &str) -> Answer<String> {
         let mut command = self.server();
         command.env("LC_ALL", "C").args(["-C", name]);
         runtime::run(command, &format!("postgres -C {name}"), START_LIMIT).await
     }
 
-    /// Makes folders anew that were in `/run` before the machine was started again: the socket's, and the one of statistics up
-    /// to PostgreSQL 14. Only root can; otherwise PostgreSQL says what it lacks.
+    /// Makes folders in `/run` again that a restart of the machine removed: the folder of the socket, and the folder of statistics
+    /// up to PostgreSQL 14. Only root can; otherwise PostgreSQL reports what is missing.
     pub(super) fn make_folders_in_run(&self) -> io::Result<()> {
         if self.run_as == RunAs::Myself {
             return Ok(());
@@ -197,7 +196,7 @@ impl PostgresSettings {
             if !in_run || Path::new(folder).exists() || folder.contains("..") {
                 continue;
             }
-            // the folder above may be its user's
+            // the folder above may belong to the servers' user
             guarded::create_open_folder(Path::new(folder), self.run_as)?;
         }
         Ok(())

@@ -54,7 +54,7 @@ impl HandoverPort for LocalPostgres {
             "SELECT pg_last_wal_receive_lsn()::text AS received, pg_last_wal_replay_lsn()::text AS replayed
                    WHERE pg_is_in_recovery()";
         let rows = self.rows(sql).await?;
-        let row = rows.first().ok_or_else(|| PortError("PostgreSQL is no standby".to_owned()))?;
+        let row = rows.first().ok_or_else(|| PortError("PostgreSQL is not a standby".to_owned()))?;
         let replayed = row.parsed::<Lsn>("replayed").unwrap_or_default();
         Ok(Received { received: row.parsed::<Lsn>("received").unwrap_or_default().max(replayed), replayed })
     }
@@ -116,7 +116,7 @@ impl HandoverPort for LocalPostgres {
         }
         let program = self.settings.bin_dir.join("pg_rewind");
         if !program.is_file() {
-            return Err(PortError(format!("there is no {}", program.display())));
+            return Err(PortError(format!("the program {} is missing", program.display())));
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Settings that a base backup carries over from the old main and that would hinder a new one.
+//! Settings that a base backup inherits from the old main and that would hinder a new main.
 //!
-//! What counts is what the server has as a whole: its configuration files, and above them the command line that it was
-//! started with. `pg_settings` does not tell it, for the value of a session, a role or a database hides it there; and these
-//! belong to whoever set them.
+//! The values of the server itself count: its configuration files, and above them the command line with which it was started.
+//! `pg_settings` does not show them, because the value of a session, a role or a database hides them there; and those values
+//! belong to the person who set them.
 
 use interrex_actors::ports::{Answer, PortError, ReadOnlySetting};
 use interrex_events::postgres::{Row, shown};
@@ -10,13 +10,13 @@ use tokio::time::timeout;
 
 use super::{LOOK, LocalPostgres, RELOAD_LIMIT};
 
-/// What each of them must be on a main.
+/// The value that each setting must have on a main.
 const WANTED: [(&str, &str); 2] = [("synchronous_standby_names", ""), (READ_ONLY, "off")];
 
-/// The one that a fence made by hand is often made of.
+/// The setting with which people often fence a server by hand.
 pub const READ_ONLY: &str = "default_transaction_read_only";
 
-/// The newest line of the configuration files for each of them.
+/// SQL: the newest line of the configuration files for each of these settings.
 fn in_files() -> String {
     format!(
         "SELECT DISTINCT ON (lower(name)) lower(name) AS name, {setting} AS setting FROM pg_file_settings
@@ -26,11 +26,11 @@ fn in_files() -> String {
     )
 }
 
-/// The command line of the server, as it notes it at each start; in bytes, for a path may be of any encoding.
+/// SQL: the command line of the server, which it writes to a file at each start; as bytes, because a path may have any encoding.
 pub const STARTED_WITH: &str =
     "SELECT encode(pg_read_binary_file('postmaster.opts', 0, 65536, true), 'escape')";
 
-/// Where clients are read-only by a setting of their database or role, and how to take it back, in SQL. Such a setting
+/// SQL: settings of databases and roles that make clients read-only, and the statements that undo them. Such a setting
 /// replicates.
 #[must_use]
 pub fn read_only_by_setting() -> String {
@@ -53,22 +53,22 @@ pub fn read_only_by_setting() -> String {
 }
 
 impl LocalPostgres {
-    /// Those that the command line has, which nothing overrides, in words.
+    /// Messages about hindering settings on the command line, which no file overrides.
     pub(super) async fn hindered_by_command_line(&self) -> Answer<Vec<String>> {
         let started_with = self.value(STARTED_WITH).await?.unwrap_or_default();
         let found = WANTED.into_iter().filter_map(|(name, wanted)| {
             let value = on_command_line(&started_with, name)?;
             (!is_as_wanted(value, wanted)).then(|| {
                 format!(
-                    "{name} is `{value}` on the command line that PostgreSQL was started with: no configuration file \
-                     overrides that. Start it without"
+                    "{name} is `{value}` on the command line with which PostgreSQL was started, and no configuration file \
+                     overrides that: start PostgreSQL without {name}"
                 )
             })
         });
         Ok(found.collect())
     }
 
-    /// Clears those that the configuration files have. What was cleared.
+    /// Clears the hindering settings of the configuration files. Returns what was cleared.
     pub(super) async fn clear_inherited(&self) -> Answer<Vec<String>> {
         let forced = self.hindered_by_command_line().await?;
         if !forced.is_empty() {
@@ -90,7 +90,7 @@ impl LocalPostgres {
         Ok(cleared)
     }
 
-    /// Lets the server read its files again, and waits until it has. Sessions read them after the server itself.
+    /// Makes the server read its files again, and waits until it has. Sessions read them after the server itself.
     async fn reload(&self) -> Answer<()> {
         let loaded = async || self.value("SELECT pg_conf_load_time()").await;
         let before = loaded().await?;
@@ -103,13 +103,13 @@ impl LocalPostgres {
         };
         timeout(RELOAD_LIMIT, reloaded).await.unwrap_or_else(|_| {
             Err(PortError(format!(
-                "PostgreSQL has not taken its configuration files within {RELOAD_LIMIT:?}: SELECT * FROM pg_file_settings WHERE \
-                 error IS NOT NULL"
+                "PostgreSQL did not reload its configuration files within {RELOAD_LIMIT:?}; look for errors: SELECT * FROM \
+                 pg_file_settings WHERE error IS NOT NULL"
             )))
         })
     }
 
-    /// Where clients are read-only by a setting of their database or role.
+    /// The settings of databases and roles that make clients read-only.
     pub(super) async fn find_read_only(&self) -> Answer<Vec<ReadOnlySetting>> {
         let rows = self.rows(&read_only_by_setting()).await?;
         let setting = |row: &Row| ReadOnlySetting {
@@ -120,7 +120,7 @@ impl LocalPostgres {
     }
 }
 
-/// Whether a value, as it was written, is the one that a main must have.
+/// Whether a value, as it was written, is the value that a main must have.
 fn is_as_wanted(value: &str, wanted: &str) -> bool {
     match wanted {
         "off" => !is_on(value),
@@ -128,7 +128,7 @@ fn is_as_wanted(value: &str, wanted: &str) -> bool {
     }
 }
 
-/// Whether a value that the server took means `on`, in any of the ways in which it can be written.
+/// Whether a value that the server accepted means `on`, in any spelling.
 #[must_use]
 pub fn is_on(value: &str) -> bool {
     let value = value.trim().to_ascii_lowercase();
@@ -137,8 +137,8 @@ pub fn is_on(value: &str) -> bool {
         || (!value.is_empty() && ("true".starts_with(&value) || "yes".starts_with(&value)))
 }
 
-/// The value that a command line gives a setting, as `postmaster.opts` has it: every word in quotation marks. Of two, the
-/// last one counts.
+/// The value of a setting on a command line in the form of `postmaster.opts`: every argument in quotation marks. The last value
+/// counts.
 #[must_use]
 pub fn on_command_line<'a>(started_with: &'a str, name: &str) -> Option<&'a str> {
     let mut words = started_with.split('"').skip(1).step_by(2);

@@ -1,11 +1,11 @@
-//! The timelines that led to a server's newest one, and in which files of the log each place lies.
+//! The timelines that led to a server's newest timeline, and the WAL files that contain a place.
 
 use interrex_actors::ports::Switch;
 use interrex_events::{Lsn, TimelineId};
 
 use super::wal::file_name;
 
-/// A timeline and those before it.
+/// A timeline and the timelines before it.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     history: Vec<Switch>,
@@ -17,8 +17,8 @@ impl Line {
         Self { history: history.to_vec(), timeline }
     }
 
-    /// The files that may hold a part of the log, the likeliest first. Of a file that two timelines have in common, the
-    /// later one's holds the log of both; the earlier one's may be left as `.partial`.
+    /// The names of the files that may contain a part of the WAL, the likeliest first. If two timelines share a file, the file of
+    /// the later timeline has the WAL of both; the file of the earlier timeline may be left as `.partial`.
     pub(super) fn files(&self, number: u64, segment_size: u64) -> Vec<String> {
         let ends = self.history.iter().map(|switch| (switch.timeline, switch.switchpoint));
         let ends = ends.chain([(self.timeline, Lsn(u64::MAX))]);

@@ -1,4 +1,4 @@
-//! What a stopped data directory is to a main: whether its log is a part of main's, or where the two parted.
+//! Compares a stopped data directory with a main: is its WAL a part of main's WAL, or where did the two part?
 
 use std::{io, path::Path};
 
@@ -20,11 +20,11 @@ use crate::runtime::RunAs;
 impl LocalPostgres {
     /// The running main's own lineage.
     pub(super) async fn read_main_lineage(&self) -> Answer<MainLineage> {
-        // the control file's timeline lags behind a promotion: the name of the log's file does not (MEASURED M5)
+        // the control file's timeline lags behind a promotion: the name of the WAL file does not (MEASURED M5)
         let sql = "SELECT system_identifier::text AS system_id, pg_current_wal_flush_lsn()::text AS flushed,
                           left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline FROM pg_control_system()";
         let rows = self.rows(sql).await?;
-        let missing = || PortError("PostgreSQL does not say which timeline it writes".to_owned());
+        let missing = || PortError("PostgreSQL does not report the timeline that it writes".to_owned());
         let row = rows.first().ok_or_else(missing)?;
         let name = row.get("timeline").ok_or_else(missing)?;
         let timeline = TimelineId(
@@ -45,7 +45,7 @@ impl LocalPostgres {
         })
     }
 
-    /// What the stopped directory is to a main.
+    /// Compares the stopped directory with a main.
     pub(super) async fn compare_lineage(
         &self,
         main: &MainLineage,
@@ -72,13 +72,12 @@ impl LocalPostgres {
         let log = self.settings.data_dir.join("pg_wal");
         let mut needed = log_needed(&label, &control, main).into_iter();
         if let Some(file) = needed.find(|file| !log.join(file).exists()) {
-            let words =
-                format!("its recovery needs {file} of the log, which is neither here nor on main any more");
+            let words = format!("its recovery needs the WAL file {file}, which is no longer here or on main");
             return Ok(found(Verdict::Unknown(words), Lsn::default()));
         }
         let end = self.end_of_log(&control, &history).await?;
         let Some(claim) = Claim::of(&history, timeline, end, main) else {
-            return Ok(found(Verdict::Unknown("the two began on different timelines".to_owned()), end));
+            return Ok(found(Verdict::Unknown("the two have no timeline in common".to_owned()), end));
         };
         let compared = Compared {
             own: &Line::new(&history, timeline),
@@ -90,13 +89,13 @@ impl LocalPostgres {
         };
         let verdict = match self.common_log(&compared, server).await {
             Ok(common) => claim.verdict(common),
-            Err(error) => Verdict::Unknown(format!("its log could not be compared with main's: {error}")),
+            Err(error) => Verdict::Unknown(format!("its WAL could not be compared with main's WAL: {error}")),
         };
         Ok(found(verdict, end))
     }
 
-    /// Where the WAL of the standby that runs here begins to be another than main's, although both number it alike; nothing where it
-    /// is the same, or where nothing is left to compare.
+    /// Where the WAL of the standby that runs here begins to differ from main's, although both have the same timeline numbers;
+    /// nothing if it is the same, or if nothing is left to compare.
     pub(super) async fn parting_of_standby(
         &self,
         (timeline, received): (TimelineId, Lsn),
@@ -120,7 +119,7 @@ impl LocalPostgres {
         })
     }
 
-    /// Where the directory's log ends: read from the log itself, from the last checkpoint on.
+    /// Where the directory's WAL ends: read from the WAL itself, from the last checkpoint on.
     pub(super) async fn end_of_log(&self, control: &ControlFile, history: &[Switch]) -> Answer<Lsn> {
         // on a timeline that has no checkpoint yet, from where it began: the record at the switchpoint is its first
         let on_new_timeline = control.own_timeline() != control.timeline;
@@ -129,10 +128,12 @@ impl LocalPostgres {
             _ => control.redo,
         };
         let end = self.end_after(begin, (control.own_timeline(), control.segment_size)).await?;
-        end.ok_or_else(|| PortError(format!("reading the log from {begin} on: no whole record begins there")))
+        end.ok_or_else(|| {
+            PortError(format!("reading the WAL from {begin} on: no complete record begins there"))
+        })
     }
 
-    /// Where a timeline's log ends, after a place where a record ends; nothing if no whole one follows. The server may run.
+    /// Where a timeline's WAL ends, after the end of a record; nothing if no complete record follows. The server may run.
     pub(super) async fn end_of_log_after(&self, begin: Lsn, timeline: TimelineId) -> Answer<Option<Lsn>> {
         let segment_size = self.control_file().await?.segment_size;
         self.end_after(begin, (timeline, segment_size)).await
@@ -144,14 +145,14 @@ impl LocalPostgres {
         (timeline, segment_size): (TimelineId, u64),
     ) -> Answer<Option<Lsn>> {
         let mut wal = Wal::new(&self.settings.data_dir, timeline, segment_size);
-        let doing = format!("reading the log from {begin} on");
+        let doing = format!("reading the WAL from {begin} on");
         let reading = tokio::task::spawn_blocking(move || wal.end_after(begin)).await;
         reading.map_err(|error| PortError::new(&doing, error))?.map_err(|error| PortError::new(&doing, error))
     }
 }
 
-/// The files of the log that a rewound directory must have itself to come to main's newest checkpoint, which the rewind
-/// has brought along: main keeps no more than the log from there on. Without them a start never comes to its end.
+/// The WAL files that a rewound directory must have itself to reach main's newest checkpoint, which the rewind brought along: main
+/// keeps only the WAL from that checkpoint on. Without these files a start never completes.
 fn log_needed(label: &str, control: &ControlFile, main: &MainLineage) -> Vec<String> {
     // START WAL LOCATION: 0/2302000 (file 000000010000000000000023)
     let begin = label.lines().find_map(|line| line.strip_prefix("START WAL LOCATION: "));
@@ -163,8 +164,8 @@ fn log_needed(label: &str, control: &ControlFile, main: &MainLineage) -> Vec<Str
         .map_or_else(Vec::new, |begin| (number_of(begin)..number_of(control.redo)).filter_map(name).collect())
 }
 
-/// The label of the backup, or the rewind, that made a directory; empty where there is none. The name that a person gave a backup may be
-/// of any encoding.
+/// The label of the backup, or the rewind, that made a directory; empty if there is none. The name that a person gave a backup may
+/// have any encoding.
 pub(super) fn backup_label(data_dir: &Path) -> String {
     let label = std::fs::read(data_dir.join("backup_label")).unwrap_or_default();
     String::from_utf8_lossy(&label).into_owned()
@@ -176,13 +177,13 @@ pub(in crate::postgres) fn own_history(data_dir: &Path, timeline: TimelineId) ->
     }
     let file = data_dir.join(format!("pg_wal/{:08X}.history", timeline.0));
     let text = std::fs::read(&file).map_err(|error| {
-        format!("how it came to timeline {timeline} is not known: {}: {error}", file.display())
+        format!("its history up to timeline {timeline} is not known: {}: {error}", file.display())
     })?;
     Ok(history(&String::from_utf8_lossy(&text)))
 }
 
-/// Puts the history of main's timeline into a directory that is to follow it by number: PostgreSQL refuses to start along a timeline
-/// whose history it has not. Durably.
+/// Puts the history of main's timeline into a directory that is to follow it by number: PostgreSQL refuses to start along a
+/// timeline without its history. Durably.
 pub(super) fn write_history(data_dir: &Path, main: &MainLineage, owner: RunAs) -> io::Result<()> {
     let known = own_history(data_dir, main.timeline);
     if known.is_ok_and(|known| known == main.history) {
@@ -192,7 +193,7 @@ pub(super) fn write_history(data_dir: &Path, main: &MainLineage, owner: RunAs) -
     files::write(&file, history_file(&main.history).as_bytes(), owner)
 }
 
-/// As PostgreSQL writes it.
+/// A history file, as PostgreSQL writes it.
 fn history_file(history: &[Switch]) -> String {
     let line = |switch: &Switch| format!("{}\t{}\tas main has it\n", switch.timeline, switch.switchpoint);
     history.iter().map(line).collect()
@@ -209,7 +210,7 @@ fn history(text: &str) -> Vec<Switch> {
         .collect()
 }
 
-/// What two histories say of each other, and where each of the two ends.
+/// The comparison of two histories, and where each of the two ends.
 struct Claim<'a> {
     own_timeline: TimelineId,
     own_end: Lsn,
@@ -224,13 +225,13 @@ struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Follows both lines from the beginning to where their histories differ; nothing if they do at once.
+    /// Follows both lines from the beginning to where their histories differ; nothing if they differ at once.
     fn of(own: &[Switch], own_timeline: TimelineId, own_end: Lsn, main: &'a MainLineage) -> Option<Self> {
         let alike = own.iter().zip(&main.history).take_while(|(own, main)| own == main).count();
         let timeline_after =
             |history: &[Switch], last: TimelineId| history.get(alike).map_or(last, |switch| switch.timeline);
         let other_numbers = timeline_after(own, own_timeline) != timeline_after(&main.history, main.timeline);
-        // where both left the same place for timelines of different numbers, the one before is the last that both know
+        // if both left the same LSN for timelines of different numbers, the timeline before is the last that both know
         let last = if other_numbers { alike.checked_sub(1)? } else { alike };
         let left = |history: &[Switch]| history.get(last).map(|switch| switch.switchpoint);
         let (own_left, main_left) = (left(own), left(&main.history));
@@ -246,11 +247,11 @@ impl<'a> Claim<'a> {
         })
     }
 
-    /// What both are to each other, by what their logs were found to be.
+    /// The verdict, from the comparison of both WALs.
     fn verdict(&self, common: Common) -> Verdict {
         let Self { own_end, main, until, .. } = *self;
         let own_is_a_part = self.own_left.is_none() && own_end <= until;
-        // but not where it left main's end for a timeline of its own, as it may when nobody writes on main
+        // but not if it left main's end for its own timeline, which happens if main takes no writes
         let main_is_a_part =
             self.main_left.is_none() && main.flushed <= until && self.own_left != Some(until);
         let parted =
@@ -259,7 +260,7 @@ impl<'a> Claim<'a> {
         match common {
             Common::Until { at, exact } => {
                 let by_rewind = Err(format!(
-                    "both call the log after {at} alike, and pg_rewind would take it for the same"
+                    "both have the same timeline number after {at}, and pg_rewind would not see the difference"
                 ));
                 Verdict::Diverged { parted: parted(at, exact), by_rewind }
             }
@@ -267,7 +268,7 @@ impl<'a> Claim<'a> {
             Common::Unproved { why, .. } if own_is_a_part => Verdict::Unknown(why),
             Common::Whole | Common::Unproved { .. } if main_is_a_part => {
                 let words = format!(
-                    "it is on timeline {} and reaches {own_end}, and it has all that main has, up to {}",
+                    "it is on timeline {} and reaches {own_end}, and it has all of main's WAL, up to {}",
                     self.own_timeline, main.flushed
                 );
                 Verdict::Ahead { parted: parted(until, true), words }
@@ -281,7 +282,7 @@ impl<'a> Claim<'a> {
     fn pg_rewind_finds_it(&self) -> Result<(), String> {
         if self.own_timeline == self.main.timeline {
             return Err(format!(
-                "both call their timeline {}, and pg_rewind would take the two for one",
+                "both have timeline {}, and pg_rewind would not see the difference",
                 self.own_timeline
             ));
         }

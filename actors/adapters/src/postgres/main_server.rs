@@ -1,4 +1,4 @@
-//! Another node's server, as a node that comes back behind it needs it: plain SQL over the network.
+//! Another node's server, for a node that comes back as its standby: plain SQL over the network.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ use interrex_events::{Address, NodeId, postgres::identifier};
 
 use super::{LocalPostgres, rejoin::tablespaces, relations};
 
-/// What tells the history of its timelines.
+/// The function that reads the history of its timelines.
 const READS_HISTORY: &str = "pg_read_file(text)";
-/// What `pg_rewind` calls, as its manual has it.
+/// The functions that `pg_rewind` calls, from its manual.
 const READ_BY_A_REWIND: [&str; 4] = [
     "pg_ls_dir(text, boolean, boolean)",
     "pg_stat_file(text, boolean)",
@@ -25,28 +25,28 @@ const READ_BY_A_REWIND: [&str; 4] = [
 pub(super) struct MainServer(LocalPostgres);
 
 impl LocalPostgres {
-    /// Another node's server, with this node's login: they are copies of each other.
+    /// Another node's server, with this node's login, because the databases are copies of each other.
     pub(super) fn server_at(&self, address: &Address) -> MainServer {
         let mut settings = self.settings.clone();
         (settings.host, settings.port) = (address.host.clone(), address.port);
-        // it has no files here
+        // the server has no files here
         settings.data_dir = PathBuf::new();
         MainServer(LocalPostgres::new(settings))
     }
 }
 
 impl MainServer {
-    /// What this node's login there may not do, and what mends that.
+    /// A message about what this node's login there may not do, with the fix.
     fn lacks_rights(&self, may_not: &str) -> String {
         let user = &self.0.settings.user;
         let quoted = identifier(user);
         format!(
-            "this node's login there, `{user}`, {may_not}. It must be a superuser; there: ALTER ROLE {quoted} SUPERUSER; or \
-             name one here in postgres.user, and restart the supervisor"
+            "this node's login there, `{user}`, {may_not}. It must be a superuser. On that server: ALTER ROLE {quoted} SUPERUSER; \
+             or set postgres.user here to a superuser, and restart the supervisor"
         )
     }
 
-    /// Whether a rewind would see which timeline it is on: it reads the control file, which a promotion leaves as it was until
+    /// Whether a rewind would see the server's timeline: pg_rewind reads the control file, which a promotion does not change until
     /// the next checkpoint (MEASURED M5).
     async fn control_file_names_its_timeline(&self) -> Answer<bool> {
         let sql = "SELECT timeline_id = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int
@@ -54,7 +54,7 @@ impl MainServer {
         Ok(self.0.value(sql).await?.as_deref() == Some("t"))
     }
 
-    /// An answer about a file of the log; nothing where this node's login may not read it.
+    /// An answer about a file of the WAL; nothing if this node's login may not read it.
     async fn of_log(&self, sql: &str) -> Answer<Option<String>> {
         match self.0.value(sql).await {
             Err(_) if self.may_call(&READ_BY_A_REWIND).await == Ok(false) => Ok(None),
@@ -62,7 +62,7 @@ impl MainServer {
         }
     }
 
-    /// Whether this node's login there may call all of these.
+    /// Whether this node's login there may call all of these functions.
     async fn may_call(&self, functions: &[&str]) -> Answer<bool> {
         let may = functions.iter().map(|function| format!("has_function_privilege('{function}', 'EXECUTE')"));
         let sql = format!("SELECT {}", may.collect::<Vec<_>>().join(" AND "));
@@ -74,11 +74,11 @@ impl MainServer {
 impl MainServerPort for MainServer {
     async fn lineage(&self) -> Answer<MainLineage> {
         if self.0.value("SELECT pg_is_in_recovery()").await?.as_deref() != Some("f") {
-            return Err(PortError("it is a standby itself, not main".to_owned()));
+            return Err(PortError("the server is a standby, not main".to_owned()));
         }
         match self.0.read_main_lineage().await {
             Err(error) if self.may_call(&[READS_HISTORY]).await == Ok(false) => {
-                let words = format!("may not read where its timelines began ({error})");
+                let words = format!("may not read the history of its timelines ({error})");
                 Err(PortError(self.lacks_rights(&words)))
             }
             lineage => lineage,
@@ -86,7 +86,7 @@ impl MainServerPort for MainServer {
     }
 
     async fn log_sums(&self, file: &str, (from, to, piece): (u64, u64, u64)) -> Answer<Option<Vec<String>>> {
-        // a piece of a file that is missing is NULL, and so is the whole then
+        // a missing piece of a file is NULL, and then the result is NULL
         let sql = format!(
             "SELECT CASE WHEN count(piece) = count(*) THEN string_agg(encode(sha256(piece), 'hex'), ',' ORDER BY at) END
              FROM (SELECT at, pg_read_binary_file('pg_wal/{file}', at, least({piece}, {to} - at), true) AS piece
@@ -100,7 +100,7 @@ impl MainServerPort for MainServer {
         let sql =
             format!("SELECT encode(pg_read_binary_file('pg_wal/{file}', {from}, {length}, true), 'hex')");
         let bytes = self.of_log(&sql).await?.map(hex::decode).transpose();
-        bytes.map_err(|error| PortError::new("reading main's log", error))
+        bytes.map_err(|error| PortError::new("reading main's WAL", error))
     }
 
     async fn lets_itself_be_read(&self) -> Answer<bool> {
@@ -111,7 +111,7 @@ impl MainServerPort for MainServer {
         self.can_be_copied().await?;
         let bytes = self.0.value("SELECT sum(pg_tablespace_size(oid)) FROM pg_tablespace").await?;
         let bytes = bytes.and_then(|bytes| bytes.parse().ok());
-        bytes.ok_or_else(|| PortError("it does not tell its size".to_owned()))
+        bytes.ok_or_else(|| PortError("the server does not report its size".to_owned()))
     }
 
     async fn can_be_copied(&self) -> Answer<()> {
@@ -137,27 +137,28 @@ impl MainServerPort for MainServer {
              LEFT JOIN pg_stat_replication ON pid = active_pid"
         );
         let rows = self.0.rows(&sql).await?;
-        let row = rows.first().ok_or_else(|| PortError("no answer about its slots".to_owned()))?;
+        let row =
+            rows.first().ok_or_else(|| PortError("the server did not answer about its slots".to_owned()))?;
         let text = |column: &str| row.get(column).unwrap_or_default();
         let taken_by_logical = row.get("slot_type").is_some_and(|kind| kind != "physical");
         if taken_by_logical {
             return Ok(ReturnSlot::Withheld(format!(
-                "the name {name} is taken by a logical slot, through which no standby can receive. If nobody needs it, there: \
-                 SELECT pg_drop_replication_slot('{name}');"
+                "a logical slot has the name {name}, and a standby cannot receive through a logical slot. If the slot is not \
+                 needed, run on that server: SELECT pg_drop_replication_slot('{name}');"
             )));
         }
         if text("may_checkpoint") != "true" {
             return Ok(ReturnSlot::Withheld(self.lacks_rights("may not write a CHECKPOINT")));
         }
         if let Some(pid) = row.get("active_pid") {
-            // a receiver or a base backup of the node itself ends with what the run stops; pg_basebackup -R gives it no name
+            // the run ends a receiver or a base backup of the node itself; pg_basebackup -R gives it no name
             let own =
                 text("application_name") == format!("interrex_{node}") || text("standby_from_here") == "true";
             return Ok(if own {
                 ReturnSlot::There
             } else {
                 ReturnSlot::InUse(format!(
-                    "slot {name} is in use there by another (process {pid}, application_name `{}`, from {}): end that first",
+                    "another client uses slot {name} there (process {pid}, application_name `{}`, from {}): end that client first",
                     text("application_name"),
                     row.get("client").unwrap_or("its own machine")
                 ))
@@ -167,14 +168,14 @@ impl MainServerPort for MainServer {
             return Ok(ReturnSlot::There);
         }
         if text("allowed") != "true" {
-            return Ok(ReturnSlot::Withheld(self.lacks_rights("may not make a slot")));
+            return Ok(ReturnSlot::Withheld(self.lacks_rights("may not create a slot")));
         }
         let (taken, most): (Option<u64>, Option<u64>) = (row.parsed("taken"), row.parsed("most"));
-        // one whose log is gone gives its place to the new one
+        // a slot whose WAL is lost is replaced by the new slot
         if row.get("slot_type").is_none() && taken >= most {
             return Ok(ReturnSlot::Withheld(format!(
-                "no replication slot is free there: all {} of max_replication_slots are taken ({}). Drop one that nobody uses \
-                 (SELECT pg_drop_replication_slot('NAME');), or raise the setting, which takes a restart",
+                "no replication slot is free there: all {} of max_replication_slots are used ({}). Drop an unused slot \
+                 (SELECT pg_drop_replication_slot('NAME');), or raise the setting, which needs a restart",
                 text("most"),
                 text("names")
             )));

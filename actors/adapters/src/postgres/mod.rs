@@ -1,4 +1,4 @@
-//! The real PostgreSQL: queries through one owned connection, start and stop through its own programs.
+//! The adapter for PostgreSQL: queries through one owned connection, start and stop through its own programs.
 //!
 //! One connection, because a pool hides which server answers. Every call is limited by the server itself
 //! (`statement_timeout`), by the time to connect, and by the caller.
@@ -65,35 +65,35 @@ use crate::{
     secret::Secret,
 };
 
-/// When a start is no longer waited for. It goes on all the same: a recovery takes as long as it takes.
+/// How long a start is waited for. PostgreSQL continues to start after that: a recovery may take long.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a dead server may stay unreaped before a start is tried all the same.
+/// How long a start waits for a dead server to be reaped.
 const REAP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may outlive a harder signal.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a condition in the server is looked at on the way of a failover.
+/// Pause between two checks of the server during a failover.
 const LOOK: Duration = Duration::from_millis(3);
-/// How often `pg_promote` is asked again: avoids a stall of 5 s (MEASURED M6).
+/// How often `pg_promote` is called again: avoids a wait of 5 s (MEASURED M6).
 const PROMOTE_AGAIN: Duration = Duration::from_millis(50);
-/// When a reload of the configuration files is given up.
+/// Time limit for a reload of the configuration files.
 const RELOAD_LIMIT: Duration = Duration::from_secs(2);
-/// What a replication slot may hold back where the operator set no limit.
+/// How much WAL a replication slot may keep if the operator set no limit.
 const SLOT_LIMIT: &str = "10GB";
-/// The retry interval of the log receiver, against the same stall.
+/// The retry interval of the WAL receiver, against the same wait.
 const RETRIEVE_RETRY: &str = "100ms";
 
-/// How to reach and handle the local server.
+/// How to reach and run the local server.
 #[derive(Debug, Clone)]
 pub struct PostgresSettings {
-    /// PGDATA.
+    /// The data directory (PGDATA).
     pub data_dir: PathBuf,
-    /// Folder of `postgres` and the others.
+    /// The folder of `postgres` and the other programs.
     pub bin_dir: PathBuf,
-    /// `postgresql.conf`, where it does not lie in the data directory.
+    /// `postgresql.conf`, if it is not in the data directory.
     pub config_file: Option<PathBuf>,
-    /// Where the server's log goes.
+    /// The server's log file.
     pub log_file: PathBuf,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub run_as: RunAs,
     /// Host.
     pub host: String,
@@ -105,17 +105,17 @@ pub struct PostgresSettings {
     pub password: Option<Secret>,
     /// Database.
     pub database: String,
-    /// User that replicates.
+    /// The replication user.
     pub replication_user: String,
-    /// libpq password file for it.
+    /// libpq password file for the replication user.
     pub replication_passfile: Option<PathBuf>,
     /// This node: names its slot and its standby.
     pub node: NodeId,
-    /// When one measurement is given up.
+    /// Time limit for one measurement.
     pub measure_limit: Duration,
-    /// Where the upstream is kept aside while a run has it cleared; it may hold a password.
+    /// The file that keeps the upstream while a run has cleared it; it may contain a password.
     pub upstream_file: PathBuf,
-    /// How long a stop in good order may take before everything is ended at once.
+    /// How long a clean stop may take before PostgreSQL is stopped at once.
     pub stop_patience: Duration,
 }
 
@@ -123,24 +123,22 @@ pub struct PostgresSettings {
 pub struct LocalPostgres {
     settings: PostgresSettings,
     client: RefCell<Option<Rc<Client>>>,
-    /// A session for what takes long, opened before it is needed: then the server may admit none.
+    /// A session for long commands, opened before it is needed: later the server may admit none.
     spare: RefCell<Option<Client>>,
     /// The server that is being started: before it has written its pid file, nothing else names it.
     starting: Cell<Option<i32>>,
-    /// As it was last read.
-    control: RefCell<Option<control_file::Read>>,
-    /// Held while another thread works on the data directory's files, also for a call that was given up.
+    /// Locked while another thread works on the data directory's files, also for a call that was given up.
     files: Arc<Mutex<()>>,
 }
 
-/// The condition by which main knows a node's standby, where `pg_stat_replication` is joined with `pg_replication_slots`: by its
-/// slot, whatever it calls itself, or by the name that a supervisor gives it.
+/// The SQL condition for a node's standby in a join of `pg_stat_replication` and `pg_replication_slots`: its slot, with any name of
+/// the standby, or the name that a supervisor gives it.
 fn is_standby_of(node: NodeId) -> String {
     format!("(slot_name = '{}' OR application_name = 'interrex_{node}')", slot_name(node))
 }
 
 impl LocalPostgres {
-    /// An adapter that connects when it is first asked.
+    /// Makes an adapter that connects at the first request.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
         Self {
@@ -148,7 +146,6 @@ impl LocalPostgres {
             client: RefCell::default(),
             spare: RefCell::default(),
             starting: Cell::default(),
-            control: RefCell::default(),
             files: Arc::default(),
         }
     }
@@ -157,7 +154,7 @@ impl LocalPostgres {
         self.session().await.map_err(|refusal| PortError(refusal.to_string()))
     }
 
-    /// The session that is open, or a new one.
+    /// The open session, or a new session.
     async fn session(&self) -> Result<Rc<Client>, NoReply> {
         if let Some(client) = self.client.borrow().as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
@@ -183,7 +180,7 @@ impl LocalPostgres {
         connecting.await.map_err(|refusal| refusal.while_doing(&doing))
     }
 
-    /// Everything that is measured. A session that was ended says nothing about the server: a new one does.
+    /// Measures the server. An ended session says nothing about the server, so a new session is tried.
     async fn measured(&self) -> Result<Vec<Row>, NoReply> {
         let asked = |client: Rc<Client>| async move {
             let answer = rows(&client, &measure_sql()).await;
@@ -200,7 +197,7 @@ impl LocalPostgres {
         }
     }
 
-    /// A superuser still gets in where the places that are left are kept for superusers.
+    /// A superuser gets in even if the remaining places are reserved for superusers, so the places must be counted.
     async fn has_places_for_ordinary_users(&self) -> Result<(), NoReply> {
         let sql = "SELECT count(*)::text AS taken,
                           (current_setting('max_connections')::int
@@ -213,8 +210,8 @@ impl LocalPostgres {
         match (read("taken"), read("places")) {
             (Some(taken), Some(places)) if taken >= places => {
                 let words = format!(
-                    "all {places} places for ordinary users are taken ({taken} sessions); the rest of max_connections is kept for \
-                     superusers"
+                    "all {places} places for ordinary users are used ({taken} sessions); the rest of max_connections is reserved \
+                     for superusers"
                 );
                 Err(NoReply::Refused { code: "53300".to_owned(), words })
             }
@@ -247,34 +244,34 @@ impl LocalPostgres {
         command
     }
 
-    /// The process that the data directory's pid file names.
+    /// The process in the data directory's pid file.
     fn named_postmaster(&self) -> Option<i32> {
         let text = std::fs::read(self.settings.data_dir.join("postmaster.pid")).ok()?;
-        // the path in it may be of any encoding
+        // a path in it may have any encoding
         String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok()
     }
 
     /// The postmaster, if it lives.
     fn postmaster(&self) -> Option<i32> {
         let pid = self.named_postmaster()?;
-        // a stale file may name another server's process by now; a postmaster works in its data directory
+        // a stale file may name another server's process; a postmaster works in its data directory
         let elsewhere = std::fs::read_link(format!("/proc/{pid}/cwd"))
             .is_ok_and(|folder| self.settings.data_dir.canonicalize().is_ok_and(|own| own != folder));
         (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
     }
 
-    /// Sessions outlive a postmaster that was killed, and still commit what they were sent (MEASURED M10).
+    /// Sessions outlive a killed postmaster, and still commit the statements that they received (MEASURED M10).
     async fn end_orphans(&self) -> Answer<()> {
         for pid in runtime::processes_in(&self.settings.data_dir, "postgres") {
             runtime::signal(pid, Signal::KILL);
             if !wait_gone(pid, "postgres", KILL_PATIENCE).await {
-                return Err(PortError(format!("PostgreSQL's process {pid} lives on after SIGKILL")));
+                return Err(PortError(format!("PostgreSQL's process {pid} did not end after SIGKILL")));
             }
         }
         Ok(())
     }
 
-    /// What the control file says; only words for a person, so that a damaged one stops nothing.
+    /// The state in the control file, for people; a damaged file is not an error here.
     async fn cluster_state(&self) -> String {
         self.control_file().await.map_or_else(|_| "unreadable".to_owned(), |control| control.state)
     }
@@ -292,7 +289,7 @@ impl LocalPostgres {
         Ok(())
     }
 
-    /// The timeline that a primary writes, and its history file; nothing of a standby.
+    /// The timeline that a primary writes, and its history file; nothing for a standby.
     async fn written_timeline(&self) -> Answer<Option<(u32, Option<String>)>> {
         let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END";
         let Some(name) = self.value(sql).await? else { return Ok(None) };
@@ -320,11 +317,11 @@ impl PostgresPort for LocalPostgres {
         match tokio::time::timeout(limit, self.measured()).await {
             Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
-                None => silent(NoReply::Silent("it answered without a row".to_owned())),
+                None => silent(NoReply::Silent("PostgreSQL answered without a row".to_owned())),
             },
             Ok(Err(reply)) => silent(reply),
             Err(_) => {
-                // a connection that hangs is left: the next question gets its own
+                // a connection that hangs is dropped: the next query gets a new one
                 self.client.borrow_mut().take();
                 silent(NoReply::late(limit))
             }
@@ -336,7 +333,7 @@ impl PostgresPort for LocalPostgres {
         let address = (settings.host.as_str(), settings.port);
         ask_for_a_session(address, &settings.user, ("database", &settings.database)).await?;
         self.has_places_for_ordinary_users().await?;
-        // what a switchover needs is open before it is needed
+        // the session for a switchover is opened before it is needed
         let open = self.spare.borrow().as_ref().is_some_and(|client| !client.is_closed());
         if !open {
             let client = self.log_in_here().await?;
@@ -372,9 +369,9 @@ impl PostgresPort for LocalPostgres {
         if current.is_empty() {
             return Ok(());
         }
-        // it may hold a password
+        // it may contain a password
         guarded::write(&self.settings.upstream_file, current.as_bytes(), RunAs::Myself)
-            .map_err(|error| PortError::new("keeping primary_conninfo aside", error))?;
+            .map_err(|error| PortError::new("saving primary_conninfo", error))?;
         self.receive_from("").await
     }
 
@@ -409,7 +406,8 @@ impl PostgresPort for LocalPostgres {
                           coalesce((SELECT wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval')
                                     FROM pg_stat_activity WHERE backend_type = 'startup'), false)::text AS waits";
         let rows = self.rows(sql).await?;
-        let row = rows.first().ok_or_else(|| PortError("no answer about replay".to_owned()))?;
+        let row =
+            rows.first().ok_or_else(|| PortError("PostgreSQL did not answer about its replay".to_owned()))?;
         let replayed: Lsn = row.parsed("replayed").unwrap_or_default();
         Ok(ReplayState {
             receiving: row.get("receiving") == Some("true"),
@@ -439,7 +437,7 @@ impl PostgresPort for LocalPostgres {
             }
             if asked_for >= PROMOTE_AGAIN {
                 asked_for = Duration::ZERO;
-                // an error here is the race with the end of recovery, or is met again by the next look
+                // an error here is a race with the end of recovery, or the next check meets it again
                 if let Err(error) = self.rows("SELECT pg_promote(false)").await {
                     tracing::debug!(%error, "pg_promote");
                 }
@@ -451,11 +449,11 @@ impl PostgresPort for LocalPostgres {
 
     async fn promotion(&self) -> Answer<Option<Promotion>> {
         let Some((timeline, history)) = self.written_timeline().await? else { return Ok(None) };
-        // a server that merely lost its standby.signal is no primary of a new timeline (MEASURED M4)
+        // a server that only lost its standby.signal is not a primary of a new timeline (MEASURED M4)
         let history = history.ok_or_else(|| {
             PortError(format!(
-                "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, it was \
-                 started without standby.signal"
+                "PostgreSQL accepts writes on timeline {timeline} without a history file: it was not promoted, but started \
+                 without standby.signal"
             ))
         })?;
         let switchpoint = history
@@ -480,7 +478,7 @@ impl PostgresPort for LocalPostgres {
         );
         let client = self.client().await?;
         let there = cluster_events::is_there(&client).await;
-        if there.map_err(|error| PortError::new("looking at the schema interrex", error))? {
+        if there.map_err(|error| PortError::new("checking the schema interrex", error))? {
             let Err(error) = rows(&client, &sql).await else { return Ok(()) };
             // a cluster that never had a supervised main has no such table
             if !matches!(error.code().map(SqlState::code), Some("3F000" | "42P01")) {
@@ -496,7 +494,7 @@ impl PostgresPort for LocalPostgres {
 
     async fn ensure_slot(&self, node: NodeId) -> Answer<bool> {
         let name = slot_name(node);
-        // one whose log is gone is of no use to its node any more
+        // a slot whose WAL is lost is useless to its node
         let lost = format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
              WHERE slot_name = '{name}' AND wal_status = 'lost' AND NOT active"
@@ -517,11 +515,11 @@ impl PostgresPort for LocalPostgres {
         }
         self.rows(&format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{SLOT_LIMIT}'")).await?;
         self.rows("SELECT pg_reload_conf()").await?;
-        Ok(format!("{SLOT_LIMIT}, set now, for it was unlimited"))
+        Ok(format!("{SLOT_LIMIT}, set now because it was unlimited"))
     }
 
     async fn checkpoint(&self) -> Answer<()> {
-        // on a connection of its own, without its statement limit: it takes as long as the disk does
+        // on its own connection without a statement limit: it takes as long as the disk needs
         let spare = self.spare.borrow_mut().take().filter(|client| !client.is_closed());
         let client = match spare {
             Some(client) => client,

@@ -1,13 +1,13 @@
-//! How a server that was not closed begins.
+//! The start of a server that was not shut down cleanly.
 
 use std::path::Path;
 
 use super::files::major_version;
 use crate::runtime::RunAs;
 
-/// The setting by which a recovery brings its directory to the disk with one call for the volume, where PostgreSQL has it: 14 and
-/// later. By default there is one for each file, changed or not, and each waits for the disk: 60 µs times a thousand files of an
-/// empty cluster, and minutes for a large one.
+/// The setting with which a recovery syncs its directory with one call for the volume, if PostgreSQL has it: 14 and later. By
+/// default recovery syncs each file, changed or not, and waits for the disk each time: 60 µs for each of the thousand files of an
+/// empty cluster, and minutes for a large cluster.
 pub(super) fn sync_at_once(data_dir: &Path, user: RunAs) -> Option<&'static str> {
     let major = major_version(data_dir, user).ok()?;
     (major >= 14).then_some("recovery_init_sync_method=syncfs")

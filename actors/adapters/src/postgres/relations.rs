@@ -1,7 +1,7 @@
-//! Which tables files belong to, as another server knows them.
+//! The tables to which files belong, according to another server.
 //!
-//! A file's number means something within its database only, so each database is asked on a login of its own: main's other
-//! session may be busy with a CHECKPOINT for minutes.
+//! A file's number has a meaning only within its database, so each database is asked with its own login: main's other session may
+//! be busy with a CHECKPOINT for minutes.
 
 use std::{cell::RefCell, collections::BTreeMap, time::Duration};
 
@@ -16,12 +16,12 @@ use tokio_postgres::Client;
 use super::{LocalPostgres, PostgresSettings};
 use crate::postgres::sessions::{READS, connect};
 
-/// When the whole inquiry is given up: a rejoin waits for it.
+/// Time limit for all queries together: a rejoin waits for them.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
-/// Databases that are asked at the same time: each takes a login.
+/// The most databases that are asked at the same time: each takes a login.
 const AT_ONCE: usize = 4;
 
-/// What files hold on a server. What it did not answer in time is missing.
+/// What files contain on a server. Answers that did not come in time are missing.
 pub(super) async fn held_in(server: &LocalPostgres, files: &[FileNode]) -> HeldOnMain {
     let held = RefCell::new(HeldOnMain::default());
     let because = match tokio::time::timeout(LIMIT, ask(server, files, &held)).await {
@@ -48,7 +48,7 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
     let asking = of_database.into_iter().map(|(number, files)| {
         let (first, name) = (&first, names.get(&number));
         async move {
-            // what all databases share holds nothing of users; a database that is not there holds nothing at all
+            // shared files have no rows of users; a database that does not exist has no rows at all
             let Some(name) = name else {
                 let what = if number == 0 { Held::NoTableOfUsers } else { Held::Nothing };
                 held.borrow_mut().found.extend(files.into_iter().map(|file| (file, what.clone())));
@@ -58,7 +58,7 @@ async fn ask(server: &LocalPostgres, files: &[FileNode], held: &RefCell<HeldOnMa
             let told = if *name == settings.database {
                 tables(first, name, &files).await
             } else if !can_be_entered {
-                Err("its name is no UTF-8, so that no session here can name it".to_owned())
+                Err("its name is not UTF-8, so that no session to it is possible".to_owned())
             } else {
                 match log_in(settings, name).await {
                     Ok(session) => tables(&session, name, &files).await,
@@ -104,7 +104,7 @@ async fn database_names(
     Ok(found.iter().filter_map(database).collect())
 }
 
-/// All files of one database in one question.
+/// All files of one database in one query.
 async fn tables(
     session: &Client,
     database: &str,

@@ -1,4 +1,4 @@
-//! The log that PostgreSQL writes for people, as far as it answers why something did not happen.
+//! The log file of PostgreSQL, to find out why something did not happen.
 
 use std::{
     fs::File,
@@ -8,36 +8,36 @@ use std::{
 
 use crate::{guarded, runtime::RunAs};
 
-/// So much of a log's end is read.
+/// How many bytes at the end of a log file are read.
 const TAIL: u64 = 64 << 10;
-/// What begins a complaint, whichever language it goes on in.
+/// The words with which a complaint begins, in any language.
 const COMPLAINTS: [&str; 3] = ["FATAL", "PANIC", "ERROR"];
 
-/// The last complaint in a log behind that place, or else the last line: why a server did not start.
+/// The last complaint in a log file after `begin`, or else the last line: why a server did not start.
 pub(super) fn last_words(log: &Path, owner: RunAs, begin: u64) -> String {
     let end = end_of(log, owner, begin).unwrap_or_default();
     let words = complaint_in(&end).or_else(|| end.lines().next_back());
-    words.unwrap_or("it said nothing").to_owned()
+    words.unwrap_or("it wrote no message").to_owned()
 }
 
-/// The last complaint at the end of a log, if there is one.
+/// The last complaint at the end of a log file, if there is one.
 pub(super) fn last_complaint(log: &Path, owner: RunAs) -> Option<String> {
     complaint_in(&end_of(log, owner, 0).ok()?).map(str::to_owned)
 }
 
-/// Whether there is a complaint in a log behind that place.
+/// Whether a log file has a complaint after `begin`.
 pub(super) fn complains(log: &Path, owner: RunAs, begin: u64) -> bool {
     end_of(log, owner, begin).is_ok_and(|end| complaint_in(&end).is_some())
 }
 
-/// Where PostgreSQL's own collector writes (`logging_collector`), and how far it was: what the server says goes there from the
-/// begin of its start on, and the file it was started with stays silent.
+/// The files of PostgreSQL's own collector (`logging_collector`), and their length: from the beginning of its start the server
+/// writes there, and nothing into the file with which it was started.
 pub(super) struct Collected(Vec<(PathBuf, u64)>);
 
 impl Collected {
-    /// As it is now.
+    /// The files and their length now.
     pub(super) fn now(data_dir: &Path) -> Self {
-        // what it writes for programs is no line for people
+        // a file for programs has no lines for people
         let names = std::fs::read_to_string(data_dir.join("current_logfiles")).unwrap_or_default();
         let files =
             names.lines().filter_map(|line| line.split_once(' ')).map(|(_, name)| data_dir.join(name));
@@ -48,7 +48,7 @@ impl Collected {
     pub(super) fn last_complaint_since(&self, data_dir: &Path, owner: RunAs) -> Option<(String, PathBuf)> {
         Self::now(data_dir).0.into_iter().find_map(|(file, _)| {
             let begin = self.0.iter().find(|(known, _)| *known == file).map_or(0, |(_, length)| *length);
-            // the server's user names the files, and may name any
+            // the servers' user chooses the files, and may choose any file
             let end = owner.act(|| tail(File::open(&file)?, begin)).ok()?;
             let words = complaint_in(&end)?.to_owned();
             Some((words, file))
@@ -81,7 +81,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("postgres.log");
         assert_eq!(last_complaint(&log, RunAs::Myself), None);
-        assert_eq!(last_words(&log, RunAs::Myself, 0), "it said nothing");
+        assert_eq!(last_words(&log, RunAs::Myself, 0), "it wrote no message");
         let lines = "FATAL:  old\n".to_owned() + &"LOG:  nothing\n".repeat(10_000);
         std::fs::write(&log, &lines).unwrap();
         assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
         std::fs::write(&log, "FATAL:  old\n").unwrap();
         assert_eq!(
             last_words(&log, RunAs::Myself, 12),
-            "it said nothing",
+            "it wrote no message",
             "what was there before the start is not about it"
         );
     }

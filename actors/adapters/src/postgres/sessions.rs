@@ -1,4 +1,4 @@
-//! Connections to PostgreSQL that cannot wait for ever, and what a measurement reads through one.
+//! Connections to PostgreSQL with time limits, and the query of a measurement.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use tokio_postgres::Client;
 
 use crate::no_reply;
 
-/// The timeline of a standby's newest log, in SQL: of the log that arrives, or else by the names of its files. The control file
-/// names it only after the next restartpoint (MEASURED M5), which may be hours away; a recycled file bears the name of the timeline
+/// SQL: the timeline of a standby's newest WAL: of the arriving WAL, or otherwise from the names of its WAL files. The control file
+/// has it only after the next restartpoint (MEASURED M5), which may be hours away; a recycled file has the name of the timeline
 /// that was replayed then.
 pub const STANDBY_TIMELINE: &str = "coalesce((SELECT received_tli FROM pg_stat_wal_receiver), \
     (SELECT max(('x' || left(name, 8))::bit(32)::int) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))";
 
-/// Everything that is measured, in one question.
+/// The query that measures everything.
 pub(super) fn measure_sql() -> String {
     format!(
         "\
@@ -36,12 +36,12 @@ SELECT pg_is_in_recovery()::text AS standby,
     )
 }
 
-/// Reads and writes.
+/// A session that reads and writes.
 pub(crate) const WRITES: Session = Session::writing("interrex");
-/// Reads alone.
+/// A session that only reads.
 pub(crate) const READS: Session = Session::reading("interrex");
 
-/// A connection that cannot wait for ever, whatever the server or the way to it does.
+/// Opens a connection with time limits, for any behaviour of the server and the network.
 ///
 /// # Errors
 /// The server's or the system's refusal.
@@ -61,7 +61,7 @@ pub(crate) async fn connect(
     })
 }
 
-/// What the answer says.
+/// The facts in an answer to [`measure_sql`].
 pub(super) fn facts(row: &Row) -> PostgresMeasure {
     let standby = row.get("standby") == Some("true");
     let heard = row.parsed::<f64>("heard_seconds").map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
@@ -71,7 +71,7 @@ pub(super) fn facts(row: &Row) -> PostgresMeasure {
         (true, None) => PostgresStatus::Detached,
     };
     let replayed: Option<Lsn> = row.parsed("replayed").filter(|_| standby);
-    // a restarted receiver reports the begin of a segment: the larger of both is what is held (MEASURED M7)
+    // a restarted WAL receiver reports the begin of a segment: the larger of both is what the standby has (MEASURED M7)
     let received: Option<Lsn> = row.parsed("received");
     let lsn = if standby { received.max(replayed) } else { row.parsed("flushed") };
     let timeline = row.parsed(if standby { "followed_timeline" } else { "own_timeline" }).map(TimelineId);

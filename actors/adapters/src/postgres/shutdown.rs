@@ -1,4 +1,4 @@
-//! Stopping the server; and closing a main so that a standby can be proved to have all of its log.
+//! Stops the server; and shuts a main down so that it can be proved that a standby has all of its WAL.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{KILL_PATIENCE, LocalPostgres, start::end_what_starts, wal::Wal};
 use crate::runtime::{self, wait_gone};
 
 impl LocalPostgres {
-    /// Stops the server, harder and harder, and says how.
+    /// Stops the server, with harder and harder signals, and reports how.
     pub(super) async fn stop_postmaster(&self, mode: StopMode) -> Answer<PostgresEnd> {
         self.client.take();
         self.spare.take();
@@ -40,8 +40,10 @@ impl LocalPostgres {
                 let state = self.cluster_state().await;
                 let forced = patience.filter(|_| number != Signal::INT);
                 let how = forced.map_or_else(String::new, |patience| {
-                    let by = if number == Signal::KILL { "killed" } else { "ended at once" };
-                    format!(", {by}, for it had not stopped in good order within {patience:?}: it still had {left}")
+                    let by = if number == Signal::KILL { "killed" } else { "stopped at once" };
+                    format!(
+                        ", {by}, because a clean stop did not end within {patience:?}: it still had {left}"
+                    )
                 });
                 let words = format!(
                     "stopped, process {pid} and all of its own are gone (control file: {state}){how}"
@@ -50,10 +52,10 @@ impl LocalPostgres {
             }
             if number == Signal::INT {
                 left = self.what_is_left(pid);
-                tracing::warn!(left, "PostgreSQL did not stop in good order, and is ended at once");
+                tracing::warn!(left, "PostgreSQL did not stop cleanly in time, and is stopped at once");
             }
         }
-        Err(PortError(format!("PostgreSQL, process {pid}, lives on after SIGKILL")))
+        Err(PortError(format!("PostgreSQL, process {pid}, did not end after SIGKILL")))
     }
 
     /// A fast stop and its proof.
@@ -62,7 +64,7 @@ impl LocalPostgres {
         self.spare.take();
         if let Some(pid) = self.postmaster() {
             runtime::signal(pid, Signal::INT);
-            // one that hangs in a stop signal hears nothing else
+            // a process that SIGSTOP has stopped takes no other signal
             runtime::signal(pid, Signal::CONT);
             if !wait_gone(pid, "postgres", limit).await {
                 return Err(PortError(format!(
@@ -74,26 +76,26 @@ impl LocalPostgres {
         self.prove_shutdown().await
     }
 
-    /// The proof that a stopped server was closed, and where its log ends.
+    /// The proof that a stopped server was shut down cleanly, and where its WAL ends.
     pub(super) async fn prove_shutdown(&self) -> Answer<ShutdownProof> {
         self.must_be_stopped()?;
         let control = self.control_file().await?;
         if control.state != "shut down" {
             return Err(PortError(format!(
-                "there is no proof that it was closed: its control file says `{}`",
+                "it is not proved that PostgreSQL was shut down cleanly: its control file says `{}`",
                 control.state
             )));
         }
-        let doing = format!("reading the log at {}", control.checkpoint);
+        let doing = format!("reading the WAL at {}", control.checkpoint);
         let mut wal = Wal::new(&self.settings.data_dir, control.timeline, control.segment_size);
         let record = wal
             .record(control.checkpoint)
             .map_err(|error| PortError::new(&doing, error))?
             .filter(super::wal::Record::is_shutdown_checkpoint)
-            .ok_or_else(|| PortError::new(&doing, "no whole shutdown checkpoint begins there"))?;
+            .ok_or_else(|| PortError::new(&doing, "no complete shutdown checkpoint begins there"))?;
         let after = wal.record(record.end).map_err(|error| PortError::new(&doing, error))?;
         if after.is_some() {
-            return Err(PortError::new(&doing, "the log goes on after the shutdown checkpoint"));
+            return Err(PortError::new(&doing, "the WAL continues after the shutdown checkpoint"));
         }
         Ok(ShutdownProof {
             system_id: control.system_id,
@@ -104,17 +106,17 @@ impl LocalPostgres {
         })
     }
 
-    /// A record of the log on the disk.
+    /// A WAL record on the disk.
     pub(super) async fn read_record(&self, timeline: TimelineId, at: Lsn) -> Answer<LogRecord> {
         let segment_size = self.control_file().await?.segment_size;
-        let doing = format!("reading the log at {at}");
+        let doing = format!("reading the WAL at {at}");
         let record = Wal::new(&self.settings.data_dir, timeline, segment_size).record(at);
         let record = record.map_err(|error| PortError::new(&doing, error))?;
-        let record = record.ok_or_else(|| PortError::new(&doing, "no whole record begins there"))?;
+        let record = record.ok_or_else(|| PortError::new(&doing, "no complete record begins there"))?;
         Ok(LogRecord { end: record.end, sha256: record.sha256() })
     }
 
-    /// A stopped server has no process left, sessions of a killed postmaster included.
+    /// Refuses a server with processes, including sessions of a killed postmaster.
     pub(super) fn must_be_stopped(&self) -> Answer<()> {
         match runtime::processes_in(&self.settings.data_dir, "postgres").as_slice() {
             [] => Ok(()),
@@ -122,7 +124,7 @@ impl LocalPostgres {
         }
     }
 
-    /// What a server that does not stop waits for, by the titles that its processes gave themselves.
+    /// What a server that does not stop waits for: the titles of its processes.
     fn what_is_left(&self, postmaster: i32) -> String {
         let titles: Vec<String> = runtime::processes_in(&self.settings.data_dir, "postgres")
             .into_iter()

@@ -1,7 +1,7 @@
-//! Making a stopped directory one that can only start as a standby, and stays one until it is promoted.
+//! Makes a stopped directory a standby: it can only start as a standby, and stays a standby until it is promoted.
 //!
-//! **Invariant:** whatever other configuration files say, nothing but a promotion ends its recovery. What could is overridden in
-//! `postgresql.auto.conf`, which PostgreSQL reads last, whoever starts it.
+//! **Invariant:** with any other configuration files, only a promotion ends its recovery. Settings that could end it are overridden
+//! in `postgresql.auto.conf`, which PostgreSQL reads last at every start.
 
 use std::{io, path::Path};
 
@@ -13,8 +13,8 @@ use super::{
     files, lineage,
 };
 
-/// Settings that a directory must not bring along when it follows another main, beside those that a standby is given: where it would
-/// end recovery, and what would hinder it as a main.
+/// Settings that a directory must not keep when it follows another main, in addition to the settings of a standby: where recovery
+/// would end, and what would hinder it as a main.
 const NOT_INHERITED: [&str; 4] = [
     "recovery_target_inclusive",
     "recovery_target_timeline",
@@ -22,7 +22,7 @@ const NOT_INHERITED: [&str; 4] = [
     "default_transaction_read_only",
 ];
 
-/// What ends a recovery where any configuration file sets it. An empty value is that of a server without it.
+/// Settings that end a recovery if any configuration file sets them. An empty value is the same as no setting.
 pub const ENDS_RECOVERY: [&str; 6] = [
     "recovery_target",
     "recovery_target_lsn",
@@ -31,16 +31,16 @@ pub const ENDS_RECOVERY: [&str; 6] = [
     "recovery_target_xid",
     TRIGGER_FILE,
 ];
-/// The last of them, which a PostgreSQL of [`WITHOUT_TRIGGER_FILE`] does not know: it refuses to start with it.
+/// PostgreSQL from version [`WITHOUT_TRIGGER_FILE`] on does not know this setting, and refuses to start with it.
 const TRIGGER_FILE: &str = "promote_trigger_file";
 const WITHOUT_TRIGGER_FILE: u32 = 16;
 
-/// Beside `standby.signal` it has no effect, and lies there still when the standby has been promoted: the next start would be
-/// a recovery from an archive.
+/// Together with `standby.signal` it has no effect, but it stays after a promotion of the standby: then the next start would be a
+/// recovery from an archive.
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 
 impl LocalPostgres {
-    /// Can only start as a standby from the first write on, whatever happens between the two.
+    /// The directory can only start as a standby from the first write on, even if the work is interrupted.
     pub(super) fn turn_into_standby(
         &self,
         conninfo: &str,
@@ -59,7 +59,7 @@ impl LocalPostgres {
         make().map_err(|error| PortError::new(&format!("making {} a standby", data_dir.display()), error))
     }
 
-    /// Writes whom a directory follows, durably.
+    /// Writes the main that a directory follows, durably.
     pub(super) fn write_upstream(
         &self,
         data_dir: &Path,
@@ -85,7 +85,7 @@ impl LocalPostgres {
         files::remove_file(&data_dir.join(RECOVERY_SIGNAL))
     }
 
-    /// Before each start of a standby: somebody may have changed its settings since it was made, or made it without this program.
+    /// Called before each start of a standby: a person may have changed its settings, or may have made it without this program.
     pub(super) fn keep_a_standby(&self) -> Answer<()> {
         let data_dir = &self.settings.data_dir;
         let keep = || {
@@ -105,7 +105,7 @@ impl LocalPostgres {
     /// Whether the directory could be made a standby; nothing is changed.
     ///
     /// # Errors
-    /// What would keep it from being made one, with the file's name.
+    /// Why it could not be made a standby, with the file's name.
     pub(super) fn is_fit_for_a_standby(&self) -> Answer<()> {
         let data_dir = &self.settings.data_dir;
         let look = || {
@@ -119,7 +119,7 @@ impl LocalPostgres {
     }
 }
 
-/// What a standby is given so that nothing but a promotion ends its recovery, and it can be measured.
+/// The settings with which only a promotion ends a standby's recovery, and with which it can be measured.
 fn stays_standby(major_version: u32) -> impl Iterator<Item = Setting<'static>> {
     let is_known = move |name: &&str| *name != TRIGGER_FILE || major_version < WITHOUT_TRIGGER_FILE;
     let ends_nothing = ENDS_RECOVERY.into_iter().filter(is_known).map(|name| (name, ""));

@@ -1,26 +1,26 @@
-//! Limits that a standby must not have less of than its main: with less it refuses to start, or pauses its replay
+//! Limits that must not be lower on a standby than on its main: with lower limits it refuses to start, or pauses its replay
 //! (MEASURED M17).
 
 use interrex_actors::ports::{Answer, PortError, StandbyLimits};
 
 use super::LocalPostgres;
 
-/// As they are in force.
+/// SQL: the limits in force.
 const IN_FORCE: &str = "SELECT name, setting FROM pg_settings WHERE name LIKE 'max%'";
 
-/// As the configuration files have them.
+/// SQL: the limits in the configuration files.
 const AT_NEXT_START: &str = "\
 SELECT name, coalesce((SELECT setting FROM pg_file_settings AS file WHERE file.name = limits.name
                        ORDER BY seqno DESC LIMIT 1), boot_val) AS setting
 FROM pg_settings AS limits WHERE name LIKE 'max%'";
 
 impl LocalPostgres {
-    /// Those that this server has now: what a standby of it needs.
+    /// The limits of this server now: its standbys need at least these.
     pub(super) async fn limits_now(&self) -> Answer<StandbyLimits> {
         self.read_limits(IN_FORCE).await
     }
 
-    /// Those that it would start with.
+    /// The limits with which it would start.
     pub(super) async fn limits_at_its_next_start(&self) -> Answer<StandbyLimits> {
         self.read_limits(AT_NEXT_START).await
     }
@@ -28,6 +28,6 @@ impl LocalPostgres {
     async fn read_limits(&self, sql: &str) -> Answer<StandbyLimits> {
         let rows = self.rows(sql).await?;
         let setting = |name: &str| rows.iter().find(|row| row.get("name") == Some(name))?.get("setting");
-        StandbyLimits::read(setting).map_err(|name| PortError(format!("PostgreSQL's {name} is no number")))
+        StandbyLimits::read(setting).map_err(|name| PortError(format!("PostgreSQL's {name} is not a number")))
     }
 }

@@ -1,6 +1,6 @@
 //! The start of the server: `postgres` itself, which outlives the supervisor.
 //!
-//! Not by `pg_ctl`: it asks each program for its version before, and looks ten times a second whether the server is ready.
+//! Without `pg_ctl`, which first asks each program for its version, and checks only ten times a second whether the server is ready.
 
 use std::{fs::File, io};
 
@@ -16,22 +16,22 @@ use crate::{
     runtime::{self, wait_gone},
 };
 
-/// The line of `postmaster.pid` that tells how far the server is.
+/// The line of `postmaster.pid` with the state of the server.
 pub(super) const STATUS_LINE: usize = 7;
-/// It lets sessions in, or it replays and never will (`hot_standby = off`). PostgreSQL pads the words with blanks.
+/// The server admits sessions, or replays and will never admit them (`hot_standby = off`). PostgreSQL pads these words with blanks.
 const STARTED: [&str; 2] = ["ready", "standby"];
 
-/// A start that was given up goes on by itself: its server may not have written its pid file yet.
+/// Kills a server whose start was given up and which may not have written its pid file yet.
 pub(super) async fn end_what_starts(pid: i32) -> Answer<()> {
     runtime::signal_child(pid, Signal::KILL);
     if wait_gone(pid, "postgres", KILL_PATIENCE).await {
         return Ok(());
     }
-    Err(PortError(format!("PostgreSQL, process {pid}, was being started and lives on after SIGKILL")))
+    Err(PortError(format!("PostgreSQL, process {pid}, was starting and did not end after SIGKILL")))
 }
 
 impl LocalPostgres {
-    /// Starts the server, and waits until it is ready. Whether this call is what started it.
+    /// Starts the server, and waits until it is ready. Returns whether this call started it.
     pub(super) async fn start_postmaster(&self) -> Answer<bool> {
         if self.postmaster().is_some() {
             return Ok(false);
@@ -44,7 +44,7 @@ impl LocalPostgres {
             runtime::wait_reaped(dead, REAP_LIMIT).await;
         }
         let log = &self.settings.log_file;
-        let doing = format!("starting PostgreSQL with its log in {}", log.display());
+        let doing = format!("starting PostgreSQL with the log file {}", log.display());
         self.settings
             .make_folders_in_run()
             .map_err(|error| PortError::new("making the socket's folder", error))?;
@@ -60,10 +60,11 @@ impl LocalPostgres {
             }
             _ = postmaster.wait() => self.starting.set(None),
             () = tokio::time::sleep(START_LIMIT) => {
-                return Err(PortError(format!("PostgreSQL, process {pid}, is not ready within {START_LIMIT:?}")));
+                return Err(PortError(format!("PostgreSQL, process {pid}, was not ready within {START_LIMIT:?}; it may still be \
+                                              starting: see its log file")));
             }
         }
-        // a supervisor that died may have begun a start, which goes on by itself and was first
+        // a supervisor that died may have begun a start, which continued and was first
         if self.postmaster().is_some() {
             return Ok(false);
         }
@@ -75,7 +76,7 @@ impl LocalPostgres {
         Err(PortError(format!("PostgreSQL did not start ({}): {words}", log.display())))
     }
 
-    /// In a process group of its own, so that a Ctrl-C meant for the supervisor does not reach it.
+    /// In its own process group, so that a Ctrl-C for the supervisor does not reach it.
     fn spawn(&self, output: File) -> io::Result<tokio::process::Child> {
         let mut command = self.settings.server();
         // as from pg_ctl: the server's own commands may use it
@@ -83,7 +84,7 @@ impl LocalPostgres {
         command.stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(false).spawn()
     }
 
-    /// The server's log, where it ends by now.
+    /// The server's log file, and its length now.
     fn open_log(&self) -> io::Result<(File, u64)> {
         let log = guarded::append(&self.settings.log_file, self.settings.run_as)?;
         let end = log.metadata()?.len();
@@ -95,7 +96,7 @@ impl LocalPostgres {
         let pid_file = self.settings.data_dir.join("postmaster.pid");
         loop {
             let told = std::fs::read(&pid_file).unwrap_or_default();
-            // the path in it may be of any encoding
+            // a path in it may have any encoding
             let told = String::from_utf8_lossy(&told);
             let lines: Vec<&str> = told.lines().map(str::trim).collect();
             // until it has written its own, the file may be a dead server's

@@ -1,4 +1,4 @@
-//! The write-ahead log as it lies on the disk: a record's bytes, and where the log ends.
+//! The WAL on the disk: a record's bytes, and where the WAL ends.
 //!
 //! A page begins with a header (16 bits of magic, 16 of flags, the timeline, its own address, how much of a record
 //! from the page before goes on here; 24 bytes, 40 at the begin of a file). Records are aligned to 8 bytes, begin with
@@ -26,7 +26,7 @@ const LARGEST: usize = 1020 * 1024 * 1024;
 /// Flag of a page whose begin replaces a record that was never finished.
 const OVERWRITES: u16 = 8;
 
-/// Whatever one server has of the log of one timeline, or of a row of them.
+/// The WAL that a server has of one timeline, or of a row of timelines.
 #[derive(Debug)]
 pub(super) struct Wal {
     folder: PathBuf,
@@ -36,16 +36,16 @@ pub(super) struct Wal {
     open: Option<(u64, File)>,
 }
 
-/// A whole record.
+/// A complete record.
 #[derive(Debug)]
 pub(super) struct Record {
-    /// Where the next one begins, but for the header of a page.
+    /// Where the next record begins, without the header of a page.
     pub(super) end: Lsn,
     bytes: Vec<u8>,
 }
 
 impl Record {
-    /// Whether it is the checkpoint of a server that closed: the log's own resource manager, and no flags.
+    /// Whether it is the checkpoint of a shutdown: the resource manager of the WAL itself, and no flags.
     pub(super) fn is_shutdown_checkpoint(&self) -> bool {
         self.kind() == (0, 0x00)
     }
@@ -63,7 +63,7 @@ impl Record {
         Lsn(u64_at(&self.bytes, 8))
     }
 
-    /// Resource manager, and what the record is to it.
+    /// The resource manager, and its type of the record.
     fn kind(&self) -> (u8, u8) {
         (self.bytes[17], self.bytes[16] & 0xf0)
     }
@@ -79,12 +79,12 @@ impl Wal {
         Self::along(data_dir, Line::new(&[], timeline), segment_size)
     }
 
-    /// Along all timelines that led to the newest one.
+    /// Along all timelines that led to the newest timeline.
     pub(super) fn along(data_dir: &Path, line: Line, segment_size: u64) -> Self {
         Self { folder: data_dir.join("pg_wal"), line, segment_size, open: None }
     }
 
-    /// The record that begins at a place; nothing if none does.
+    /// The record that begins at an LSN; nothing if none begins there.
     pub(super) fn record(&mut self, at: Lsn) -> io::Result<Option<Record>> {
         let Some(mut place) = self.begin_of_record(at)? else { return Ok(None) };
         let mut length = [0; 4];
@@ -118,7 +118,7 @@ impl Wal {
         Ok(Some(Record { end: Lsn(end), ..record }))
     }
 
-    /// Where the log ends: after the last record of the unbroken chain from this one on.
+    /// Where the WAL ends: after the last record of the unbroken chain from this record on.
     pub(super) fn end_after(&mut self, first: Lsn) -> io::Result<Option<Lsn>> {
         let (mut last, mut end) = match self.record(first)? {
             Some(record) => (Lsn(self.begin_of_record(first)?.unwrap_or(first.0)), record.end),
@@ -126,7 +126,7 @@ impl Wal {
         };
         loop {
             let next = self.record(end)?;
-            // a file that is used again holds old records: they name another one before them
+            // a recycled file has old records: they name another record before them
             match next.filter(|record| record.previous() == last) {
                 Some(record) => {
                     last = Lsn(self.begin_of_record(end)?.unwrap_or(end.0));
@@ -140,8 +140,8 @@ impl Wal {
         }
     }
 
-    /// Where the record begins that holds a byte; or, of a byte between two records, where the next would. Nothing if the log
-    /// from there on is not here.
+    /// Where the record with this byte begins; for a byte between two records, where the next record would begin. Nothing if the
+    /// WAL from there on is not here.
     pub(super) fn begin_of_record_at(&mut self, byte: u64) -> io::Result<Option<Lsn>> {
         let mut page = byte - byte % PAGE;
         let mut begin = loop {
@@ -159,7 +159,7 @@ impl Wal {
         Ok(Some(begin))
     }
 
-    /// How far back the log is here without a gap, from a place on, but not before another.
+    /// How far back from an LSN the WAL is here without a gap, but not before `not_before`.
     pub(super) fn reaches_back(&mut self, from: Lsn, not_before: Lsn) -> io::Result<Lsn> {
         let mut oldest = from.0 - from.0 % self.segment_size;
         while oldest > not_before.0 && self.read(oldest - self.segment_size, &mut [0])? {
@@ -168,20 +168,20 @@ impl Wal {
         Ok(not_before.max(Lsn(oldest)))
     }
 
-    /// A part of one file of the log; nothing where that is not here.
+    /// A part of one WAL file; nothing if it is not here.
     pub(super) fn part(&mut self, from: u64, to: u64) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
         Ok(self.read(from, &mut bytes)?.then_some(bytes))
     }
 
-    /// Where the log goes on after a record that a crash cut off and recovery wrote over (PostgreSQL 14 and later).
+    /// Where the WAL continues after a record that a crash cut off and recovery overwrote (PostgreSQL 14 and later).
     fn after_unfinished(&mut self, at: Lsn) -> io::Result<Option<Lsn>> {
         let page = at.0.next_multiple_of(PAGE);
         let overwrites = self.page(page)?.is_some_and(|page| page.flags & OVERWRITES != 0);
         Ok((overwrites && page != at.0).then_some(Lsn(page)))
     }
 
-    /// A place, or the one after the page's header if a page begins there; nothing without such a page.
+    /// An LSN, or the place after the page's header if a page begins there; nothing without such a page.
     fn begin_of_record(&mut self, at: Lsn) -> io::Result<Option<u64>> {
         let Some(page) = self.page(at.0 - at.0 % PAGE)? else { return Ok(None) };
         Ok(Some(if at.0.is_multiple_of(PAGE) { at.0 + page.header } else { at.0 }))
@@ -197,7 +197,7 @@ impl Wal {
         Ok(is_this.then(|| PageHeader { header, flags, goes_on: u32_at(&bytes, 16) }))
     }
 
-    /// Bytes of the log, from one file; zeros where the file is missing or short. Whether it is not.
+    /// Reads bytes of the WAL from one file; zeros if the file is missing or short. Returns whether it is complete.
     fn read(&mut self, at: u64, bytes: &mut [u8]) -> io::Result<bool> {
         bytes.fill(0);
         let number = at / self.segment_size;
@@ -227,16 +227,16 @@ struct PageHeader {
     goes_on: u32,
 }
 
-/// The name of a file of the log.
+/// The name of a WAL file.
 pub(in crate::postgres) fn file_name(timeline: TimelineId, number: u64, segment_size: u64) -> String {
     let in_one = 0x1_0000_0000 / segment_size;
     format!("{:08X}{:08X}{:08X}", timeline.0, number / in_one, number % in_one)
 }
 
-/// Of which place in the log a file's first page says that it is; 0 in one that was never written.
+/// The address in a file's first page; 0 if the file was never written.
 ///
 /// # Errors
-/// It cannot be read, or is shorter than that.
+/// The file cannot be read, or is too short.
 pub(super) fn own_place(file: &Path) -> io::Result<u64> {
     // xlogdefs: magic and flags 2 bytes each, timeline 4, then the page's address
     let mut head = [0; 16];
@@ -244,7 +244,7 @@ pub(super) fn own_place(file: &Path) -> io::Result<u64> {
     Ok(u64_at(&head, 8))
 }
 
-/// Which file of the log it is, by its name and on whatever timeline; nothing for other names.
+/// The number of a WAL file from its name, on any timeline; nothing for other names.
 pub(in crate::postgres) fn file_number(name: &str, segment_size: u64) -> Option<u64> {
     let is_of_log = name.len() == 24 && name.bytes().all(|digit| digit.is_ascii_hexdigit());
     let part = |from: usize| u64::from_str_radix(name.get(from..from + 8)?, 16).ok();
@@ -261,7 +261,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(number)
 }
 
-/// The checksum of the log's records (Castagnoli), continued.
+/// The checksum of WAL records (CRC-32C, Castagnoli), continued.
 fn crc32c(start: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(start, |crc, byte| (crc >> 8) ^ TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }

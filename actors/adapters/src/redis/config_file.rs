@@ -1,4 +1,4 @@
-//! Redis' own configuration file, as far as it is needed while Redis does not run.
+//! Redis' own configuration file, for values that are needed while Redis does not run.
 
 use std::{
     fs, io,
@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-/// Files within files: more than this many is a circle.
+/// How deep files may include each other; deeper is a loop.
 const DEPTH: usize = 8;
 
-/// What a configuration file says, those that it includes too. A later line counts more, as for Redis.
+/// The settings of a configuration file and its included files. A later line wins, as in Redis.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConfigFile(Vec<(String, String)>);
 
@@ -27,7 +27,7 @@ impl ConfigFile {
         Self(text.lines().filter_map(line).collect())
     }
 
-    /// What a setting says, without quotes.
+    /// The value of a setting, without quotes.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -38,7 +38,7 @@ impl ConfigFile {
         last.is_some_and(|(_, value)| !value.eq_ignore_ascii_case("no one"))
     }
 
-    /// The folder of its data. Redis starts in `/`, where the supervisor starts it.
+    /// The folder of its data. The supervisor starts Redis in `/`.
     pub(crate) fn data_folder(&self) -> PathBuf {
         Path::new("/").join(self.value("dir").unwrap_or_default())
     }
@@ -65,7 +65,7 @@ fn read_into(path: &Path, lines: &mut Vec<(String, String)>, depth: usize) -> io
     for (key, value) in String::from_utf8_lossy(&text).lines().filter_map(line) {
         match key.as_str() {
             "include" if depth > 0 => {
-                // a pattern that names several files is not followed: what it may hold is asked of Redis while that runs
+                // a pattern for several files is not followed: a running Redis is asked for such settings
                 let included = Path::new("/").join(&value);
                 if included.is_file() {
                     read_into(&included, lines, depth - 1)?;

@@ -1,4 +1,4 @@
-//! The files of a stopped Redis: what only it has is kept, and its next start is as a replica.
+//! The files of a stopped Redis: keeps a copy of its data, and makes it start as a replica.
 
 use std::{
     fs::{self, File},
@@ -36,14 +36,14 @@ impl DataFiles {
         }
     }
 
-    /// Where copies are kept.
+    /// The folder of kept copies.
     pub(super) fn kept_copies(&self) -> PathBuf {
         let mut into = self.folder.as_os_str().to_owned();
         into.push(".kept");
         PathBuf::from(into)
     }
 
-    /// Snapshots, append-only files, and whatever lies in the folder of those.
+    /// Whether a path is a snapshot, an append-only file, or in the folder of append-only files.
     fn has(&self, path: &Path) -> bool {
         let top = path.components().next().map(|name| name.as_os_str().to_string_lossy());
         top.is_some_and(|name| {
@@ -60,7 +60,7 @@ impl DataFiles {
 const OWED: &str = ".owed";
 
 /// Notes durably that a copy of this time is to be made, until [`keep`] has made it.
-pub(super) fn owe(data: &DataFiles, time: &str) -> io::Result<()> {
+pub(super) fn note_pending(data: &DataFiles, time: &str) -> io::Result<()> {
     let into = data.kept_copies();
     if into.join(time).exists() {
         return Ok(());
@@ -70,14 +70,14 @@ pub(super) fn owe(data: &DataFiles, time: &str) -> io::Result<()> {
     guarded::write(&into.join(OWED), time.as_bytes(), owner)
 }
 
-/// Makes the copy that is owed, if one is. None of those made before is removed.
-pub(super) fn keep_what_is_owed(data: &DataFiles, progress: &Progress) -> io::Result<()> {
+/// Makes the copy that is owed, if any. No earlier copy is removed.
+pub(super) fn keep_pending(data: &DataFiles, progress: &Progress) -> io::Result<()> {
     let note = data.kept_copies().join(OWED);
     let time = match RunAs::owner_of(&data.folder)?.act(|| fs::read_to_string(&note)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         time => time?,
     };
-    // whoever lost power while it was written had not gone on to the copy, nor to anything that needs one
+    // an incomplete note is from a crash while it was written: neither a copy nor a step that needs one followed
     if !is_time(&time) {
         return guarded::remove_file(&note);
     }
@@ -85,18 +85,18 @@ pub(super) fn keep_what_is_owed(data: &DataFiles, progress: &Progress) -> io::Re
 }
 
 /// Whether a copy is owed.
-pub(super) fn is_owed(data: &DataFiles) -> bool {
+pub(super) fn is_pending(data: &DataFiles) -> bool {
     data.kept_copies().join(OWED).exists()
 }
 
-/// No copy is owed any more.
+/// Removes the note: no copy is owed any more.
 fn is_kept(into: &Path) -> io::Result<()> {
     guarded::remove_file(&into.join(OWED))
 }
 
-/// Copies snapshots and append-only files into a folder of this time beside Redis' own, whole or not at all, and removes
-/// all but the newest copies. Nothing where there is nothing to copy; a copy of this time that is there already is the
-/// answer.
+/// Copies snapshots and append-only files into a folder of this time next to Redis' folder, completely or not at all, and removes
+/// all but the newest copies. Returns the copy, or nothing if there is nothing to copy; an existing copy of this time is returned
+/// too.
 pub(super) fn keep(
     data: &DataFiles,
     time: &str,
@@ -115,7 +115,7 @@ pub(super) fn keep(
         is_kept(&into)?;
         return Ok(None);
     }
-    // for nobody but Redis: it is all of its data
+    // only for Redis' user: the copy has all of its data
     private(&into, owner)?;
     let unfinished = into.join(format!(".{time}"));
     guarded::remove(&unfinished)?;
@@ -131,7 +131,7 @@ pub(super) fn keep(
     Ok(Some(place))
 }
 
-/// A folder that only one user may enter; it may be there.
+/// Makes a folder that only one user may enter, if it does not exist.
 fn private(folder: &Path, owner: RunAs) -> io::Result<()> {
     match guarded::create_folder(folder, owner) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -139,12 +139,12 @@ fn private(folder: &Path, owner: RunAs) -> io::Result<()> {
     }
 }
 
-/// Whether a folder was named by [`keep`]; what a person puts beside the copies is left alone.
+/// Whether [`keep`] named a folder; other folders next to the copies are not touched.
 fn is_time(name: &str) -> bool {
     name.len() == 16 && name.starts_with(|digit: char| digit.is_ascii_digit()) && name.ends_with('Z')
 }
 
-/// Removes old copies, and those that were given up. The one that was just made stays whatever the clock says.
+/// Removes old copies, and copies that were given up. The new copy stays, even if the clock is wrong.
 fn prune(into: &Path, own: &Path, newest: usize) -> io::Result<()> {
     let (mut others, mut gone) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(into)? {
@@ -169,7 +169,7 @@ pub(super) fn read(config_file: &Path, user: RunAs) -> io::Result<String> {
     Ok(config)
 }
 
-/// Writes into a configuration file whose replica the next start makes of Redis, durably and with the file's owner.
+/// Writes into a configuration file which master Redis follows from its next start on, durably; the file keeps its owner.
 pub(super) fn follow_from_the_start(config_file: &Path, user: RunAs, master: &Address) -> io::Result<()> {
     let config = read(config_file, user)?;
     guarded::rewrite(config_file, following(&config, master).as_bytes())

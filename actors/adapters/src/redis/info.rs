@@ -1,4 +1,4 @@
-//! What Redis says of itself, read.
+//! Parses what Redis reports about itself.
 
 use std::net::IpAddr;
 
@@ -7,33 +7,33 @@ pub(crate) fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// What `INFO replication` says.
+/// The content of `INFO replication`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Replication {
     /// Whether it is a master.
     pub(crate) master: bool,
-    /// Whether it is a replica that has all of its master's data, and receives more.
+    /// Whether it is a replica that has all of its master's data and receives changes.
     pub(crate) linked: bool,
-    /// Whether it receives all of its master's data.
+    /// Whether a full copy of its master's data is under way.
     pub(crate) copying: bool,
-    /// How far it is, in bytes.
+    /// Its replication offset, in bytes.
     pub(crate) offset: Option<u64>,
-    /// Of a replica: host and port of its master.
+    /// For a replica: host and port of its master.
     pub(crate) upstream: Option<(String, u16)>,
-    /// Of a master: its replicas.
+    /// For a master: its replicas.
     pub(crate) replicas: Vec<Replica>,
-    /// Whether it is changing places with a replica.
+    /// Whether a `FAILOVER` to a replica is under way.
     pub(crate) changes_places: bool,
-    /// Which history its offset counts in, and the one before.
+    /// The replication history of its offset, and the history before.
     pub(crate) histories: Vec<String>,
-    /// Of a replica without a link: since when it has none, in seconds.
+    /// For a replica without a link: for how many seconds.
     pub(crate) unlinked_for: Option<u64>,
 }
 
 /// A replica as its master knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Replica {
-    /// Its address, or the host that it announces, in the one spelling that `FAILOVER TO` takes.
+    /// Its address, or the host that it announces, in the spelling that `FAILOVER TO` accepts.
     pub(crate) host: String,
     /// The port it listens on.
     pub(crate) port: u16,
@@ -45,7 +45,7 @@ impl Replication {
     pub(crate) fn read(info: &str) -> Self {
         let master = field(info, "role") == Some("master");
         let is = |name: &str, value: &str| field(info, name) == Some(value);
-        // a copy under way is no copy yet: promoting it would lose everything (Redis hazards 5)
+        // a copy under way is not complete: a promotion would lose everything (Redis hazards 5)
         let linked = is("master_link_status", "up") && is("master_sync_in_progress", "0");
         let number = |name: &str| field(info, name)?.parse().ok();
         let host = field(info, "master_host").filter(|_| !master);
@@ -65,7 +65,7 @@ impl Replication {
         }
     }
 
-    /// The replica at an address, as this master spells it: Redis compares spellings, and knows no names.
+    /// The replica at an address, as this master spells it: Redis compares spellings, and does not resolve names.
     pub(crate) fn replica_at(&self, host: &str, addresses: &[IpAddr], port: u16) -> Result<&Replica, String> {
         let is_there = |replica: &&Replica| {
             let address = replica.host.parse::<IpAddr>().map(|address| address.to_canonical());
@@ -73,7 +73,7 @@ impl Replication {
                 && (replica.host.eq_ignore_ascii_case(host)
                     || address.is_ok_and(|address| addresses.contains(&address)))
         };
-        // behind a translated address, the only one on that port is meant
+        // with address translation, the only replica on that port is meant
         let mut on_port = self.replicas.iter().filter(|replica| replica.port == port);
         let only = on_port.next().filter(|_| on_port.next().is_none());
         self.replicas.iter().find(is_there).or(only).ok_or_else(|| {
@@ -83,7 +83,7 @@ impl Replication {
                 .map(|replica| format!("{} port {}", replica.host, replica.port))
                 .collect();
             match known.is_empty() {
-                true => "it has no replica at all".to_owned(),
+                true => "it has no replica".to_owned(),
                 false => format!("its replicas are {}", known.join(", ")),
             }
         })
@@ -143,6 +143,6 @@ mod tests {
         let unknown = at("delta.example", &["10.0.0.4"], 6379).unwrap_err();
         assert!(unknown.contains("10.0.0.2 port 6379"), "{unknown}");
         assert!(!master.changes_places && !master.replicas[1].online);
-        assert!(Replication::default().replica_at("a", &[], 1).unwrap_err().contains("no replica at all"));
+        assert!(Replication::default().replica_at("a", &[], 1).unwrap_err().contains("no replica"));
     }
 }

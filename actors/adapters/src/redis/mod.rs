@@ -1,4 +1,4 @@
-//! The real Redis: commands through one owned connection, start and stop by its own program.
+//! The adapter for Redis: commands through one owned connection, start and stop with its own program.
 
 mod config_file;
 mod data_files;
@@ -45,20 +45,20 @@ use self::{
 use super::copying::{self, Progress};
 use crate::runtime::{self, Process, RunAs};
 
-/// When one command, or a connection, is given up.
+/// Time limit for one command, or a connection.
 const COMMAND_LIMIT: Duration = Duration::from_secs(2);
-/// When starting is given up.
+/// Time limit for a start.
 const START_LIMIT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// How to reach and handle the local server.
+/// How to reach and run the local server.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// Its configuration file, which it rewrites itself.
     pub config_file: PathBuf,
     /// The program.
     pub program: PathBuf,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub run_as: RunAs,
     /// Host.
     pub host: String,
@@ -66,9 +66,9 @@ pub struct RedisSettings {
     pub port: u16,
     /// Password.
     pub password: Option<crate::secret::Secret>,
-    /// How long it may get nowhere while it is being stopped.
+    /// How long a stop may make no progress.
     pub stop_timeout: Duration,
-    /// Where the other nodes' Redis are.
+    /// The addresses of the other nodes' Redis.
     pub others: Vec<Address>,
 }
 
@@ -76,23 +76,23 @@ pub struct RedisSettings {
 pub struct LocalRedis {
     settings: RedisSettings,
     connection: RefCell<Option<MultiplexedConnection>>,
-    /// What the server of that connection does not let the supervisor do.
+    /// The commands that the server of that connection refuses to the supervisor.
     lacks: RefCell<Vec<String>>,
-    /// Its process, as it was last seen, and the folder that this worked in.
+    /// Its process, as it was last seen, and the folder in which it worked.
     seen: RefCell<Option<Process>>,
     folder: RefCell<Option<PathBuf>>,
-    /// Why it does not run, where that is this supervisor's doing.
+    /// Why it does not run, if this supervisor is the reason.
     told: RefCell<String>,
-    /// Whether a start was asked for and not made: a replica holds more, or the process before was still ending.
+    /// Whether a start was asked for and not made: a replica has more data, or the old process was still ending.
     wanted: Cell<bool>,
-    /// Held by the one thread that works on its files.
+    /// Locked by the only thread that works on its files.
     files: Arc<Mutex<()>>,
 }
 
-/// A connection that does not reconnect by itself: that would hide what a health check looks for.
+/// Opens a connection that does not reconnect by itself, because a reconnect would hide problems from a health check.
 ///
 /// # Errors
-/// The server's or the system's words.
+/// The server's or the system's message.
 pub async fn connect(
     host: &str,
     port: u16,
@@ -118,19 +118,19 @@ async fn open(
         .set_connection_timeout(Some(COMMAND_LIMIT))
         .set_response_timeout(limit);
     let opening = client.get_multiplexed_async_connection_with_config(&config);
-    // a server that hangs takes a connection, and says nothing
+    // a server that hangs accepts a connection, and does not answer
     let opened = tokio::time::timeout(COMMAND_LIMIT, opening).await;
     opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
-/// What a name stands for now; nothing where that cannot be told.
+/// The addresses of a name now; none if they cannot be resolved.
 async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
     let looking = tokio::time::timeout(COMMAND_LIMIT, tokio::net::lookup_host((host, port)));
     let found = looking.await.ok().and_then(Result::ok).into_iter().flatten();
     found.map(|address| address.ip().to_canonical()).collect()
 }
 
-/// Whether two addresses are one server's, as far as names tell.
+/// Whether two addresses belong to one server, as far as names show.
 async fn is_same_place(one: &Address, other: &Address) -> bool {
     if one.port != other.port {
         return false;
@@ -142,13 +142,13 @@ async fn is_same_place(one: &Address, other: &Address) -> bool {
     addresses(&one.host, one.port).await.iter().any(|address| others.contains(address))
 }
 
-/// What the folder of a copy that was kept then is called.
+/// The name of the folder of a copy that was kept at this time.
 fn name_of_time(at: DateTime<Utc>) -> String {
     at.format("%Y%m%dT%H%M%SZ").to_string()
 }
 
 impl LocalRedis {
-    /// An adapter that connects when it is first asked.
+    /// Makes an adapter that connects at the first request.
     #[must_use]
     pub fn new(settings: RedisSettings) -> Self {
         Self {
@@ -174,7 +174,7 @@ impl LocalRedis {
             Some(connection) => connection,
             None => {
                 let mut fresh = self.open(Some(COMMAND_LIMIT)).await?;
-                // what it may not do changes with its configuration, and so with a restart of it
+                // its rights change with its configuration, and so with its restart
                 let lacks = rights::lacking(&mut fresh).await?;
                 self.lacks.replace(lacks);
                 *self.connection.borrow_mut() = Some(fresh.clone());
@@ -202,7 +202,7 @@ impl LocalRedis {
     }
 
     fn config(&self) -> io::Result<ConfigFile> {
-        // what Redis cannot read, it does not go by
+        // Redis does not use a file that its user cannot read
         let path = &self.settings.config_file;
         self.settings.run_as.act(|| ConfigFile::read(path))
     }
@@ -212,14 +212,14 @@ impl LocalRedis {
         self.config().map_err(|error| PortError::new(&format!("reading {}", path.display()), error))
     }
 
-    /// Its data files: where it last worked, or where its configuration says.
+    /// Its data files: in the folder where it last worked, or in the configured folder.
     fn data(&self) -> Answer<DataFiles> {
         let config = self.configuration()?;
         let folder = self.folder.borrow().clone();
         Ok(DataFiles::of(&config, folder.unwrap_or_else(|| config.data_folder())))
     }
 
-    /// Waits until it has read its data: until then it refuses nearly everything.
+    /// Waits until it has loaded its data: until then it refuses nearly every command.
     async fn has_loaded(&self) -> Answer<()> {
         while let Err(error) = self.query::<String>(&["PING"]).await {
             if error.code() != Some("LOADING") {
@@ -230,8 +230,8 @@ impl LocalRedis {
         Ok(())
     }
 
-    /// Waits until what a replica copied is in its append-only file: until then a crash loses all of it,
-    /// although the role survives (MEASURED M18).
+    /// Waits until the data that a replica copied is in its append-only file: until then a crash loses all data, although the role
+    /// survives (MEASURED M18).
     async fn data_is_durable(&self) -> Answer<()> {
         loop {
             let info: String = self.command(&["INFO", "persistence"]).await?;
@@ -244,13 +244,13 @@ impl LocalRedis {
         }
     }
 
-    /// Work on the files of a stopped Redis, one at a time; whoever waits no longer gives it up.
+    /// Works on the files of a stopped Redis, one call at a time. When this future is dropped, the work is cancelled.
     async fn on_its_files(
         &self,
         doing: &str,
         work: impl FnOnce(&Progress) -> io::Result<()> + Send + 'static,
     ) -> Answer<()> {
-        // a call that was given up may still be at it
+        // a call that was given up may still be working
         let held = self.files.clone().lock_owned().await;
         copying::watch(0, &|_| {}, async |progress| {
             let held_work = move || {
@@ -270,23 +270,22 @@ impl LocalRedis {
         self.command::<String>(&["CONFIG", "REWRITE"]).await?;
         if self.configuration()?.names_a_master() == master {
             return Err(PortError(format!(
-                "{} does not say what Redis is now: a restart would change its role back",
+                "{} does not have the new role of Redis: a restart would change the role back",
                 self.settings.config_file.display()
             )));
         }
         Ok(())
     }
 
-    /// Why it must not be started as a master, if it would be one: a replica holds what its disk lacks. Who does not answer
-    /// holds nothing that anybody could know of.
+    /// Why it must not be started as a master, if it would be one: a replica has data that its disk lacks. A replica that does not
+    /// answer cannot be compared.
     async fn is_behind_a_replica(&self) -> Answer<Option<String>> {
         let config = self.configuration()?;
         if config.names_a_master() {
             return Ok(None);
         }
         let on_disk = self.settings.run_as.act(|| OnDisk::look(&config));
-        let on_disk =
-            on_disk.map_err(|error| PortError::new("looking at what Redis has on its disk", error))?;
+        let on_disk = on_disk.map_err(|error| PortError::new("examining the files of Redis", error))?;
         for address in &self.settings.others {
             let asking = async {
                 let password = self.settings.password.as_deref();
@@ -309,7 +308,7 @@ impl LocalRedis {
         match self.who().await {
             Who::Nobody => {}
             Who::Ours(_) => {
-                // one that was told to end is started once it has
+                // a process that is ending is started again once it has ended
                 self.wanted.set(!self.take_writes().await);
                 return Ok(false);
             }
@@ -321,12 +320,12 @@ impl LocalRedis {
             return Err(PortError(words));
         }
         let mut command = self.settings.run_as.command(&self.settings.program);
-        // as a process of its own that outlives the supervisor, whatever the file says
+        // as a separate process that outlives the supervisor, with any configuration
         command.arg(&self.settings.config_file).args(["--daemonize", "yes"]);
         runtime::run(command, "starting Redis", START_LIMIT).await?;
         let late = || {
             Err(PortError(format!(
-                "Redis was started and does not answer within {START_LIMIT:?}; see its log"
+                "Redis was started and did not answer within {START_LIMIT:?}: see its log"
             )))
         };
         tokio::time::timeout(START_LIMIT, self.answers()).await.unwrap_or_else(|_| late())?;
@@ -334,15 +333,17 @@ impl LocalRedis {
         Ok(true)
     }
 
-    /// Until it answers, or reads its data: that takes as long as it takes.
+    /// Waits until it answers or loads its data, which may take long.
     async fn answers(&self) -> Answer<()> {
         loop {
             match self.query::<String>(&["PING"]).await {
                 Ok(_) => return Ok(()),
                 Err(error) => match error.code() {
                     Some("LOADING") => return Ok(()),
-                    // an answer, that will not change by itself
-                    Some(_) => return Err(PortError::new("Redis was started, and refuses", error)),
+                    // an answer that will not change by itself
+                    Some(_) => {
+                        return Err(PortError::new("Redis was started, but refuses the supervisor", error));
+                    }
                     None => tokio::time::sleep(LOOK).await,
                 },
             }
@@ -406,10 +407,10 @@ impl RedisPort for LocalRedis {
             self.command::<String>(&["REPLICAOF", "NO", "ONE"]).await?;
         }
         self.take_writes().await;
-        // clients that think they talk to a replica must come again
+        // clients that think they talk to a replica must reconnect
         let ended: i64 = self.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await?;
         if !self.replication().await?.master {
-            return Err(PortError("ROLE still says replica after REPLICAOF NO ONE".to_owned()));
+            return Err(PortError("Redis is still a replica after REPLICAOF NO ONE".to_owned()));
         }
         self.make_durable(true).await?;
         self.data_is_durable().await?;
@@ -421,12 +422,12 @@ impl RedisPort for LocalRedis {
     async fn hand_over(&self, replica: &Address, limit: Duration) -> Answer<RedisHandover> {
         let Address { host, port } = replica;
         let before = self.replication().await?;
-        // one that a supervisor began which died meanwhile: Redis ends it by itself
+        // a failover under way was begun by a supervisor that died: Redis ends it by itself
         if !before.changes_places {
             let target = match before.replica_at(host, &addresses(host, *port).await, *port) {
                 Ok(target) => target,
                 Err(known) => {
-                    let words = format!("it knows no replica at {replica}: {known}");
+                    let words = format!("Redis has no replica at {replica}: {known}");
                     return Ok(RedisHandover::Refused(words));
                 }
             };
@@ -441,7 +442,7 @@ impl RedisPort for LocalRedis {
                 Err(error) => return Err(PortError::new("FAILOVER", error)),
             }
         }
-        // it answers at once, and goes on by itself: to its end, or back to where it was
+        // Redis answers at once, and continues by itself: to the end, or back to the old roles
         let over = async {
             loop {
                 let state = self.replication().await?;
@@ -454,7 +455,7 @@ impl RedisPort for LocalRedis {
         let late = || Err(PortError(format!("FAILOVER did not end within {limit:?}")));
         let state = tokio::time::timeout(limit + COMMAND_LIMIT, over).await.unwrap_or_else(|_| late())?;
         if state.master {
-            let words = format!("FAILOVER TO {replica} was given up by Redis: it is still the master");
+            let words = format!("Redis gave up FAILOVER TO {replica}: it is still the master");
             return Ok(RedisHandover::Refused(words));
         }
         self.make_durable(false).await?;
@@ -469,15 +470,20 @@ impl RedisPort for LocalRedis {
         self.replication().await.is_ok_and(|state| state.copying)
     }
 
-    async fn come_back_behind(&self, master: &Address, at: DateTime<Utc>, newest: usize) -> Answer<RedisEnd> {
-        // what it had in memory is on its disk then
+    async fn prepare_to_follow(
+        &self,
+        master: &Address,
+        at: DateTime<Utc>,
+        newest: usize,
+    ) -> Answer<RedisEnd> {
+        // after this its data is on its disk
         let end = self.end().await?;
         let master = master.clone();
         let (config_file, user) = (self.settings.config_file.clone(), self.settings.run_as);
         let (time, data) = (name_of_time(at), self.data()?);
-        self.on_its_files("keeping what Redis has, and making it a replica", move |progress| {
-            let owed = data_files::owe(&data, &time);
-            // whatever became of that: from here on it can only start as a replica
+        self.on_its_files("keeping a copy of Redis' data, and making it a replica", move |progress| {
+            let owed = data_files::note_pending(&data, &time);
+            // even after an error: from here on it can only start as a replica
             data_files::follow_from_the_start(&config_file, user, &master)?;
             owed?;
             data_files::keep(&data, &time, newest, progress).map(drop)
@@ -486,13 +492,13 @@ impl RedisPort for LocalRedis {
         Ok(end)
     }
 
-    async fn keep_what_is_owed(&self) -> Answer<()> {
+    async fn keep_pending(&self) -> Answer<()> {
         if !matches!(self.who().await, Who::Nobody) || !self.configuration()?.names_a_master() {
             return Ok(());
         }
         let data = self.data()?;
-        self.on_its_files("keeping what Redis has, before it becomes a replica", move |progress| {
-            data_files::keep_what_is_owed(&data, progress)
+        self.on_its_files("keeping a copy of Redis' data before it becomes a replica", move |progress| {
+            data_files::keep_pending(&data, progress)
         })
         .await
     }
@@ -511,7 +517,7 @@ impl RedisPort for LocalRedis {
     }
 
     fn waits_for_a_start(&self) -> bool {
-        self.wanted.get() || self.data().is_ok_and(|data| data_files::is_owed(&data))
+        self.wanted.get() || self.data().is_ok_and(|data| data_files::is_pending(&data))
     }
 }
 

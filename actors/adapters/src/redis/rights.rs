@@ -1,9 +1,8 @@
-//! Whether Redis lets the supervisor give the commands that a change of main needs: `rename-command` and ACLs may forbid
-//! them.
+//! Whether Redis accepts the commands that a change of main needs: `rename-command` and ACLs may forbid them.
 
 use redis::{Value, aio::MultiplexedConnection};
 
-/// What is given, and the arguments by which an ACL is asked.
+/// The commands, and the arguments with which the ACL is checked.
 const NEEDED: [(&str, &[&str]); 7] = [
     ("INFO", &["replication"]),
     ("CONFIG", &["REWRITE"]),
@@ -14,10 +13,10 @@ const NEEDED: [(&str, &[&str]); 7] = [
     ("SHUTDOWN", &["SAVE"]),
 ];
 
-/// The commands that are not there or not allowed; none where Redis tells neither. Changes nothing.
+/// The commands that are missing or not allowed, each with the reason; none if Redis does not report it. Changes nothing.
 ///
 /// # Errors
-/// It does not answer.
+/// Redis does not answer.
 pub async fn lacking(connection: &mut MultiplexedConnection) -> redis::RedisResult<Vec<String>> {
     let mut question = redis::cmd("COMMAND");
     question.arg("INFO");
@@ -31,7 +30,7 @@ pub async fn lacking(connection: &mut MultiplexedConnection) -> redis::RedisResu
             note(&mut lacking, format!("{command} is renamed or disabled (rename-command)"));
         }
     }
-    // since 7.0 it can be asked what an ACL would say
+    // since 7.0 Redis can check an ACL without running the command
     let user: Option<String> = told(redis::cmd("ACL").arg("WHOAMI").query_async(connection).await)?;
     let Some(user) = user else { return Ok(lacking) };
     for (command, arguments) in NEEDED {
@@ -54,7 +53,7 @@ fn note(lacking: &mut Vec<String>, words: String) {
     }
 }
 
-/// An array of Redis' that stands for no command.
+/// Whether an answer means that there is no such command.
 fn is_nothing(known: &Value) -> bool {
     match known {
         Value::Nil => true,
@@ -63,7 +62,7 @@ fn is_nothing(known: &Value) -> bool {
     }
 }
 
-/// An answer, or nothing where this question itself is refused.
+/// An answer, or nothing if Redis refuses this question itself.
 fn told<T>(answer: redis::RedisResult<T>) -> redis::RedisResult<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

@@ -1,5 +1,5 @@
-//! Whether what a stopped Redis has on its disk is older than what a replica holds: a master that starts from it would have the
-//! replica throw away what only that one has.
+//! Whether the data of a stopped Redis is older than the data of a replica: if it started from older data as a master, the replica
+//! would drop the data that only the replica has.
 
 use std::{
     fs::File,
@@ -14,30 +14,30 @@ use super::{
     info::{Replication, field},
 };
 
-/// More auxiliary fields than any version writes.
+/// The most auxiliary fields that are read: more than any version writes.
 const MOST_FIELDS: usize = 64;
-/// Longer than any of them.
+/// The longest field that is read: longer than any real one.
 const LONGEST: usize = 4_096;
 
-/// What a Redis that does not run would start with.
+/// The data with which a stopped Redis would start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OnDisk {
-    /// Nothing: it would start empty.
+    /// No data: it would start empty.
     Nothing,
-    /// An append-only file: every change up to its end, whenever that was.
+    /// An append-only file: every change up to its end.
     Log,
     /// A snapshot.
     Snapshot(Snapshot),
 }
 
-/// What a snapshot says of itself.
+/// The header of a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    /// When it was begun, in seconds since 1970.
+    /// When the snapshot was begun, in seconds since 1970.
     taken: Option<i64>,
-    /// In which history of replication: nothing where there was no replica.
+    /// The replication history; nothing if there was no replica.
     history: Option<String>,
-    /// How far in it.
+    /// The offset in that history.
     offset: Option<u64>,
 }
 
@@ -58,20 +58,20 @@ impl OnDisk {
         }
     }
 
-    /// Why a replica has what this has not, as far as anybody can know; `now` in seconds since 1970.
+    /// Why a replica has data that this disk lacks, as far as that can be known; `now` in seconds since 1970.
     pub(crate) fn lacks_what_it_holds(&self, replica: &Held, now: i64) -> Option<String> {
         if replica.replication.master || !replica.has_keys {
             return None;
         }
         match self {
             Self::Log => None,
-            Self::Nothing => Some("there is nothing on its disk".to_owned()),
+            Self::Nothing => Some("there is no data on its disk".to_owned()),
             Self::Snapshot(snapshot) => snapshot.is_older_than(&replica.replication, now),
         }
     }
 }
 
-/// What a replica holds.
+/// What a replica has.
 pub(crate) struct Held {
     replication: Replication,
     has_keys: bool,
@@ -86,12 +86,12 @@ impl Held {
 }
 
 impl Snapshot {
-    /// Reads the fields at the begin of a snapshot.
+    /// Reads the fields at the beginning of a snapshot.
     fn read(mut file: impl Read) -> io::Result<Self> {
         let mut head = [0; 9];
         file.read_exact(&mut head)?;
         if !head.starts_with(b"REDIS") {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no snapshot of Redis"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is not a snapshot of Redis"));
         }
         let mut snapshot = Self::default();
         for _ in 0..MOST_FIELDS {
@@ -114,15 +114,15 @@ impl Snapshot {
             && replica.histories.contains(history)
         {
             return (offset < held).then(|| {
-                format!("its snapshot ends at offset {offset}, and the replica has all up to {held}")
+                format!("its snapshot ends at offset {offset}, but the replica has all data up to {held}")
             });
         }
-        // of another history: it has nothing from before this snapshot was begun, if it heard from no master after that
+        // in another history: the replica has no newer data if it heard from no master after the snapshot was begun
         let heard_last = now.saturating_sub_unsigned(replica.unlinked_for.unwrap_or_default());
         let taken = self.taken.unwrap_or_default();
         (taken < heard_last).then(|| {
             format!(
-                "its snapshot is {} s older than what the replica last heard from a master",
+                "its snapshot is {} s older than the replica's last contact with a master",
                 heard_last - taken
             )
         })
@@ -141,7 +141,7 @@ fn bytes<const N: usize>(file: &mut impl Read) -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// A string as snapshots hold it; nothing for a compressed one.
+/// A string of a snapshot; nothing for a compressed string.
 fn text(file: &mut impl Read) -> io::Result<Option<String>> {
     let first = byte(file)?;
     let number = match first {
@@ -176,17 +176,17 @@ fn length(first: u8, file: &mut impl Read) -> io::Result<usize> {
         _ => usize::MAX,
     };
     if length > LONGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a field of the snapshot is longer than any"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a field of the snapshot is too long"));
     }
     Ok(length)
 }
 
-/// What the disk holds against one replica, in words for an operator.
+/// The message for the operator: why Redis is not started, and what to do.
 pub(crate) fn refusal(config_file: &Path, address: &Address, why: &str) -> String {
     format!(
         "Redis is not started as a master: {why} ({address}). A master that starts from older data empties its replica. To keep \
-         the replica's: redis-cli SAVE there, copy its dump.rdb over the one here, and restart this supervisor. To keep what is \
-         on the disk here, start it by hand: redis-server {} --daemonize yes",
+         the replica's data: run redis-cli SAVE there, copy its dump.rdb over the file here, and restart this supervisor. To keep \
+         the data here, start Redis by hand: redis-server {} --daemonize yes",
         config_file.display()
     )
 }

@@ -1,9 +1,9 @@
-//! How Redis is stopped: it saves what it has, and gets the time for that as long as it gets on with it.
+//! How Redis is stopped: it saves its data, and has time for that as long as it makes progress.
 //!
 //! ```text
-//! SHUTDOWN (SIGTERM where that is refused) ─┬─ gone
-//!                                           ├─ it could not save: it lives on, and takes no writes
-//!                                           └─ the snapshot no longer grows, and it gives no answer ─> SIGKILL, told as that
+//! SHUTDOWN (SIGTERM if that is refused) ─┬─ gone
+//!                                        ├─ it could not save: it keeps running, and takes no writes
+//!                                        └─ the snapshot no longer grows, and it does not answer ─> SIGKILL, reported as that
 //! ```
 
 use std::{fs, future::pending, io, time::Duration};
@@ -16,9 +16,9 @@ use rustix::process::Signal;
 use super::{COMMAND_LIMIT, LOOK, LocalRedis, who::Who};
 use crate::runtime::Process;
 
-/// How long a killed process may take to be gone.
+/// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// How long one that could not be stopped acknowledges no write. It is asked again before, as long as a supervisor lives.
+/// How long a Redis that could not be stopped acknowledges no write. The supervisor repeats the request before that time is over.
 const SEALED_FOR: Duration = Duration::from_secs(300);
 
 impl LocalRedis {
@@ -34,14 +34,14 @@ impl LocalRedis {
             () = process.gone() => RedisEnd::InGoodOrder(process.pid()),
             why = self.ask_to_end(&process) => return Err(self.lives_on(&process, &why).await),
             () = stalls(&process, limit) => {
-                // one that answers has its reasons, which its log tells: what it has is not thrown away
+                // a Redis that answers has a reason, which is in its log: its data is not thrown away
                 if self.query::<String>(&["PING"]).await.is_ok() {
-                    let why = format!("it still answers {limit:?} after it was asked to end; see its log");
+                    let why = format!("it still answers {limit:?} after the request to end: see its log");
                     return Err(self.lives_on(&process, &why).await);
                 }
                 process.signal(Signal::KILL);
                 let gone = tokio::time::timeout(KILL_LIMIT, process.gone()).await;
-                gone.map_err(|_| PortError(format!("Redis, process {}, lives on after SIGKILL", process.pid())))?;
+                gone.map_err(|_| PortError(format!("Redis, process {}, did not end after SIGKILL", process.pid())))?;
                 RedisEnd::Killed(process.pid(), limit)
             }
         };
@@ -51,25 +51,26 @@ impl LocalRedis {
         }
         match self.who().await {
             Who::Nobody => Ok(end),
-            // whatever starts it again, such as an init system
+            // another program, such as an init system, starts it again
             Who::Ours(process) => Err(PortError(format!(
-                "Redis was stopped, and runs again as process {}: something else starts it",
+                "Redis was stopped, but runs again as process {}: another program starts it, such as a service; disable that \
+                 service",
                 process.pid()
             ))),
             Who::Other(words) => Err(PortError(words)),
         }
     }
 
-    /// How long nothing may be seen of an end. Redis itself waits for its replicas before it saves.
+    /// How long an end may make no progress. Redis itself waits for its replicas before it saves.
     fn patience(&self) -> Duration {
         let waits = self.config().map(|config| config.shutdown_timeout()).unwrap_or_default();
-        // asking it takes that long where it says nothing
+        // the request takes that long if Redis does not answer
         self.settings.stop_timeout + waits + 2 * COMMAND_LIMIT
     }
 
-    /// Asks it to end. Comes back only if Redis says that it could not save what it has.
+    /// Asks Redis to end. Returns only if Redis reports that it could not save its data.
     async fn ask_to_end(&self, process: &Process) -> String {
-        // a stopped process takes no order before it goes on
+        // a stopped process takes no command before it continues
         process.signal(Signal::CONT);
         let asking = async {
             let mut connection = self.open(None).await?;
@@ -83,7 +84,7 @@ impl LocalRedis {
                 log => log,
             };
             let mut order = redis::cmd("SHUTDOWN");
-            // without a log and without `save` a plain one would throw everything away
+            // without an append-only file and without `save`, a plain SHUTDOWN would lose everything
             if !log.is_ok_and(|pair| pair.get(1).is_some_and(|value| value == "yes")) {
                 order.arg("SAVE");
             }
@@ -94,10 +95,10 @@ impl LocalRedis {
             Err(error) if error.to_string().contains("Errors trying to SHUTDOWN") => {
                 return error.to_string();
             }
-            // it has closed the connection, or ends while it still owes the answer
+            // it has closed the connection, or ends before its answer
             Ok(()) => {}
             Err(error) if error.is_connection_dropped() => {}
-            // it does not let this supervisor in, or takes no orders
+            // it refuses this supervisor or the command
             Err(_) => process.signal(Signal::TERM),
         }
         pending().await
@@ -107,12 +108,12 @@ impl LocalRedis {
         let sealed = self.take_no_writes().await;
         let sealed = sealed.unwrap_or_else(|error| format!("it may still take writes ({error})"));
         PortError(format!(
-            "Redis, process {}, did not end, and is not killed, for what it has would be lost: {why}; {sealed}",
+            "Redis, process {}, did not end, and is not killed because its data would be lost: {why}; {sealed}",
             process.pid()
         ))
     }
 
-    /// Sees to it that a Redis that runs on acknowledges no write for a while.
+    /// Makes a running Redis acknowledge no write for a while.
     pub(super) async fn take_no_writes(&self) -> Answer<String> {
         let known = self.seen.borrow().clone().filter(Process::lives);
         let who = match known {
@@ -120,35 +121,35 @@ impl LocalRedis {
             None => self.who().await,
         };
         let process = match who {
-            Who::Nobody => return Ok("it does not run".to_owned()),
+            Who::Nobody => return Ok("Redis does not run".to_owned()),
             Who::Other(words) => return Err(PortError(words)),
             Who::Ours(process) => process,
         };
         let milliseconds = SEALED_FOR.as_millis().to_string();
         match self.query::<String>(&["CLIENT", "PAUSE", &milliseconds, "WRITE"]).await {
             Ok(_) => {
-                Ok(format!("process {} lives, and takes no writes meanwhile (CLIENT PAUSE)", process.pid()))
+                Ok(format!("process {} runs, and takes no writes for now (CLIENT PAUSE)", process.pid()))
             }
-            // an answer: it serves
+            // an answer: Redis serves
             Err(error) if error.code().is_some() => Err(PortError::new("CLIENT PAUSE", error)),
             Err(_) => Ok(format!(
-                "process {} was told to end and gives no answer meanwhile ({} of its snapshot written)",
+                "process {} was asked to end and does not answer now ({} of its snapshot written)",
                 process.pid(),
                 human_bytes(written(&process))
             )),
         }
     }
 
-    /// Takes that back, and an end that waits for replicas. Whether it answers: one that saves to end does not.
+    /// Undoes that, and an end that waits for replicas. Returns whether Redis answers: while it saves to end, it does not.
     pub(super) async fn take_writes(&self) -> bool {
-        // one that was not paused and does not end, or is too old for it, refuses: it needs nothing
+        // a Redis that was not paused and does not end, or is too old, refuses: nothing to undo
         let aborted = self.query::<String>(&["SHUTDOWN", "ABORT"]).await;
         let _ = self.query::<String>(&["CLIENT", "UNPAUSE"]).await;
         aborted.map_or_else(|error| error.code().is_some(), |_| true)
     }
 }
 
-/// Waits until nothing more is written to a process' snapshot.
+/// Waits until a process' snapshot does not grow for `limit`.
 async fn stalls(process: &Process, limit: Duration) {
     loop {
         let before = written(process);
@@ -163,7 +164,7 @@ async fn stalls(process: &Process, limit: Duration) {
     }
 }
 
-/// Bytes of the snapshot that a process is writing: while it saves to end, it says nothing itself.
+/// Bytes of the snapshot that a process is writing: while it saves to end, it does not answer.
 fn written(process: &Process) -> u64 {
     let file = process.folder().map(|folder| folder.join(format!("temp-{}.rdb", process.pid())));
     file.and_then(|file| fs::metadata(file).ok()).map_or(0, |file| file.len())

@@ -1,4 +1,4 @@
-//! Who serves on Redis' port. A pid file proves nothing: it may be missing, stale, or name another server's process.
+//! Which process serves on Redis' port. A pid file proves nothing: it may be missing, stale, or name another server's process.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -8,19 +8,19 @@ use tokio::net::TcpStream;
 use super::{COMMAND_LIMIT, LocalRedis, info::field};
 use crate::runtime::{self, Process};
 
-/// Who it is.
+/// Which process it is.
 #[derive(Debug)]
 pub(super) enum Who {
     /// Nothing answers on the port, and no process of this Redis lives.
     Nobody,
     /// This Redis.
     Ours(Process),
-    /// Something else, or it cannot be told: it is left alone. In words.
+    /// Something else, or unknown: the supervisor does not touch it. The message for people.
     Other(String),
 }
 
 impl LocalRedis {
-    /// Asks the port first, and the kernel about the processes that work in Redis' folder where that gives no name.
+    /// Asks the server on the port first; without an answer, looks for processes that work in Redis' folder.
     pub(super) async fn who(&self) -> Who {
         let error = match self.server_info().await {
             Ok(info) => return self.judge(&info),
@@ -34,13 +34,13 @@ impl LocalRedis {
         match is_silent(host, port).await {
             Ok(true) => Who::Nobody,
             Ok(false) => Who::Other(format!(
-                "something answers on {host} port {port}, and no process of the Redis of {} is found here: {error}. It is left \
-                 alone. Stop it, or set redis.port, redis.config_file and redis.password_file right",
+                "something answers on {host} port {port}, but no process of the Redis of {} was found here: {error}. The \
+                 supervisor does not touch it. Stop it, or correct redis.port, redis.config_file and redis.password_file",
                 self.settings.config_file.display()
             )),
-            Err(error) => {
-                Who::Other(format!("whether something answers on {host} port {port} is not known: {error}"))
-            }
+            Err(error) => Who::Other(format!(
+                "it is not known whether something answers on {host} port {port}: {error}"
+            )),
         }
     }
 
@@ -52,7 +52,7 @@ impl LocalRedis {
         Who::Ours(process)
     }
 
-    /// `INFO server` through a connection of its own: one from before may belong to a process that is gone.
+    /// `INFO server` through a new connection: an old one may belong to a process that has ended.
     async fn server_info(&self) -> Answer<String> {
         let asking = async {
             let mut connection = self.open(Some(COMMAND_LIMIT)).await?;
@@ -68,15 +68,15 @@ impl LocalRedis {
         let process = number.and_then(Process::of).filter(|process| self.has_its_name(process, info));
         let file = field(info, "config_file").unwrap_or_default();
         let is_own = match file {
-            // started without a file, such as by hand: its data tell
+            // started without a file, for example by hand: its folder decides
             "" => process.as_ref().is_some_and(|process| self.works_in_its_folder(process)),
             file => is_same_file(Path::new(file), own),
         };
         match process {
             Some(process) if is_own => self.found(process),
             _ => Who::Other(format!(
-                "another Redis serves on {host} port {port} (process {}, configuration {}), and not the one of {}. It is left \
-                 alone. Stop it, or set redis.port and redis.config_file right",
+                "another Redis serves on {host} port {port} (process {}, configuration {}), not the Redis of {}. The supervisor \
+                 does not touch it. Stop it, or correct redis.port and redis.config_file",
                 number.map_or("unknown".to_owned(), |pid| pid.to_string()),
                 if file.is_empty() { "unknown" } else { file },
                 own.display()
@@ -84,7 +84,7 @@ impl LocalRedis {
         }
     }
 
-    /// The names that its process may have: that of the configured program, and as `INFO` tells.
+    /// Whether its process has the name of the configured program, or of the program that `INFO` reports.
     fn has_its_name(&self, process: &Process, info: &str) -> bool {
         let executable = field(info, "executable").map(Path::new);
         let programs = [Some(self.settings.program.as_path()), executable];
@@ -104,7 +104,7 @@ impl LocalRedis {
         let numbers = runtime::processes_in(&folder, program);
         let is_own = |process: &Process| {
             let shown = process.shown_as();
-            // a snapshot is written by a child of it
+            // a child process writes a snapshot
             !process.parent().is_some_and(|parent| numbers.contains(&parent))
                 && may_be(&shown, &self.settings.config_file, self.settings.port)
         };
@@ -125,7 +125,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Whether a process that shows this may be the Redis of a file and a port: it shows its port, or its arguments.
+/// Whether a process with this title may be the Redis of a file and a port: the title has its port, or its arguments.
 fn may_be(shown: &[String], config_file: &Path, port: u16) -> bool {
     let shown_port = shown.iter().flat_map(|text| text.split_whitespace()).find_map(|word| {
         let (_, number) = word.rsplit_once(':')?;
@@ -135,13 +135,13 @@ fn may_be(shown: &[String], config_file: &Path, port: u16) -> bool {
     match (shown_port, shown.get(1).map(Path::new)) {
         (Some(shown), _) => shown == port,
         (None, Some(file)) if file.is_absolute() => is_same_file(file, config_file),
-        // seen from a folder that it has left
+        // relative to a folder that it has left
         (None, Some(file)) if file.extension().is_some() => name(file) == name(config_file),
         _ => true,
     }
 }
 
-/// Whether nothing listens on a port. An error: it cannot be told.
+/// Whether nothing listens on a port. An error means that it is not known.
 async fn is_silent(host: &str, port: u16) -> io::Result<bool> {
     let connecting = tokio::time::timeout(COMMAND_LIMIT, TcpStream::connect((host, port)));
     match connecting.await {

@@ -1,4 +1,4 @@
-//! A program that runs beside the supervisor and outlives it.
+//! A program that runs next to the supervisor and outlives it.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -8,22 +8,22 @@ use rustix::process::Signal;
 use super::{RunAs, ended, numbers, signal, started_at};
 use crate::guarded;
 
-/// The variable that tells a program's process from others of the same program, as long as it lives.
+/// The environment variable that distinguishes a program's process from other processes of the same program.
 const MARK: &str = "INTERREX_DEPENDENT";
 
-/// A program that runs beside the supervisor and outlives it, known by its pid file, and by a mark in its environment where
-/// that is gone.
+/// A program that runs next to the supervisor and outlives it, known by its pid file, or by a mark in its environment if the pid
+/// file is lost.
 #[derive(Debug, Clone)]
 pub struct Background {
     /// Program and arguments; it stays in the foreground.
     pub command: Vec<String>,
-    /// Where its process id is kept.
+    /// The file with its process id.
     pub pid_file: PathBuf,
-    /// Where its output goes.
+    /// The file for its output.
     pub log_file: PathBuf,
-    /// Whom it runs as.
+    /// The user that it runs as.
     pub run_as: RunAs,
-    /// What marks it: the same for every supervisor of this node, and for no other node's.
+    /// The value of its mark: the same for every supervisor of this node, and different on other nodes.
     pub mark: String,
 }
 
@@ -34,11 +34,11 @@ impl Background {
         let text = fs::read_to_string(&self.pid_file).ok()?;
         let (pid, began) = text.trim().split_once(' ')?;
         let pid = pid.parse().ok()?;
-        // the number may belong to another process by now: the time it began tells
+        // the number may belong to another process: the start time decides
         (started_at(pid)? == began).then_some(pid)
     }
 
-    /// The process, if it lives, also where its pid file is gone with a journal that was moved: it is written anew.
+    /// The process, if it lives, even if its pid file is lost because the journal was moved: then the file is written again.
     #[must_use]
     pub fn find(&self) -> Option<i32> {
         if let Some(pid) = self.pid() {
@@ -46,18 +46,18 @@ impl Background {
         }
         let pid = self.marked()?;
         if let Err(error) = self.note(pid) {
-            tracing::warn!(%error, pid, "a program of an earlier supervisor runs, and cannot be noted");
+            tracing::warn!(%error, pid, "a program of an earlier supervisor runs, but its pid file could not be written");
         }
         Some(pid)
     }
 
-    /// The process with the mark that leads its group: what it started has the mark too.
+    /// The process with the mark that leads its group: its children have the mark too.
     fn marked(&self) -> Option<i32> {
         let mark = format!("{MARK}={}", self.mark);
         numbers().find(|pid| {
             let is_it = match fs::read(format!("/proc/{pid}/environ")) {
                 Ok(environment) => environment.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()),
-                // a program that holds secrets, such as FreeRADIUS, shows it to root alone: then its command tells
+                // a program with secrets, such as FreeRADIUS, shows its environment only to root: then its command decides
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     is_of_this_user(*pid) && self.is_its_command(*pid)
                 }
@@ -72,7 +72,7 @@ impl Background {
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == words)
     }
 
-    /// Living processes that run the same command, and are not the one: told to a person who wonders what answers.
+    /// Other living processes that run the same command: shown to a person who looks for the process that answers.
     #[must_use]
     pub fn look_alikes(&self) -> Vec<i32> {
         let own = self.pid();
@@ -80,7 +80,7 @@ impl Background {
         numbers().filter(|pid| Some(*pid) != own && alike(pid)).collect()
     }
 
-    /// Starts it in a process group of its own, so that a Ctrl-C meant for the supervisor does not reach it.
+    /// Starts it in its own process group, so that a Ctrl-C for the supervisor does not reach it.
     ///
     /// # Errors
     /// It could not be started, or its pid file could not be written.
@@ -102,7 +102,7 @@ impl Background {
         let pid = child
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
-            .ok_or_else(|| PortError(format!("{doing}: it ended at once")))?;
+            .ok_or_else(|| PortError(format!("{doing}: the program ended at once")))?;
         self.note(pid)?;
         Ok(pid)
     }
@@ -110,24 +110,24 @@ impl Background {
     fn note(&self, pid: i32) -> Answer<()> {
         let began = started_at(pid).unwrap_or_default();
         guarded::write(&self.pid_file, format!("{pid} {began}\n").as_bytes(), RunAs::Myself)
-            .map_err(|error| PortError::new("noting the process id", error))
+            .map_err(|error| PortError::new("writing the pid file", error))
     }
 
-    /// Ends it: asked first, killed when it does not listen. The process that was ended, if one lived.
+    /// Ends it: with SIGTERM, then with SIGKILL. Returns the ended process, if one lived.
     ///
     /// # Errors
-    /// It lives on after being killed.
+    /// The process did not end after SIGKILL.
     pub async fn stop(&self, patience: Duration) -> Answer<Option<Ended>> {
         let Some(pid) = self.find() else { return Ok(None) };
         for (number, limit) in [(Signal::TERM, patience), (Signal::KILL, Duration::from_secs(5))] {
             signal(pid, number);
-            // a stopped process takes no TERM before it goes on
+            // a stopped process takes no TERM before it continues
             signal(pid, Signal::CONT);
             if tokio::time::timeout(limit, ended(pid, || self.pid() == Some(pid))).await.is_ok() {
                 return Ok(Some(Ended { pid, killed: number == Signal::KILL }));
             }
         }
-        Err(PortError(format!("process {pid} lives on after SIGKILL")))
+        Err(PortError(format!("process {pid} did not end after SIGKILL")))
     }
 }
 
@@ -136,7 +136,7 @@ impl Background {
 pub struct Ended {
     /// Its number.
     pub pid: i32,
-    /// Whether it did not end when it was asked.
+    /// Whether it had to be killed.
     pub killed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a supervisor got from whoever started it, and its children must not get from it.
+//! What a supervisor inherited from its parent process, and must not pass on to its children.
 
 use std::{fs, os::fd::OwnedFd};
 
@@ -7,16 +7,16 @@ use rustix::{
     process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, umask},
 };
 
-/// The descriptors that every program has.
+/// The last descriptor that every program has.
 const STANDARD: i32 = 2;
 /// The flag of a descriptor that no child gets, as `/proc` shows it.
 const CLOSE_ON_EXEC: u32 = 0o2_000_000;
-/// What nobody but the owner may do to a new file, whatever was inherited.
+/// Only the owner may write a new file, with any inherited umask.
 const NOT_FOR_OTHERS: Mode = Mode::WGRP.union(Mode::WOTH);
 
-/// Descriptors that whoever started this process left open are for it alone from here on, and what it makes can be written by
-/// its owner alone. To be called before anything is opened. The descriptors, under other numbers: one may hold a lock. Where the
-/// system does not let that be done, as in some containers, they stay as they are.
+/// Hides inherited descriptors from children, and makes new files writable only for their owner. Call this before anything is
+/// opened. Returns the descriptors under other numbers, because one of them may be a lock. If the system does not allow this, as in
+/// some containers, they stay as they are.
 #[must_use]
 pub fn leave_nothing_inherited() -> Vec<OwnedFd> {
     let before = umask(NOT_FOR_OTHERS);
@@ -29,7 +29,7 @@ pub fn leave_nothing_inherited() -> Vec<OwnedFd> {
         .collect();
     open.into_iter()
         .filter_map(|number| {
-            // the other number is not inherited; this one is given up
+            // the other number is not inherited; this one is closed
             let held = pidfd_getfd(&me, number, PidfdGetfdFlags::empty()).ok()?;
             nix::unistd::close(number).ok()?;
             Some(held)
@@ -37,7 +37,7 @@ pub fn leave_nothing_inherited() -> Vec<OwnedFd> {
         .collect()
 }
 
-/// Everything that this program opens itself is closed when another one takes its place.
+/// Whether children would inherit a descriptor. Descriptors that this program opens itself close at an exec.
 fn is_inheritable(number: i32) -> bool {
     let about = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
     let flags = about.lines().find_map(|line| line.strip_prefix("flags:"));
@@ -45,8 +45,8 @@ fn is_inheritable(number: i32) -> bool {
     flags.is_some_and(|flags| flags & CLOSE_ON_EXEC == 0)
 }
 
-/// Signals that whoever started this process had it ignore, of those that a child must be able to get: one that is ignored stays
-/// so in every program it becomes.
+/// Signals that this process inherited as ignored and that a child must be able to get: an ignored signal stays ignored in every
+/// child.
 #[must_use]
 pub fn ignored_signals() -> Vec<i32> {
     use rustix::process::Signal;

@@ -20,13 +20,13 @@ pub use self::{
 
 use interrex_actors::ports::{Answer, PortError};
 
-/// How often a process that should end or appear is looked at.
+/// Pause between two checks of a process that should end or appear.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Runs a program to its end.
 ///
 /// # Errors
-/// It could not be started, did not end in time, or ended with an error; its last words are in the message.
+/// It could not be started, did not end in time, or ended with an error; the message has its last lines.
 pub async fn run(mut command: Command, what: &str, limit: Duration) -> Answer<String> {
     let output = tokio::time::timeout(limit, command.output())
         .await
@@ -42,22 +42,22 @@ fn checked(output: &Output) -> Result<String, String> {
     }
     let (stderr, stdout) = (text(&output.stderr), text(&output.stdout));
     let words = [stderr, stdout].into_iter().find(|words| !words.is_empty());
-    let words = words.unwrap_or_else(|| "it said nothing".to_owned());
+    let words = words.unwrap_or_else(|| "it wrote no message".to_owned());
     let last_lines: Vec<String> = words.lines().rev().take(3).map(str::to_owned).collect();
     let last_lines: Vec<String> = last_lines.into_iter().rev().collect();
     Err(format!("{} ({})", last_lines.join(" / "), output.status))
 }
 
-/// Whether a process lives and is the program it is taken for. A dead one whose parent has not looked is dead.
+/// Whether a process lives and runs this program. A zombie is dead.
 #[must_use]
 pub fn is_alive(pid: i32, program: &str) -> bool {
     which_lives(pid, &[program]).is_some()
 }
 
-/// Which of some programs a living process is.
+/// Which of some programs a living process runs.
 pub(crate) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the name stands in parentheses and may itself hold some; the state follows the last one
+    // the name is in parentheses and may contain parentheses; the state follows the last one
     let (head, tail) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     // the kernel keeps 15 characters of a name
@@ -66,14 +66,14 @@ pub(crate) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str>
     (!tail.trim_start().starts_with('Z')).then_some(*program)
 }
 
-/// Waits until a dead process is reaped: to PostgreSQL's start, a process that is dead and not reaped lives.
+/// Waits until a dead process is reaped: PostgreSQL's start takes an unreaped process for a living one.
 pub async fn wait_reaped(pid: i32, limit: Duration) {
     let reaped = async {
         while is_zombie(pid) {
             tokio::time::sleep(LOOK).await;
         }
     };
-    // whoever waits for it finds out by itself what is wrong when it takes longer
+    // if this takes longer, the caller finds out by itself what is wrong
     let _ = tokio::time::timeout(limit, reaped).await;
 }
 
@@ -101,12 +101,12 @@ fn numbers() -> impl Iterator<Item = i32> {
 /// Sends a signal to a process that [`is_alive`] was just asked about.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
-        // it may have ended since: what counts is what is observed next
+        // it may have ended since: the next observation counts
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Sends a signal to a process that this one started, and no other: its number may be another process's by now.
+/// Sends a signal to a child of this process, and to no other process: the number may belong to another process by now.
 pub(crate) fn signal_child(pid: i32, number: Signal) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // field 4 of proc(5), after the name in parentheses and the state
@@ -116,17 +116,17 @@ pub(crate) fn signal_child(pid: i32, number: Signal) {
     }
 }
 
-/// Waits until a process is gone. Whether it was, within the limit.
+/// Waits until a process has ended. Returns whether it did so within the limit.
 pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
     tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()
 }
 
-/// Waits until a process no longer lives. The kernel tells, within the millisecond, and of a dead process that
-/// nobody has reaped too; where it does not (an old kernel, a filter on system calls), looking does.
+/// Waits until a process no longer lives. The kernel reports that within a millisecond, also for a zombie; if it does not (an old
+/// kernel, a filter on system calls), the process is checked again and again.
 async fn ended(pid: i32, lives: impl Fn() -> bool) {
     let handle =
         Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).and_then(watched);
-    // looked at once the handle is held: a number that was given to another process in between is noticed
+    // checked with the handle held: this notices a number that another process got in between
     while lives() {
         match &handle {
             Some(handle) if handle.readable().await.is_ok_and(|_| !lives()) => return,
@@ -135,7 +135,7 @@ async fn ended(pid: i32, lives: impl Fn() -> bool) {
     }
 }
 
-/// A descriptor whose events the runtime is told of; nothing if it cannot be watched.
+/// A descriptor whose events the runtime watches; nothing if it cannot be watched.
 #[allow(
     deprecated,
     reason = "the new name is `unsafe`, for types that may give up their descriptor: an OwnedFd does not"

@@ -1,4 +1,4 @@
-//! A process that is never taken for another one.
+//! A process that is never mistaken for another process.
 
 use std::{fs, path::PathBuf};
 
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{ended, signal, started_at};
 
-/// A living process, known by its number and the moment it began: numbers are used again.
+/// A living process, known by its number and its start time: numbers are reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     pid: i32,
@@ -14,13 +14,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// The living process of this number.
+    /// The living process with this number.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         Some(Self { pid, began: started_at(pid)? })
     }
 
-    /// Its number.
+    /// The process number.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
@@ -44,7 +44,7 @@ impl Process {
         ended(self.pid, || self.lives()).await;
     }
 
-    /// The folder it works in, where this supervisor may know.
+    /// Its working directory, if this supervisor may read it.
     #[must_use]
     pub fn folder(&self) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
@@ -58,7 +58,7 @@ impl Process {
         fields.split_whitespace().nth(1)?.parse().ok()
     }
 
-    /// Its program and arguments, or what it shows instead.
+    /// Its program and arguments, or the title that it shows instead.
     #[must_use]
     pub fn shown_as(&self) -> Vec<String> {
         let shown = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Whom a program runs as, and what it gets of the supervisor: that user's rights and environment, and nothing of the
-//! service manager's.
+//! The user that a program runs as, and its environment: that user's rights and environment, without the variables of the service
+//! manager.
 
 use std::{
     ffi::{CString, OsStr},
@@ -18,7 +18,7 @@ use rustix::{
 };
 use tokio::process::Child;
 
-/// Whom servers run as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunAs {
     /// As the supervisor itself.
@@ -33,10 +33,10 @@ pub enum RunAs {
 }
 
 impl RunAs {
-    /// A named user, or the owner of a folder; never root, for PostgreSQL refuses it.
+    /// A named user, or the owner of a folder; never root, because PostgreSQL refuses to run as root.
     ///
     /// # Errors
-    /// There is no such user, or it is root, or another one is asked for and the supervisor is not root.
+    /// The user does not exist or is root; or it is another user and the supervisor does not run as root.
     pub fn resolve(name: Option<&str>, owner_of: &Path) -> Answer<Self> {
         let (user, whose) = match name {
             Some(name) => Self::named("node.run_as", name)?,
@@ -55,19 +55,19 @@ impl RunAs {
         user.checked(&whose)
     }
 
-    /// A user that a key of the configuration names; it may be root.
+    /// The user that a key of the configuration names; it may be root.
     ///
     /// # Errors
-    /// There is no such user, or another one is asked for and the supervisor is not root.
+    /// The user does not exist; or it is another user and the supervisor does not run as root.
     pub fn configured(key: &str, name: &str) -> Answer<Self> {
         let (user, whose) = Self::named(key, name)?;
         user.checked(&whose)
     }
 
-    /// The owner of a folder or file. Without root's rights nobody else can be acted as.
+    /// The owner of a folder or file; without root's rights always the supervisor's own user.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The path cannot be examined.
     pub fn owner_of(path: &Path) -> io::Result<Self> {
         let (owner, me) = (Self::of_file(path)?, rustix::process::geteuid());
         let is_other = me.is_root() && owner.uid != me.as_raw();
@@ -82,27 +82,27 @@ impl RunAs {
         Ok((Ids { uid: user.uid.as_raw(), gid: user.gid.as_raw() }, format!("{key} = \"{name}\"")))
     }
 
-    /// With the user's own group: that of the file may be another's, root's even.
+    /// With the user's own group: the group of the file may be another one, even root's.
     fn of_file(path: &Path) -> io::Result<Ids> {
         let file = fs::metadata(path)?;
         let uid = file.uid();
         Ok(Ids { uid, gid: entry(uid).map_or(file.gid(), |user| user.gid.as_raw()) })
     }
 
-    /// A command with this user's rights and environment. It is told nothing by the `PG...` variables of this process: a server
-    /// that was started with a password in one would log in to main as long as it runs, and not after its next start. Nor by
-    /// those of the service manager: they are for the supervisor, and a child that took one up would speak in its name.
+    /// A command with this user's rights and environment. It does not get the `PG...` variables of this process: with a password
+    /// there, a server could log in to main as long as it runs, but not after its next start. It does not get the variables of the
+    /// service manager either: they are for the supervisor, and a child that used one would act in its name.
     #[must_use]
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
         let mut inner = tokio::process::Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_the_supervisor(name)) {
             inner.env_remove(name);
         }
-        // a folder that every user may enter; PostgreSQL's tools complain about any other
+        // a folder that every user may enter; otherwise PostgreSQL's tools complain
         inner.current_dir("/").stdin(Stdio::null()).kill_on_drop(true);
         if let Self::User { uid, gid } = self {
             inner.uid(uid).gid(gid);
-            // libpq and others look for files in the home folder, and fail at root's
+            // libpq and others look for files in the home folder, and fail in root's
             if let Some(user) = entry(uid) {
                 inner.env("HOME", user.dir).env("SHELL", user.shell).env_remove("MAIL");
                 inner.env("USER", &user.name).env("LOGNAME", user.name);
@@ -111,10 +111,10 @@ impl RunAs {
         Command { inner, run_as: self }
     }
 
-    /// Does something with this user's rights and no others, on a thread of its own; so do the threads it starts.
+    /// Does work with only this user's rights, on its own thread; threads that it starts have the same rights.
     ///
     /// # Errors
-    /// The work's own, or its rights cannot be given away.
+    /// An error of the work; or the rights cannot be changed.
     pub fn act<T: Send>(self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         let Self::User { uid, gid } = self else { return work() };
         if rustix::process::geteuid().as_raw() == uid {
@@ -134,7 +134,7 @@ impl RunAs {
     }
 }
 
-/// User and group, before it is known whether they are the supervisor's own.
+/// User and group, before it is checked whether they are the supervisor's own.
 #[derive(Clone, Copy)]
 struct Ids {
     uid: u32,
@@ -161,8 +161,8 @@ fn entry(uid: u32) -> Option<User> {
     User::from_uid(uid.into()).ok().flatten()
 }
 
-/// All groups that the user database gives a user, asked anew each time: membership in one, such as Debian's `ssl-cert`, counts
-/// from the next start of a server on.
+/// All groups of a user in the user database, read each time: a new membership, for example in Debian's `ssl-cert`, counts from the
+/// next start of a server on.
 fn groups_of(uid: u32, gid: u32) -> Vec<Gid> {
     let listed = || {
         let name = CString::new(entry(uid)?.name).ok()?;
@@ -172,9 +172,9 @@ fn groups_of(uid: u32, gid: u32) -> Vec<Gid> {
     groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect()
 }
 
-/// Beginnings of variables that are for the supervisor alone.
+/// Prefixes of variables that are only for the supervisor.
 const OWN_PREFIXES: [&str; 5] = ["PG", "WATCHDOG_", "LISTEN_", "MONITOR_", "MEMORY_PRESSURE_"];
-/// Names of others: what systemd tells the process of a service.
+/// Names of other such variables: systemd sets them for the process of a service.
 const OWN_NAMES: [&str; 9] = [
     "NOTIFY_SOCKET",
     "INVOCATION_ID",
@@ -193,8 +193,7 @@ fn is_for_the_supervisor(name: &OsStr) -> bool {
         || OWN_NAMES.iter().any(|own| name == own.as_bytes())
 }
 
-/// A program to be started. There is one way to start it, with all rights of its user and no others: the library's own keeps
-/// none of the groups.
+/// A program to start. It is always started with all rights of its user and no others: the library's own way drops the groups.
 #[derive(Debug)]
 pub struct Command {
     inner: tokio::process::Command,
@@ -202,31 +201,31 @@ pub struct Command {
 }
 
 impl Command {
-    /// One more argument.
+    /// Adds an argument.
     pub fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
         self.inner.arg(argument);
         self
     }
 
-    /// More arguments.
+    /// Adds arguments.
     pub fn args(&mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
         self.inner.args(arguments);
         self
     }
 
-    /// A variable of its environment.
+    /// Sets a variable of its environment.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.inner.env(name, value);
         self
     }
 
-    /// A variable that it does not get.
+    /// Removes a variable from its environment.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         self.inner.env_remove(name);
         self
     }
 
-    /// Variables of its environment.
+    /// Sets variables of its environment.
     pub fn envs(
         &mut self,
         variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
@@ -235,31 +234,31 @@ impl Command {
         self
     }
 
-    /// Where its input comes from; from nowhere, unless this is said.
+    /// Sets its input; by default it has no input.
     pub fn stdin(&mut self, from: impl Into<Stdio>) -> &mut Self {
         self.inner.stdin(from);
         self
     }
 
-    /// Where its output goes.
+    /// Sets where its output goes.
     pub fn stdout(&mut self, to: impl Into<Stdio>) -> &mut Self {
         self.inner.stdout(to);
         self
     }
 
-    /// Where its errors go.
+    /// Sets where its error output goes.
     pub fn stderr(&mut self, to: impl Into<Stdio>) -> &mut Self {
         self.inner.stderr(to);
         self
     }
 
-    /// Whether it ends with the value that stands for it; it does, unless this is said.
+    /// Sets whether it is killed when its [`Child`] is dropped; by default it is.
     pub fn kill_on_drop(&mut self, ends: bool) -> &mut Self {
         self.inner.kill_on_drop(ends);
         self
     }
 
-    /// Its process group; 0 is one of its own.
+    /// Sets its process group; 0 is a new group.
     pub fn process_group(&mut self, group: i32) -> &mut Self {
         self.inner.process_group(group);
         self
@@ -268,7 +267,7 @@ impl Command {
     /// Starts it.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn spawn(&mut self) -> io::Result<Child> {
         let runtime = tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
         let inner = &mut self.inner;
@@ -279,23 +278,23 @@ impl Command {
         })
     }
 
-    /// Runs it to its end. How it ended.
+    /// Runs it to its end, and returns its exit status.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn status(&mut self) -> io::Result<ExitStatus> {
         self.spawn()?.wait().await
     }
 
-    /// Runs it to its end. What it said.
+    /// Runs it to its end, and returns its output.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub async fn output(&mut self) -> io::Result<Output> {
         self.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?.wait_with_output().await
     }
 
-    /// Whom it runs as.
+    /// The user that it runs as.
     #[must_use]
     pub fn run_as(&self) -> RunAs {
         self.run_as

@@ -1,5 +1,5 @@
-//! The real `cluster_events`: one owned connection to the local PostgreSQL, and what was folded of the stream there,
-//! which outlives the connection.
+//! The adapter for `cluster_events`: one owned connection to the local PostgreSQL, and the projections of the stream there, which
+//! outlive the connection.
 
 mod safe;
 
@@ -21,9 +21,9 @@ use tokio_postgres::Client;
 
 use super::postgres::sessions::{READS, WRITES, connect};
 
-/// When one statement is given up: rebuilding a projection of many years takes minutes.
+/// Time limit for one statement: to rebuild a projection of many years takes minutes.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(600);
-/// The same for one page that a standby is asked for: it is read by its index.
+/// Time limit for one page of a standby: it is read by its index.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// How to reach the local server.
@@ -43,20 +43,20 @@ pub struct StreamSettings {
 
 /// Events of one page that is read back.
 const HELD_PAGE: u32 = 500;
-/// Pause before a rebuild that PostgreSQL refused is tried again: it reads the whole stream.
+/// Pause, in milliseconds, before a retry of a rebuild that PostgreSQL refused: a rebuild reads the whole stream.
 const MEND_AGAIN_MS: u64 = 30_000;
-/// Pause between two rebuilds: each is told by events, which must not bring about the next one without end.
+/// Pause, in milliseconds, between two rebuilds: each rebuild is recorded by events, which must not cause the next one endlessly.
 const MENDED_AGAIN_MS: u64 = 10_000;
-/// Requests that are taken up at one look, oldest first. Fewer than the answers that a fold remembers, for an answered
-/// one that is still there must be known as such.
+/// The most requests that are read at once, oldest first. Fewer than the answers that a fold remembers, because an answered request
+/// that is still there must be recognised.
 const REQUESTS_LIMIT: i64 = 32;
 
-/// What is kept from call to call.
+/// The state that is kept from call to call.
 #[derive(Default)]
 struct Kept {
-    /// Proved against the stream before it is used: whatever becomes of a connection, it need not be forgotten.
+    /// Checked against the stream before it is used, so it stays valid when a connection is lost.
     projector: Projector,
-    /// Nothing after an error: the next call connects anew and asks what is there.
+    /// Nothing after an error: the next call connects again and reads the state.
     open: Option<Open>,
 }
 
@@ -74,18 +74,18 @@ pub struct LocalStream {
     settings: StreamSettings,
     env: Arc<dyn Env>,
     kept: Mutex<Kept>,
-    /// A main wants to relay: whoever only follows makes way.
+    /// A main wants to relay: a call that only follows ends.
     relays: Notify,
 }
 
 impl LocalStream {
-    /// An adapter that connects when it is first asked.
+    /// Makes an adapter that connects at the first request.
     #[must_use]
     pub fn new(settings: StreamSettings, env: Arc<dyn Env>) -> Self {
         Self { settings, env, kept: Mutex::default(), relays: Notify::new() }
     }
 
-    /// A connection that changes nothing: a standby takes it, too.
+    /// A read-only connection: a standby accepts it, too.
     async fn look_in(&self) -> Answer<Client> {
         self.open(READS.statements_within(PAGE_LIMIT)).await
     }
@@ -97,10 +97,8 @@ impl LocalStream {
         let opened = connect(session, address, login, &settings.database).await;
         let doing = format!("connecting to PostgreSQL at {}", Address::new(address.0, address.1));
         let client = opened.map_err(|refusal| PortError(refusal.while_doing(&doing).to_string()))?;
-        // not there yet is no obstacle: a main makes it, and of a standby nothing is read
-        cluster_events::is_there(&client)
-            .await
-            .map_err(|error| failed("looking at cluster_events", error))?;
+        // a missing table is not an obstacle: a main makes it, and from a standby nothing is read
+        cluster_events::is_there(&client).await.map_err(|error| failed("checking cluster_events", error))?;
         Ok(client)
     }
 
@@ -112,7 +110,7 @@ impl LocalStream {
         Ok(Open { client, refused: None, mended: None })
     }
 
-    /// What is kept, with a connection to a main. Put back only by whoever comes to a good end with it.
+    /// The kept state, with a connection to a main. The caller puts the connection back only after success.
     async fn as_main(&self) -> Answer<(MutexGuard<'_, Kept>, Open)> {
         self.relays.notify_waiters();
         let mut kept = self.kept.lock().await;
@@ -123,7 +121,7 @@ impl LocalStream {
         Ok((kept, open))
     }
 
-    /// Page by page, so that it can be given up at any of them; what was folded until then is kept.
+    /// Follows page by page, so that it can be given up after any page; what was folded until then is kept.
     async fn follow_standby(&self) -> Answer<u64> {
         let client = self.look_in().await?;
         let mut kept = self.kept.lock().await;
@@ -149,7 +147,7 @@ impl StreamPort for LocalStream {
     }
 
     async fn held(&self, node: NodeId, after: NodeSeq) -> Answer<Vec<Record>> {
-        // on a connection of its own: a standby's tables cannot be brought up to date
+        // on its own connection: a standby's tables cannot be migrated
         let client = self.look_in().await?;
         let found = cluster_events::journal_page(&client, node, after, HELD_PAGE).await;
         found.map_err(|error| failed("reading cluster_events", error))

@@ -1,4 +1,4 @@
-//! Whether what is in `cluster_events` would survive this machine: asked before events are dropped from a journal.
+//! Whether events in `cluster_events` would survive the loss of this machine: checked before events are dropped from a journal.
 
 use std::time::Duration;
 
@@ -6,26 +6,26 @@ use interrex_actors::ports::{Answer, PortError};
 use interrex_events::{Head, cluster_events::in_words};
 use tokio_postgres::Client;
 
-/// How long a standby may take to have on its disk what main just wrote.
+/// How long a standby may take to flush what main just wrote.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
-/// Pause between two looks at it.
+/// Pause between two checks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// On main, a standby must say that it has flushed all that main has logged by the time the event was seen. A
-/// standby replays only what it has flushed: what it shows is on main's disk and on its own.
+/// SQL. On main, a standby must report that it has flushed all WAL that main had written when the event was seen. A standby replays
+/// only WAL that it has flushed: what a standby shows is on main's disk and on its own.
 ///
-/// A base backup that is being taken is no standby yet, and may be thrown away. Who subscribes to changes of rows keeps
-/// no log: such a sender is connected to a database, as logical decoding demands, and a standby's to none.
+/// A base backup under way is not a standby yet, and may be thrown away. A logical subscriber keeps no WAL: its sender is connected
+/// to a database, and the sender of a standby is not.
 const FLUSHED: &str = "\
 SELECT EXISTS (SELECT 1 FROM pg_stat_replication JOIN pg_stat_activity AS sender USING (pid)
                WHERE sender.datid IS NULL AND pg_stat_replication.state = 'streaming'
                  AND pg_stat_replication.application_name NOT IN ('pg_basebackup', 'pg_receivewal')
                  AND flush_lsn >= $1::text::pg_lsn)";
 
-/// Whether the event is there, and with it every one before it, and on a second disk.
+/// Succeeds if the event, and every event before it, is there and on a second disk.
 ///
 /// # Errors
-/// It is not, or PostgreSQL failed; in words.
+/// It is not, or PostgreSQL failed; the message says why.
 pub(super) async fn holds(client: &Client, event: Head) -> Answer<()> {
     let failed = |error: tokio_postgres::Error| PortError::new("reading cluster_events", in_words(&error));
     let there = "SELECT EXISTS (SELECT 1 FROM interrex.cluster_events WHERE node_id = $1 AND node_seq = $2 AND hash = $3)";
@@ -34,7 +34,7 @@ pub(super) async fn holds(client: &Client, event: Head) -> Answer<()> {
     let found = client.query_one(there, &[&node, &seq, &event.hash.as_bytes().as_slice()]).await;
     if !found.and_then(|row| row.try_get::<_, bool>(0)).map_err(failed)? {
         return Err(PortError(format!(
-            "cluster_events does not hold event {} of node {}",
+            "cluster_events does not have event {} of node {}",
             event.node_seq, event.node_id
         )));
     }
@@ -50,7 +50,6 @@ pub(super) async fn holds(client: &Client, event: Head) -> Answer<()> {
             tokio::time::sleep(LOOK).await;
         }
     };
-    let late =
-        || Err(PortError(format!("no standby has flushed what main has logged within {FLUSH_LIMIT:?}")));
+    let late = || Err(PortError(format!("no standby flushed main's WAL within {FLUSH_LIMIT:?}")));
     tokio::time::timeout(FLUSH_LIMIT, flushed).await.unwrap_or_else(|_| late())
 }

@@ -50,8 +50,8 @@ fn refused(situation: Situation<'_>, run: &Run, step: StepId) -> Event {
         RunKind::Switchover if !situation.cluster.nodes.is_main(run.node) => {
             format!("{shown}; another node became main meanwhile: interrex status")
         }
-        RunKind::Switchover => format!("{shown}; fix what it names and ask again; this node is still main"),
-        RunKind::Rejoin => format!("{shown}; the data directory is as it was"),
+        RunKind::Switchover => format!("{shown}; fix the problem that it shows and ask again; this node is still main"),
+        RunKind::Rejoin => format!("{shown}; the data directory is unchanged"),
         RunKind::Promotion if step == StepId::MeasureLoss => {
             "bring the old main back, or accept the loss: interrex promote --force --reason TEXT".to_owned()
         }
@@ -77,30 +77,34 @@ fn gave_up(situation: Situation<'_>, run: &Run, step: StepId, end: FailedEnd) ->
         }
         (RunKind::Switchover, FailedEnd::Failed) => {
             format!(
-                "{shown}, and interrex timeline, which says why this node's PostgreSQL was not started again. Restart its \
-                 supervisor, which asks {new_main} first; never start PostgreSQL by hand before it is clear that {new_main} is \
+                "{shown}, and interrex timeline, which shows why this node's PostgreSQL was not started again. Restart this node's \
+                 supervisor, which asks {new_main} first. Never start PostgreSQL by hand before it is certain that {new_main} is \
                  not main"
             )
         }
         (RunKind::Rejoin, FailedEnd::NeedsOperator) => format!(
-            "{shown}; mend what it names, then: interrex rejoin, or by a copy of {new_main}'s data: interrex rejoin --copy"
+            "{shown}; fix the problem that it shows, then: interrex rejoin, or with a copy of {new_main}'s data: interrex rejoin \
+             --copy"
         ),
         (RunKind::Rejoin, _) => {
-            format!("{shown}; the data directory has all it had: mend what it names, then: interrex rejoin")
+            format!(
+                "{shown}; the data directory has lost nothing. Fix the problem that it shows, then: interrex rejoin"
+            )
         }
         (_, FailedEnd::NeedsOperator) if run.kind.number(step) > run.kind.number(StepId::OpenEpoch) => {
-            format!("{shown}; this node is main: do by hand what is left of that step")
+            format!("{shown}; this node is main: finish that step by hand")
         }
         (_, FailedEnd::NeedsOperator) => after_the_promotion(situation, run, &shown),
         (_, FailedEnd::Failed) => {
             format!(
-                "{shown}; the standby here follows {old_main} again by itself once both answer; check whether {old_main} was fenced"
+                "{shown}; this node's standby follows {old_main} again by itself when both answer; check whether {old_main} was \
+                 fenced"
             )
         }
         (_, FailedEnd::RolledBack) => format!("{shown}; this node is a standby again"),
     };
     let error = match &run.cancelled {
-        Some(reason) if end != FailedEnd::NeedsOperator => format!("it was asked to be given up: {reason}"),
+        Some(reason) if end != FailedEnd::NeedsOperator => format!("the run was cancelled: {reason}"),
         _ => in_words(run, step),
     };
     match run.kind {
@@ -115,24 +119,26 @@ fn in_words(run: &Run, step: StepId) -> String {
     if step.undo_detail.is_empty() { step.detail } else { format!("{}; {}", step.detail, step.undo_detail) }
 }
 
-/// What a person does about a promotion that did not succeed: its words tell whether it may still happen (ADR 15).
+/// The next step of a person after a promotion that did not succeed: the message says whether it may still happen (ADR 15).
 fn after_the_promotion(situation: Situation<'_>, run: &Run, shown: &str) -> String {
     let nodes = &situation.cluster.nodes;
     let (old_main, new_main) = (nodes.name(run.old_main), nodes.name(run.new_main));
     match run.step(StepId::Promote).undo {
         _ if run.promoted && nodes.epoch >= run.epoch && !nodes.is_main(run.new_main) => {
-            format!("{shown}; this node is stopped, for another one is main: interrex rejoin {new_main}")
+            format!("{shown}; this node is stopped, because another node is main: interrex rejoin {new_main}")
         }
         Undo::Done => format!(
-            "{shown}; nothing is pending. Mend what this node's PostgreSQL says in its log, then, if {old_main} does not serve: \
-             interrex promote"
+            "{shown}; nothing is pending. Fix the problem that is in this node's PostgreSQL log; then, if {old_main} does not \
+             serve: interrex promote"
         ),
         Undo::Failed if !run.promoted => format!(
-            "{shown}; THE PROMOTION ASKED FOR IS PENDING, and makes this node a second main if it succeeds beside {old_main}: \
-             do not start {old_main}. Stop PostgreSQL here until no process of it lives, if need be by a restart of the machine; \
-             restart this supervisor, which starts it as a standby, then: interrex promote"
+            "{shown}; THE PROMOTION ASKED FOR IS PENDING, and makes this node a second main if it succeeds while {old_main} \
+             serves: do not start {old_main}. Stop PostgreSQL on this node until none of its processes is left, if necessary by a \
+             restart of the machine. Restart this supervisor, which starts PostgreSQL as a standby, then: interrex promote"
         ),
-        _ => format!("{shown}; mend what this node's PostgreSQL says in its log, then: interrex promote"),
+        _ => {
+            format!("{shown}; fix the problem that is in this node's PostgreSQL log, then: interrex promote")
+        }
     }
 }
 

@@ -24,16 +24,16 @@ pub enum Effect {
     ServeAgain,
     /// Let this node's standbys follow another main.
     Follow(NodeId),
-    /// Let this node's standby follow main again, which a run that failed had it leave.
+    /// Let this node's standby follow main again, after a failed run had detached it.
     ReturnTo(NodeId),
-    /// One of the two, some time later: it did not succeed just now.
+    /// [`Self::Follow`] or [`Self::ReturnTo`] after a pause: the last attempt failed.
     FollowLater(NodeId),
-    /// Look whether a verdict should become a run.
+    /// Check whether a verdict should become a run.
     Look,
 }
 
 impl Effect {
-    /// Whether it is made even while this node starts.
+    /// Whether the effect is made even while this node starts.
     #[must_use]
     pub fn is_fence(&self) -> bool {
         matches!(self, Self::Fence { .. })
@@ -44,7 +44,7 @@ impl Effect {
 #[must_use]
 pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
-    // its run begins by stopping what runs, and ends by starting it; what somebody else starts meanwhile is stopped
+    // its run begins by stopping what runs, and ends by starting it; a server that is started by other means meanwhile is stopped
     let goes_on = matches!(
         event,
         Event::StepStarted(_)
@@ -82,7 +82,7 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
             let left = standpoint.is_left_alone.then_some(follow.main);
             standpoint.to_follow.or(left).map(Effect::FollowLater).into_iter().collect()
         }
-        // whoever started a server of a fenced node, it is stopped again
+        // a server of a fenced node is stopped again, however it was started
         (Event::PostgresChanged(changed), _)
             if changed.status != PostgresStatus::Stopped && cluster.nodes.is_superseded(me) =>
         {
@@ -103,7 +103,7 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         ) if cluster.nodes.is_superseded(me) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }
-        // another one may have become main meanwhile, and was not followed then
+        // another node may have become main meanwhile, and was not followed then
         (Event::RejoinCompleted(_) | Event::RunRefused(_) | Event::RunFailed(_), _) => {
             standpoint.to_follow.map(Effect::Follow).into_iter().collect()
         }
@@ -112,7 +112,7 @@ pub fn effects(me: NodeId, belief: &Belief, run: Option<RunId>, event: &Event) -
         (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Detached => {
             return_to(me, belief)
         }
-        // it may be one that nobody was to make
+        // it may be a stray primary
         (Event::PostgresChanged(changed), _) if changed.status == PostgresStatus::Primary => {
             vec![Effect::Look]
         }
@@ -125,14 +125,14 @@ fn is_fenced(cluster: &Cluster, me: NodeId) -> bool {
     cluster.nodes.get(me).is_some_and(|row| row.status == NodeStatus::Fenced)
 }
 
-/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet, or not any more.
+/// The effects that a restarted supervisor finds outstanding: a fence, or a main that is not followed yet, or not any longer.
 #[must_use]
 pub fn outstanding(me: NodeId, belief: &Belief) -> Vec<Effect> {
     let Belief { cluster, standpoint, .. } = belief;
     match cluster.nodes.get(me).map(|row| row.status) {
         // its run sees to that
         _ if is_returning(cluster, me) => Vec::new(),
-        // also when it was proved before: whoever started the servers since, they are stopped again
+        // also when it was proved before: servers that were started since are stopped again
         Some(NodeStatus::Fencing | NodeStatus::Fenced) => {
             vec![Effect::Fence { epoch: cluster.nodes.epoch, again: false }]
         }

@@ -1,53 +1,38 @@
-//! What a run comes to, from what its steps observed.
+//! The end of a run, from what its steps observed.
 
 use interrex_events::{
-    Certificate, EpochOpened, Event, FailoverCompleted, Handover, LearnedBy, Loss, Lsn, MainAnnounced,
-    RecoveryTime, RejoinCompleted, RunKind, StepId, SwitchoverCompleted, TimelineId,
+    Certificate, EpochOpened, Event, FailoverCompleted, ForkReported, Handover, HandoverProved, LearnedBy,
+    Loss, LossMeasured, MainAnnounced, PRICE, Promoted, RecoveryTime, RejoinCompleted, RoleTaken, RunKind,
+    StepId, SwitchoverCompleted,
 };
 use interrex_projections::{Run, Step};
-use serde_json::{Map, Value};
 
-use crate::{
-    messages::PRICE_OBSERVED,
-    replication::{
-        fork_report::stranded,
-        rejoin::{demotion, kept, kept_redis},
-    },
-};
+use crate::replication::rejoin::{demotion, kept, kept_redis};
 
-/// What the promotion observed. Names as the ReplicationActor reports them.
-pub(super) fn epoch_opened(run: &Run) -> EpochOpened {
-    let observed = run.step(StepId::Promote).observed;
-    EpochOpened {
+/// What the promotion observed; nothing if that was not seen.
+pub(super) fn epoch_opened(run: &Run) -> Option<EpochOpened> {
+    let Promoted { timeline, switchpoint } = run.observed(StepId::Promote)?;
+    Some(EpochOpened {
         epoch: run.epoch,
         main: run.new_main,
         old_main: Some(run.old_main),
-        timeline: timeline(observed.get("timeline")),
-        switchpoint: lsn(observed.get("switchpoint")),
-    }
+        timeline,
+        switchpoint: Some(switchpoint),
+    })
 }
 
-/// That this node knows who took its role, from whoever took it.
-pub(super) fn taken_over(run: &Run) -> MainAnnounced {
-    let observed = run.step(StepId::HandOver).observed;
-    MainAnnounced {
+/// That this node knows who took its role, by the answer of the node that took it.
+pub(super) fn taken_over(run: &Run) -> Option<MainAnnounced> {
+    let RoleTaken { timeline, switchpoint, .. } = run.observed(StepId::HandOver)?;
+    Some(MainAnnounced {
         main: run.new_main,
         epoch: run.epoch,
-        timeline: Some(timeline(observed.get("timeline"))),
-        switchpoint: lsn(observed.get("switchpoint")),
+        timeline: Some(timeline),
+        switchpoint,
         announced_by: run.new_main,
         learned_by: LearnedBy::Handover,
         planned: Some(true),
-    }
-}
-
-fn timeline(value: Option<&Value>) -> TimelineId {
-    let number = value.and_then(Value::as_u64).unwrap_or_default();
-    TimelineId(u32::try_from(number).unwrap_or_default())
-}
-
-fn lsn(value: Option<&Value>) -> Option<Lsn> {
-    value.and_then(Value::as_str).and_then(|text| text.parse().ok())
+    })
 }
 
 /// What ends a run whose steps have all ended.
@@ -72,7 +57,7 @@ pub(super) fn completed(run: &Run) -> Event {
             main,
             epoch,
             by: demotion(run),
-            stranded: stranded(&run.step(StepId::ReportFork).observed),
+            stranded: run.observed(StepId::ReportFork).map(|ForkReported { stranded, .. }| stranded),
             kept: kept(run),
             degraded,
             kept_redis: kept_redis(run),
@@ -92,35 +77,29 @@ pub(super) fn completed(run: &Run) -> Event {
 
 /// Whether it cost nothing.
 fn is_whole(step: &Step) -> bool {
-    !step.observed.contains_key(PRICE_OBSERVED)
+    !step.observed.contains_key(PRICE)
 }
 
-/// What a stopped main proved. Names as the ReplicationActor reports them.
+/// What a stopped main proved.
 pub(super) fn handover(run: &Run) -> Option<Handover> {
-    let proof = run.step(StepId::ProveHandover).observed;
-    Some(Handover {
-        run: run.id,
-        system_id: proof.get("system_id")?.as_str()?.to_owned(),
-        timeline: timeline(proof.get("timeline")),
-        checkpoint: lsn(proof.get("checkpoint"))?,
-        end: lsn(proof.get("end"))?,
-    })
+    let HandoverProved { system_id, timeline, checkpoint, end, .. } = run.observed(StepId::ProveHandover)?;
+    Some(Handover { run: run.id, system_id, timeline, checkpoint, end })
 }
 
 fn certificate(run: &Run) -> Option<Certificate> {
     let handover = run.handover.clone()?;
-    let (proof, taken) = (run.step(StepId::ProveHandover).observed, run.step(StepId::HandOver).observed);
-    let head = |observed: &Map<String, Value>| serde_json::from_value(observed.get("head")?.clone()).ok();
+    let proof: HandoverProved = run.observed(StepId::ProveHandover)?;
+    let taken: RoleTaken = run.observed(StepId::HandOver)?;
     Some(Certificate {
         system_id: handover.system_id,
         old_timeline: handover.timeline,
-        new_timeline: timeline(taken.get("timeline")),
+        new_timeline: taken.timeline,
         checkpoint: handover.checkpoint,
         end: handover.end,
-        received: lsn(proof.get("received"))?,
-        switchpoint: lsn(taken.get("switchpoint"))?,
-        old_main_head: head(&proof)?,
-        new_main_head: head(&taken)?,
+        received: proof.received,
+        switchpoint: taken.switchpoint?,
+        old_main_head: proof.head,
+        new_main_head: taken.head,
     })
 }
 
@@ -145,9 +124,8 @@ fn recovery_time(run: &Run) -> RecoveryTime {
 
 /// The loss as measured, against the exact place where the new timeline left the old one.
 fn final_loss(run: &Run) -> Option<Loss> {
-    let measured = run.step(StepId::MeasureLoss).observed.get("loss")?.clone();
-    let mut loss: Loss = serde_json::from_value(measured).ok()?;
-    if let Some(switchpoint) = lsn(run.step(StepId::Promote).observed.get("switchpoint")) {
+    let LossMeasured { mut loss } = run.observed(StepId::MeasureLoss)?;
+    if let Some(Promoted { switchpoint, .. }) = run.observed(StepId::Promote) {
         loss.own_lsn = switchpoint;
         loss.bytes = loss.main_lsn.map(|main| main.bytes_ahead_of(switchpoint));
     }

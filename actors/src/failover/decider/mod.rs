@@ -34,26 +34,26 @@ use crate::{
     messages::{FenceEnded, FenceRequest, LiftRequest, MainSight, StepEnded, UndoEnded},
 };
 
-/// What a decision is made from, beside the input.
+/// What a decision is made from, in addition to the input.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// This node.
     pub me: NodeId,
     /// The fold of this node's own events.
     pub cluster: &'a Cluster,
-    /// What this node has seen and still has to do.
+    /// What this node has observed and still has to do.
     pub standpoint: &'a Standpoint,
     /// What the operator configured.
     pub policy: &'a FailoverPolicy,
-    /// Which node each peer says may promote itself, as last heard.
+    /// The node that may promote itself, by the last report of each peer.
     pub candidates: &'a BTreeMap<NodeId, Option<NodeId>>,
     /// What this node sees of main right now.
     pub sight: Option<&'a MainSight>,
-    /// What is left of the times in which no run begins by itself.
+    /// What is left of the times in which no run begins automatically.
     pub resting: Resting,
     /// Now.
     pub now: Moment,
-    /// The id that a run begun now would get.
+    /// The id for a run that begins now.
     pub fresh_run: RunId,
 }
 
@@ -62,7 +62,7 @@ pub struct Situation<'a> {
 pub enum Input {
     /// The actor started, or started again.
     Booted,
-    /// Time passed: something may be due. Or something that matters to a verdict was stored.
+    /// Time passed, and something may be due; or an event that matters to a verdict was stored.
     Looked,
     /// A step ended.
     StepEnded(StepEnded),
@@ -72,12 +72,12 @@ pub enum Input {
     FenceRequested(FenceRequest),
     /// Fencing ended.
     FenceEnded(FenceEnded),
-    /// The peer that asked for it takes that back.
+    /// The peer that asked for the fence takes that back.
     LiftRequested(LiftRequest),
 }
 
 impl Input {
-    /// Whether it is decided even while this node starts: a start may take long, and a fence must not wait for its end.
+    /// Whether the input is decided even while this node starts: a start may take long, and a fence must not wait for its end.
     #[must_use]
     pub fn concerns_a_fence(&self) -> bool {
         matches!(self, Self::FenceRequested(_) | Self::FenceEnded(_) | Self::LiftRequested(_))

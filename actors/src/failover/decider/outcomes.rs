@@ -21,26 +21,27 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
     let cluster = situation.cluster;
     let Some(run) = cluster.runs.get(ended.run).filter(|run| run.is_running()) else { return Vec::new() };
     let step = run.step(ended.step);
-    // an answer to an attempt that was given up already changes nothing: the world is looked at anew
+    // an answer to an attempt that was given up already changes nothing: the servers are looked at again
     if !step.is_running() || step.attempts != ended.attempt {
         return Vec::new();
     }
-    let StepReport { outcome, detail, observed } = overtaken(situation, run, ended)
+    let report = overtaken(situation, run, ended)
         .or_else(|| given_to_a_third(cluster, run, ended))
         .unwrap_or_else(|| ended.report.clone());
-    let mut after = run.with_outcome(ended.step, outcome);
-    if let Some(step) = after.steps.get_mut(&ended.step) {
-        (step.detail, step.observed, step.ended_at) =
-            (detail.clone(), observed.clone(), Some(situation.now.wall));
-    }
     let finished = StepFinished {
         step: ended.step,
         attempt: ended.attempt,
-        outcome,
-        detail,
-        observed,
+        outcome: report.outcome,
+        observed: report.stored(),
+        detail: report.detail,
         took_ms: ended.took_ms,
     };
+    let outcome = finished.settled();
+    let mut after = run.with_outcome(ended.step, outcome);
+    if let Some(step) = after.steps.get_mut(&ended.step) {
+        (step.detail, step.observed) = (finished.detail.clone(), finished.observed.clone());
+        (step.unread, step.ended_at) = (outcome != finished.outcome, Some(situation.now.wall));
+    }
     let seen = finished.shows_a_promotion();
     after.promoted |= seen;
     let mut events = vec![Event::from(finished)];
@@ -49,7 +50,7 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
     }
     // open as soon as the promotion was seen, proved writable or not: there is no way back
     if seen && cluster.nodes.epoch < run.epoch {
-        events.push(epoch_opened(&after).into());
+        events.extend(epoch_opened(&after).map(Event::from));
     } else if seen {
         events.extend(second_main_stopped(situation, run));
     }
@@ -57,7 +58,7 @@ pub(super) fn step_ended(situation: Situation<'_>, ended: &StepEnded) -> Vec<Dra
     in_run(situation, run, events)
 }
 
-/// The target has taken the role, or says that it never will by this offer. Anything else decides nothing.
+/// The target has taken the role, or says that it never will by this offer. No other outcome decides.
 fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) -> Option<Event> {
     let nodes = &situation.cluster.nodes;
     match outcome {
@@ -66,7 +67,7 @@ fn answer_to_offer(situation: Situation<'_>, run: &Run, outcome: StepOutcome) ->
             Some(HandoverWithdrawn { to: run.new_main, reason }.into())
         }
         // its own notice may have come first
-        _ if outcome.is_success() && nodes.epoch < run.epoch => Some(taken_over(run).into()),
+        _ if outcome.is_success() && nodes.epoch < run.epoch => taken_over(run).map(Event::from),
         _ => None,
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn still_main(situation: Situation<'_>, run: &Run) -> bool {
     nodes.is_main(me) && nodes.epoch < run.epoch && !nodes.is_superseded(me)
 }
 
-/// A run whose promotion was not seen yields to whoever opened its epoch meanwhile.
+/// A run whose promotion was not observed yields to the node that opened its epoch meanwhile.
 fn overtaken(situation: Situation<'_>, run: &Run, ended: &StepEnded) -> Option<StepReport> {
     let nodes = &situation.cluster.nodes;
     // what was asked for may still be withdrawn, and what happened too late is stopped
@@ -88,14 +89,16 @@ fn overtaken(situation: Situation<'_>, run: &Run, ended: &StepEnded) -> Option<S
     // a node that comes back was superseded long ago
     let returns = run.kind == RunKind::Rejoin;
     if nodes.is_superseded(run.node) && !returns {
-        let words = "this node was fenced meanwhile: another one takes over";
+        let words = "this node was fenced meanwhile: another node takes over";
         return Some(StepReport::new(StepOutcome::Refused, words));
     }
     // by itself this node takes nothing from a main that is back; from the fence on, main says so itself
     let is_back = situation.standpoint.main_is_back == Some(run.old_main);
     if run.kind == RunKind::Failover && ended.step < StepId::FenceOldMain && is_back {
-        let words =
-            format!("main {} is back: it gave a good sign since the verdict", nodes.name(run.old_main));
+        let words = format!(
+            "main {} is back: it has given a sign of life since the verdict",
+            nodes.name(run.old_main)
+        );
         return Some(StepReport::new(StepOutcome::Refused, words));
     }
     (nodes.epoch > run.epoch || (nodes.epoch == run.epoch && !returns)).then(|| {
@@ -114,7 +117,7 @@ fn second_main_stopped(situation: Situation<'_>, run: &Run) -> Option<Event> {
     Some(FencingStarted { superseded_by: main, epoch, own_epoch, run: None }.into())
 }
 
-/// An offer that its target does not answer has no purpose any more once a third node is main of its epoch, or of a later
+/// An offer that its target does not answer has no purpose any longer once a third node is main of its epoch, or of a later
 /// one: neither of the two is.
 fn given_to_a_third(cluster: &Cluster, run: &Run, ended: &StepEnded) -> Option<StepReport> {
     let nodes = &cluster.nodes;
@@ -145,7 +148,7 @@ pub(super) fn undo_ended(situation: Situation<'_>, ended: &UndoEnded) -> Vec<Dra
     in_run(situation, run, events)
 }
 
-/// A supervisor that died left intents without outcomes. They are unknown, and each is looked at anew: every
+/// A supervisor that died left intents without outcomes. They are unknown, and each is looked at again: every
 /// step begins by observing whether it is done already.
 pub(super) fn resume(situation: Situation<'_>) -> Vec<Draft> {
     let Situation { me, cluster, .. } = situation;

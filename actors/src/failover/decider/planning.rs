@@ -42,7 +42,10 @@ pub fn plan(run: &Run) -> Vec<Move> {
             let step = run.step(row.step);
             match step.state {
                 StepState::Pending => Some(Move::Start(row.step, 1)),
-                StepState::Ended(outcome) if !outcome.is_success() && step.attempts < row.attempts => {
+                StepState::Ended(outcome)
+                    if !outcome.is_success()
+                        && (step.attempts < row.attempts || looks_again(run, row.step)) =>
+                {
                     Some(Move::Start(row.step, step.attempts + 1))
                 }
                 _ => None,
@@ -66,7 +69,7 @@ fn has_refused(run: &Run, step: StepId) -> bool {
     run.step(step).state == StepState::Ended(StepOutcome::Refused)
 }
 
-/// The step that a run was at which somebody asked to be given up, while it can be.
+/// The current step of a run that was cancelled, as long as the run can be given up.
 fn cancelled_at(run: &Run) -> Option<StepId> {
     let begun = run.steps.iter().rev().find(|(_, step)| step.state != StepState::Pending);
     begun.map(|(id, _)| *id).filter(|_| run.cancelled.is_some() && !run.is_past_no_return())
@@ -76,14 +79,23 @@ fn exhausted(run: &Run, step: StepId) -> bool {
     let state = run.step(step);
     match state.state {
         StepState::Ended(StepOutcome::Refused) => true,
-        StepState::Ended(outcome) => !outcome.is_success() && state.attempts >= rule(run.kind, step).attempts,
+        StepState::Ended(outcome) => {
+            let spent = state.attempts >= rule(run.kind, step).attempts;
+            !outcome.is_success() && spent && !looks_again(run, step)
+        }
         _ => false,
     }
 }
 
+/// Whether a step whose observation does not read is tried again without an end: past the point of no return no run ends for
+/// that.
+fn looks_again(run: &Run, step: StepId) -> bool {
+    run.step(step).unread && run.is_past_no_return()
+}
+
 /// After the point of no return a person must look; before it, everything is taken back first.
 fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
-    // steps beside it may still be running: their outcome belongs into the record
+    // other steps may still be running: their outcome belongs into the record
     if run.steps.values().any(interrex_projections::Step::is_running) {
         return Vec::new();
     }
@@ -110,8 +122,8 @@ fn give_up(run: &Run, failed: StepId) -> Vec<Move> {
     vec![Move::GiveUp(failed, end)]
 }
 
-/// Whether what the point of no return asked for may still be pending: nobody saw it happen, and it was not yet tried in vain
-/// to withdraw it.
+/// Whether what the point of no return asked for may still be pending: it was not observed, and no attempt to withdraw it has
+/// failed yet.
 fn can_be_withdrawn(run: &Run, failed: StepId) -> bool {
     let undone = rule(run.kind, failed).undo.is_some() && run.step(failed).undo != Undo::Failed;
     failed == run.kind.point_of_no_return() && undone && !run.promoted

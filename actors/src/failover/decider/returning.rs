@@ -1,4 +1,4 @@
-//! How a node comes back as a secondary: when somebody asks for it, or by itself where that is configured.
+//! How a node comes back as a secondary: on request, or automatically if that is configured.
 
 use interrex_events::{Draft, Event, NodeId, PostgresStatus, RejoinStarted, Request, RunId, RunKind, StepId};
 use interrex_projections::{Cluster, NodeStatus};
@@ -15,7 +15,7 @@ pub(super) fn is_returning(cluster: &Cluster, me: NodeId) -> bool {
     cluster.runs.active(me).is_some_and(|run| run.kind == RunKind::Rejoin)
 }
 
-/// What somebody asks for.
+/// A request.
 pub(super) fn rejoin(
     situation: Situation<'_>,
     copy: bool,
@@ -26,13 +26,13 @@ pub(super) fn rejoin(
     let nodes = &cluster.nodes;
     let Some(main) = nodes.main.filter(|main| *main != me) else {
         not_fenced_as_main(situation)?;
-        let message = "this node is main: it has nobody to come back behind";
+        let message = "this node is main: there is no other main that it could rejoin";
         return Err(Declined::new("is_main", message.to_owned()));
     };
     let row = nodes.get(me);
     match row.map(|row| row.status) {
         Some(NodeStatus::HandingOver) => {
-            let message = "this node offers its role, and learns soon what becomes of it: wait";
+            let message = "this node has offered its role, and has no final answer yet: wait";
             return Err(Declined::new("handing_over", message.to_owned()));
         }
         Some(NodeStatus::Fencing) => {
@@ -59,8 +59,8 @@ fn begin_rejoin(
     begin(situation, RunKind::Rejoin, StepId::CheckLineage, Event::from(started))
 }
 
-/// A node that is proved to be fenced comes back by itself where that is configured; once in an epoch: what failed
-/// needs a person.
+/// A node that is proved to be fenced comes back automatically if that is configured, once in an epoch: after a failure a
+/// person has to ask.
 pub(super) fn return_by_itself(situation: Situation<'_>) -> Vec<Draft> {
     let Situation { me, cluster, policy, .. } = situation;
     let nodes = &cluster.nodes;

@@ -7,12 +7,12 @@ use interrex_projections::{Scheduled, human_ms};
 use super::{Situation, fencing, starting::asked};
 use crate::messages::{Accepted, Declined, Operate, Operation};
 
-/// How late it may still begin, as after a restart. Later, nobody expects it any more.
+/// How late a switchover may still begin, for example after a restart. After that it is no longer expected, and is given up.
 const GRACE: TimeDelta = TimeDelta::minutes(5);
 /// How far ahead it may be: no event is sealed while something is scheduled.
 const HORIZON: TimeDelta = TimeDelta::days(30);
 
-/// What follows from what somebody asks for, now or at a time: what it comes to, and the facts; or why not.
+/// The result of a request, now or at a time: its answer and the facts; or the refusal.
 pub fn answer(situation: Situation<'_>, request: &Operate) -> Result<(Accepted, Vec<Draft>), Declined> {
     let Operate { operation, due, asker } = request;
     let scheduled = situation.cluster.runs.scheduled(situation.me);
@@ -46,7 +46,7 @@ fn schedule(
         return Err(Declined::new("not_schedulable", "only a switchover can be scheduled".to_owned()));
     };
     if due <= now.wall {
-        let message = format!("{} is in the past: it is {} here", shown(due), shown(now.wall));
+        let message = format!("{} is in the past: the time on this node is {}", shown(due), shown(now.wall));
         return Err(Declined::new("in_the_past", message));
     }
     if due > now.wall + HORIZON {
@@ -84,13 +84,13 @@ pub(super) fn begin_what_is_due(situation: Situation<'_>) -> Vec<Draft> {
     let late = now.wall - due;
     if late > GRACE {
         let late = human_ms(late.num_milliseconds().max(0).cast_unsigned());
-        let detail = format!("it was due {late} ago, while this node could not begin it");
+        let detail = format!("the switchover was due {late} ago, when this node could not begin it");
         return vec![unscheduled(situation, scheduled, Unscheduling::Missed, detail)];
     }
     let operation = Operation::Switchover { to: target, drain_ms, request };
     match asked(situation, &operation, &scheduled.asker) {
         Ok((run, facts)) => {
-            let detail = format!("it begins as run {}", run.short());
+            let detail = format!("the switchover begins as run {}", run.short());
             let begun = unscheduled(situation, scheduled, Unscheduling::Begun, detail);
             let facts = facts.into_iter().map(|fact| fact.because_of(scheduled.lineage));
             [begun].into_iter().chain(facts).collect()

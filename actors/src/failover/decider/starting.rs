@@ -84,13 +84,14 @@ fn reason_against(situation: Situation<'_>, verdict: &Standing) -> Option<(Withh
     Some(if resting.cool_down_ms >= resting.pause_ms {
         let left = human_ms(resting.cool_down_ms);
         let detail = format!(
-            "{because}; no failover begins by itself for another {left} (failover.cool_down); main {main} stays lost. To \
-             make this node main now: interrex promote"
+            "{because}; no automatic failover begins for another {left} (failover.cool_down); main {main} is still lost. To make \
+             this node main now: interrex promote"
         );
         (WithheldRule::CoolDown, detail)
     } else {
         let left = human_ms(resting.pause_ms);
-        let detail = format!("{because}; the next one begins by itself in {left}; main {main} stays lost");
+        let detail =
+            format!("{because}; the next automatic failover begins in {left}; main {main} is still lost");
         (WithheldRule::RunInVain, detail)
     })
 }
@@ -108,8 +109,8 @@ fn other_candidate(situation: Situation<'_>) -> Option<String> {
         None if policy.nodes > 2 => {
             let count = policy.nodes;
             return Some(format!(
-                "the cluster has {count} nodes and no failover.candidate: with quorum none two of them could promote themselves. \
-                 Set it to the same node on every node; until then a person decides: interrex promote"
+                "the cluster has {count} nodes and no failover.candidate: with quorum none, two of them could promote themselves. \
+                 Set failover.candidate to the same node on every node; until then a person decides: interrex promote"
             ));
         }
         _ => {}
@@ -118,7 +119,7 @@ fn other_candidate(situation: Situation<'_>) -> Option<String> {
         candidates.iter().find_map(|(peer, named)| Some((*peer, named.filter(|named| *named != me)?)));
     other.map(|(peer, named)| {
         format!(
-            "failover.candidate of {} is {}, and this node goes by another: set it to the same node on every node",
+            "failover.candidate on {} is {}, and on this node it is another node: set it to the same node on every node",
             nodes.name(peer),
             nodes.name(named)
         )
@@ -149,7 +150,7 @@ fn start(situation: Situation<'_>, verdict: &Standing, sight: &MainSight) -> Vec
         .collect()
 }
 
-/// What follows from what somebody asks for: the run that is made, and the facts; or why not.
+/// The result of a request: the run that begins, and the facts; or the refusal.
 pub fn asked(
     situation: Situation<'_>,
     operation: &Operation,
@@ -216,8 +217,8 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
     nothing_runs(situation)?;
     let nodes = &cluster.nodes;
     if !nodes.is_main(me) || nodes.is_superseded(me) || nodes.is_handing_over(me) {
-        let main = nodes.main.map_or("nobody".to_owned(), |main| nodes.name(main));
-        let message = format!("this node is not main, {main} is: a switchover begins there");
+        let main = nodes.main.map_or("not known".to_owned(), |main| nodes.name(main));
+        let message = format!("this node is not main (main: {main}): ask for the switchover on main");
         return Err(Declined::new("not_main", message));
     }
     if to == me {
@@ -231,7 +232,7 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
             .filter(|row| row.node != me)
             .map(|row| format!("{} ({})", row.name, row.node))
             .collect();
-        let message = format!("there is no node {to} that could take over; others are {}", others.join(", "));
+        let message = format!("no node {to} can take over; the other nodes are {}", others.join(", "));
         return Err(Declined::new("no_such_target", message));
     }
     Ok(SwitchoverStarted {
@@ -243,8 +244,8 @@ fn may_hand_over(situation: Situation<'_>, to: NodeId) -> Result<SwitchoverStart
     })
 }
 
-/// An offer that was heard before: its run, whatever became of it. So is one whose epoch this node opened by itself,
-/// before it heard of the offer: whoever offers must learn that the role is taken, or would ask for ever.
+/// The run of an offer that was received before, however it ended. The same for an offer whose epoch this node opened by itself
+/// before it received the offer: the old main must learn that the role is taken, or would ask for ever.
 fn already_taken(situation: Situation<'_>, offer: &crate::wire::HandoverOffer) -> Option<RunId> {
     let Situation { me, cluster, .. } = situation;
     let heard = |run: &&Run| run.handover.as_ref().is_some_and(|handover| handover.run == offer.handover.run);
@@ -254,7 +255,7 @@ fn already_taken(situation: Situation<'_>, offer: &crate::wire::HandoverOffer) -
     newest_first().find(heard).or_else(|| newest_first().find(opened)).map(|run| run.id)
 }
 
-/// Nothing that is recorded here keeps this node from being main's successor.
+/// Checks that no event recorded here keeps this node from being main's successor.
 fn may_succeed(situation: Situation<'_>, from: NodeId, epoch: Epoch) -> Result<(), Declined> {
     nothing_runs(situation)?;
     let nodes = &situation.cluster.nodes;
@@ -322,12 +323,12 @@ fn may_promote(
     let nodes = &cluster.nodes;
     fencing::not_fenced_as_main(situation)?;
     if nodes.is_superseded(me) || nodes.is_handing_over(me) {
-        let message = "this node was main, and another one takes its place or has: its data may be an older line. It is \
-                       no standby that could be promoted";
+        let message = "this node was main, and another node takes its role or has taken it: its data may be of an older timeline. \
+                       This node is not a standby that could be promoted";
         return Err(Declined::new("not_promotable", message.to_owned()));
     }
     let Some(main) = nodes.main else {
-        let message = "this node does not know who is main: nobody's role could be taken over";
+        let message = "this node does not know which node is main: there is no role that it could take over";
         return Err(Declined::new("no_main", message.to_owned()));
     };
     if main == me {
@@ -344,7 +345,7 @@ fn may_promote(
     let reasoned = request.reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
     if request.forced && !reasoned {
         let message =
-            "a promotion against the evidence needs a reason, which is kept for ever: --reason TEXT";
+            "a promotion against the evidence needs a reason, which is stored for good: --reason TEXT";
         return Err(Declined::new("reason_needed", message.to_owned()));
     }
     let name = nodes.name(main);
@@ -354,9 +355,9 @@ fn may_promote(
     if let Some(sight) = sight.filter(alive).filter(|_| !request.forced) {
         let Evidence { supervisor, postgres, wal_receiver, .. } = &sight.evidence;
         let message = format!(
-            "main {name} is alive: its supervisor {}; its PostgreSQL {}; its log: {}. To move the role without loss: \
-             interrex switchover --to {}. To take it all the same, and lose what {name} acknowledged and this node lacks: \
-             interrex promote --force --reason TEXT",
+            "main {name} is alive: its supervisor {}; its PostgreSQL {}; its WAL: {}. To move the role without loss: interrex \
+             switchover --to {}. To take the role anyway, and lose what {name} acknowledged and this node does not have: interrex \
+             promote --force --reason TEXT",
             supervisor.detail,
             postgres.detail,
             wal_receiver.detail,
@@ -390,7 +391,7 @@ fn may_promote(
     })
 }
 
-/// Whether this node took an offer of main's and failed past the point of no return: nobody but a person goes on with it.
+/// Whether this node took an offer of main's and failed past the point of no return: only a person continues from there.
 fn waits_for_a_person(situation: Situation<'_>, main: NodeId) -> bool {
     let Situation { me, cluster, .. } = situation;
     let own = cluster.runs.newest_first().into_iter().find(|run| run.node == me);
@@ -403,7 +404,7 @@ fn is_standby(postgres: Option<PostgresStatus>) -> bool {
     matches!(postgres, Some(PostgresStatus::Streaming | PostgresStatus::Detached))
 }
 
-/// An offer that nobody answers ends by a person's word alone: the target cannot say any more that it never took it.
+/// An offer without an answer ends only by a person's statement: the target can no longer say that it did not take the role.
 fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Vec<Draft>), Declined> {
     let Situation { me, cluster, now, .. } = situation;
     let offers = |run: &&Run| {
@@ -411,7 +412,8 @@ fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, 
     };
     let Some(run) = cluster.runs.active(me).filter(offers) else { return cancel(situation, reason) };
     let Some(reason) = reason.filter(|reason| !reason.trim().is_empty()) else {
-        let message = "who answers for another node needs a reason, which is kept for ever: --reason TEXT";
+        let message =
+            "a statement about another node needs a reason, which is stored for good: --reason TEXT";
         return Err(Declined::new("reason_needed", message.to_owned()));
     };
     if !still_main(situation, run) {
@@ -421,8 +423,8 @@ fn withdraw(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, 
     let target = cluster.nodes.get(run.new_main);
     if target.is_none_or(|target| target.status == NodeStatus::Online) {
         let message = format!(
-            "the supervisor of {name} answers, and decides by itself whether it takes over: wait for it. If its run needs an \
-             operator (interrex run list, there), mend what it names and say there: interrex promote",
+            "the supervisor of {name} answers, and decides itself whether {name} takes over: wait for it. If its run needs an \
+             operator (on {name}: interrex run list), fix the problem that the run shows, then on {name}: interrex promote",
             name = cluster.nodes.name(run.new_main)
         );
         return Err(Declined::new("target_answers", message));
@@ -457,7 +459,7 @@ fn cancel(situation: Situation<'_>, reason: Option<String>) -> Result<(RunId, Ve
             run.id.short(),
             run.kind.point_of_no_return(),
             if run.kind == RunKind::Switchover && !run.step(StepId::HandOver).succeeded() {
-                "; an offer to a node that is gone for good is withdrawn with --force --reason TEXT"
+                "; to withdraw an offer to a node that is gone for good, use --force --reason TEXT"
             } else {
                 ""
             }

@@ -1,4 +1,4 @@
-//! A node that is not main takes no writes, whoever made its PostgreSQL a primary: a hand, a setting that was left, a removed
+//! A node that is not main takes no writes, whatever made its PostgreSQL a primary: a person, a setting that was left, a removed
 //! `standby.signal`.
 //!
 //! ```text
@@ -21,7 +21,7 @@ use crate::{journal::Belief, messages::MainSight};
 /// Pause after a takeover that came to nothing, before the next one.
 const AGAIN_AFTER_MS: i64 = 10_000;
 
-/// The main beside which this node's PostgreSQL takes writes.
+/// The main, if this node's PostgreSQL takes writes although another node is main.
 #[must_use]
 pub fn main_beside(me: NodeId, belief: &Belief) -> Option<NodeId> {
     let Belief { cluster, standpoint, .. } = belief;
@@ -35,12 +35,12 @@ fn beside(
 ) -> Option<NodeId> {
     let nodes = &cluster.nodes;
     let is_primary = standpoint.postgres == Some(PostgresStatus::Primary);
-    // one that is superseded or hands over is stopped for that reason; a run that is under way decides what runs
+    // a superseded node, or one that hands over, is stopped for that reason; a run that is under way decides what runs
     let judged = !nodes.is_superseded(me) && !nodes.is_handing_over(me) && cluster.runs.active(me).is_none();
     nodes.main.filter(|main| is_primary && judged && *main != me)
 }
 
-/// What follows from a stray primary; nothing where there is none.
+/// The facts that follow from a stray primary; `None` if there is no stray.
 pub(super) fn look(situation: Situation<'_>) -> Option<Vec<Draft>> {
     let Situation { me, cluster, standpoint, policy, sight, now, .. } = situation;
     let main = beside(me, cluster, standpoint)?;
@@ -49,17 +49,17 @@ pub(super) fn look(situation: Situation<'_>) -> Option<Vec<Draft>> {
     let silent_ms = now.ms_since(sight.silent_since);
     if sight.answers() {
         let detail = format!(
-            "{name} is main of epoch {} and lives; every server here is stopped, and what was written here is kept",
+            "{name} is main of epoch {} and is alive; every server on this node is stopped, and what was written here is kept",
             cluster.nodes.epoch
         );
-        let next = "bring this node back, which keeps what only it has: interrex rejoin. To work on a server by hand, stop its \
-                    supervisor and cut the server off from clients first; to move the role: interrex switchover";
+        let next = "bring this node back, which keeps what only this node has: interrex rejoin. To work on a server by hand, first \
+                    stop its supervisor and cut the server off from clients; to move the role: interrex switchover";
         return Some(found(situation, main, StrayAnswer::Stopped, detail, next));
     }
     if silent_ms < policy.threshold_ms {
         let detail = format!(
-            "{name}, which is main, has been silent for {} of {}: this server serves on until {name} answers, which stops it, or \
-             is lost, and then it is taken over",
+            "{name}, which is main, has been silent for {} of {}: this node's PostgreSQL serves until {name} answers, and is then \
+             stopped; if {name} is lost, this node takes its role over",
             human_ms(silent_ms),
             human_ms(policy.threshold_ms)
         );
@@ -93,7 +93,7 @@ fn found(
     vec![Draft::new(cluster.nodes.epoch, event)]
 }
 
-/// By the rules of `interrex promote`: the run asks the others and main once more, opens the epoch, and tells everybody.
+/// By the rules of `interrex promote`: the run asks the other nodes and main again, opens the epoch, and notifies every peer.
 fn take_over(situation: Situation<'_>, main: NodeId, sight: &MainSight, silent_ms: u64) -> Vec<Draft> {
     let Situation { me, cluster, policy, now, .. } = situation;
     let last = cluster.runs.runs.values().filter(|run| run.node == me).filter_map(|run| run.ended_at).max();

@@ -48,6 +48,26 @@ struct Node {
     fresh_run: RunId,
 }
 
+/// What a step observes where it succeeds.
+fn found_by(step: StepId) -> Observed {
+    let (timeline, switchpoint) = (TimelineId(2), Lsn(0x0300_0060));
+    match step {
+        StepId::Promote => Promoted { timeline, switchpoint }.into(),
+        StepId::ProveHandover => HandoverProved {
+            system_id: "7312345678901234567".to_owned(),
+            timeline: TimelineId(1),
+            checkpoint: Lsn(0x0300_0028),
+            end: switchpoint,
+            received: switchpoint,
+            head: anchor(MAIN),
+        }
+        .into(),
+        StepId::HandOver => RoleTaken { timeline, switchpoint: Some(switchpoint), head: anchor(ME) }.into(),
+        StepId::Rebuild => Rebuilt { by: Demotion::Unchanged, kept: None }.into(),
+        _ => Observed::Nothing,
+    }
+}
+
 impl Node {
     /// A node that has stored nothing yet.
     fn empty(me: NodeId) -> Self {
@@ -215,23 +235,8 @@ impl Node {
 
     fn end(&mut self, step: StepId, outcome: StepOutcome) -> Vec<Event> {
         let mut report = StepReport::new(outcome, format!("{step} {outcome}"));
-        if step == StepId::Promote && outcome.is_success() {
-            report = report.with("timeline", 2).with("switchpoint", "0/3000060");
-        }
-        if step == StepId::ProveHandover && outcome.is_success() {
-            report = report
-                .with("system_id", "7312345678901234567")
-                .with("timeline", 1)
-                .with("checkpoint", "0/3000028")
-                .with("end", "0/3000060")
-                .with("received", "0/3000060")
-                .with("head", serde_json::json!(anchor(MAIN)));
-        }
-        if step == StepId::HandOver && outcome.is_success() {
-            report = report
-                .with("timeline", 2)
-                .with("switchpoint", "0/3000060")
-                .with("head", serde_json::json!(anchor(ME)));
+        if outcome.is_success() {
+            report.observed = found_by(step);
         }
         if step == StepId::BecomeStandby && outcome.is_success() {
             // the ReplicationActor records it on the way
@@ -604,8 +609,7 @@ fn a_promotion_that_was_seen_opens_the_epoch_although_no_write_was_proved_yet() 
     let mut node = Node::failing_over();
     node.go_on_until(StepId::Promote);
     let report = StepReport::new(StepOutcome::Failed, "a primary that takes no write")
-        .with("timeline", 2)
-        .with("switchpoint", "0/3000060");
+        .observing(found_by(StepId::Promote));
     let ended = StepEnded { run: RUN, step: StepId::Promote, attempt: 1, report, took_ms: 1 };
     let facts = node.when(&Input::StepEnded(ended));
     let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
@@ -624,4 +628,20 @@ fn a_main_that_is_back_refuses_the_promotion_and_the_standby_follows_it_again() 
     assert_eq!(node.run().end, RunEnd::Refused);
     assert_eq!(node.run().step(StepId::Detach).undo, Undo::Done);
     assert!(!node.belief.cluster.nodes.is_main(ME));
+}
+
+#[test]
+fn a_promotion_without_its_timeline_is_unknown_and_is_looked_at_until_it_reads() {
+    let mut node = Node::failing_over();
+    node.go_on_until(StepId::Promote);
+    for attempt in 1..=500 {
+        let report = StepReport::new(StepOutcome::Succeeded, "a primary");
+        let ended = StepEnded { run: RUN, step: StepId::Promote, attempt, report, took_ms: 1 };
+        let facts = node.when(&Input::StepEnded(ended));
+        let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
+        assert_eq!(kinds, ["step_finished", "step_started"], "attempt {attempt}");
+    }
+    assert!(!node.belief.cluster.nodes.is_main(ME), "an epoch was opened on a timeline that nobody knows");
+    node.go_on(success);
+    assert_eq!(node.run().end, RunEnd::Completed);
 }

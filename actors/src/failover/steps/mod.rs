@@ -15,10 +15,10 @@ use interrex_events::{RunKind, StepId};
 
 use self::{to_main::TO_MAIN, to_secondary::TO_SECONDARY, to_successor::TO_SUCCESSOR};
 
-/// Who makes a step.
+/// The actor that makes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maker {
-    /// It is an event and needs no maker.
+    /// No actor: the step is an event itself.
     Journal,
     /// HeartbeatActor, which holds the lease.
     Heartbeat,
@@ -31,22 +31,22 @@ pub enum Maker {
 /// Whether a run can complete without a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It cannot.
+    /// The run fails without the step.
     Required,
-    /// It can, and is then `completed_degraded`.
+    /// The run completes without the step, and is then `completed_degraded`.
     BestEffort,
 }
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct StepRule {
-    /// Which step.
+    /// The step.
     pub step: StepId,
-    /// Who makes it.
+    /// The actor that makes it.
     pub maker: Maker,
     /// The steps that must have ended before it begins.
     pub after: &'static [StepId],
-    /// What it does.
+    /// What the step does.
     pub effect: &'static str,
     /// What proves that it is done.
     pub success: &'static str,
@@ -56,8 +56,8 @@ pub struct StepRule {
     pub attempts: u32,
     /// Whether the run can complete without it.
     pub need: Need,
-    /// How it is taken back before the point of no return, where it can be. At that point itself: how what was asked for and
-    /// not seen to happen is withdrawn.
+    /// How the step is taken back before the point of no return, if it can be. For the point of no return itself: how a request
+    /// whose result was not observed is withdrawn.
     pub undo: Option<&'static str>,
 }
 
@@ -69,7 +69,7 @@ impl StepRule {
     }
 }
 
-/// Attempts at what another node alone can answer: nobody may act on a guess meanwhile, and each attempt that gets no
+/// Attempts at a question that only another node can answer: no node may act on a guess meanwhile, and each attempt without an
 /// answer is recorded with what a person can do.
 pub const UNTIL_ANSWERED: u32 = u32::MAX;
 
@@ -99,7 +99,7 @@ const FOREIGN: StepRule = StepRule {
     undo: None,
 };
 
-/// A step's row in the table of a run. A step that the run has not is one that nobody makes.
+/// A step's row in the table of a run. For a step that this kind of run does not have, a row that no actor makes.
 #[must_use]
 pub fn rule(kind: RunKind, step: StepId) -> &'static StepRule {
     table(kind).iter().find(|row| row.step == step).unwrap_or(&FOREIGN)

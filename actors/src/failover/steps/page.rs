@@ -1,4 +1,4 @@
-//! `docs/RUNS.md`: its second half is made from the tables. `UPDATE_GOLDEN=1 cargo test -p interrex-actors steps` writes it.
+//! `docs/RUNS.md`: its second half is generated from the tables. `UPDATE_GOLDEN=1 cargo test -p interrex-actors steps` writes it.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -7,7 +7,7 @@ use interrex_projections::human_ms;
 
 use super::{Need, StepRule, UNTIL_ANSWERED, table};
 
-/// What stands above it is written by hand.
+/// The part of the page above this mark is written by hand.
 const MARK: &str = "<!-- made from the code from here on; see actors/src/failover/steps/page.rs -->\n";
 
 /// One table each: a kind of run, its heading, and what it is.
@@ -15,18 +15,18 @@ const TABLES: [(RunKind, &str, &str); 3] = [
     (
         RunKind::Failover,
         "Failover, promotion, takeover",
-        "How a node becomes main: by itself because main was lost, because a person asked for it, or as the target's half \
-         of a switchover.",
+        "How a node becomes main: by itself because main was lost, because a person asked for it, or as the target's part of a \
+         switchover.",
     ),
     (
         RunKind::Switchover,
         "Switchover",
-        "How main hands its role over, loses nothing, and follows: main's half.",
+        "How main hands its role over without loss and follows the new main: main's part of a switchover.",
     ),
     (
         RunKind::Rejoin,
         "Rejoin",
-        "How a node comes back as a secondary, and what only it had is found and kept.",
+        "How a node comes back as a secondary, and how what only this node had is found and kept.",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! How main hands its role over, loses nothing, and follows: a switchover.
+//! How main hands its role over without loss and follows the new main: a switchover.
 
 use interrex_events::StepId;
 
@@ -15,7 +15,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Journal,
         after: &[],
         effect: "append switchover_started",
-        success: "the append is answered: the event is on disk",
+        success: "the journal confirms the append: the event is on disk",
         limit_ms: 0,
         attempts: 1,
         need: Required,
@@ -25,9 +25,10 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::CheckHandover,
         maker: Replication,
         after: &[StepId::RecordStart],
-        effect: "ask PostgreSQL here and the target whether the target could take over now, and have the target record that it would",
-        success: "the target streams from here, holds nearly all of the log, its supervisor has stored its acceptance, and PostgreSQL \
-                  here could follow it",
+        effect: "ask this node's PostgreSQL and the target whether the target could take over now; the target records its \
+                 acceptance",
+        success: "the target streams from this node and has nearly all of the WAL, its supervisor has stored its acceptance, and \
+                  this node's PostgreSQL could follow it",
         limit_ms: 10_000,
         attempts: 1,
         need: Required,
@@ -38,7 +39,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Replication,
         after: &[StepId::CheckHandover],
         effect: "CHECKPOINT",
-        success: "PostgreSQL answers it",
+        success: "PostgreSQL confirms the checkpoint",
         limit_ms: 600_000,
         attempts: 1,
         need: Required,
@@ -48,8 +49,9 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::Drain,
         maker: Replication,
         after: &[StepId::WriteCheckpoint],
-        effect: "wait for transactions that were open when it began, up to the deadline that was asked for; clients are served meanwhile",
-        success: "none of them is left, or the deadline has passed",
+        effect: "wait for the transactions that were open when the step began, up to the deadline that was asked for; clients are \
+                 served meanwhile",
+        success: "none of these transactions is open, or the deadline has passed",
         limit_ms: 3_660_000,
         attempts: 1,
         need: Required,
@@ -59,7 +61,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::StopMain,
         maker: Replication,
         after: &[StepId::Drain],
-        effect: "fast stop: sessions end, the log is flushed, standbys get all of it",
+        effect: "fast stop: sessions end, the WAL is flushed, standbys get all of it",
         success: "the process is gone, and the control file says that the server was shut down",
         limit_ms: 60_000,
         attempts: 1,
@@ -70,8 +72,9 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::ProveHandover,
         maker: Replication,
         after: &[StepId::StopMain],
-        effect: "compare the end of the shutdown checkpoint with what the target has received, and have it accept once more",
-        success: "they are equal, and the acceptance is stored there; a target that is silent for 2 s is refused: main serves again",
+        effect: "compare the end of the shutdown checkpoint with what the target has received, and have the target accept again",
+        success: "the two are equal, and the target has stored its acceptance; a target that is silent for 2 s is refused: main \
+                  serves again",
         limit_ms: 15_000,
         attempts: 2,
         need: Required,
@@ -82,7 +85,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Notifier,
         after: &[StepId::ProveHandover],
         effect: "ask the target to take over, and ask again until its run has ended",
-        success: "it is main of the new epoch, its PostgreSQL promoted and proved writable",
+        success: "the target is main of the new epoch, and its PostgreSQL is promoted and proved writable",
         limit_ms: 90_000,
         attempts: UNTIL_ANSWERED,
         need: Required,
@@ -93,7 +96,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Replication,
         after: &[StepId::HandOver],
         effect: "make the data directory a standby of the new main, and start it",
-        success: "it receives log of the new timeline",
+        success: "PostgreSQL receives WAL of the new timeline",
         limit_ms: 60_000,
         attempts: 5,
         need: BestEffort,
@@ -103,8 +106,8 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         step: StepId::HandOverRedis,
         maker: Replication,
         after: &[StepId::HandOver],
-        effect: "FAILOVER TO the target, polled to its end. Where Redis refuses, its writes are paused, the target's takes the role, and \
-                 what the one here has is kept before it follows",
+        effect: "FAILOVER TO the target, polled until it ends. If Redis refuses, its writes are paused, the target's Redis takes \
+                 the role, and what this node's Redis has is kept before it follows",
         success: "ROLE says replica, and the configuration file names the new main",
         // what is kept is saved and copied
         limit_ms: 3_600_000,
@@ -117,7 +120,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Notifier,
         after: &[StepId::BecomeStandby],
         effect: "restart RADIUS and every other dependent",
-        success: "each one's readiness check passes",
+        success: "the readiness check of each dependent passes",
         limit_ms: 120_000,
         attempts: 2,
         need: BestEffort,
@@ -128,7 +131,7 @@ pub(super) const TO_SUCCESSOR: [StepRule; 11] = [
         maker: Journal,
         after: &[StepId::HandOverRedis, StepId::RestartDependents],
         effect: "append switchover_completed with the certificate",
-        success: "the append is answered: the event is on disk",
+        success: "the journal confirms the append: the event is on disk",
         limit_ms: 0,
         attempts: 1,
         need: Required,

@@ -27,7 +27,7 @@ give_up() {
   exit 1
 }
 
-[ -f "$data_dir/PG_VERSION" ] || give_up "$data_dir is no PostgreSQL data directory"
+[ -f "$data_dir/PG_VERSION" ] || give_up "$data_dir is not a PostgreSQL data directory"
 # where it is a link, what it leads to is replaced; PostgreSQL starts through the link, as ever
 configured=$data_dir
 data_dir=$(readlink -f "$configured")
@@ -35,7 +35,7 @@ for leftover in "$data_dir.rewinding" "$data_dir.incoming"; do
   [ ! -e "$leftover" ] || give_up "$leftover: a supervisor's rejoin was cut off; start the supervisor, and: interrex rejoin"
 done
 for file in "$(dirname "$supervisor_lock")" "$supervisor_lock"; do
-  [ ! -e "$file" ] || [ -r "$file" ] || give_up "$file cannot be looked at: run this as root"
+  [ ! -e "$file" ] || [ -r "$file" ] || give_up "$file cannot be examined: run this script as root"
 done
 command -v flock >/dev/null || give_up "flock is missing (package util-linux)"
 if [ -e "$supervisor_lock" ] && [ ! -r "$supervisor_lock" ]; then
@@ -46,7 +46,7 @@ if [ -e "$supervisor_lock" ] && ! (flock -n 9) 9<"$supervisor_lock"; then
   give_up "a supervisor runs here ($supervisor_lock is held); this script is for a node without one: interrex rejoin {NAME}"
 fi
 owner=$(stat -c %U "$data_dir")
-[ "$owner" != root ] || give_up "$data_dir belongs to root, as whom PostgreSQL does not run: chown it to the user that it runs as"
+[ "$owner" != root ] || give_up "$data_dir belongs to root, and PostgreSQL does not run as root: chown it to the user that PostgreSQL runs as"
 as_owner() {
   if [ "$(id -un)" = "$owner" ]; then "$@"; else runuser -u "$owner" -- "$@"; fi
 }
@@ -87,7 +87,7 @@ acts_in() {
   elif loose=$(only_roots "$1"); then
     echo root
   else
-    give_up "$owner may not write in $1, and root does not do it instead, for $owner can change $loose, and put a link there to" \
+    give_up "$owner may not write in $1, and root does not do it instead, because $owner can change $loose, and put a link there to" \
       "anywhere. Name the real folder in this script, where no link is on the way, and let $owner write in it (chown $owner)"
   fi
 }
@@ -101,7 +101,7 @@ folder() {
   for wanted; do
     ! as_owner test -d "$wanted" || continue
     [ ! -e "$wanted" ] && [ ! -L "$wanted" ] ||
-      give_up "$wanted is there, and is no folder that $owner can enter: see what it is, and move it out of the way"
+      give_up "$wanted is there, and is not a folder that $owner can enter: find out what it is, and move it out of the way"
     actor=$(acts_in "$(existing "$wanted")") || exit 1
     if [ "$actor" = owner ]; then
       as_owner mkdir -p -m 700 "$wanted"
@@ -116,7 +116,7 @@ folder() {
 away() {
   as_owner rm -rf "$1" 2>/dev/null || true
   [ -e "$1" ] || [ -L "$1" ] || return 0
-  in_folder "$(dirname "$1")" rmdir "$1" || give_up "$1 is in the way: see what it is, and remove it"
+  in_folder "$(dirname "$1")" rmdir "$1" || give_up "$1 is in the way: find out what it is, and remove it"
 }
 # The old directory goes into a folder of the owner's. Root enters that first: a path to it could lead elsewhere meanwhile.
 keep_in() {
@@ -128,7 +128,7 @@ keep_in() {
   (
     volume=$(stat -c %d "$(dirname "$data_dir")")
     cd -P "$1" && [ "$(stat -c '%U %d' .)" = "$owner $volume" ] && mv -T "$data_dir" pgdata
-  ) || give_up "$data_dir could not be renamed to $1/pgdata: see that $1 is a folder of $owner's, on the same volume"
+  ) || give_up "$data_dir could not be renamed to $1/pgdata: $1 must be a folder of $owner's, on the same volume"
 }
 
 # passwords go through a file that only the owner may read
@@ -146,13 +146,13 @@ fi
 main="host=$main_host port=$main_port user=$admin dbname=$database connect_timeout=10 passfile=$passfile"
 upstream="host=$main_host port=$main_port user=$replicator application_name=$application connect_timeout=5"
 [ -z "$replicator_passfile" ] || upstream="$upstream passfile='$replicator_passfile'"
-# what the owner of a database sets for whoever logs in there must not hold for a superuser
+# settings that the owner of a database makes for its sessions must not hold for a superuser
 pinned={PINNED}
 ask_main() { as_owner env PGOPTIONS="$pinned" "$programs/psql" -XAtq -v ON_ERROR_STOP=1 -d "$main" -c "$1"; }
 control() { as_owner "$programs/pg_controldata" -D "$1" | sed -n "s/^$2: *//p"; }
 
 say "{MAIN} must be main, and of the same cluster"
-[ "$(ask_main 'SELECT pg_is_in_recovery()')" = f ] || give_up "{MAIN} is no main"
+[ "$(ask_main 'SELECT pg_is_in_recovery()')" = f ] || give_up "{MAIN} is not main"
 theirs=$(ask_main 'SELECT system_identifier FROM pg_control_system()')
 ours=$(control "$data_dir" 'Database system identifier')
 [ "$ours" = "$theirs" ] || [ "$copy" = yes ] ||
@@ -172,28 +172,28 @@ fi
 # a server that runs here removes files meanwhile
 dead_links=$(find -L "$data_dir" -maxdepth 2 -type l 2>/dev/null || true)
 [ -z "$dead_links" ] || [ "$copy" = yes ] ||
-  give_up "links that lead to nothing: mount what they lead to, or remove them:" "$dead_links"
+  give_up "links whose targets are missing: mount the targets, or remove the links:" "$dead_links"
 if mountpoint -q "$data_dir" 2>/dev/null; then
   give_up "a volume is mounted right at $data_dir, which therefore cannot be renamed: move the data into a folder below it"
 fi
 new_log=
 if [ -L "$data_dir/pg_wal" ]; then
-  old_log=$(readlink -f "$data_dir/pg_wal") || give_up "$data_dir/pg_wal leads to nothing: mount what it leads to"
+  old_log=$(readlink -f "$data_dir/pg_wal") || give_up "$data_dir/pg_wal is a link whose target is missing: mount the target"
   ! mountpoint -q "$old_log" 2>/dev/null || give_up "$data_dir/pg_wal leads to $old_log, where a volume is mounted: there is no place" \
     "beside it for the log of a copy. Move the log into a folder below it, with PostgreSQL stopped, and let the link lead there"
-  # where the link leads, the owner says: root gives it no place beside what is not the owner's
+  # where the link leads, the owner says: root makes nothing next to files that are not the owner's
   actor=$(acts_in "$(dirname "$old_log")") || exit 1
   [ "$actor" = owner ] || [ "$(stat -c %U "$old_log")" = "$owner" ] ||
     give_up "$data_dir/pg_wal leads to $old_log, which is not $owner's: correct the link, or chown $owner that folder"
   new_log=$(printf '%s' "$old_log" | sed -E 's/\.[0-9]{8}T[0-9]+Z$//').$(date -u +%Y%m%dT%H%M%S000Z)
-  say "the log lies elsewhere; that of the new directory will be in $new_log"
+  say "the WAL is in another folder; the WAL of the new directory will be in $new_log"
 fi
 
 # a rename keeps it, which needs the same volume
 there=$kept
 while [ ! -e "$there" ]; do there=$(dirname "$there"); done
 if [ "$(stat -L -c %d "$there")" != "$(stat -c %d "$(dirname "$data_dir")")" ]; then
-  say "$kept is on another volume than $data_dir: $data_dir.kept is taken instead"
+  say "$kept is on another volume than $data_dir: $data_dir.kept is used instead"
   kept=$data_dir.kept
 fi
 for there in "$(dirname "$data_dir")" "$(existing "$kept")"; do
@@ -207,29 +207,29 @@ as_owner "$programs/pg_ctl" -D "$data_dir" status >/dev/null 2>&1 || state=$?
 # 3: no server runs
 [ "$state" = 3 ] || give_up "PostgreSQL here does not stop (pg_ctl status: $state)"
 
-say "{MAIN} keeps the log that is needed"
+say "{MAIN} keeps the WAL that is needed"
 in_the_way=$(ask_main "SELECT 'a ' || slot_type || ' slot, used by ' || coalesce('process ' || active_pid, 'nobody')
                               || coalesce(' (' || application_name || ')', '')
                        FROM pg_replication_slots LEFT JOIN pg_stat_replication ON pid = active_pid
                        WHERE slot_name = '$slot'
                          AND (slot_type <> 'physical' OR active AND application_name IS DISTINCT FROM '$application')")
 [ -z "$in_the_way" ] ||
-  give_up "{MAIN} has $slot already, as $in_the_way: end that process, or drop the slot if nobody needs it"
-# one whose log is gone is of no use any more
+  give_up "{MAIN} has $slot already, as $in_the_way: end that process, or drop the slot if no standby needs it"
+# a slot whose WAL is gone is of no use any more
 ask_main "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
           WHERE slot_name = '$slot' AND wal_status = 'lost' AND NOT active" >/dev/null
 ask_main "SELECT pg_create_physical_replication_slot('$slot', true) WHERE NOT EXISTS
           (SELECT FROM pg_replication_slots WHERE slot_name = '$slot')" >/dev/null
 ask_main 'CHECKPOINT'
 
-# everything is made beside the old directory, which stays as it is until the end
+# everything is made next to the old directory, which stays as it is until the end
 new=$data_dir.by-script
 away "$new"
 folder "$new"
 say "a copy of the old directory is rewound, or {MAIN}'s data are copied"
 rewound=no
 if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_file" ]; }; then
-  # what a link leads to is copied too: a log that two directories share would be rewound for both
+  # what a link leads to is copied too: WAL that two directories share would be rewound for both
   as_owner cp -aL --reflink=auto "$data_dir/." "$new/"
   # pg_rewind would not find the configuration, and that names the old directory
   case "$config_file:$(control "$new" 'Database cluster state')" in
@@ -242,7 +242,7 @@ if [ "$copy" != yes ] && { [ -f "$data_dir/postgresql.conf" ] || [ -n "$config_f
     # it takes two timelines of the same number for one, also those of two servers that were both main
     if [ "$(control "$new" 'Database cluster state')" = 'shut down' ] &&
       [ "$(control "$new" "Latest checkpoint's TimeLineID")" = "$(ask_main 'SELECT timeline_id FROM pg_control_checkpoint()')" ]; then
-      say "pg_rewind cannot tell the two lines apart, which have the same number: {MAIN}'s data are copied"
+      say "pg_rewind cannot distinguish the two timelines, which have the same number: {MAIN}'s data are copied"
       rewound=no
     fi
   fi
@@ -298,7 +298,7 @@ say "the old directory is kept in $place/pgdata"
 folder "$kept" "$place"
 if [ -L "$data_dir/pg_wal" ] && [ -d "$data_dir/pg_wal" ]; then
   log_folder=$(readlink -f "$data_dir/pg_wal")
-  say "its log is kept where it is, in $log_folder"
+  say "its WAL is kept in place, in $log_folder"
   # a relative link would lead to nothing from there
   as_owner ln -sfn "$log_folder" "$data_dir/pg_wal"
 fi
@@ -310,10 +310,10 @@ started=yes
 as_owner "$programs/pg_ctl" -D "$configured" ${config_file:+-o "-c config_file='$config_file'"} -l "$log" -w start >&2 || started=no
 
 # it catches up meanwhile
-say "what is kept gets its checksums: $place/SHA256SUMS"
+say "writing the checksums of what is kept: $place/SHA256SUMS"
 as_owner sh -c 'cd "$1" && find -L pgdata -type f -exec sha256sum {} + >SHA256SUMS.unfinished &&
   sync SHA256SUMS.unfinished && mv SHA256SUMS.unfinished SHA256SUMS' sh "$place" ||
-  say "it has none: not every file could be read, or the list not be written; $place/pgdata itself is whole"
+  say "no checksums were written: a file could not be read, or the list could not be written; $place/pgdata itself is complete"
 [ "$started" = yes ] || give_up "PostgreSQL here does not start; see $log"
 waited=0
 while [ "$(ask_main "SELECT count(*) FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid

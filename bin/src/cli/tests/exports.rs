@@ -64,7 +64,7 @@ fn the_events_of_one_run_are_an_export_too() {
     let of_journal = stage.answer(&format!("events --journal @beta.db --run {}", RUN.short()));
     assert_eq!(stage.answer("events --journal @run.jsonl.zst"), of_journal);
     let verified = stage.answer("journal verify --journal @run.jsonl.zst");
-    assert!(verified.contains("what was between them is not in this export"), "{verified}");
+    assert!(verified.contains("events between them are not in this export"), "{verified}");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn an_export_replaces_nothing_but_an_older_export_of_the_same_node() {
     stage.answer(&format!("{export} --until 08:05:00"));
     assert!(stage.answer(export).contains("39 events"));
     let onto_the_journal = stage.fail("export --journal @beta.db --output @beta.db");
-    assert!(onto_the_journal.to_string().contains("is no export of node 2"), "{onto_the_journal}");
+    assert!(onto_the_journal.to_string().contains("is not an export of node 2"), "{onto_the_journal}");
     assert_eq!(onto_the_journal.exit(), Exit::WrongUsage);
     let into_a_folder = stage.fail("export --journal @beta.db --output @");
     assert!(into_a_folder.to_string().contains("is a folder"), "{into_a_folder}");
@@ -128,7 +128,7 @@ fn what_is_neither_a_journal_nor_an_export_is_refused() {
     let missing = stage.fail("import @missing.jsonl --journal @new.db");
     assert!(missing.to_string().ends_with("missing.jsonl to import"), "{missing}");
     let follow = stage.fail("events --follow --journal @beta.jsonl");
-    assert!(follow.to_string().contains("is an export, and nothing is added to it"), "{follow}");
+    assert!(follow.to_string().contains("is an export, which gets no new events"), "{follow}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn golden(file: &str, plan: &Plan, json: bool, expected: Exit) {
 fn fine() -> Vec<Check> {
     vec![
         Check::good("PostgreSQL here", "PostgreSQL here is primary"),
-        Check::good("log of the target", "beta is 0 bytes behind").with("behind_bytes", 0),
+        Check::good("WAL of the target", "beta is 0 bytes behind").with("behind_bytes", 0),
         Check::good("open transactions", "1 is open").with("open_transactions", 1),
     ]
 }
@@ -74,7 +74,7 @@ fn times_of_runs_of_another_kind_say_so() {
 fn a_dry_run_names_everything_that_would_stop_it() {
     let mut checks = fine();
     checks.push(Check::bad("supervisor of the target", "the supervisor of beta does not answer: refused"));
-    checks.push(Check::unknown("log of the target", "how far beta is behind is not known: no answer"));
+    checks.push(Check::unknown("WAL of the target", "how far beta is behind is not known: no answer"));
     golden("plan-refused.txt", &planned(checks), false, Exit::Failed);
 }
 

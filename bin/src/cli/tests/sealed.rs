@@ -51,7 +51,7 @@ fn what_is_left_tells_the_rest_of_the_story_with_everybodys_name() {
     assert!(of_sealed.starts_with(&of_whole), "{of_sealed}");
     let before = sealed.fail("status --at 07:00 --journal @beta.db");
     assert_eq!(before.exit(), Exit::NotFound);
-    assert!(before.to_string().contains("that moment lies before event 2/8"), "{before}");
+    assert!(before.to_string().contains("that moment is before event 2/8"), "{before}");
 
     let line = "import @segments/node-2-1-8.jsonl.zst --journal @again.db";
     assert_eq!(sealed.show(line, Style::default()).0, Exit::Fine);

@@ -44,7 +44,7 @@ fn moments_outside_of_the_story_are_answered_too() {
     stage.golden("nodes-at-before.txt", "nodes --at 07:00 --journal @beta.db", Exit::Fine);
     stage.golden("status-at-after.txt", "status --at 08:14 --journal @beta.db", Exit::NotHealthy);
     let (_, future) = stage.show("nodes --at 2030-01-01 --journal @beta.db", Style::default());
-    assert!(future.contains("that moment is yet to come: this is the newest state"), "{future}");
+    assert!(future.contains("that moment is in the future: this is the newest state"), "{future}");
     let none = stage.fail("status --at 2/40 --journal @beta.db");
     assert_eq!(none.exit(), Exit::NotFound);
     assert!(none.to_string().contains("there is no event 2/40"), "{none}");
@@ -53,7 +53,7 @@ fn moments_outside_of_the_story_are_answered_too() {
     assert!(position.to_string().contains("only PostgreSQL has those"), "{position}");
     let empty = Stage::set(0, |author| author);
     let (_, empty) = empty.show("status --at 1s --journal @beta.db", Style::default());
-    assert!(empty.ends_with("nothing was ever recorded here\n"), "{empty}");
+    assert!(empty.ends_with("no event was ever recorded here\n"), "{empty}");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_replay_goes_on_at_each_enter_and_ends_at_q() {
     let stage = Stage::failed_over();
     let line = "replay --step --json --journal @beta.db";
     let refused = stage.fail(line);
-    assert!(refused.to_string().contains("standard input is no terminal"), "{refused}");
+    assert!(refused.to_string().contains("standard input is not a terminal"), "{refused}");
     stage.enters.set(Some(2));
     let mut bytes = Vec::new();
     run(stage.parse(line).command, &stage, &mut Output::to(&mut bytes, Style::default()));

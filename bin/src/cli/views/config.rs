@@ -85,7 +85,7 @@ fn in_text(
     }
     lines.push(String::new());
     if problems.is_empty() {
-        lines.push(style.paint(Tone::Good, "# Sound: a supervisor can start with it."));
+        lines.push(style.paint(Tone::Good, "# Sound: a supervisor can start with this configuration."));
     } else {
         let count =
             if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
@@ -117,7 +117,7 @@ fn in_json(sections: Vec<Section>) -> Map<String, Value> {
 }
 
 fn sections(config: &Config) -> Vec<Section> {
-    // whom each really runs as, where this machine tells
+    // the user that each server really runs as, if this machine shows it
     let users = Users::of(config).ok();
     let user = |name: &Option<String>, of: &dyn Fn(&Users) -> Option<RunAs>| {
         let found = users.as_ref().and_then(of).filter(|user| *user != RunAs::Myself).map(user_name);

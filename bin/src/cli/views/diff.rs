@@ -68,7 +68,7 @@ pub(in crate::cli) fn show(
         [one, other] => (find(one)?, find(other)?),
         more => {
             return Err(Failure::Usage(format!(
-                "two moments are compared, and {} are given: write --at A --at B",
+                "diff compares two moments, and {} are given: write --at A --at B",
                 more.len()
             )));
         }

@@ -24,7 +24,7 @@ Examples:
   interrex doctor --json | jq '.checks[] | select(.verdict == \"fail\")'
 ";
 
-/// Looks, and tells.
+/// Runs the checks and shows the result.
 pub(in crate::cli) fn show(arguments: &Doctor, output: &mut Output<'_>) -> Result<Exit, Failure> {
     let config = Config::load(&source::config_path(arguments.config.as_deref())?)?;
     let progress = Progress::of("looking at every node".to_owned(), None);
@@ -39,7 +39,7 @@ pub(in crate::cli) fn show(arguments: &Doctor, output: &mut Output<'_>) -> Resul
     Ok(exit(&examination, arguments.strict))
 }
 
-/// What fails, and what is not proved, is not ready; warnings only where somebody wants to be strict.
+/// A check that fails or is not proved makes it not ready; a warning only with --strict.
 fn exit(examination: &Examination, strict: bool) -> Exit {
     match examination.verdict {
         Some(Verdict::Pass) => Exit::Fine,
@@ -69,7 +69,7 @@ fn in_text(examination: &Examination, style: Style) -> String {
     text
 }
 
-/// One line a check; for what is not as it should be also why it matters and what mends it.
+/// One line per check; if it is not ok, also why it matters and how to fix it.
 fn table(examination: &Examination, findings: &[&Finding]) -> Table {
     let mut table = Table::plain();
     for finding in findings {
@@ -106,11 +106,8 @@ fn acts(acts: &[Readiness]) -> Table {
     let mut table = Table::plain();
     for act in acts {
         let (word, tone) = if act.ready { ("ready", Tone::Good) } else { ("not ready", Tone::Bad) };
-        let because = if act.ready {
-            "nothing that was looked at speaks against it".to_owned()
-        } else {
-            act.because.join(", ")
-        };
+        let because =
+            if act.ready { "no check speaks against it".to_owned() } else { act.because.join(", ") };
         table.row([format!("  {}", act.what).into(), Cell::toned(tone, word), because.into()]);
         if let Some(unseen) = &act.not_looked_at {
             table.row([
@@ -151,7 +148,7 @@ pub(in crate::cli) fn explained() -> String {
         // a line that wraps keeps its indent, and no other
         lines.extend(checks.map(|check| format!("  {}\n          {}", check.name, check.looks_at)));
     }
-    lines.push("\nExit code 0: no check failed; 8: one failed, or could not be made".to_owned());
+    lines.push("\nExit code 0: no check failed; 8: a check failed, or could not be made".to_owned());
     lines.join("\n")
 }
 

@@ -100,7 +100,7 @@ impl<'a> Destination<'a> {
             return Ok(Self::File(path));
         }
         Err(Failure::Usage(format!(
-            "{} is there already, and is no export of node {}: name another file, or remove that one first",
+            "{} exists and is not an export of node {}: name another file, or remove that file first",
             path.display(),
             identity.node_id
         )))
@@ -116,7 +116,7 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Looks at every event first: the header tells how many there are and where they end, and a damaged journal
+    /// Reads every event first: the header says how many there are and where they end, and a damaged journal
     /// is not exported.
     fn survey(source: &'a Source, selection: Selection, outside: &dyn Outside) -> Result<Self, Failure> {
         let Selection { run, since, until, .. } = selection;
@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
         Ok(writer.finish()?)
     }
 
-    /// Writes a file beside the one that is meant, and puts it in its place once it is whole and on disk.
+    /// Writes a temporary file in the same folder, and renames it once it is complete and on disk.
     fn write_file(&self, path: &Path) -> Result<u64, Failure> {
         let failed = |error: io::Error| Failure::Other {
             what: format!("cannot write {}", path.display()),

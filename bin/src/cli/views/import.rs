@@ -121,7 +121,7 @@ impl<'a> Job<'a> {
         let identity = from.identity();
         if from.has_gaps() {
             return Err(Failure::Usage(
-                "the export holds one run's events only, and a journal has all of them: export it without --run"
+                "the export holds the events of one run only, and a journal has all events: export again without --run"
                     .to_owned(),
             ));
         }
@@ -135,7 +135,7 @@ impl<'a> Job<'a> {
         };
         let mut survey = Survey::of(Part::default());
         let mut new = 0;
-        let progress = Progress::of("checking what is to be imported".to_owned(), None);
+        let progress = Progress::of("checking the import".to_owned(), None);
         visit(from, |record| {
             interrupt.check()?;
             progress.step();
@@ -161,7 +161,7 @@ impl<'a> Job<'a> {
         Ok(Self { from, interrupt, identity, new, known: survey.events() - new, there: heads })
     }
 
-    /// Makes the journal in a folder beside its place, and moves it there once it is whole.
+    /// Makes the journal in a temporary folder next to its place, and moves it there once it is complete.
     fn create(&self, path: &Path, folder: &Path) -> Result<Vec<Head>, Failure> {
         let beside =
             tempfile::Builder::new().prefix(".interrex-import-").tempdir_in(folder).map_err(failed)?;
@@ -204,7 +204,7 @@ fn demand_sound(there: &Store, identity: Identity, path: &Path) -> Result<Vec<He
     }
     if found != identity {
         return Err(Failure::Unusable(format!(
-            "{} belongs to node {} of cluster {}, and what is to be imported to node {} of cluster {}",
+            "{} belongs to node {} of cluster {}, and the import to node {} of cluster {}",
             path.display(),
             found.node_id,
             found.cluster_id,
@@ -223,8 +223,8 @@ fn demand_sound(there: &Store, identity: Identity, path: &Path) -> Result<Vec<He
 fn demand_same(record: &Record, there: &Store) -> Result<(), Failure> {
     match there.find(record.node_id, record.node_seq)? {
         Some(other) if other.hash != record.hash => Err(Failure::Unusable(format!(
-            "the two are no parts of one story: event {} of node {} is {} in what is to be imported and {} in the journal; \
-             nothing was changed, keep both",
+            "the import and the journal are not parts of one story: event {} of node {} is {} in the import and {} in the \
+             journal; nothing was changed, keep both",
             record.node_seq,
             record.node_id,
             record.hash.short(),

@@ -1,4 +1,4 @@
-//! `interrex nodes`: the table `cluster_nodes`, with what is live where somebody answers.
+//! `interrex nodes`: the table `cluster_nodes`, with live reports of the supervisors that answer.
 
 use chrono::{DateTime, Utc};
 use interrex_actors::wire::NodeReport;
@@ -17,7 +17,7 @@ use super::super::{
     when,
 };
 
-/// One node: its row in the projection, and its own words.
+/// One node: its row in the projection, and its live report.
 #[derive(Serialize)]
 struct NodeNow<'a> {
     node: NodeId,
@@ -26,7 +26,7 @@ struct NodeNow<'a> {
     row: Option<&'a Node>,
     /// By its supervisor, this moment.
     live: Option<&'a NodeReport>,
-    /// Why there is no live report, where it was asked for one.
+    /// Why there is no live report, if it was asked for.
     silence: Option<&'a str>,
 }
 

@@ -69,7 +69,7 @@ fn without_writes(kind: RunKind, expected: &WithoutWrites) -> String {
     };
     let limit = match expected.limit_ms {
         Some(limit) => format!("at most {} by the limits", human_ms(limit)),
-        None => "no limit where the target gives no answer".to_owned(),
+        None => "no limit if the target does not answer".to_owned(),
     };
     match expected.measured {
         Some(measured) => format!(
@@ -85,7 +85,7 @@ fn whole_run(kind: RunKind, measured: Option<Measured>) -> String {
     match measured {
         Some(measured) => {
             format!(
-                "about {} from begin to end: {}",
+                "about {} from start to end: {}",
                 human_ms(measured.median_ms),
                 of_earlier(kind, measured)
             )
@@ -104,11 +104,14 @@ fn of_earlier(kind: RunKind, measured: Measured) -> String {
 fn loss(plan: &Plan) -> String {
     match plan.loss_bytes {
         _ if plan.kind == RunKind::Rejoin => {
-            "nothing of main's; what only this node has is kept first".to_owned()
+            "nothing that main has; data that only this node has is kept first".to_owned()
         }
         Some(0) if plan.kind == RunKind::Promotion => "nothing that main had reported".to_owned(),
-        Some(0) => "nothing: it is proved to the byte before the promotion, or main serves on".to_owned(),
-        Some(bytes) => format!("{} of log", human_bytes(bytes)),
+        Some(0) => {
+            "nothing: before the promotion the target is proved to have all of the WAL, or main keeps serving"
+                .to_owned()
+        }
+        Some(bytes) => format!("{} of WAL", human_bytes(bytes)),
         None => "not known before the run".to_owned(),
     }
 }

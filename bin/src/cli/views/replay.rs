@@ -35,7 +35,7 @@ enum Pace {
     AtOnce,
     /// So many times as fast as it happened.
     Times(f64),
-    /// One each time somebody presses Enter.
+    /// One change each time a person presses Enter.
     Step,
 }
 
@@ -51,7 +51,7 @@ pub(in crate::cli) fn show(
     let pace = match (arguments.step, arguments.speed) {
         (true, _) if !outside.has_keyboard() => {
             return Err(Failure::Usage(
-                "--step waits for Enter, and standard input is no terminal: leave it away, or use --speed"
+                "--step waits for Enter, and standard input is not a terminal: leave --step out, or use --speed"
                     .to_owned(),
             ));
         }
@@ -69,7 +69,7 @@ pub(in crate::cli) fn show(
     Ok(Exit::Fine)
 }
 
-/// The places between which the story is told; nothing is the beginning, or the end.
+/// The places between which the story is shown; `None` is the beginning, or the end.
 fn span(
     arguments: &arguments::Replay,
     source: &Source,
@@ -145,7 +145,7 @@ impl Replay<'_, '_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Until it is the next change's turn; breaks off when nobody wants to see it any more.
+    /// Until it is the next change's turn; breaks off when the reader is gone.
     fn wait(&mut self, next: DateTime<Utc>) -> Result<ControlFlow<()>, Failure> {
         let Some(last) = self.last_shown else { return Ok(ControlFlow::Continue(())) };
         let goes_on = match self.pace {

@@ -27,7 +27,7 @@ pub(in crate::cli) fn show(arguments: &RunShow, output: &mut Output<'_>) -> Resu
     show_with(arguments, &[], output)
 }
 
-/// The same with events that are not here yet, or never will be: they were told by the node that made them.
+/// The same with events that this node does not have yet, or never will: the node that made them sent them.
 pub(in crate::cli) fn show_with(
     arguments: &RunShow,
     later: &[Envelope],
@@ -46,9 +46,7 @@ pub(in crate::cli) fn show_with(
         None => story.cluster.runs.newest_whole(),
     };
     let Some(run) = run else {
-        return Err(Failure::NoSuchRun(
-            "the journal holds no run: nothing was failed over since it began".to_owned(),
-        ));
+        return Err(Failure::NoSuchRun("the journal holds no run since it began".to_owned()));
     };
     let told = ToldRun::of(run, &story);
     if arguments.reading.json {
@@ -108,7 +106,7 @@ fn other_half(half: RunId, story: &Story) -> String {
             let by = story.cluster.nodes.name(run.node);
             format!("the {} by {by}, {}: interrex run show {}", run.kind, run.end, half.short())
         }
-        None => format!("run {}, of which no event is here yet", half.short()),
+        None => format!("run {}; no event of it is here yet", half.short()),
     }
 }
 
@@ -129,14 +127,14 @@ fn evidence(told: &ToldRun<'_>, known: &Evidence) -> Table {
         }
         None => format!("none; {} probes missed", known.missed_probes),
     };
-    row("last good sign", last_good.into());
+    row("last sign of life", last_good.into());
     row("PostgreSQL", finding(&known.postgres));
     row("supervisor", finding(&known.supervisor));
-    row("log receiver", finding(&known.wal_receiver));
+    row("WAL receiver", finding(&known.wal_receiver));
     row("Redis", finding(&known.redis));
     let report = match &run.last_report {
         Some(report) => format!("{} at {}", report.lsn, when::date_and_time_utc(report.reported_at)),
-        None => "none: main never told its position in the log".to_owned(),
+        None => "none: main never reported its position in the WAL".to_owned(),
     };
     row("main's last report", report.into());
     if let Some(at) = run.last_report.as_ref().and_then(|report| report.caught_up_at) {
@@ -146,7 +144,7 @@ fn evidence(told: &ToldRun<'_>, known: &Evidence) -> Table {
         row("first miss after it", when::date_and_time_utc(at).into());
     }
     if let Some(quorum) = told.quorum {
-        let asked = if quorum == "none" { "none: nobody else was asked" } else { quorum };
+        let asked = if quorum == "none" { "none: no third opinion was asked for" } else { quorum };
         row("quorum", asked.into());
     }
     table
@@ -175,7 +173,7 @@ fn certificate(it: &Certificate) -> Table {
         ),
     );
     let zero = if it.end == it.switchpoint && it.received == it.end {
-        "nothing was lost of PostgreSQL"
+        "PostgreSQL lost nothing"
     } else {
         "THEY DIFFER"
     };
@@ -202,7 +200,7 @@ fn rejoin(run: &Run, it: &Rejoin) -> Table {
             _ => String::new(),
         };
         let words = format!(
-            "{} with {} ({} of log after {}){span}",
+            "{} with {} ({} of WAL after {}){span}",
             counted(stranded.committed, "committed transaction"),
             counted(stranded.rows, "row"),
             human_bytes(stranded.bytes),
@@ -271,7 +269,7 @@ fn outcome(told: &ToldRun<'_>) -> Table {
         (Some(next), _) => row("NEXT", Cell::toned(Tone::Strong, next)),
         (None, RunEnd::Running) => row(
             "NEXT",
-            "its supervisor goes on with it, also after a restart; watch it with: interrex events --follow"
+            "its supervisor continues it, also after a restart; watch it with: interrex events --follow"
                 .into(),
         ),
         (None, RunEnd::CompletedDegraded) => row("NEXT", after_doing_without(run).into()),
@@ -295,12 +293,12 @@ fn beside_this_view<'a>(next: &'a str, run: &Run) -> &'a str {
 fn after_doing_without(run: &Run) -> String {
     let by_hand = match run.degraded.contains(&StepId::RestartDependents) {
         true => {
-            " A dependent: stop its process, and restart this node's supervisor, which starts what does not run and leaves \
+            " For a dependent: stop its process and restart this node's supervisor, which starts what does not run and leaves \
              PostgreSQL alone."
         }
         false => "",
     };
-    format!("mend what the detail of that step names.{by_hand} Then: interrex doctor")
+    format!("fix what the detail of that step names.{by_hand} Then: interrex doctor")
 }
 
 fn loss(run: &Run) -> String {
@@ -311,7 +309,7 @@ fn loss(run: &Run) -> String {
         };
     };
     let Some(bytes) = loss.bytes else {
-        return format!("unknown: main never told its position; the log here ends at {}", loss.own_lsn);
+        return format!("unknown: main never reported its position; the WAL here ends at {}", loss.own_lsn);
     };
     let at_least = if loss.lower_bound { "at least " } else { "" };
     let seconds = match loss.seconds {
@@ -320,7 +318,7 @@ fn loss(run: &Run) -> String {
     };
     let main = loss.main_lsn.map_or_else(|| "unknown".to_owned(), |lsn| lsn.to_string());
     format!(
-        "{at_least}{}{seconds} of log: main was at {main}, the log here ends at {}",
+        "{at_least}{}{seconds} of WAL: main was at {main}, the WAL here ends at {}",
         human_bytes(bytes),
         loss.own_lsn
     )

@@ -1,7 +1,6 @@
 //! `interrex run list`: every run, a line each.
 
-use interrex_actors::replication::LOSS_OBSERVED;
-use interrex_events::{Loss, RunId, RunKind, StepId};
+use interrex_events::{LossMeasured, RunId, RunKind, StepId};
 use interrex_projections::{Run, RunEnd, human_bytes, human_ms};
 use serde::Serialize;
 
@@ -62,10 +61,7 @@ pub(super) fn tone(end: RunEnd) -> Tone {
 
 /// The loss in a few words.
 pub(super) fn loss(run: &Run) -> String {
-    let measured = || -> Option<Loss> {
-        let observed = run.step(StepId::MeasureLoss).observed;
-        serde_json::from_value(observed.get(LOSS_OBSERVED)?.clone()).ok()
-    };
+    let measured = || run.observed(StepId::MeasureLoss).map(|LossMeasured { loss }| loss);
     let loss = run.loss.clone().or_else(|| measured().filter(|_| run.promoted));
     match loss.map(|loss| (loss.bytes, loss.lower_bound)) {
         Some((Some(bytes), true)) => format!("at least {}", human_bytes(bytes)),
@@ -79,7 +75,7 @@ pub(super) fn loss(run: &Run) -> String {
             (RunKind::Failover | RunKind::Promotion | RunKind::Takeover, _) if run.promoted => {
                 "not measured".to_owned()
             }
-            // nothing is taken from anybody: what only the old main had is told in the run, and kept
+            // nothing is lost: what only the old main had is reported in the run, and kept
             _ => "-".to_owned(),
         },
     }
@@ -99,7 +95,7 @@ pub(in crate::cli) fn list(reading: &Reading, output: &mut Output<'_>) -> Result
     if reading.json {
         output.json(&runs)?;
     } else if runs.is_empty() {
-        output.line("No run yet: nothing was failed over since this journal began.")?;
+        output.line("No run since this journal began.")?;
     } else {
         let text = in_text(&runs, output.style);
         output.text(&text)?;

@@ -96,7 +96,7 @@ fn sentence(entry: &Entry) -> Cell {
         Level::Alarm => Tone::Bad,
     };
     let by = entry.actor.as_ref().map(|actor| format!(" (by {actor})")).unwrap_or_default();
-    // an old main's last words: nobody acted on them, for nobody else knew them at the time
+    // an old main's last events: no node acted on them, because no other node knew them at the time
     let later = if entry.learned_later { " (learned later)" } else { "" };
     Cell::toned(tone, format!("{}{by}{later}", entry.text))
 }

@@ -76,9 +76,9 @@ end TERM 'freeradius|redis-server'
 end INT 'postgres'
 if ! gone 20 '.*'; then end KILL '.*'; fi
 if ! gone 5 '.*'; then
-  echo "these live on; are they another user's?" >&2
+  echo "these processes still run; do they belong to another user?" >&2
   ours >&2
   exit 1
 fi
-echo "nothing of the demo runs any more"
+echo "no process of the demo runs any more"
 if [[ $remove == yes ]]; then rm -rf -- "$folder"; else echo "its files: $folder"; fi

@@ -1,4 +1,4 @@
-//! Files, programs and disks of this machine. All of it may block: whoever asks does so on a thread of its own.
+//! Files, programs and disks of this machine. All these functions may block: the caller uses a thread of its own.
 
 use std::{
     ffi::OsStr,
@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-/// What a run uses.
+/// The programs that a run uses.
 const PROGRAMS: [&str; 5] = ["postgres", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"];
-/// Where PostgreSQL keeps what `ALTER SYSTEM` sets.
+/// The file in which `ALTER SYSTEM` keeps its settings.
 const AUTO_CONF: &str = "postgresql.auto.conf";
-/// Newest events that are looked at: enough to notice a torn end, and quick.
+/// How many of the newest events are checked: enough to notice a torn end, and quick.
 const NEWEST: u32 = 200;
 
-/// Everything but what takes a server or a service manager to answer.
+/// All facts of the machine, except those that a server or the service manager reports.
 pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     let data_dir = &config.postgres.data_dir;
     let settings_file = run_as.clone().map(|run_as| locked_settings(data_dir, run_as));
@@ -72,14 +72,14 @@ pub(super) fn look(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     }
 }
 
-/// Those that are never removed by their number.
+/// The kept copies that are never removed automatically.
 fn kept_copies(folder: &Path) -> Measured<Vec<(PathBuf, u64)>> {
     let kept = not_salvaged(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(kept.into_iter().map(|kept| (kept.folder, kept.manifest.bytes)).collect())
 }
 
-/// What keeps the servers' user from changing settings as `ALTER SYSTEM` does: it reads the file, writes a new one beside it and
-/// renames that. Nothing is changed to find out.
+/// What keeps the servers' user from changing settings as `ALTER SYSTEM` does, which reads the file, writes a new file next to it
+/// and renames the new file. This check changes nothing.
 fn locked_settings(data_dir: &Path, run_as: RunAs) -> Option<Problem> {
     let (file, unfinished) = (data_dir.join(AUTO_CONF), data_dir.join(format!("{AUTO_CONF}.tmp")));
     let user = user_name(run_as);
@@ -95,9 +95,9 @@ fn locked_settings(data_dir: &Path, run_as: RunAs) -> Option<Problem> {
     if let Some(error) = tried(&|| fs::read(&file).map(drop)) {
         let shown = file.display();
         let fix = if file.is_symlink() {
-            // to give away what it leads to could be worse than what is wrong
+            // a chown of the link's target could do more harm than the problem
             format!(
-                "put a file of {user}'s in the place of the link {shown}: rm it, install -o {user} -m 600 SETTINGS {shown}"
+                "replace the link {shown} with a file of {user}: rm it, then: install -o {user} -m 600 SETTINGS {shown}"
             )
         } else {
             format!("chown {user} {shown}; chmod 600 {shown}")
@@ -113,7 +113,7 @@ fn locked_settings(data_dir: &Path, run_as: RunAs) -> Option<Problem> {
     problem(data_dir, "replace files in", error, format!("chown {user} {shown}; chmod 700 {shown}"))
 }
 
-/// What the user who looks may not look at: then doctor proves little, and what it says to do must not be for that user.
+/// What the user who runs doctor may not read: then doctor proves little, and its fixes must not be for that user.
 fn stranger(config: &Config) -> Option<String> {
     let postgres = &config.postgres;
     let more =
@@ -126,7 +126,10 @@ fn stranger(config: &Config) -> Option<String> {
     let closed: Vec<String> = closed.chain(data_dir).map(|path| path.display().to_string()).collect();
     (!closed.is_empty()).then(|| {
         let me = user_name(RunAs::Myself);
-        format!("{me} may not read {}; the user that the supervisor runs as must", closed.join(", "))
+        format!(
+            "{me} may not read {}; the user that the supervisor runs as must be able to",
+            closed.join(", ")
+        )
     })
 }
 
@@ -151,7 +154,7 @@ fn secret_problems(config: &Config, run_as: Option<&RunAs>) -> Vec<Problem> {
     problems
 }
 
-/// What to do about a secret that is refused, by what is wrong with its file.
+/// The fix for a secret that is refused, depending on the problem with its file.
 fn mend_secret(file: &Path, key: &str) -> String {
     let shown = file.display();
     let others_read_it = |found: fs::Metadata| found.permissions().mode() & 0o077 != 0;
@@ -168,7 +171,7 @@ fn mend_secret(file: &Path, key: &str) -> String {
     format!("{content}, and: chmod 600 {shown}")
 }
 
-/// libpq passes a passfile over that others can read, and PostgreSQL's user must be able to.
+/// libpq ignores a passfile that others can read, and PostgreSQL's user must be able to read it.
 fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
     let problem = |words: String, fix: String| {
         Some(Problem { words: format!("postgres.replication_passfile: {} {words}", file.display()), fix })
@@ -176,7 +179,7 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
     let found = match fs::metadata(file) {
         Ok(found) => found,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            return problem(format!("cannot be looked at: {error}"), LOOK_AGAIN.to_owned());
+            return problem(format!("cannot be examined: {error}"), LOOK_AGAIN.to_owned());
         }
         Err(error) => {
             return problem(
@@ -192,7 +195,7 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
             format!("chmod 600 {}", file.display()),
         );
     }
-    // whose it must be is not known: it need not be that of the user who looks
+    // the right owner is not known: it need not be the user who runs doctor
     let run_as = *run_as?;
     let user = match run_as {
         RunAs::User { uid, .. } => uid,
@@ -201,17 +204,17 @@ fn passfile_problem(file: &Path, run_as: Option<&RunAs>) -> Option<Problem> {
     if found.uid() != user && user != 0 {
         let name = user_name(run_as);
         return problem(
-            format!("is not {name}'s, who must read it"),
+            format!("does not belong to {name}, who must read it"),
             format!("chown {name} {}", file.display()),
         );
     }
     None
 }
 
-/// Bytes free for the journal, where it can be written at all. Nothing is written to find out.
+/// Bytes free for the journal, if the journal can be written at all. This check writes nothing.
 fn journal_room(journal: &Path, data_dir: &Path) -> Measured<u64> {
     let folder = journal.parent().unwrap_or(journal);
-    // the configuration is checked by its words; a link may lead elsewhere
+    // the configuration checks only the paths as written; a link may lead elsewhere
     if let (Ok(folder), Ok(data_dir)) = (folder.canonicalize(), data_dir.canonicalize())
         && folder.starts_with(&data_dir)
     {
@@ -235,7 +238,7 @@ fn room(folder: &Path) -> Measured<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Whether a folder, which need not be there yet, is on the data directory's volume.
+/// Whether a folder, which need not exist yet, is on the data directory's volume.
 fn same_volume(folder: &Path, data_dir: &Path) -> Measured<bool> {
     let volume = |path: &Path| fs::metadata(path).map(|found| found.dev());
     let existing = folder.ancestors().find_map(|path| volume(path).ok());
@@ -243,7 +246,7 @@ fn same_volume(folder: &Path, data_dir: &Path) -> Measured<bool> {
     Ok(existing == Some(own))
 }
 
-/// Bytes free in a folder, which need not be there yet, if it is on another volume: within one a rename keeps a directory.
+/// Bytes free in a folder, which need not exist yet, if it is on another volume: on the same volume a rename keeps a directory.
 fn keep_room(folder: &Path, data_dir: &Path) -> Measured<Option<u64>> {
     if same_volume(folder, data_dir)? {
         return Ok(None);
@@ -252,7 +255,7 @@ fn keep_room(folder: &Path, data_dir: &Path) -> Measured<Option<u64>> {
     room(existing).map(Some)
 }
 
-/// How many of this node's newest events were found sound; nothing before its first start.
+/// How many of this node's newest events are sound; nothing before its first start.
 fn journal_sound(config: &Config) -> Result<Option<usize>, String> {
     // the first start makes it
     if fs::metadata(&config.node.journal).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
@@ -262,14 +265,14 @@ fn journal_sound(config: &Config) -> Result<Option<usize>, String> {
     let (identity, own) = (reader.identity(), (config.cluster.id, config.node.id));
     if (identity.cluster_id, identity.node_id) != own {
         return Err(format!(
-            "it is the journal of node {} of cluster {}",
+            "the file is the journal of node {} of cluster {}",
             identity.node_id, identity.cluster_id
         ));
     }
     let newest = reader.newest(config.node.id, NEWEST).map_err(|error| error.to_string())?;
     let Some((first, rest)) = newest.split_first() else { return Ok(Some(0)) };
     if first.computed_hash() != first.hash {
-        return Err(format!("event {} is not what was recorded", first.node_seq));
+        return Err(format!("event {} was changed after it was recorded", first.node_seq));
     }
     let mut walk = ChainWalk::up_to(first);
     rest.iter().try_for_each(|record| walk.step(record)).map_err(|broken| broken.to_string())?;
@@ -303,7 +306,7 @@ fn major_of(words: &str) -> Option<u32> {
 fn data_version(data_dir: &Path) -> Measured<u32> {
     let file = data_dir.join("PG_VERSION");
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    text.trim().parse().map_err(|_| format!("{} holds no version", file.display()))
+    text.trim().parse().map_err(|_| format!("{} contains no version", file.display()))
 }
 
 /// Every command of the configuration, by name.
@@ -327,7 +330,7 @@ fn findable(name: &str, program: &Path) -> Result<(), String> {
     if program.components().count() > 1 {
         return match is_program(program) {
             true => Ok(()),
-            false => Err(format!("{name}: {} is no program that can be run", program.display())),
+            false => Err(format!("{name}: {} is not a program that can be run", program.display())),
         };
     }
     let found = on_the_path(program).is_some();
@@ -339,13 +342,13 @@ fn on_the_path(program: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_program(file))
 }
 
-/// A program in a folder, or else on the path.
+/// A program in a folder, or otherwise on the PATH.
 pub(super) fn program(folder: &Path, name: &str) -> Option<PathBuf> {
     Some(folder.join(name)).filter(|file| is_program(file)).or_else(|| on_the_path(Path::new(name)))
 }
 
 fn shown(name: &OsStr) -> String {
-    if name.is_empty() { "a command without words".to_owned() } else { name.to_string_lossy().into_owned() }
+    if name.is_empty() { "an empty command".to_owned() } else { name.to_string_lossy().into_owned() }
 }
 
 fn is_program(file: &Path) -> bool {
@@ -383,7 +386,7 @@ mod tests {
         assert_eq!(passfile_problem(&file, Some(&RunAs::Myself)), None);
     }
 
-    /// Makes the tests' folder one that the servers' user can enter and write in; without root's rights that is us.
+    /// Lets the servers' user enter the tests' folder and write in it; without root's rights that user is us.
     fn servers_user(folder: &Path) -> RunAs {
         if !rustix::process::geteuid().is_root() {
             return RunAs::Myself;
@@ -403,7 +406,11 @@ mod tests {
         assert_eq!(locked_settings(data_dir, run_as), None, "ALTER SYSTEM makes it");
         fs::write(&file, "").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(locked_settings(data_dir, run_as), None, "it is replaced, whoever it belongs to");
+        assert_eq!(
+            locked_settings(data_dir, run_as),
+            None,
+            "the file is replaced, even if it belongs to another user"
+        );
         fs::create_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();
         assert!(locked_settings(data_dir, run_as).unwrap().fix.ends_with(".tmp"));
         fs::remove_dir(data_dir.join(format!("{AUTO_CONF}.tmp"))).unwrap();

@@ -1,4 +1,4 @@
-//! Measuring: read-only, everything that is independent at the same time, every question with a limit.
+//! Measuring: read-only, independent questions at the same time, every question with a time limit.
 
 mod machine;
 mod next_start;
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::config::{Config, Quorum, Users, read_secret};
 
-/// When one server, or the machine, is given up.
+/// How long doctor waits for one server, or for the machine.
 const LIMIT: Duration = Duration::from_secs(10);
-/// When one readiness check of a dependent is given up.
+/// How long doctor waits for one readiness check of a dependent.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
-/// Everything, within some seconds whatever hangs.
+/// All facts, within some seconds even if something hangs.
 pub(super) async fn gather(config: &Config) -> Facts {
     let nodes = nodes(config);
     let run_as = RunAs::resolve(config.node.run_as.as_deref(), &config.postgres.data_dir)
@@ -85,7 +85,7 @@ pub(super) async fn gather(config: &Config) -> Facts {
     facts
 }
 
-/// This node and its peers. This one is asked where its own supervisor asks it.
+/// This node and its peers. This node's servers are asked at the addresses that its supervisor uses.
 fn nodes(config: &Config) -> Vec<NodeNamed> {
     let this = NodeNamed {
         id: config.node.id,
@@ -118,7 +118,7 @@ async fn all<T>(measuring: impl Iterator<Item = impl Future<Output = (NodeId, T)
     join_all(measuring).await.into_iter().collect()
 }
 
-/// Files on a disk that hangs hold a thread of their own, not the others.
+/// Files on a disk that hangs block only a thread of their own.
 async fn machine(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     let services = services::rivals(config);
     let next_start = tokio::time::timeout(LIMIT, next_start::ask(config, run_as.clone()));
@@ -138,7 +138,7 @@ async fn machine(config: &Config, run_as: Measured<RunAs>) -> MachineFacts {
     MachineFacts { rivals, next_start, ..facts }
 }
 
-/// The readiness checks, as the supervisor makes them.
+/// The readiness checks, as the supervisor runs them.
 async fn ready(config: &Config) -> Vec<(String, Result<(), String>)> {
     let users = &Users::of(config);
     let checks = config.dependents.iter().enumerate().map(|(place, dependent)| async move {
@@ -146,7 +146,7 @@ async fn ready(config: &Config) -> Vec<(String, Result<(), String>)> {
             let users = users.as_ref().map_err(String::clone)?;
             let run_as = users.dependents.get(place).copied().unwrap_or(users.postgres);
             let (program, arguments) =
-                dependent.ready_command.split_first().ok_or("it has no ready_command")?;
+                dependent.ready_command.split_first().ok_or("the dependent has no ready_command")?;
             let mut command = run_as.command(program);
             command.args(arguments);
             let ended = runtime::run(command, "readiness check", READY_LIMIT).await;

@@ -1,4 +1,4 @@
-//! What PostgreSQL here would take at its next start: asked of `postgres -C`, with the arguments of a start and as its user.
+//! The values that PostgreSQL here would use at its next start, from `postgres -C`, with the arguments of a start and as its user.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
     doctor::{facts::NextStart, finding::Measured},
 };
 
-/// Everything that a start reads; `Err` in it where it would not start.
+/// The values that a start reads; an inner `Err` if PostgreSQL would not start.
 pub(super) async fn ask(config: &Config, run_as: Measured<RunAs>) -> Measured<Result<NextStart, String>> {
     let settings = postgres_settings(config, programs_folder(config)?, run_as?, None);
     Ok(values(&settings).await)
@@ -46,7 +46,7 @@ async fn values(settings: &PostgresSettings) -> Result<NextStart, String> {
 fn unreadable(run_as: RunAs, name: &str, file: &Path) -> Option<String> {
     let path: PathBuf = file.to_owned();
     let opened = run_as.act(move || std::fs::File::open(path).map(drop));
-    // PostgreSQL goes on without this one
+    // PostgreSQL starts without this file
     let may_lack =
         |error: &std::io::Error| name == "ident_file" && error.kind() == std::io::ErrorKind::NotFound;
     opened.err().filter(|error| !may_lack(error)).map(|error| format!("{name} = {}: {error}", file.display()))

@@ -1,4 +1,4 @@
-//! What each PostgreSQL says of itself: one session, read-only, a few questions, each answered as one JSON value.
+//! What each PostgreSQL reports about itself: one session, read-only, a few questions, each answered as one JSON value.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,19 +23,19 @@ use crate::{
     },
 };
 
-/// It can change nothing, and burdens nobody for long.
+/// A session that cannot change anything, with short limits.
 const SESSION: postgres::Session = postgres::Session::reading("interrex doctor")
     .connect_within(Duration::from_secs(3))
     .statements_within(Duration::from_secs(4))
     .locks_within(Duration::from_secs(2));
-/// When one answer is given up; the server itself ends its search a little earlier.
+/// How long doctor waits for one answer; the server itself ends the statement a little earlier.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// When looking through all databases is given up: what else the server said is not lost by it.
+/// How long doctor searches all databases. After that, the other answers of the server still count.
 const UNLOGGED_LIMIT: Duration = Duration::from_secs(3);
 /// Databases whose unlogged tables are listed, at most.
 const MOST_DATABASES: usize = 64;
 
-/// Everything but what differs between versions or takes long.
+/// All facts that are the same in every version and are read quickly.
 const STATE: &str = r"
 SELECT json_build_object(
  'version', current_setting('server_version_num')::int,
@@ -90,7 +90,7 @@ FROM pg_database WHERE datallowconn";
 
 const DATABASE_BYTES: &str = "SELECT to_json(sum(pg_database_size(oid))::bigint) FROM pg_database";
 
-/// Those that can be entered by their names, and those whose names no session of ours can say.
+/// Databases that can be entered by their names, and databases whose names a session of ours cannot express.
 const DATABASES: &str = "\
 SELECT json_agg(json_build_object('name', {NAME}, 'can_be_entered', {NAME} = datname) ORDER BY datname)
 FROM pg_database WHERE datallowconn AND NOT datistemplate";
@@ -104,7 +104,7 @@ FROM (SELECT concat(current_database(), '.', quote_ident(nspname), '.', quote_id
 /// Milliseconds since 1970.
 const TIME: &str = "SELECT to_json((extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
 
-/// As whom the servers are asked: as the supervisor asks them.
+/// The login for the servers: the supervisor's own.
 pub(super) struct Login {
     user: String,
     password: Option<interrex_adapters::secret::Secret>,
@@ -125,7 +125,7 @@ impl Login {
     }
 }
 
-/// A session that can change nothing.
+/// A session that cannot change anything.
 struct Session(Client);
 
 impl Session {
@@ -147,7 +147,7 @@ impl Session {
             .map_err(|error| cluster_events::in_words(&error))?;
         let text = rows.first().and_then(|row| row.get(0));
         serde_json::from_str(text.unwrap_or("null"))
-            .map_err(|error| format!("an answer of another form: {error}"))
+            .map_err(|error| format!("the answer has an unexpected form: {error}"))
     }
 
     /// How far its clock is from this machine's.
@@ -159,7 +159,7 @@ impl Session {
     }
 }
 
-/// A clock that was read somewhere within the round trip. A millisecond is lost to rounding on either side.
+/// The distance of a clock that was read at some time within the round trip. Rounding loses a millisecond on either side.
 fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance {
     let half = round_trip_ms / 2 + 1;
     let middle = asked_ms.saturating_add_unsigned(round_trip_ms / 2);
@@ -167,7 +167,7 @@ fn distance(theirs_ms: i64, asked_ms: i64, round_trip_ms: u64) -> ClockDistance 
     ClockDistance { at_most_ms: apart + half, at_least_ms: apart.saturating_sub(half) }
 }
 
-/// Everything that one server says of itself.
+/// All facts that one server reports about itself.
 pub(super) async fn measure(login: &Login, address: &Address) -> Result<ServerFacts, NoAnswer> {
     let session = Session::open(login, address, &login.database).await?;
     let state = STATE
@@ -190,7 +190,7 @@ pub(super) async fn measure(login: &Login, address: &Address) -> Result<ServerFa
     server.database_bytes = session.ask(DATABASE_BYTES).await.ok();
     if !server.in_recovery {
         let listing = tokio::time::timeout(UNLOGGED_LIMIT, unlogged(login, address, &session)).await;
-        let late = |_| Err(format!("the databases were not looked through within {UNLOGGED_LIMIT:?}"));
+        let late = |_| Err(format!("the databases were not searched within {UNLOGGED_LIMIT:?}"));
         server.unlogged = Some(listing.unwrap_or_else(late));
     }
     Ok(server)
@@ -207,7 +207,7 @@ async fn unlogged(login: &Login, address: &Address, session: &Session) -> Measur
     let databases: Vec<Database> = session.ask(&DATABASES.replace("{NAME}", &shown("datname"))).await?;
     if databases.len() > MOST_DATABASES {
         return Err(format!(
-            "{} databases: more than {MOST_DATABASES} are not looked through",
+            "there are {} databases: more than {MOST_DATABASES} are not searched",
             databases.len()
         ));
     }
@@ -225,7 +225,7 @@ async fn unlogged(login: &Login, address: &Address, session: &Session) -> Measur
         return Ok(tables);
     }
     Err(format!(
-        "not looked through, for the name is no UTF-8: database {}; found elsewhere: {}",
+        "not searched, because the name is not UTF-8: database {}; found in the other databases: {}",
         left_out.join(", "),
         if tables.is_empty() { "none".to_owned() } else { tables.join(", ") }
     ))

@@ -1,4 +1,4 @@
-//! What each Redis says of itself.
+//! What each Redis reports about itself.
 
 use interrex_adapters::redis::{connect, rights::lacking};
 use interrex_events::Address;
@@ -6,7 +6,7 @@ use redis::{Cmd, FromRedisValue};
 
 use crate::doctor::{facts::RedisServerFacts, finding::Measured};
 
-/// Asks for everything; each answer has the connection's own limit.
+/// Asks for all facts; each answer has the connection's own time limit.
 pub(super) async fn measure(password: Option<&str>, address: &Address) -> Measured<RedisServerFacts> {
     let Address { host, port } = address;
     let mut connection =

@@ -7,7 +7,7 @@ use interrex_events::{Address, postgres::conninfo_value};
 use super::machine::{program, programs_folder};
 use crate::{config::Config, doctor::finding::Measured};
 
-/// The system identifier that the server tells a standby. No secret is on the command line: libpq reads the passfile.
+/// The system identifier that the server reports to a standby. No secret is on the command line: libpq reads the passfile.
 pub(super) async fn attempt(
     config: &Config,
     run_as: RunAs,
@@ -16,7 +16,7 @@ pub(super) async fn attempt(
     let postgres = &config.postgres;
     let Address { host, port } = address;
     let psql = program(&programs_folder(config)?, "psql").ok_or(
-        "there is no psql beside PostgreSQL's programs or on the PATH: install PostgreSQL's client package",
+        "there is no psql next to PostgreSQL's programs or on the PATH: install PostgreSQL's client package",
     )?;
     let source = Source {
         conninfo: format!(

@@ -1,4 +1,4 @@
-//! Services of the operating system that would start what only the supervisor may start.
+//! Services of the operating system that would start a server, which only the supervisor may do.
 
 use std::{path::Path, time::Duration};
 
@@ -9,16 +9,16 @@ use crate::{
     doctor::{facts::Rival, finding::Measured},
 };
 
-/// When systemd is given up.
+/// How long doctor waits for systemd.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Where it shows that systemd manages this machine.
+/// This folder exists if systemd manages this machine.
 const SYSTEMD: &str = "/run/systemd/system";
-/// Debian's clusters: a folder a version, in it a folder a cluster.
+/// Debian's clusters: a folder for each version, and in it a folder for each cluster.
 const DEBIAN: &str = "/etc/postgresql";
 /// Names of the services that packages bring.
 const PATTERNS: [&str; 4] = ["postgresql*", "redis*", "valkey*", "freeradius*"];
 
-/// All of them. A machine without systemd has none that this knows of but Debian's own list, and containers.
+/// All such services. On a machine without systemd only Debian's own list and containers are known.
 pub(super) async fn rivals(config: &Config) -> Measured<Vec<Rival>> {
     let mut rivals = debian_clusters(Path::new(DEBIAN), &config.postgres.data_dir);
     let units = [("PostgreSQL", postmaster(config)), ("Redis", redis_server(config))];
@@ -50,7 +50,7 @@ fn process_in(file: &Path) -> Option<u32> {
     read(file)?.lines().next()?.trim().parse().ok()
 }
 
-/// A file that somebody else wrote: a path or a comment in it may be of any encoding.
+/// A file of another program: a path or a comment in it may have any encoding.
 fn read(file: &Path) -> Option<String> {
     std::fs::read(file).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
 }
@@ -71,12 +71,12 @@ fn service_of(cgroup: &str) -> Option<String> {
     units.filter(|unit| unit.ends_with(".service")).map(str::to_owned).next()
 }
 
-/// Whether it is one of the server itself, and not of the supervisor.
+/// Whether a unit belongs to the server itself, and not to the supervisor.
 fn is_foreign(unit: &str) -> bool {
     ["postgres", "redis", "valkey", "patroni"].iter().any(|name| unit.contains(name))
 }
 
-/// A server in the supervisor's own group ends with it, unless systemd is told to end the supervisor alone.
+/// A server in the supervisor's own group ends with it, unless `KillMode` limits systemd to the supervisor.
 async fn that_ends_it(unit: String, server: &str) -> Measured<Option<Rival>> {
     let mut show = RunAs::Myself.command("systemctl");
     show.args(["show", "--no-pager", "--value", "-p", "KillMode", &unit]);
@@ -113,7 +113,7 @@ fn debian_clusters(folder: &Path, data_dir: &Path) -> Vec<Rival> {
                 path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
             };
             let unit = format!("postgresql@{}-{}.service", name(cluster.parent()), name(Some(&cluster)));
-            let does = format!("is started at boot: {} says auto", cluster.join("start.conf").display());
+            let does = format!("is started at boot: {} contains auto", cluster.join("start.conf").display());
             Rival { fix: format!("echo manual > {}", cluster.join("start.conf").display()), unit, does }
         })
         .collect()
@@ -144,7 +144,7 @@ async fn enabled_units(config: &Config) -> Measured<Vec<Rival>> {
     Ok(that_start(&shown, &files))
 }
 
-/// The units, as `systemctl show` tells them one after the other, that speak of one of these files.
+/// The units in the output of `systemctl show` that name one of these files.
 fn that_start(shown: &str, files: &[String]) -> Vec<Rival> {
     let property = |unit: &str, name: &str| {
         unit.lines()

@@ -1,4 +1,4 @@
-//! What each supervisor says, and whether it takes the secret that is here.
+//! What each supervisor reports, and whether it accepts the cluster secret of this node.
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
@@ -15,18 +15,18 @@ use crate::{
     },
 };
 
-/// When one request is given up.
+/// How long doctor waits for one request.
 const LIMIT: Duration = Duration::from_secs(3);
-/// After this event there is none: the answer is a page without events.
+/// No event comes after this number: the answer is a page without events.
 const AFTER_ALL: NodeSeq = NodeSeq(i64::MAX.cast_unsigned());
 
-/// The body of `GET /health`, whatever its status.
+/// The body of `GET /health`, with any status.
 #[derive(Deserialize)]
 struct Health {
     data: NodeReport,
 }
 
-/// Asks all of them.
+/// Asks all supervisors.
 pub(super) async fn ask(config: &Config, nodes: &[NodeNamed]) -> BTreeMap<NodeId, SupervisorFacts> {
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16);
     // never through a proxy, which would learn the secret
@@ -49,12 +49,12 @@ async fn report(client: &reqwest::Client, address: &Address) -> Measured<NodeRep
     let answer = client.get(format!("http://{address}/health")).send().await;
     let answer = answer.map_err(|error| format!("{address}: {}", in_words(&error)))?;
     let health = answer.json::<Health>().await;
-    health
-        .map(|health| health.data)
-        .map_err(|error| format!("{address} answers as no supervisor of this version: {}", in_words(&error)))
+    health.map(|health| health.data).map_err(|error| {
+        format!("{address} answers, but not as a supervisor of this version: {}", in_words(&error))
+    })
 }
 
-/// Asks for a page of the journal that holds nothing: a request that only a node may make, and that changes nothing.
+/// Asks for an empty page of the journal: a request that only a node may make, and that changes nothing.
 async fn admitted(
     client: &reqwest::Client,
     config: &Config,
@@ -70,11 +70,12 @@ async fn admitted(
     let answer = answer.map_err(|error| format!("{address}: {}", in_words(&error)))?;
     match answer.error {
         None if answer.success => Ok(()),
-        refusal => Err(refusal.map_or_else(|| "it refuses without a word".to_owned(), |error| error.message)),
+        refusal => Err(refusal
+            .map_or_else(|| "the supervisor refused without a message".to_owned(), |error| error.message)),
     }
 }
 
-/// The last cause is the one in the system's words.
+/// The last cause has the system's message.
 fn in_words(error: &reqwest::Error) -> String {
     let mut error: &dyn Error = error;
     while let Some(cause) = error.source() {

@@ -10,7 +10,7 @@ use crate::doctor::{
 
 /// Clocks further apart than this make the story hard to read.
 const CLOCKS_WARN_MS: u64 = 500;
-/// Clocks further apart than this are not followed by peers, and times of day mean nothing.
+/// Peers do not follow clocks that are further apart than this, and times of day mean nothing.
 const CLOCKS_FAIL_MS: u64 = 5_000;
 
 const ABOUT: Subject = Subject::Replication;
@@ -19,30 +19,30 @@ const SAME_CLUSTER: Check = ABOUT.check(
     "same_cluster",
     ALL_ACTS,
     "the secondary's system identifier is main's",
-    "Another identifier is another database: nothing of main's would be there.",
+    "Another identifier means another database: it has none of main's data.",
 );
 const SAME_VERSION: Check = ABOUT.check(
     "same_version",
     ALL_ACTS,
     "both have the same major version",
-    "Physical replication and pg_rewind work between equal major versions alone.",
+    "Physical replication and pg_rewind work only between equal major versions.",
 );
 const STANDBY_LIMITS: Check = ABOUT.check(
     "standby_limits",
     ALL_ACTS,
-    "at its next start no limit of a node is below that of the node it would follow, now or after a change of main",
+    "at its next start, no limit of a node is below that of the node it would follow, now or after a change of main",
     "A standby whose limits are below main's refuses to start, or stops replaying.",
 );
 const COLLATIONS: Check = ABOUT.check(
     "collations",
     &[Act::Failover, Act::Switchover],
-    "both sort text by the same version of their collations, which their indexes were built with",
-    "Another version of the C library or ICU sorts otherwise: indexes find no longer what is there.",
+    "both nodes sort text by the same version of their collations, and their indexes were built with that version",
+    "Another version of the C library or ICU sorts text differently: an index no longer finds rows that exist.",
 );
 const CLOCKS: Check = ABOUT.check(
     "clocks",
     &[],
-    "the servers' clocks are within half a second of this machine's; five seconds fail",
+    "the servers' clocks are within half a second of this machine's clock; a difference of five seconds fails",
     "Times in the story cannot be compared, and peers do not follow a clock that is far off.",
 );
 
@@ -63,7 +63,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// That one does not answer is a finding of its own.
+/// A node that does not answer has a finding of its own.
 fn of_pair(facts: &Facts, main: NodeId, node: NodeId) -> Vec<Finding> {
     let (Some(main_server), Some(standby)) = (facts.server(main), facts.server(node)) else {
         return Vec::new();
@@ -84,9 +84,9 @@ fn same_cluster(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
         if main.system_id == standby.system_id {
             format!("system identifier {}", main.system_id)
         } else {
-            format!("system identifier {}, main's is {}", standby.system_id, main.system_id)
+            format!("system identifier {}, main has {}", standby.system_id, main.system_id)
         },
-        "copy it from main: pg_basebackup -R",
+        "make a new copy of main: pg_basebackup -R",
     )
 }
 
@@ -95,11 +95,11 @@ fn same_version(main: &ServerFacts, standby: &ServerFacts) -> Judgement {
     Judgement::pass_or_fail(
         ours == theirs,
         if ours == theirs { format!("both {ours}") } else { format!("{ours}, main has {theirs}") },
-        format!("install PostgreSQL {theirs} there"),
+        format!("install PostgreSQL {theirs} on that node"),
     )
 }
 
-/// Whether a node could follow the other one. Asked both ways: after a change of main the old one is the standby.
+/// Whether a node could follow the other node. Asked both ways: after a change of main the old main is the standby.
 fn standby_limits(
     (name, server): (&str, &ServerFacts),
     (other_name, other): (&str, &ServerFacts),
@@ -107,11 +107,11 @@ fn standby_limits(
     let limits = |(name, server): (&str, &ServerFacts)| {
         let setting = |limit: &str| server.at_next_start.get(limit).map(String::as_str);
         StandbyLimits::read(setting).map_err(|limit| {
-            // PostgreSQL reports such a line as one that waits for a restart
+            // PostgreSQL reports such a line as a change that waits for a restart
             let value = setting(limit).unwrap_or_default();
             Judgement::fail(
-                format!("{limit} is `{value}` on {name}, which is no number"),
-                format!("correct the line of {limit} in the configuration file"),
+                format!("{limit} is `{value}` on {name}, which is not a number"),
+                format!("correct {limit} in the configuration file"),
             )
         })
     };
@@ -145,29 +145,30 @@ fn collations((main_name, main): (&str, &ServerFacts), (name, standby): (&str, &
                 [&versions.recorded, &versions.actual].map(|version| version.as_deref().unwrap_or("none"));
             return Judgement::fail(
                 format!(
-                    "indexes of {database} were built with {recorded}, {server_name} sorts with {actual}"
+                    "indexes of {database} were built with collation version {recorded}, and {server_name} sorts with {actual}"
                 ),
                 format!(
-                    "the same operating system on both; or REINDEX DATABASE {database}; ALTER DATABASE {database} REFRESH COLLATION VERSION;"
+                    "install the same operating system on both; or: REINDEX DATABASE {database}; ALTER DATABASE {database} \
+                     REFRESH COLLATION VERSION;"
                 ),
             );
         }
     }
-    let [main_libc, libc] = [main, standby].map(|server| server.libc.as_deref().unwrap_or("not told"));
+    let [main_libc, libc] = [main, standby].map(|server| server.libc.as_deref().unwrap_or("unknown"));
     Judgement::pass_or_warn(
         main_libc == libc,
         if main_libc == libc {
-            format!("both sort alike (C library {libc})")
+            format!("both sort text the same way (C library {libc})")
         } else {
-            format!("C library {libc}, main's is {main_libc}")
+            format!("C library {libc}, main has {main_libc}")
         },
-        "the same release of the operating system on both; after a change of main: REINDEX what sorts text",
+        "install the same release of the operating system on both; after a change of main, REINDEX every index on text",
     )
 }
 
 fn clocks(server: &ServerFacts) -> Judgement {
     let Some(distance) = server.clock else {
-        return Judgement::unknown("it did not tell its time", "look again");
+        return Judgement::unknown("the server did not report its time", "run again: interrex doctor");
     };
     let fix = "chronyc tracking  # or timedatectl, on both machines";
     match distance.at_least_ms {

@@ -1,4 +1,4 @@
-//! The supervisors: do they answer, are they of one mind, and would nobody stand in the way of a run?
+//! The supervisors: do they answer, do they agree, and would nothing stop a run?
 
 use std::collections::BTreeMap;
 
@@ -15,51 +15,52 @@ const ABOUT: Subject = Subject::Supervisors;
 const ANSWERS: Check = ABOUT.check(
     "supervisor_answers",
     ALL_ACTS,
-    "each supervisor answers, as the node that the configuration here names",
-    "Without its supervisor nobody promotes, stops or follows on that node.",
+    "each supervisor answers, and is the node that the configuration here names",
+    "Without its supervisor, a node is not promoted, not stopped and follows no new main.",
 );
 const SECRET: Check = ABOUT.check(
     "cluster_secret",
     ALL_ACTS,
-    "each supervisor takes the secret that is here",
-    "A node with another secret is asked for nothing and hears of no new main.",
+    "each supervisor accepts the cluster secret of this node",
+    "A node with another secret takes part in no run and does not learn of a new main.",
 );
 const AGREE: Check = ABOUT.check(
     "supervisors_agree",
     ALL_ACTS,
-    "all supervisors know the same epoch and the same main, and it is the one whose PostgreSQL takes writes",
-    "A node that believes in another main follows the wrong one, or fences itself.",
+    "all supervisors know the same epoch and the same main, and main's PostgreSQL takes writes",
+    "A node that believes in another main follows the wrong node, or fences itself.",
 );
 const NO_RUN: Check = ABOUT.check(
     "no_run",
     &[Act::Switchover, Act::Rejoin],
     "no run is under way",
-    "One run at a time: another one is refused until it has ended.",
+    "Only one run is possible at a time: the next one is refused until this run has ended.",
 );
 const SAME_PROGRAM: Check = ABOUT.check(
     "same_program",
     &[],
-    "all supervisors are of the version that looks",
-    "An older one may not know a message or a step of a newer one.",
+    "all supervisors have the version of the program that runs these checks",
+    "An older supervisor may not know a message or a step of a newer supervisor.",
 );
 const HEALTHY: Check = ABOUT.check(
     "supervisor_content",
     &[Act::Switchover],
     "each supervisor finds its node healthy",
-    "What it finds wrong is wrong for a run too.",
+    "A problem that the supervisor reports is a problem for a run too.",
 );
 const QUORUM: Check = ABOUT.check(
     "quorum",
     &[],
-    "somebody is asked before a node becomes main",
-    "With quorum none the cluster is unprotected: a cut link between two nodes looks like a dead main, and can make two.",
+    "a quorum is asked before a node becomes main",
+    "With quorum none the cluster is unprotected: a cut link between two nodes looks like a dead main, and can lead to two mains.",
 );
 
 const CANDIDATE: Check = ABOUT.check(
     "candidate",
     &[Act::Failover],
     "with quorum none, all nodes of three or more name the same node as failover.candidate, and it is a secondary",
-    "No other node promotes itself, so that no two of them do: where main dies, a person has to.",
+    "Only the candidate promotes itself, so that two nodes never do: without a candidate, a person must promote a node when main \
+     dies.",
 );
 
 pub(super) const CHECKS: &[&Check] =
@@ -86,9 +87,9 @@ fn of_node(facts: &Facts, node: NodeId) -> Vec<Finding> {
         }
     };
     let secret = match &supervisor.admitted {
-        Ok(()) => Judgement::pass("the same as here"),
+        Ok(()) => Judgement::pass("the same secret as here"),
         Err(reason) => {
-            Judgement::fail(reason, "copy cluster.secret_file of one node to the others, chmod 600")
+            Judgement::fail(reason, "copy cluster.secret_file of one node to the other nodes, then chmod 600")
         }
     };
     vec![
@@ -107,19 +108,25 @@ fn answers(facts: &Facts, node: NodeId, report: &NodeReport) -> Judgement {
         return Judgement::pass(words);
     }
     let stranger =
-        format!("{words}, of cluster {}, answers where {} should", report.cluster_id, facts.name(node));
-    Judgement::fail(stranger, "make id, name and address of [[peers]] here what [node] says there")
+        format!("{words}, of cluster {}, answers at the address of {}", report.cluster_id, facts.name(node));
+    Judgement::fail(
+        stranger,
+        "set id, name and address of [[peers]] here to the values of [node] on that node",
+    )
 }
 
 fn agree(facts: &Facts) -> Judgement {
     let reports: Vec<&NodeReport> =
         facts.supervisors.values().filter_map(|it| it.report.as_ref().ok()).collect();
     let Some(first) = reports.first() else {
-        return Judgement::unknown("no supervisor answers", "start the supervisors first");
+        return Judgement::unknown(
+            "no supervisor answers",
+            "start the supervisors first: systemctl start interrex",
+        );
     };
     let belief = |report: &NodeReport| match report.main {
         Some(main) => format!("{} in epoch {}", facts.name(main), report.epoch),
-        None => format!("nobody in epoch {}", report.epoch),
+        None => format!("no main in epoch {}", report.epoch),
     };
     let told: Vec<String> =
         reports.iter().map(|report| format!("{} believes in {}", report.name, belief(report))).collect();
@@ -129,12 +136,12 @@ fn agree(facts: &Facts) -> Judgement {
         return Judgement::fail(told.join("; "), fix);
     }
     if facts.main().is_some_and(|main| Some(main) != first.main) {
-        let really = facts.main().map_or("nobody", |main| facts.name(main));
-        return Judgement::fail(format!("{}, and {really} takes writes", told.join("; ")), fix);
+        let really = facts.main().map_or("no node", |main| facts.name(main));
+        return Judgement::fail(format!("{}, but {really} takes writes", told.join("; ")), fix);
     }
     if reports.len() < facts.nodes.len() {
         return Judgement::unknown(
-            format!("{}; not everybody answers", told.join("; ")),
+            format!("{}; not every supervisor answers", told.join("; ")),
             "start the supervisors that do not answer",
         );
     }
@@ -146,32 +153,32 @@ fn no_run(report: &NodeReport) -> Judgement {
     let run = run.short();
     Judgement::fail(
         format!("run {run} is under way"),
-        format!("wait for it: interrex run show {run}; or give it up: interrex run cancel"),
+        format!("wait until it ends: interrex run show {run}; or cancel it: interrex run cancel"),
     )
 }
 
 fn healthy(report: &NodeReport) -> Judgement {
-    let words = if report.healthy { "content".to_owned() } else { report.problems.join("; ") };
+    let words = if report.healthy { "healthy".to_owned() } else { report.problems.join("; ") };
     Judgement::pass_or_fail(report.healthy, words, "interrex status")
 }
 
 fn same_program(report: &NodeReport, version: &str) -> Judgement {
     let theirs = if report.version.is_empty() { "an older version" } else { report.version.as_str() };
-    let fix = format!("install {version} there, and restart the supervisor: the servers go on meanwhile");
+    let fix = format!("install {version} on that node, and restart the supervisor: the servers keep running");
     Judgement::pass_or_warn(theirs == version, format!("interrex {theirs}"), fix)
 }
 
 fn quorum(facts: &Facts) -> Judgement {
     if facts.quorum == "none" {
         return Judgement::warn(
-            "unprotected: quorum none, nobody is asked",
-            "lessen it with auto_failover_enabled = false, or a hook that cuts the old main off: see docs/OPERATIONS.md",
+            "unprotected: with quorum none, a node becomes main without a third opinion",
+            "reduce the risk with auto_failover_enabled = false, or with a hook that cuts off the old main: see docs/OPERATIONS.md",
         );
     }
     Judgement::pass(format!("quorum {}", facts.quorum))
 }
 
-/// Nothing where no node has to be named, and none is.
+/// Nothing if no candidate has to be named, and none is.
 fn candidate(facts: &Facts) -> Option<Judgement> {
     let reports = facts.supervisors.values().filter_map(|it| it.report.as_ref().ok());
     let named: BTreeMap<NodeId, Option<NodeId>> =
@@ -180,7 +187,7 @@ fn candidate(facts: &Facts) -> Option<Judgement> {
     if facts.quorum != "none" || named.is_empty() || needs_none {
         return None;
     }
-    let by_hand = "no node promotes itself where main dies, until a person says: interrex promote";
+    let by_hand = "no node promotes itself when main dies; a person must run: interrex promote";
     let fix = "set failover.candidate to the id of one secondary, the same on every node, and restart the supervisors";
     let mut different: Vec<Option<NodeId>> = named.values().copied().collect();
     different.sort_unstable();
@@ -188,15 +195,15 @@ fn candidate(facts: &Facts) -> Option<Judgement> {
     let [Some(one)] = different[..] else {
         let told = named.iter().map(|(node, candidate)| match candidate {
             Some(candidate) => format!("{} names {}", facts.name(*node), facts.name(*candidate)),
-            None => format!("{} names none", facts.name(*node)),
+            None => format!("{} names no candidate", facts.name(*node)),
         });
         let told = told.collect::<Vec<_>>().join(", ");
         return Some(Judgement::warn(format!("{told}: {by_hand}"), fix));
     };
     let name = facts.name(one);
     if facts.main() == Some(one) {
-        let fix = format!("{fix}; or let the role go back: interrex switchover");
-        return Some(Judgement::warn(format!("all name {name}, which is main: {by_hand}"), fix));
+        let fix = format!("{fix}; or move the role to another node: interrex switchover");
+        return Some(Judgement::warn(format!("all name {name}, which is main now: {by_hand}"), fix));
     }
     Some(Judgement::pass(format!("all name {name}")))
 }

@@ -1,4 +1,4 @@
-//! The machine that looks: its files, programs, users, services and disks. Of other machines their own doctor tells.
+//! The machine on which doctor runs: its files, programs, users, services and disks. Each other machine needs its own doctor.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,15 @@ use crate::doctor::{
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Measured, Subject, Verdict},
 };
 
-/// What to do where the user who looks may not look at a file.
+/// The fix if the user who runs doctor may not look at a file.
 pub(in crate::doctor) const LOOK_AGAIN: &str =
-    "look as root, or as the user that the supervisor runs as: sudo interrex doctor";
+    "run doctor as root, or as the user that the supervisor runs as: sudo interrex doctor";
 
-/// Less than this is no room for a journal.
+/// Free bytes for the journal below which the check fails.
 const JOURNAL_LEAST: u64 = 16 << 20;
-/// From this on nobody worries about the journal.
+/// Free bytes for the journal below which the check warns.
 const JOURNAL_WARN: u64 = 256 << 20;
-/// Room that a promotion needs beside two segments of the log (MEASURED M14).
+/// Bytes that a promotion needs in addition to two segments of WAL (MEASURED M14).
 const MARGIN: u64 = 64 << 20;
 
 const CONFIGURATION: Subject = Subject::Configuration;
@@ -28,102 +28,105 @@ const SECRETS: Check = Check {
     name: "secret_files",
     subject: CONFIGURATION,
     breaks: ALL_ACTS,
-    looks_at: "every file with a secret is there, and only its owner can read it",
-    why: "A supervisor does not start with a secret that others can read, and libpq passes such a passfile over.",
+    looks_at: "every file with a secret exists, and only its owner can read it",
+    why: "A supervisor does not start with a secret that others can read, and libpq ignores such a passfile.",
 };
 const JOURNAL_ROOM: Check = Check {
     name: "journal_room",
     subject: CONFIGURATION,
     breaks: ALL_ACTS,
-    looks_at: "the journal lies outside the data directory, on a file system that takes writes and has room",
-    why: "Nothing is done that was not journalled first: a supervisor that cannot write ends.",
+    looks_at: "the journal is outside the data directory, on a file system that can be written to and has free space",
+    why: "The supervisor records every act in the journal first: if it cannot write there, it ends.",
 };
 const JOURNAL_SOUND: Check = Check {
     name: "journal_sound",
     subject: CONFIGURATION,
     breaks: ALL_ACTS,
     looks_at: "the journal's newest events are as they were recorded",
-    why: "A supervisor does not start on a damaged journal.",
+    why: "A supervisor does not start with a damaged journal.",
 };
 const PROGRAMS: Check = Check {
     name: "programs",
     subject: MACHINE,
     breaks: ALL_ACTS,
-    looks_at: "PostgreSQL's programs are there, of the version of the data directory",
-    why: "A run starts, stops, rewinds and copies through them.",
+    looks_at: "PostgreSQL's programs are installed, in the version of the data directory",
+    why: "A run needs these programs to start, stop, rewind and copy PostgreSQL.",
 };
 const RUN_AS: Check = Check {
     name: "run_as",
     subject: MACHINE,
     breaks: ALL_ACTS,
-    looks_at: "the user that servers run as is there, and is not root",
-    why: "Servers that cannot be started as their user are not started at all.",
+    looks_at: "the user that servers run as exists, and is not root",
+    why: "A server that cannot be started as its user is not started at all.",
 };
 const SIGNAL_FILE: Check = Check {
     name: "standby_signal",
     subject: MACHINE,
     breaks: ALL_ACTS,
-    looks_at: "the data directory would start again as what it is now",
-    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal on \
-          another timeline.",
+    looks_at: "the data directory would start again in the role that it has now",
+    why: "A standby without standby.signal starts as a second main; a main with it starts as a standby, and with recovery.signal \
+          on another timeline.",
 };
 const SETTINGS_FILE: Check = Check {
     name: "settings_file",
     subject: MACHINE,
     breaks: ALL_ACTS,
     looks_at: "the servers' user can read and replace postgresql.auto.conf in the data directory",
-    why: "A failover, a switchover and a rejoin change settings there, as ALTER SYSTEM does: a new file takes the old one's place.",
+    why: "A failover, a switchover and a rejoin change settings there, as ALTER SYSTEM does: they replace the file.",
 };
 const WAL_ROOM: Check = Check {
     name: "wal_room",
     subject: MACHINE,
     breaks: ALL_ACTS,
-    looks_at: "the log has room for two segments, and for what an absent standby may hold back",
-    why: "A promotion on a full disk dies half-way, and a main whose log fills its disk stops.",
+    looks_at: "the volume of pg_wal has room for two segments, and for the WAL that main keeps for an absent standby",
+    why: "A promotion on a full disk fails half-way, and a main whose WAL fills the disk stops.",
 };
 const COPY_ROOM: Check = Check {
     name: "copy_room",
     subject: MACHINE,
     breaks: &[Act::Rejoin],
-    looks_at: "there is room for a copy of main's data beside the data directory, and for the old one in rejoin.keep_in, where that \
-               is another volume",
-    why: "A rejoin keeps what only the old main has, or makes a new copy beside the old one, which stays until it streams.",
+    looks_at: "there is room for a copy of main's data next to the data directory, and for the old directory in rejoin.keep_in if \
+               that is another volume",
+    why: "A rejoin keeps the data that only the old main has. It may also make a new copy next to the old directory, which stays \
+          until the new copy streams.",
 };
 const KEEPS: Check = Check {
     name: "kept_folder",
     subject: MACHINE,
     breaks: &[Act::Rejoin],
-    looks_at: "the folder for what only this node has is on the volume of its data directory",
-    why: "Within one volume a directory is kept by a rename, at once; on another it is copied first, which takes time and room.",
+    looks_at: "the folder for kept copies is on the volume of the data directory",
+    why: "On the same volume a rename keeps the old directory at once; on another volume it is copied first, which takes time and \
+          space.",
 };
 const NOT_SALVAGED: Check = Check {
     name: "kept_copies",
     subject: MACHINE,
     breaks: &[],
-    looks_at: "what earlier rejoins kept was salvaged, where main lacked some of it",
-    why: "A kept copy with rows that are in no other place is never removed by itself, and takes its room until then.",
+    looks_at: "every kept copy with rows that main lacked was salvaged",
+    why: "A kept copy with rows that exist nowhere else is never removed automatically: it takes space until a person removes it.",
 };
 const RIVALS: Check = Check {
     name: "started_by_interrex",
     subject: MACHINE,
     breaks: &[],
     looks_at: "no service of the operating system starts this node's PostgreSQL or Redis, or ends them with the supervisor",
-    why: "What starts by itself at boot serves before its supervisor has asked who is main: a second main. \
-          What ends with the supervisor makes an outage of its restart.",
+    why: "A server that starts at boot serves before its supervisor has asked which node is main: it may be a second main. \
+          If a server ends with the supervisor, every restart of the supervisor is an outage.",
 };
 const COMMANDS: Check = Check {
     name: "commands",
     subject: Subject::Dependents,
     breaks: &[Act::Failover, Act::Switchover],
-    looks_at: "the programs of dependents, readiness checks and hooks are there and can be run",
-    why: "They run at the end of a run, when clients wait: a missing one is noticed then, or now.",
+    looks_at: "the programs of dependents, readiness checks and hooks exist and can be run",
+    why: "They run at the end of a run, while clients wait: without this check, a missing program shows only then.",
 };
 const READY: Check = Check {
     name: "dependents_ready",
     subject: Subject::Dependents,
     breaks: &[Act::Switchover],
     looks_at: "on main, every dependent passes its readiness check",
-    why: "A check that fails on a node that serves fails after a change of main too, and the run waits for it in vain.",
+    why: "A readiness check that fails on the node that serves now fails after a change of main too, and the run waits for it in \
+          vain.",
 };
 
 pub(super) const CHECKS: &[&Check] = &[
@@ -175,8 +178,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Where the user who looks may not look at all of it, what is wrong may be no more than that, and no other way out is shown: it
-/// could give a file to the wrong user.
+/// If the user who runs doctor may not look at every file, a problem may be only that. Then no other fix is shown: it could give a
+/// file to the wrong user.
 pub(super) fn as_a_stranger(facts: &Facts, findings: &mut [Finding]) {
     let Some(stranger) = &facts.machine.stranger else { return };
     let is_of_files = |finding: &&mut Finding| matches!(finding.subject, CONFIGURATION | MACHINE);
@@ -189,7 +192,7 @@ pub(super) fn as_a_stranger(facts: &Facts, findings: &mut [Finding]) {
 
 fn settings_file(problem: Option<&Problem>) -> Judgement {
     match problem {
-        None => Judgement::pass("the servers' user can change the settings there"),
+        None => Judgement::pass("the servers' user can change the settings"),
         Some(Problem { words, fix }) => Judgement::fail(words, fix),
     }
 }
@@ -200,7 +203,7 @@ fn secrets(problems: &[Problem]) -> Judgement {
     Judgement::pass_or_fail(
         problems.is_empty(),
         if problems.is_empty() {
-            "readable by their owners alone".to_owned()
+            "only their owners can read them".to_owned()
         } else {
             join(|it| &it.words, "; ")
         },
@@ -209,7 +212,7 @@ fn secrets(problems: &[Problem]) -> Judgement {
 }
 
 fn journal_room(room: &Measured<u64>) -> Judgement {
-    let fix = "free space there, or move node.journal";
+    let fix = "free space there, or move the journal: set node.journal";
     match room {
         Err(reason) => Judgement::fail(reason, fix),
         Ok(room) if *room < JOURNAL_LEAST => Judgement::fail(format!("{} free", size(*room)), fix),
@@ -219,7 +222,7 @@ fn journal_room(room: &Measured<u64>) -> Judgement {
 
 fn journal_sound(found: &Result<Option<usize>, String>) -> Judgement {
     match found {
-        Ok(None) => Judgement::pass("none yet: the first start of the supervisor makes it"),
+        Ok(None) => Judgement::pass("no journal yet: the supervisor creates it at its first start"),
         Ok(Some(events)) => Judgement::pass(format!("the newest {events} events are sound")),
         Err(problem) => Judgement::fail(problem, "interrex journal verify  # and keep the file as evidence"),
     }
@@ -238,11 +241,11 @@ fn programs(found: &Programs, machine: &MachineFacts) -> Judgement {
             Judgement::pass(format!("version {programs}, in {folder}"))
         }
         (Some(programs), Ok(data)) => Judgement::fail(
-            format!("those in {folder} are of version {programs}, the data directory of {data}"),
+            format!("the programs in {folder} have version {programs}, the data directory has {data}"),
             format!("set postgres.bin_dir to the programs of version {data}"),
         ),
         (None, _) => {
-            Judgement::fail(format!("{folder}/postgres does not tell its version"), "install it anew")
+            Judgement::fail(format!("{folder}/postgres does not report its version"), "install it again")
         }
         (_, Err(reason)) => Judgement::unknown(reason, "set postgres.data_dir to the data directory"),
     }
@@ -261,8 +264,8 @@ fn signal_file(role: Role, there: SignalFiles) -> Judgement {
         return Judgement::fail("a primary with recovery.signal", "rm recovery.signal in its data directory");
     }
     match (in_recovery, there.standby) {
-        (true, true) => Judgement::pass("a standby, and standby.signal is there"),
-        (false, false) => Judgement::pass("a primary, and no standby.signal is there"),
+        (true, true) => Judgement::pass("a standby, and standby.signal exists"),
+        (false, false) => Judgement::pass("a primary, and there is no standby.signal"),
         (true, false) => Judgement::fail(
             "a standby without standby.signal would start as a second main",
             "touch standby.signal in its data directory, as the user that PostgreSQL runs as, before it starts",
@@ -280,7 +283,7 @@ fn wal_room(room: u64, facts: &Facts) -> Judgement {
     let least = 2 * segment.unwrap_or(16 << 20) + MARGIN;
     let fix = "free space there, or lower max_slot_wal_keep_size";
     if room < least {
-        return Judgement::fail(format!("{} free, {} are needed", size(room), size(least)), fix);
+        return Judgement::fail(format!("{} free, {} needed", size(room), size(least)), fix);
     }
     match server.and_then(log_to_hold) {
         Some((held, words)) => {
@@ -290,20 +293,20 @@ fn wal_room(room: u64, facts: &Facts) -> Judgement {
     }
 }
 
-/// A tenth more than main's databases have now.
+/// A copy needs a tenth more bytes than main's databases have now.
 fn copy_room(room: u64, keep_room: &Measured<Option<u64>>, facts: &Facts) -> Judgement {
     let answering = facts.main().and_then(|main| facts.server(main)).or_else(|| facts.server(facts.here));
     let Some(bytes) = answering.and_then(|server| server.database_bytes) else {
         return Judgement::unknown(
-            "nobody tells how large the databases are",
-            "look again when main answers",
+            "no server reported the size of the databases",
+            "when main answers, run again: interrex doctor",
         );
     };
     let needed = bytes + bytes / 10 + MARGIN;
     if room < needed {
         return Judgement::fail(
-            format!("{} free beside the data directory, a copy takes about {}", size(room), size(needed)),
-            "free space beside postgres.data_dir",
+            format!("{} free next to the data directory, a copy takes about {}", size(room), size(needed)),
+            "free space on the volume of postgres.data_dir",
         );
     }
     let words = format!("{} free, a copy takes about {}", size(room), size(needed));
@@ -314,7 +317,7 @@ fn copy_room(room: u64, keep_room: &Measured<Option<u64>>, facts: &Facts) -> Jud
             format!("{words}; {} free where the old directory is kept (rejoin.keep_in)", size(*there)),
             "free space there, or set rejoin.keep_in to a folder on the volume of postgres.data_dir",
         ),
-        Err(reason) => Judgement::unknown(reason, "see rejoin.keep_in"),
+        Err(reason) => Judgement::unknown(reason, "check rejoin.keep_in"),
     }
 }
 
@@ -322,7 +325,7 @@ fn keeps(same_volume: bool) -> Judgement {
     let words = if same_volume {
         "on the data directory's volume"
     } else {
-        "on another volume: the old directory is archived there first, whole"
+        "on another volume: a rejoin first archives the whole old directory there"
     };
     Judgement::pass_or_warn(
         same_volume,
@@ -335,12 +338,12 @@ fn not_salvaged(newest: &Path, kept: &[(PathBuf, u64)]) -> Judgement {
     let bytes = kept.iter().map(|(_, bytes)| bytes).fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
     Judgement::warn(
         format!(
-            "{} with rows that main lacked, or may have lacked, and that nobody salvaged: {}",
+            "{} with rows that main lacks or may lack, not salvaged: {}",
             if kept.len() == 1 { "1 kept copy".to_owned() } else { format!("{} kept copies", kept.len()) },
             size(bytes)
         ),
         format!(
-            "interrex salvage --kept {0}/pgdata --output FOLDER; or, if nobody needs what is in it: rm -r {0}",
+            "interrex salvage --kept {0}/pgdata --output FOLDER; or, if these rows are not needed: rm -r {0}",
             newest.display()
         ),
     )
@@ -348,7 +351,7 @@ fn not_salvaged(newest: &Path, kept: &[(PathBuf, u64)]) -> Judgement {
 
 fn no_rivals(rivals: &[Rival]) -> Judgement {
     if rivals.is_empty() {
-        return Judgement::pass("no service does");
+        return Judgement::pass("no such service");
     }
     let words: Vec<String> = rivals.iter().map(|rival| format!("{} {}", rival.unit, rival.does)).collect();
     let mut fixes: Vec<&str> = rivals.iter().map(|rival| rival.fix.as_str()).collect();
@@ -362,7 +365,7 @@ fn runnable(commands: &[(String, Result<(), String>)]) -> Judgement {
     Judgement::pass_or_fail(
         wrong.is_empty(),
         if wrong.is_empty() { format!("{} commands", commands.len()) } else { wrong.join("; ") },
-        "install it, or correct the command of [[dependents]] or [[hooks]]; chmod +x",
+        "install the program, correct the command of [[dependents]] or [[hooks]], or make it executable: chmod +x",
     )
 }
 
@@ -375,7 +378,7 @@ fn ready(dependents: &[(String, Result<(), String>)]) -> Judgement {
     Judgement::pass_or_fail(
         wrong.is_empty(),
         if wrong.is_empty() { format!("{} ready", names.join(", ")) } else { wrong.join("; ") },
-        "run its ready_command by hand, and look into its log",
+        "run its ready_command by hand, and read its log file",
     )
 }
 

@@ -15,7 +15,7 @@ use super::{
     finding::{Check, Finding, Judgement, Subject},
 };
 
-/// Every check, in the order of the answer: the table in docs/OPERATIONS.md is made of it.
+/// Every check, in the order of the answer. The table in docs/OPERATIONS.md is generated from this list.
 #[must_use]
 pub fn checks() -> Vec<&'static Check> {
     let all = [
@@ -30,7 +30,7 @@ pub fn checks() -> Vec<&'static Check> {
     in_order(all.into_iter().flatten().copied().collect(), |check| check.subject)
 }
 
-/// Everything that can be said of what was measured.
+/// Every finding that follows from the measured facts.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = machine::judge(facts);
     findings.extend(next_start::judge(facts));
@@ -43,25 +43,25 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     in_order(findings, |finding| finding.subject)
 }
 
-/// By subject, and within one in the order in which they came.
+/// By subject, and within a subject in the order in which they came.
 fn in_order<T>(mut things: Vec<T>, subject: impl Fn(&T) -> Subject) -> Vec<T> {
     things.sort_by_key(|thing| Subject::ALL.iter().position(|known| *known == subject(thing)));
     things
 }
 
-/// A server that gave no answer. To start one of a fenced node by hand would make a second main, or lose sight of its rows; and
-/// where no supervisor answers, nobody here knows whether it is one.
+/// A server that gave no answer. A server of a fenced node must not be started by hand: that makes a second main, or hides its
+/// rows. If its supervisor does not answer, it is not known here whether the node is fenced.
 pub(super) fn silent(facts: &Facts, node: NodeId, reason: &str, fix: &str) -> Judgement {
     let name = facts.name(node);
     if facts.is_fenced(node) {
         return Judgement::fail(
-            format!("stopped on purpose: {name} is fenced, for another node became main ({reason})"),
+            format!("stopped on purpose: {name} is fenced because another node became main ({reason})"),
             format!("interrex rejoin {name}  # do not start it by hand"),
         );
     }
     let supervised = facts.supervisors.get(&node).is_some_and(|supervisor| supervisor.report.is_ok());
     let start = if supervised { "start it" } else { "start its supervisor, which knows whether it may run" };
-    Judgement::fail(reason, format!("{start}, or mend {fix} of {name}; then: interrex status"))
+    Judgement::fail(reason, format!("{start}, or correct {fix} of {name}; then: interrex status"))
 }
 
 /// A size for people.
@@ -117,7 +117,7 @@ mod tests {
             silent.map(|finding| (finding.measured, finding.fix.unwrap_or_default())).collect::<Vec<_>>()
         };
         assert!(
-            told(&facts).iter().all(|(_, fix)| fix.starts_with("start it, or mend ")),
+            told(&facts).iter().all(|(_, fix)| fix.starts_with("start it, or correct ")),
             "{:?}",
             told(&facts)
         );
@@ -131,7 +131,8 @@ mod tests {
         if let Some(Ok(report)) = facts.supervisors.get_mut(&BETA).map(|it| it.report.as_mut()) {
             report.status = NodeStatus::Fenced;
         }
-        let words = "stopped on purpose: beta is fenced, for another node became main (refused)".to_owned();
+        let words =
+            "stopped on purpose: beta is fenced because another node became main (refused)".to_owned();
         let fix = "interrex rejoin beta  # do not start it by hand".to_owned();
         assert_eq!(told(&facts), [(words.clone(), fix.clone()), (words, fix)]);
     }

@@ -1,4 +1,4 @@
-//! Whether PostgreSQL here would start, and as what Interrex takes it for: a run starts it when clients wait.
+//! Whether PostgreSQL here would start, and as the server that Interrex expects: a run starts it while clients wait.
 
 use std::{net::IpAddr, path::Path};
 
@@ -13,17 +13,17 @@ const WOULD_START: Check = Check {
     name: "would_start",
     subject: Subject::Machine,
     breaks: ALL_ACTS,
-    looks_at: "PostgreSQL here would start with exactly the arguments of the supervisor: `postgres -C` takes its files, and its user \
-               can read those of logins and of TLS",
-    why: "A run stops PostgreSQL and starts it again: what is wrong with its files shows then, when clients wait.",
+    looks_at: "PostgreSQL here would start with exactly the arguments of the supervisor: `postgres -C` accepts its files, and its \
+               user can read the files for logins and TLS",
+    why: "A run stops PostgreSQL and starts it again: an error in its files shows only then, while clients wait.",
 };
 const AS_CONFIGURED: Check = Check {
     name: "starts_as_configured",
     subject: Subject::Machine,
     breaks: ALL_ACTS,
-    looks_at: "at its next start it takes the data directory, the port and an address that are configured here, and the files that it \
-               runs with now",
-    why: "A server that comes back on another port or address is up, and nobody reaches it.",
+    looks_at: "at its next start PostgreSQL uses the data directory, the port and an address that are configured here, and the \
+               files that it runs with now",
+    why: "A server that comes back on another port or address runs, but no client reaches it.",
 };
 
 pub(super) const CHECKS: &[&Check] = &[&WOULD_START, &AS_CONFIGURED];
@@ -41,7 +41,7 @@ fn would_start(found: &Result<NextStart, String>) -> Judgement {
     match found {
         Err(words) => Judgement::fail(
             words,
-            "correct that file; where it is another one: set postgres.config_file, see interrex config check",
+            "correct that file; if it is the wrong file, set postgres.config_file: see interrex config check",
         ),
         Ok(next) => Judgement::pass_or_fail(
             next.unreadable.is_empty(),
@@ -50,7 +50,7 @@ fn would_start(found: &Result<NextStart, String>) -> Judgement {
             } else {
                 next.unreadable.join("; ")
             },
-            "let the user that PostgreSQL runs as read it: see chown, chmod, and that user's groups",
+            "let the user that PostgreSQL runs as read the file: use chown or chmod, or change that user's groups",
         ),
     }
 }
@@ -81,28 +81,28 @@ fn as_configured(next: &NextStart, facts: &Facts) -> Judgement {
         let now = running.map(|server| server.setting(name)).filter(|now| !now.is_empty());
         if let Some(now) = now.filter(|now| !is_same(Path::new(now), Path::new(then))) {
             return Judgement::warn(
-                format!("it runs with {name} {now}, and would start with {then}"),
-                "set postgres.config_file to the one that holds; see interrex config check",
+                format!("PostgreSQL runs with {name} {now}, and would start with {then}"),
+                "set postgres.config_file to the file that PostgreSQL must use: see interrex config check",
             );
         }
     }
     Judgement::pass(format!("port {}, {}", next.port, next.listen_addresses))
 }
 
-/// Why a server that listens there cannot be reached here and by others.
+/// Why a server that listens on these addresses cannot be reached from here or from other nodes.
 fn unreached(listen_addresses: &str, host: &str, address: &str) -> Option<String> {
     if !host.starts_with('/') && !reaches(listen_addresses, host) {
         return Some(format!(
-            "listen_addresses would be '{listen_addresses}', and the supervisor connects to {host} (postgres.host)"
+            "listen_addresses would be '{listen_addresses}', but the supervisor connects to {host} (postgres.host)"
         ));
     }
     (!reaches(listen_addresses, address)).then(|| {
-        format!("listen_addresses would be '{listen_addresses}', and the other nodes connect to {address} (node.address)")
+        format!("listen_addresses would be '{listen_addresses}', but the other nodes connect to {address} (node.address)")
     })
 }
 
-/// Whether a server that listens there is reached at a host. What a name other than `localhost` means is not known here: it is
-/// believed to be right.
+/// Whether a server that listens on these addresses is reached at a host. A name other than `localhost` is not resolved here: it
+/// is assumed to be right.
 fn reaches(listen_addresses: &str, host: &str) -> bool {
     let mut listens = listen_addresses.split(',').map(str::trim).filter(|it| !it.is_empty());
     listens.any(|it| match (it.parse::<IpAddr>(), host.parse::<IpAddr>()) {

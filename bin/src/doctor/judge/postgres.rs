@@ -1,4 +1,4 @@
-//! Each PostgreSQL for itself: would it serve as main, and could it come back as a standby?
+//! Each PostgreSQL by itself: would it serve as main, and could it come back as a standby?
 
 use interrex_adapters::postgres::inherited::{READ_ONLY as READ_ONLY_DEFAULT, is_on};
 use interrex_events::{Address, NodeId, postgres::identifier};
@@ -14,14 +14,14 @@ const ABOUT: Subject = Subject::PostgreSql;
 const ANSWERS: Check = ABOUT.check(
     "postgres_answers",
     ALL_ACTS,
-    "each PostgreSQL lets the supervisor's user in, and tells what it is",
-    "Every run measures, stops, promotes or follows through this connection.",
+    "each PostgreSQL lets the supervisor's user in, and reports its state",
+    "Every run uses this connection to measure, stop or promote PostgreSQL, or to make it follow.",
 );
 const SUPERUSER: Check = ABOUT.check(
     "postgres_superuser",
     ALL_ACTS,
-    "that user is a superuser",
-    "Promotion, ALTER SYSTEM and slots are refused to anybody else, in the middle of a run.",
+    "the supervisor's user is a superuser",
+    "PostgreSQL refuses promotion, ALTER SYSTEM and slots to any other user, in the middle of a run.",
 );
 const REPLICATION_ROLE: Check = ABOUT.check(
     "replication_role",
@@ -33,13 +33,13 @@ const WAL_LEVEL: Check = ABOUT.check(
     "wal_level",
     ALL_ACTS,
     "wal_level is replica or logical",
-    "With wal_level minimal nobody can follow, and to change it takes a restart.",
+    "With wal_level minimal no standby can follow, and a change of it needs a restart.",
 );
 const HOT_STANDBY: Check = ABOUT.check(
     "hot_standby",
     ALL_ACTS,
     "hot_standby is on",
-    "A standby that takes no connections cannot be measured or promoted by the supervisor.",
+    "The supervisor cannot measure or promote a standby that accepts no connections.",
 );
 const SENDERS_ROOM: Check = ABOUT.check(
     "senders_room",
@@ -51,51 +51,52 @@ const REWIND_POSSIBLE: Check = ABOUT.check(
     "rewind_possible",
     &[],
     "full_page_writes, and wal_log_hints or data checksums",
-    "Without them pg_rewind refuses: a rejoin copies main's data anew, which takes as long as they are large.",
+    "Without them pg_rewind refuses to run: a rejoin then copies all of main's data, which takes longer the larger they are.",
 );
 const SLOT_LIMIT: Check = ABOUT.check(
     "slot_limit",
     &[],
     "max_slot_wal_keep_size is limited",
-    "A standby that is away keeps the log of main from being removed: without a limit it fills main's disk.",
+    "Main keeps its WAL for a standby that is away: without a limit that WAL fills main's disk.",
 );
 const SYNCHRONOUS: Check = ABOUT.check(
     "synchronous_standbys",
     &[Act::Failover, Act::Switchover],
-    "synchronous_standby_names would hang nobody",
-    "A main that waits for a synchronous standby that is not there acknowledges nothing, and no timeout ends the wait.",
+    "synchronous_standby_names would not block any commit",
+    "A main that waits for a missing synchronous standby acknowledges no write, and no timeout ends the wait.",
 );
 const READ_ONLY: Check = ABOUT.check(
     "read_only_default",
     &[Act::Failover, Act::Switchover],
     "default_transaction_read_only is off, for the server and for the clients of every database",
-    "Clients of a new main could not write. A change of main clears it in the server's files, and leaves databases and roles as \
-     they are; with it on the server's command line, it is refused.",
+    "Clients of a new main could not write. A change of main clears the setting in the server's files, and does not change \
+     databases and roles; if the setting is on the server's command line, the change of main is refused.",
 );
 const ARCHIVING: Check = ABOUT.check(
     "archiving",
     &[Act::Switchover],
-    "the archiver, where there is one, succeeds",
-    "PostgreSQL waits for its archiver before it stops: a switchover would stall in its stop, and disks fill.",
+    "the archiver, if there is one, succeeds",
+    "PostgreSQL waits for its archiver before it stops: a switchover would hang when it stops main, and the disk fills up.",
 );
 const PREPARED: Check = ABOUT.check(
     "prepared_transactions",
     &[],
-    "no transaction is prepared and undecided",
-    "A prepared transaction survives the change of main with its locks, until somebody decides it there.",
+    "no prepared transaction is undecided",
+    "A prepared transaction and its locks survive the change of main, until a person commits it or rolls it back there.",
 );
 const RESTART_AFTER_CRASH: Check = ABOUT.check(
     "restart_after_crash",
     &[],
     "restart_after_crash is on",
-    "With it off, one crashed session ends the server: a failover for what heals itself in a second.",
+    "With the setting off, one crashed session ends the server: that causes a failover, although the server could recover in a \
+     second.",
 );
 const ENDS_RECOVERY: Check = ABOUT.check(
     "ends_recovery",
     &[],
     "no configuration file would end the recovery of a standby",
-    "A standby with such a setting promotes itself, or does not start. The supervisor overrides it in postgresql.auto.conf where it makes \
-     or starts one; a standby that is made by hand has it in force.",
+    "A standby with such a setting promotes itself, or does not start. When the supervisor makes or starts a standby, it overrides \
+     the setting in postgresql.auto.conf; in a standby that is made by hand the setting is in force.",
 );
 const UNLOGGED: Check = ABOUT.check(
     "unlogged_tables",
@@ -106,14 +107,14 @@ const UNLOGGED: Check = ABOUT.check(
 const TABLESPACES: Check = ABOUT.check(
     "tablespaces",
     &[],
-    "no tablespace lies outside the data directory",
-    "A rejoin that cannot rewind has to copy, and does not copy what lies elsewhere: that is done by hand then.",
+    "no tablespace is outside the data directory",
+    "A rejoin that cannot rewind makes a copy, and does not copy tablespaces outside the data directory: a person has to.",
 );
 const FILES: Check = ABOUT.check(
     "settings_files",
     &[Act::Switchover, Act::Rejoin],
-    "the server would take every line of its configuration files at its next start",
-    "A line with an error keeps the server from starting, and it is noticed only when a run restarts it.",
+    "the server would accept every line of its configuration files at its next start",
+    "A line with an error keeps the server from starting, and that shows only when a run restarts it.",
 );
 
 pub(super) const CHECKS: &[&Check] = &[
@@ -136,7 +137,7 @@ pub(super) const CHECKS: &[&Check] = &[
     &FILES,
 ];
 
-/// Every server; one that does not answer says nothing more than that.
+/// Judges every server. A server that does not answer has only that finding.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     facts.nodes.iter().flat_map(|named| of_server(facts, named.id, &named.postgres)).collect()
 }
@@ -177,7 +178,7 @@ fn of_server(facts: &Facts, node: NodeId, address: &Address) -> Vec<Finding> {
         findings.push(TABLESPACES.on(node, tablespaces(&server.tablespaces)));
     }
     if let Some(tables) = &server.unlogged {
-        // a promotion works all the same: not to know is a risk, and no obstacle
+        // a promotion works all the same: missing knowledge is a risk, not an obstacle
         let by_hand = "in each database: SELECT oid::regclass FROM pg_class WHERE relpersistence = 'u';";
         let not_listed = |reason: &String| Judgement::warn(reason, by_hand);
         findings.push(UNLOGGED.on(node, tables.as_ref().map_or_else(not_listed, |tables| unlogged(tables))));
@@ -185,46 +186,46 @@ fn of_server(facts: &Facts, node: NodeId, address: &Address) -> Vec<Finding> {
     findings
 }
 
-/// What lets the supervisor in, by the SQLSTATE of the refusal: its words are in the server's language.
+/// The fix by the SQLSTATE of the refusal: the message is in the server's language.
 fn let_in(code: &str, name: &str) -> String {
     let fix = match code {
         "28P01" => {
-            "write the password that postgres.user has there into postgres.password_file, or give the role that one"
+            "write the password of postgres.user into postgres.password_file, or set the role's password to the one in that file"
         }
         "28000" => {
-            "let postgres.user in from here: a line in pg_hba.conf there and SELECT pg_reload_conf(); or, if it is missing or may \
-             not log in, the role itself"
+            "let postgres.user in from here: add a line to pg_hba.conf there, then SELECT pg_reload_conf(); or, if the role is \
+             missing or may not log in, create or change the role"
         }
-        "3D000" => "name a database that is there in postgres.database",
+        "3D000" => "set postgres.database to a database that exists",
         "55000" => {
-            "let the database be entered: ALTER DATABASE ... ALLOW_CONNECTIONS true;  -- whom postgres.database names"
+            "allow connections to the database of postgres.database: ALTER DATABASE ... ALLOW_CONNECTIONS true;"
         }
         "53300" => {
-            "end sessions there, or raise max_connections, which takes a restart; superuser_reserved_connections keeps room for a \
+            "end sessions there, or raise max_connections, which needs a restart; superuser_reserved_connections keeps room for a \
              supervisor that is a superuser"
         }
-        "42501" => "let postgres.user connect: it must be a superuser",
-        "57P03" => "wait until it has started or stopped; its own log says how far it is",
-        "53100" => "make room on its disk",
+        "42501" => "let postgres.user connect: the role must be a superuser",
+        "57P03" => "wait until the server has started or stopped; its own log shows how far it is",
+        "53100" => "free space on its disk",
         "53200" => "free memory on its machine",
-        "58030" | "XX001" | "XX002" => "look at its disk, and at its own log",
-        _ => "it answers, and refuses the supervisor: its own log says more",
+        "58030" | "XX001" | "XX002" => "check its disk, and read its own log",
+        _ => "the server answers, but refuses the supervisor: read its own log",
     };
     format!("on {name}: {fix}; then: interrex doctor")
 }
 
-/// A setting, to be pasted into `psql`; what needs a restart says so.
+/// A command for `psql` that changes a setting, with a note if the change needs a restart.
 fn set(name: &str, value: &str, restart: bool) -> String {
     let then = if restart { "-- and restart it" } else { "SELECT pg_reload_conf();" };
     format!("ALTER SYSTEM SET {name} = {value}; {then}")
 }
 
 fn superuser(server: &ServerFacts) -> Judgement {
-    let words = if server.superuser { "a superuser" } else { "no superuser" };
+    let words = if server.superuser { "a superuser" } else { "not a superuser" };
     Judgement::pass_or_fail(
         server.superuser,
         words,
-        "ALTER ROLE interrex SUPERUSER;  -- or whom postgres.user names",
+        "ALTER ROLE interrex SUPERUSER;  -- or the role of postgres.user",
     )
 }
 
@@ -261,17 +262,16 @@ fn hot_standby(server: &ServerFacts) -> Judgement {
     Judgement::pass_or_fail(value == "on", format!("hot_standby {value}"), set("hot_standby", "on", true))
 }
 
-/// One sender for each other node and two for a base backup, which streams the log beside the files; one slot for
-/// each other node and one for the backup.
+/// One sender for each other node and two for a base backup, which streams the WAL and the files; one slot for each other node
+/// and one for the backup.
 fn senders_room(server: &ServerFacts, nodes: usize) -> Judgement {
     let others = i64::try_from(nodes.saturating_sub(1)).unwrap_or(i64::MAX);
     let slots = server.number("max_replication_slots").unwrap_or(0);
     let senders = server.number("max_wal_senders").unwrap_or(0);
     let ours = |slot: &&crate::doctor::facts::Slot| slot.name.starts_with("replica_");
     let foreign = i64::try_from(server.slots.iter().filter(|slot| !ours(slot)).count()).unwrap_or(i64::MAX);
-    let measured = format!(
-        "max_wal_senders {senders}, max_replication_slots {slots}, {foreign} of them taken by others"
-    );
+    let measured =
+        format!("max_wal_senders {senders}, max_replication_slots {slots}, {foreign} slots used by others");
     if senders < others || slots - foreign < others {
         let fix = format!(
             "{}  {}",
@@ -311,7 +311,10 @@ fn slot_limit(server: &ServerFacts) -> Judgement {
             "max_slot_wal_keep_size {megabytes} MB, wal_keep_size {} MB",
             server.setting("wal_keep_size")
         )),
-        None => Judgement::unknown("it does not tell max_slot_wal_keep_size", "needs PostgreSQL 13 or newer"),
+        None => Judgement::unknown(
+            "the server does not report max_slot_wal_keep_size",
+            "install PostgreSQL 13 or newer",
+        ),
     }
 }
 
@@ -327,12 +330,15 @@ fn synchronous(server: &ServerFacts) -> Judgement {
     let waits_for = |state: &str| matches!(state, "sync" | "quorum");
     let someone = server.standbys.iter().any(|standby| waits_for(&standby.sync_state));
     if !server.in_recovery && !someone {
-        return Judgement::fail(format!("it waits for `{names}`, and nobody of them is connected"), fix);
+        return Judgement::fail(
+            format!("main waits for `{names}`, and none of these standbys is connected"),
+            fix,
+        );
     }
     Judgement::warn(format!("synchronous_standby_names is `{names}`: a promotion clears it"), fix)
 }
 
-/// What stands there is above every configuration file.
+/// A value on the command line overrides every configuration file.
 fn on_the_command_line(name: &str, value: &str) -> Judgement {
     Judgement::fail(
         format!("{name} is `{value}` on the server's command line, where a change of main cannot clear it"),
@@ -359,8 +365,8 @@ fn read_only(server: &ServerFacts) -> Judgement {
         let statements: Vec<String> =
             every_role.iter().map(|setting| format!("{};", setting.undone_by)).collect();
         return Judgement::warn(
-            "clients are read-only by a setting of their database, which a change of main leaves as it is",
-            format!("{}  -- on main, unless it is meant so", statements.join(" ")),
+            "a setting of their database makes clients read-only, and a change of main does not clear it",
+            format!("{}  -- on main, unless this is intended", statements.join(" ")),
         );
     }
     Judgement::pass(match one_role.len() {
@@ -368,7 +374,7 @@ fn read_only(server: &ServerFacts) -> Judgement {
         roles => {
             let undone: Vec<&str> = one_role.iter().map(|setting| setting.undone_by.as_str()).collect();
             format!(
-                "{READ_ONLY_DEFAULT} off, but for {} by settings of their own, undone by: {}",
+                "{READ_ONLY_DEFAULT} off, except for {} with settings of their own, undone by: {}",
                 interrex_projections::counted(roles as u64, "role"),
                 undone.join("; ")
             )
@@ -383,10 +389,10 @@ fn archiving(server: &ServerFacts) -> Judgement {
     match &server.archive_failing {
         Some(file) => Judgement::fail(
             format!("archiving {file} fails"),
-            "mend archive_command; see its words in the server's log, and: SELECT * FROM pg_stat_archiver;",
+            "fix archive_command: read its messages in the server's log, and run: SELECT * FROM pg_stat_archiver;",
         ),
         None => Judgement::pass(format!(
-            "archive_mode {}, and nothing failed since",
+            "archive_mode {}, no failure since the last success",
             server.setting("archive_mode")
         )),
     }
@@ -402,7 +408,7 @@ fn prepared(count: u64) -> Judgement {
 
 fn tablespaces(outside: &[String]) -> Judgement {
     let words = if outside.is_empty() { "none".to_owned() } else { outside.join(", ") };
-    let fix = "keep rewinds possible; for a copy by hand: pg_basebackup --tablespace-mapping";
+    let fix = "keep rewinds possible; to copy by hand: pg_basebackup --tablespace-mapping";
     Judgement::pass_or_warn(outside.is_empty(), words, fix)
 }
 
@@ -412,7 +418,7 @@ fn ends_recovery(server: &ServerFacts) -> Judgement {
     if found.is_empty() {
         return Judgement::pass("no recovery target and no trigger file is set");
     }
-    Judgement::warn(found.join(", "), "remove these lines from these files")
+    Judgement::warn(found.join(", "), "remove these lines from the files")
 }
 
 fn restart_after_crash(server: &ServerFacts) -> Judgement {

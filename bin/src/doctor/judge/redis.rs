@@ -1,4 +1,4 @@
-//! Each Redis: does it follow main's, and would it serve in its place?
+//! Each Redis: does it follow main's Redis, and would it serve in its place?
 
 use interrex_actors::wire::RedisFacts;
 use interrex_events::RedisStatus;
@@ -9,7 +9,7 @@ use crate::doctor::{
     finding::{Act, Check, Finding, Judgement, Subject},
 };
 
-/// Redis changes places by `FAILOVER` from this version on.
+/// The first version of Redis with the command `FAILOVER`.
 const FAILOVER_SINCE: (u32, u32) = (6, 2);
 
 const MOVES: &[Act] = &[Act::Failover, Act::Switchover];
@@ -20,19 +20,19 @@ const ANSWERS: Check = ABOUT.check(
     "redis_answers",
     MOVES,
     "each Redis lets the supervisor in with its password",
-    "Its role is changed through this connection.",
+    "A run changes the role of Redis through this connection.",
 );
 const COMMANDS: Check = ABOUT.check(
     "redis_commands",
     &[Act::Failover, Act::Switchover, Act::Rejoin],
-    "each Redis takes the commands that move its role",
-    "One that is renamed or forbidden is refused half-way: then the new master is made by force, or not at all.",
+    "each Redis accepts the commands that change its role",
+    "Redis refuses a renamed or forbidden command half-way through a run: the new master is then made by force, or not at all.",
 );
 const ROLE: Check = ABOUT.check(
     "redis_role",
     MOVES,
-    "main's Redis is a master, a secondary's a replica with its link up",
-    "A replica without a link has old data, and a copy under way is none: what it lacks is lost by a change of main.",
+    "main's Redis is a master, and a secondary's Redis is a replica with its link up",
+    "A replica without a link has old data, and an unfinished copy is no copy: a change of main loses what the replica lacks.",
 );
 const MIN_REPLICAS: Check = ABOUT.check(
     "redis_min_replicas",
@@ -43,32 +43,32 @@ const MIN_REPLICAS: Check = ABOUT.check(
 const MASTER_PASSWORD: Check = ABOUT.check(
     "redis_masterauth",
     &[Act::Switchover, Act::Rejoin],
-    "each Redis has a password for the others, where they demand one",
+    "each Redis has a password for the others, if they demand one",
     "An old master becomes a replica: without masterauth its new master refuses it.",
 );
 const CONFIG_FILE: Check = ABOUT.check(
     "redis_config_file",
     MOVES,
     "each Redis was started with a configuration file",
-    "A changed role is written there; without a file it is lost by a restart, and with it what was written since.",
+    "Redis saves a changed role there: without a file a restart loses the role, and the data written since.",
 );
 const PERSISTENCE: Check = ABOUT.check(
     "redis_persistence",
     &[],
-    "it saves its data, by appendonly or save",
-    "A master that comes back empty empties its replicas.",
+    "Redis saves its data, by appendonly or save",
+    "A master that starts empty empties its replicas.",
 );
 const MEMORY: Check = ABOUT.check(
     "redis_memory_policy",
     &[],
     "every Redis has the same maxmemory-policy",
-    "A new master with another policy drops, or refuses, what the old one did not.",
+    "A new master with another policy may drop or refuse data that the old master kept.",
 );
 const FAILOVER: Check = ABOUT.check(
     "redis_failover",
     &[],
-    "Redis is 6.2 or newer, and knows FAILOVER",
-    "Without it a switchover cuts the replica loose, and what was on its way is lost.",
+    "Redis is 6.2 or newer, and has the command FAILOVER",
+    "Without FAILOVER a switchover disconnects the replica, and data on its way there is lost.",
 );
 
 pub(super) const CHECKS: &[&Check] = &[
@@ -104,7 +104,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         let astray = facts.supervisors.get(node).and_then(|supervisor| supervisor.report.as_ref().ok());
         let astray = astray.map(|report| &report.redis).filter(|redis| is_astray(redis));
         findings.push(ROLE.on(*node, role(redis, facts.main().map(|main| main == *node), astray)));
-        // the settings that were not told
+        // the settings could not be read
         if !redis.lacks.is_empty() {
             continue;
         }
@@ -121,19 +121,20 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 fn commands(redis: &RedisServerFacts) -> Judgement {
     Judgement::pass_or_fail(
         redis.lacks.is_empty(),
-        if redis.lacks.is_empty() { "all of them".to_owned() } else { redis.lacks.join("; ") },
-        "remove rename-command for it from redis.conf and restart Redis, or allow it: ACL SETUSER user +command",
+        if redis.lacks.is_empty() { "all commands are accepted".to_owned() } else { redis.lacks.join("; ") },
+        "remove rename-command for that command from redis.conf and restart Redis, or allow the command: ACL SETUSER user +command",
     )
 }
 
-/// A replica of another master than main's, as its own supervisor sees it.
+/// Whether a Redis follows another master than main's Redis, as its own supervisor reports.
 fn is_astray(redis: &RedisFacts) -> bool {
     redis.status == RedisStatus::Unlinked && redis.upstream.is_some() && !redis.detail.is_empty()
 }
 
 fn role(redis: &RedisServerFacts, of_main: Option<bool>, astray: Option<&RedisFacts>) -> Judgement {
     if let Some(astray) = astray.filter(|_| !redis.master) {
-        let fix = "REPLICAOF host port  # of main, in redis-cli; its supervisor does it within seconds where it can";
+        let fix =
+            "REPLICAOF host port  # of main, in redis-cli; the supervisor does this within seconds if it can";
         return Judgement::pass_or_fail(false, &astray.detail, fix);
     }
     let words = match (redis.master, redis.linked) {
@@ -142,23 +143,23 @@ fn role(redis: &RedisServerFacts, of_main: Option<bool>, astray: Option<&RedisFa
         (false, false) => "a replica without a link".to_owned(),
     };
     let Some(of_main) = of_main else {
-        return Judgement::unknown(words, "find out first which PostgreSQL is main: interrex status");
+        return Judgement::unknown(words, "find out first which node is main: interrex status");
     };
     let fix = if of_main {
-        "REPLICAOF NO ONE  # in redis-cli; the supervisor does it at its start"
+        "REPLICAOF NO ONE  # in redis-cli; the supervisor does this at its start"
     } else {
         "REPLICAOF host port  # of main, in redis-cli; then INFO replication"
     };
     Judgement::pass_or_fail(redis.master == of_main && (of_main || redis.linked), words, fix)
 }
 
-/// A new master of `nodes` has as many replicas as there are nodes beside it, less the old master.
+/// In a cluster of `nodes`, a new master has two replicas less: itself and the old master.
 fn min_replicas(redis: &RedisServerFacts, nodes: usize) -> Judgement {
     let left = u64::try_from(nodes.saturating_sub(2)).unwrap_or(u64::MAX);
     Judgement::pass_or_fail(
         redis.min_replicas <= left,
         format!("min-replicas-to-write {}", redis.min_replicas),
-        format!("CONFIG SET min-replicas-to-write {left}  # and CONFIG REWRITE"),
+        format!("CONFIG SET min-replicas-to-write {left}  # then CONFIG REWRITE"),
     )
 }
 
@@ -172,7 +173,7 @@ fn master_password(redis: &RedisServerFacts, demanded: bool) -> Judgement {
     Judgement::pass_or_fail(
         good,
         words,
-        "CONFIG SET masterauth ...  # the others' requirepass; and CONFIG REWRITE",
+        "CONFIG SET masterauth ...  # requirepass of the others; then CONFIG REWRITE",
     )
 }
 
@@ -181,7 +182,7 @@ fn config_file(redis: &RedisServerFacts) -> Judgement {
     Judgement::pass_or_fail(
         !redis.config_file.is_empty(),
         words,
-        "start it with the file that redis.config_file names: the supervisor does",
+        "start Redis with the file of redis.config_file: the supervisor does so",
     )
 }
 
@@ -190,7 +191,7 @@ fn persistence(redis: &RedisServerFacts) -> Judgement {
     Judgement::pass_or_warn(
         redis.append_only || !redis.save.is_empty(),
         format!("appendonly {append_only}, save \"{}\"", redis.save),
-        "CONFIG SET appendonly yes  # and CONFIG REWRITE",
+        "CONFIG SET appendonly yes  # then CONFIG REWRITE",
     )
 }
 
@@ -206,7 +207,7 @@ fn memory(redis: &RedisServerFacts, same_everywhere: bool) -> Judgement {
 fn failover(redis: &RedisServerFacts) -> Judgement {
     let mut parts = redis.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    let words = if version >= FAILOVER_SINCE { "FAILOVER is there" } else { "FAILOVER is not there" };
+    let words = if version >= FAILOVER_SINCE { "has FAILOVER" } else { "has no FAILOVER" };
     Judgement::pass_or_warn(version >= FAILOVER_SINCE, words, "install Redis 6.2 or newer")
 }
 
@@ -261,7 +262,7 @@ mod tests {
         };
         assert_eq!(wrong(follows_another), [("redis_role", Verdict::Fail)]);
         let policy = |redis: &mut RedisServerFacts| redis.memory_policy = "allkeys-lru".to_owned();
-        assert_eq!(change(BETA, policy).len(), 2, "on both: nobody knows which one is meant");
+        assert_eq!(change(BETA, policy).len(), 2, "on both: it is not known which one is meant");
         assert_eq!(
             wrong(|facts| {
                 facts.redis.insert(BETA, Err("refused".to_owned()));

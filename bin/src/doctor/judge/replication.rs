@@ -1,4 +1,4 @@
-//! What main and its secondaries are to each other: on one timeline, connected now, each able to log in to the other.
+//! Replication between main and its secondaries: on one timeline, connected now, each able to log in to the other.
 
 use interrex_actors::ports::slot_name;
 use interrex_events::NodeId;
@@ -9,12 +9,12 @@ use crate::doctor::{
     finding::{ALL_ACTS, Act, Check, Finding, Judgement, Subject},
 };
 
-/// A standby further behind than this would lose, or take, a while.
+/// Bytes. With a standby that is further behind than this, a failover loses much and a switchover takes long.
 const FAR_BEHIND: u64 = 64 << 20;
-/// libpq's words where a server demands a password and the passfile has none for it.
+/// libpq's message if a server demands a password and the passfile has no line for it.
 const NO_PASSWORD: &str = "no password supplied";
 
-const NOBODY_USES_IT: &str = "nobody uses it";
+const NOBODY_USES_IT: &str = "no standby uses it";
 
 const ABOUT: Subject = Subject::Replication;
 
@@ -22,44 +22,44 @@ const ONE_MAIN: Check = ABOUT.check(
     "one_main",
     ALL_ACTS,
     "exactly one PostgreSQL takes writes",
-    "With two, each has rows that the other lacks; with none, somebody has to decide first.",
+    "With two mains, each has rows that the other lacks; with none, a person must decide first.",
 );
 const SAME_TIMELINE: Check = ABOUT.check(
     "same_timeline",
     ALL_ACTS,
     "the secondary is on main's timeline",
-    "A standby that left main's line stays connected to nothing, and looks well: it needs a rejoin.",
+    "A standby on another timeline looks healthy, but receives nothing: it needs a rejoin.",
 );
 const STREAMING: Check = ABOUT.check(
     "streaming",
     &[Act::Failover, Act::Switchover],
-    "main sends its log to the secondary now, by main's own words, and the secondary receives it",
-    "What is not sent is lost by a failover, and a switchover is refused.",
+    "main reports that it sends WAL to the secondary now, and the secondary reports that it receives it",
+    "A failover loses the WAL that was not sent, and a switchover is refused.",
 );
 const LAG: Check = ABOUT.check(
     "lag",
     &[],
     "the secondary is less than 64 MB behind",
-    "A failover loses what has not arrived; a switchover waits for it while clients wait.",
+    "A failover loses the WAL that has not arrived; a switchover waits for it while clients wait.",
 );
 const APPLIES: Check = ABOUT.check(
     "applies_at_once",
     &[],
-    "the secondary replays what it receives at once: not paused, not delayed, along main's timeline",
-    "A promotion first replays all that was received: clients wait for it. A fixed timeline follows no new main; with a \
-     restore_command, the latest one may be one that main never had.",
+    "the secondary replays received WAL at once: not paused, not delayed, along main's timeline",
+    "A promotion first replays all received WAL, and clients wait for it. A standby with a fixed timeline follows no new main; \
+     with a restore_command, the latest timeline may be one that main never had.",
 );
 const SLOT: Check = ABOUT.check(
     "slot",
     &[Act::Failover, Act::Switchover],
-    "main has a replication slot for the secondary, with its log, in use",
-    "Without a slot main removes log that the standby still needs, and the standby can never catch up.",
+    "main has a replication slot for the secondary; it is in use and its WAL is there",
+    "Without a slot main removes WAL that the standby still needs, and the standby can never catch up.",
 );
 const REPLICATION_LOGIN: Check = ABOUT.check(
     "replication_login",
     &[Act::Switchover, Act::Rejoin],
-    "the replication user logs in from here with the passfile, for replication, to every server",
-    "This is how a standby connects: a wrong password or pg_hba.conf shows only after the role has moved.",
+    "the replication user logs in from here to every server, for replication, with the passfile",
+    "A standby connects in this way: without this check, a wrong password or pg_hba.conf shows only after the role has moved.",
 );
 pub(super) const CHECKS: &[&Check] =
     &[&ONE_MAIN, &SAME_TIMELINE, &STREAMING, &LAG, &APPLIES, &SLOT, &REPLICATION_LOGIN];
@@ -79,7 +79,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 
 fn of_pair(facts: &Facts, (main, main_server): (NodeId, &ServerFacts), node: NodeId) -> Vec<Finding> {
     let Some(standby) = facts.server(node) else {
-        // that it does not answer is a finding of its own; what main keeps for it is still worth telling
+        // a server that does not answer has a finding of its own; what main keeps for it is still worth a finding
         return vec![SLOT.on(node, kept_for_one_away(slot(facts.name(main), &slot_name(node), main_server)))];
     };
     vec![
@@ -98,7 +98,7 @@ fn one_main(facts: &Facts) -> Judgement {
         [] => Judgement::fail("no PostgreSQL that answers takes writes", "interrex status  # on every node"),
         several => Judgement::fail(
             format!("{} take writes: two mains", several.join(" and ")),
-            "stop clients, then: interrex status; interrex timeline; keep both data directories",
+            "stop clients, keep both data directories, then: interrex status; interrex timeline",
         ),
     }
 }
@@ -109,10 +109,13 @@ fn same_timeline(main: &ServerFacts, standby: &ServerFacts, name: &str) -> Judge
         (Some(main), Some(own)) => Judgement::fail(
             format!("timeline {own}, main has {main}"),
             format!(
-                "let it log in to main, see the checks beneath; if that is not enough: interrex rejoin {name}"
+                "let it log in to main: see the checks below; if that is not enough: interrex rejoin {name}"
             ),
         ),
-        _ => Judgement::unknown("a server does not tell its timeline", "look again in a moment"),
+        _ => Judgement::unknown(
+            "a server does not report its timeline",
+            "in a moment, run again: interrex doctor",
+        ),
     }
 }
 
@@ -126,8 +129,8 @@ fn streaming(main: &ServerFacts, standby: &ServerFacts, node: NodeId) -> Judgeme
     let received = standby.receiver.as_ref().map_or("nothing", |receiver| receiver.status.as_str());
     Judgement::pass_or_fail(
         sent == "streaming" && received == "streaming",
-        format!("main says {sent}, the receiver says {received}"),
-        "interrex status; SHOW primary_conninfo;  -- and the end of the secondary's log",
+        format!("main reports {sent}, the WAL receiver reports {received}"),
+        "interrex status; SHOW primary_conninfo;  -- and read the end of the secondary's log",
     )
 }
 
@@ -138,7 +141,7 @@ fn lag(main: &ServerFacts, node: NodeId) -> Judgement {
             Judgement::pass_or_warn(
                 bytes < FAR_BEHIND,
                 format!("{bytes} bytes behind"),
-                "wait, or look for what slows it down: interrex status",
+                "wait, or find out what slows the standby down: interrex status",
             )
         }
         None => Judgement::unknown("main does not send to it", "see the check streaming"),
@@ -154,13 +157,15 @@ fn applies_at_once(standby: &ServerFacts) -> Judgement {
         (true, ..) => "replay is paused".to_owned(),
         (false, 0, "latest") if restores => {
             let fix = format!("ALTER SYSTEM SET recovery_target_timeline = '{own}';  -- and restart it");
-            let words = "recovery_target_timeline is latest, with a restore_command: a history file that somebody else left in the \
-                         archive would lead it astray at its next start";
+            let words = "recovery_target_timeline is latest, with a restore_command: with a foreign history file in the archive, \
+                         the standby would follow a wrong timeline after its next start";
             return Judgement::warn(words, fix);
         }
         (false, 0, "latest") => return Judgement::pass("at once, along the latest timeline"),
         (false, 0, timeline) if restores && timeline == own => {
-            return Judgement::pass("at once, along main's timeline; the next one takes a start of it");
+            return Judgement::pass(
+                "at once, along main's timeline; a new timeline needs a restart of the standby",
+            );
         }
         (false, 0, timeline) => format!("recovery_target_timeline is {timeline}"),
         (false, delay, _) => format!("recovery_min_apply_delay is {delay} ms"),
@@ -180,38 +185,38 @@ fn slot(main_name: &str, name: &str, main: &ServerFacts) -> Judgement {
         None => Judgement::fail(format!("main has no slot {name}"), create),
         Some(Slot { wal_status: Some(status), active, .. }) => match status.as_str() {
             "reserved" | "extended" if *active => {
-                Judgement::pass(format!("{name} is in use and keeps its log"))
+                Judgement::pass(format!("{name} is in use and keeps its WAL"))
             }
             "reserved" | "extended" => Judgement::fail(
-                format!("{name} keeps its log, and {NOBODY_USES_IT}"),
+                format!("{name} keeps its WAL, but {NOBODY_USES_IT}"),
                 format!(
                     "ALTER SYSTEM SET primary_slot_name = '{name}'; SELECT pg_reload_conf();  -- on the secondary"
                 ),
             ),
             "unreserved" => Judgement::warn(
-                format!("{name} is about to lose its log"),
+                format!("{name} is about to lose its WAL"),
                 set_larger("max_slot_wal_keep_size", main),
             ),
             lost => Judgement::fail(
-                format!("{name} is {lost}: its standby must be copied anew"),
+                format!("{name} is {lost}: its standby must be copied again"),
                 format!(
                     "SELECT pg_drop_replication_slot('{name}');  -- on {main_name}, then copy: pg_basebackup -R"
                 ),
             ),
         },
         Some(_) => Judgement::fail(
-            format!("{name} keeps no log yet"),
+            format!("{name} keeps no WAL yet"),
             format!("SELECT pg_drop_replication_slot('{name}'); {create}"),
         ),
     }
 }
 
-/// A slot that its node cannot use now is as it should be; it fills main's disk while the node is away.
+/// While a node does not answer, an unused slot is expected; but its WAL fills main's disk while the node is away.
 fn kept_for_one_away(judgement: Judgement) -> Judgement {
     if judgement.measured.ends_with(NOBODY_USES_IT) {
         return Judgement::warn(
             judgement.measured,
-            "bring its node back, or drop the slot before main's disk is full",
+            "bring the node back, or drop the slot before main's disk is full",
         );
     }
     judgement
@@ -237,24 +242,25 @@ fn replication_login(facts: &Facts, node: NodeId, login: &Result<String, String>
         }
         Ok(other) => Judgement::fail(
             format!("a server with system identifier {other} answers"),
-            format!("check the address of {name} in the configuration"),
+            format!("correct the address of {name} in the configuration"),
         ),
         // this node never replicates from itself: its passfile need not know it
         Err(reason) if node == facts.here && reason.contains(NO_PASSWORD) => Judgement::pass(
-            "the passfile has no line for this node itself: run interrex doctor on the others",
+            "the passfile has no line for this node itself: run interrex doctor on the other nodes",
         ),
         Err(reason) => {
             let fix = format!(
-                "the line of {name} in postgres.replication_passfile, and in its pg_hba.conf: host replication {} ADDRESS scram-sha-256",
+                "correct the line of {name} in postgres.replication_passfile, and in its pg_hba.conf: host replication {} ADDRESS \
+                 scram-sha-256",
                 facts.replication_user
             );
-            // the other nodes' doctors prove that they may
+            // doctor on the other nodes proves that they may log in
             if node == facts.here { Judgement::warn(reason, fix) } else { Judgement::fail(reason, fix) }
         }
     }
 }
 
-/// How much of the log one that stays away may hold back, in words.
+/// Bytes of WAL that main may keep for an absent standby, and the same as a message.
 pub(super) fn log_to_hold(server: &ServerFacts) -> Option<(u64, String)> {
     let megabytes = |name| server.number(name).and_then(|value| u64::try_from(value).ok());
     let held = megabytes("max_slot_wal_keep_size")?.saturating_add(megabytes("max_wal_size")?) << 20;

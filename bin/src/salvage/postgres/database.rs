@@ -1,4 +1,4 @@
-//! Questions to a server: every value as the text that PostgreSQL itself would write and read.
+//! Queries to a server: every value as the text that PostgreSQL itself would write and read.
 
 use std::{path::Path, time::Duration};
 
@@ -11,9 +11,9 @@ use tokio_postgres::Client;
 
 use super::SalvageError;
 
-/// When a connection is given up.
+/// Time limit for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// When an answer is given up, after the server's own limit should have ended it.
+/// How long to wait for an answer after the server's own limit should have ended the statement.
 const GRACE: Duration = Duration::from_secs(10);
 /// A row, every value as text.
 pub(super) type Row = Vec<Option<String>>;
@@ -24,19 +24,19 @@ pub(super) type Row = Vec<Option<String>>;
 pub(super) struct DatabaseError {
     place: String,
     words: String,
-    /// Whether it was the server who refused, and would again.
+    /// Whether the server refused, and would refuse again.
     refused: bool,
-    /// Whether a value is in no encoding that could be told.
+    /// Whether a value could not be decoded.
     undecodable: bool,
 }
 
 impl DatabaseError {
-    /// Whether to try again is of no use.
+    /// Whether a retry is useless.
     pub(super) fn is_final(&self) -> bool {
         self.refused
     }
 
-    /// Whether a value could not be told as text: its bytes can.
+    /// Whether a value could not be read as text: its bytes can be read.
     pub(super) fn is_about_encoding(&self) -> bool {
         self.undecodable
     }
@@ -48,13 +48,13 @@ impl From<DatabaseError> for SalvageError {
     }
 }
 
-/// Where a server is, and as whom it is asked.
+/// The address of a server, and the login for it.
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
     pub(super) address: Address,
     user: String,
     password: Option<Secret>,
-    /// How long it may think about one question.
+    /// Time limit for one query.
     limit: Duration,
     read_only: bool,
 }
@@ -74,7 +74,7 @@ impl Server {
         }
     }
 
-    /// The new main: every session is read-only, and no question may burden it for long.
+    /// The new main: every session is read-only, and no query may run for long.
     pub(super) fn main(address: Address, user: &str, password: Option<Secret>) -> Self {
         let user = user.to_owned();
         Self { address, user, password, limit: Duration::from_secs(60), read_only: true }
@@ -90,7 +90,7 @@ impl Server {
         let place = format!("{}, database {database}", self.place());
         let name = "interrex salvage";
         let session = if self.read_only { Session::reading(name) } else { Session::writing(name) };
-        // between two batches of rows it idles for as long as the other server needs
+        // between two batches of rows the session idles for as long as the other server needs
         let session =
             session.connect_within(CONNECT_LIMIT).statements_within(self.limit).idles_within(self.limit);
         let Address { host, port } = &self.address;
@@ -99,7 +99,7 @@ impl Server {
         let client = opened.map_err(|error| DatabaseError {
             place: place.clone(),
             words: error.to_string(),
-            // 57P03: it starts
+            // 57P03: the server starts
             refused: error.code().is_some_and(|code| code.code() != "57P03"),
             undecodable: false,
         })?;
@@ -130,7 +130,7 @@ impl Database {
         Ok(rows.into_iter().map(postgres::Row::into_values).collect())
     }
 
-    /// Something that it answered and that will not do.
+    /// An error for an answer that cannot be used.
     pub(super) fn error(&self, words: String) -> DatabaseError {
         DatabaseError { place: self.place.clone(), words, refused: true, undecodable: false }
     }
@@ -156,7 +156,7 @@ impl Database {
     }
 }
 
-/// Whether a value is in no encoding that could be told: by the server's word, or by the look of it.
+/// Whether a value could not be decoded, by the server or here.
 fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
     // character_not_in_repertoire, untranslatable_character
     let told = error.code().is_some_and(|code| ["22021", "22P05"].contains(&code.code()));
@@ -164,7 +164,7 @@ fn is_about_encoding(error: &tokio_postgres::Error) -> bool {
     told || cause.and_then(|cause| cause.downcast_ref::<std::str::Utf8Error>()).is_some()
 }
 
-/// How a query gives the bytes of a name, whatever they are.
+/// The SQL expression for the bytes of a name, in hexadecimal digits.
 pub(super) fn name_in_hex(name: &str) -> String {
     format!("encode({}, 'hex')", bytes_of(name))
 }
@@ -173,7 +173,7 @@ pub(super) fn name_in_hex(name: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Name {
     Text(String),
-    /// One that is no UTF-8, its other bytes escaped.
+    /// A name that is not UTF-8, its other bytes escaped.
     Escaped(String),
 }
 
@@ -192,21 +192,21 @@ impl Name {
     }
 }
 
-/// How the values of a table are told.
+/// How the values of a table are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Told {
     /// As text.
     Text,
-    /// As the bytes of that text, in hexadecimal digits, for some are no text in the encoding of the database, which is named.
+    /// As the bytes of that text, in hexadecimal digits, because some are not valid in the database's encoding, which is given.
     Bytes(String),
 }
 
 impl Told {
-    /// What a query selects of a column.
+    /// The SQL expression that selects a column.
     pub(super) fn selected(&self, column: &str) -> String {
         match self {
             Self::Text => column.to_owned(),
-            // as its type writes it, and nothing of NULL, which is another thing than a row of NULLs
+            // as its type writes it; NULL stays NULL, which is not the same as a row of NULLs
             Self::Bytes(encoding) => {
                 let text = format!("format('%s', {column})");
                 let bytes = match encoding.as_str() {
@@ -218,7 +218,7 @@ impl Told {
         }
     }
 
-    /// A value for people: as text where it is one, else as `bytea` is written.
+    /// A value for people: as text if it is text, otherwise in the form of `bytea`.
     pub(super) fn shown(&self, value: &str) -> String {
         self.as_text(value).unwrap_or_else(|| format!("\\x{value}"))
     }

@@ -1,4 +1,4 @@
-//! What a table's stranded rows are written to: SQL and CSV, each file made when its first row comes.
+//! The files for a table's stranded rows: SQL and CSV. Each file is made when its first row comes.
 
 use std::{
     collections::HashSet,
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::harmless::harmless; // a name in a comment must not end it either
 
-/// Longest part of a file's name that a table's name may be.
+/// The most letters of a table's name in a file's name.
 const LONGEST_NAME: usize = 150;
 
-/// Names for the files of tables, none given twice.
+/// Names for the files of tables; each name is given only once.
 #[derive(Default)]
 pub(super) struct FileNames(HashSet<String>);
 
 impl FileNames {
-    /// The table's name, with only letters that are harmless in any file's name.
+    /// The table's name, with only letters that are harmless in a file's name.
     pub(super) fn of(&mut self, table: &TableName) -> String {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
         let name: String =
@@ -54,7 +54,7 @@ pub(super) struct TableFiles<'a> {
 }
 
 impl<'a> TableFiles<'a> {
-    /// None is made yet.
+    /// No file is made yet.
     pub(super) fn new(
         folder: &'a Path,
         name: String,
@@ -70,11 +70,11 @@ impl<'a> TableFiles<'a> {
         self.try_row(row).map_err(|error| self.failed(&error))
     }
 
-    /// Removes what was made: it is not whole.
+    /// Removes the files: they are not complete.
     pub(super) fn discard(&mut self) {
         drop((self.sql.take(), self.csv.take(), self.conflicts.take(), self.rows.take()));
         for name in self.made.drain(..) {
-            // one that stays is named in no summary
+            // a file that stays is not named in a summary
             let _ = std::fs::remove_file(self.folder.join(name));
         }
     }
@@ -89,7 +89,7 @@ impl<'a> TableFiles<'a> {
         self.try_conflict(kept, main).map_err(|error| self.failed(&error))
     }
 
-    /// Ends the files. Their names.
+    /// Completes the files, and returns their names.
     pub(super) fn finish(&mut self) -> Result<Vec<String>, SalvageError> {
         self.try_finish().map_err(|error| self.failed(&error))?;
         Ok(std::mem::take(&mut self.made))
@@ -181,31 +181,19 @@ impl<'a> TableFiles<'a> {
 
     fn head(&self) -> String {
         format!(
-            "-- Rows of {table} that only the old main has. Review them, then apply them yourself, all or none, as\n\
-             -- the table's owner:\n\
-             --   psql --no-psqlrc --username {owner} --dbname DATABASE --set ON_ERROR_STOP=1 --file THIS_FILE\n\
-             -- Triggers, constraints, defaults and indexes run the code of the table's owner, with the rights of the session\n\
-             -- that adds a row. A superuser who applies this gives that owner a superuser's rights; SET ROLE would not help, for\n\
-             -- that code can RESET it. For an owner that may not log in: CREATE ROLE helper LOGIN IN ROLE that_owner, and\n\
-             -- PGOPTIONS='-c role=that_owner'.\n\
-             SET search_path = pg_catalog;\n\
-             DO $$ BEGIN\n  \
-               IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)\n      \
-                  AND NOT (SELECT rolsuper FROM pg_roles JOIN pg_class ON relowner = pg_roles.oid WHERE pg_class.oid = {name}::regclass)\n      \
-                  AND current_setting('salvage.as_superuser', true) IS DISTINCT FROM 'yes' THEN\n    \
-                 RAISE EXCEPTION 'code of the table''s owner would run as a superuser: log in as the owner'\n      \
-                   USING HINT = 'Only if that owner may do anything on this server: PGOPTIONS=\"-c salvage.as_superuser=yes\"';\n  \
-               END IF;\n\
-             END $$;\n\
-             -- the table's own code finds its names as ever\n\
-             RESET search_path;\n\
-             SET client_encoding = 'UTF8';\n\
-             SET standard_conforming_strings = on;\n\
-             SET datestyle = 'ISO, MDY';\n\
-             SET intervalstyle = 'postgres';\n\
-             SET lc_monetary = 'C';\n\
-             SET xmloption = 'content';\n\
-             BEGIN;\n",
+            "-- Rows of {table} that only the old main has. Review them, then apply them yourself, all or none, as\n-- the \
+             table's owner:\n--   psql --no-psqlrc --username {owner} --dbname DATABASE --set ON_ERROR_STOP=1 --file \
+             THIS_FILE\n-- Triggers, constraints, defaults and indexes run the code of the table's owner, with the rights of the \
+             session\n-- that adds a row. A superuser who applies this gives that owner a superuser's rights; SET ROLE does not \
+             help,\n-- because that code can RESET it. If the owner may not log in: CREATE ROLE helper LOGIN IN ROLE that_owner, \
+             and\n-- PGOPTIONS='-c role=that_owner'.\nSET search_path = pg_catalog;\nDO $$ BEGIN\n  IF (SELECT rolsuper FROM \
+             pg_roles WHERE rolname = session_user)\n      AND NOT (SELECT rolsuper FROM pg_roles JOIN pg_class ON relowner = \
+             pg_roles.oid WHERE pg_class.oid = {name}::regclass)\n      AND current_setting('salvage.as_superuser', true) IS \
+             DISTINCT FROM 'yes' THEN\n    RAISE EXCEPTION 'code of the table''s owner would run as a superuser: log in as the \
+             owner'\n      USING HINT = 'Only if that owner may do anything on this server: PGOPTIONS=\"-c \
+             salvage.as_superuser=yes\"';\n  END IF;\nEND $$;\n-- the table's own code finds its names as usual\nRESET \
+             search_path;\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\nSET datestyle = 'ISO, MDY';\nSET \
+             intervalstyle = 'postgres';\nSET lc_monetary = 'C';\nSET xmloption = 'content';\nBEGIN;\n",
             table = harmless(&self.table.in_words()),
             owner = harmless(&self.table.owner),
             name = literal(&self.table.in_sql()),
@@ -224,7 +212,7 @@ impl<'a> TableFiles<'a> {
     }
 }
 
-/// The end of the statements, and what to do so that a sequence does not give the same values again.
+/// The end of the statements, and a command that keeps a sequence from giving the same values again.
 fn tail(table: &TableName, columns: &[Column]) -> String {
     let mut words = "COMMIT;\n".to_owned();
     for column in columns {
@@ -234,14 +222,14 @@ fn tail(table: &TableName, columns: &[Column]) -> String {
         let hint =
             format!("SELECT setval({sequence}, greatest(max({name}), nextval({sequence}))) FROM {table};");
         words.push_str(&format!(
-            "-- afterwards, so that these values are not given again:\n-- {}\n",
+            "-- run this afterwards, so that the sequence does not give these values again:\n-- {}\n",
             harmless(&hint)
         ));
     }
     words
 }
 
-/// As `COPY ... CSV` writes: NULL is nothing at all, and an empty text is quoted.
+/// In the form of `COPY ... CSV`: NULL is an empty field, and an empty text is quoted.
 fn csv_line(file: &mut impl io::Write, values: impl Iterator<Item = Option<String>>) -> io::Result<()> {
     let fields = values.map(|value| match value {
         None => String::new(),

@@ -1,4 +1,4 @@
-//! PostgreSQL's part: the rows by the ids of the fork report, looked up on the new main.
+//! PostgreSQL's part: the rows of the transactions of the fork report, compared with the new main.
 
 mod database;
 mod files;
@@ -43,15 +43,15 @@ use crate::{
     daemon::postgres_settings,
 };
 
-/// When reading the old main's log is given up.
+/// Time limit for reading the old main's WAL.
 const LOG_LIMIT: Duration = Duration::from_secs(6 * 3_600);
-/// Databases with connections, but for templates.
+/// Databases that allow connections, except templates.
 const DATABASES: &str = "FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
 
 /// Name of the data directory in the folder that a rejoin keeps it in.
 const PGDATA: &str = "pgdata";
 
-/// The data directory that was kept, and where it is read.
+/// The kept data directory, and its scratch copy.
 pub(super) struct Kept {
     folder: PathBuf,
     programs: PathBuf,
@@ -59,7 +59,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Looks whether it can be read. Nothing runs or is copied yet.
+    /// Checks that it can be read. Nothing is started or copied yet.
     pub(super) fn open(folder: &Path, config: &Config) -> Done<Self> {
         let doing = format!("--kept {}", folder.display());
         let folder = data_dir_in(folder).canonicalize().map_err(failed(&doing))?;
@@ -71,7 +71,7 @@ impl Kept {
         Ok(Self { folder, programs, scratch })
     }
 
-    /// Notes that all it has is in an output folder.
+    /// Notes that an output folder has all its stranded rows.
     pub(super) fn note_salvaged(&self, output: &Path) -> std::io::Result<()> {
         let now = SystemEnv.moment().wall;
         let output = std::path::absolute(output)?;
@@ -79,13 +79,13 @@ impl Kept {
             .map(drop)
     }
 
-    /// The folder where a rejoin, or its script, leaves checksums of it.
+    /// The folder in which a rejoin, or its script, leaves checksums.
     pub(super) fn checksums(&self) -> Option<&Path> {
         self.folder.parent().filter(|_| self.folder.ends_with(PGDATA))
     }
 }
 
-/// What a rejoin keeps lies in `pgdata` of the folder that it names.
+/// A rejoin keeps the data directory as `pgdata` in the folder that it names.
 fn data_dir_in(folder: &Path) -> PathBuf {
     let within = folder.join(PGDATA);
     let is_around = !folder.join("PG_VERSION").exists() && within.join("PG_VERSION").is_file();
@@ -99,19 +99,21 @@ fn demand_stopped(kept: &Path) -> Done<()> {
     {
         let doing = format!("--kept {}", kept.display());
         return Err(SalvageError::Failed(format!(
-            "{doing}: it cannot be read: {error}; salvage as root, or as its owner"
+            "{doing}: the folder cannot be read: {error}; run interrex salvage as root, or as its owner"
         )));
     }
     if !found.is_ok_and(|found| found.is_file()) {
         let words = format!(
-            "--kept {}: it is no PostgreSQL data directory, and has none in it named {PGDATA}; name the folder that the rejoin told",
+            "--kept {}: not a PostgreSQL data directory, and there is none in it named {PGDATA}; name the folder that the rejoin \
+             reported",
             kept.display()
         );
         return Err(SalvageError::Usage(words));
     }
     match runtime::processes_in(kept, "postgres").first() {
         Some(pid) => Err(SalvageError::Usage(format!(
-            "--kept {}: a server runs on it (process {pid}); stop it first, or name the copy that a rejoin kept",
+            "--kept {}: a server runs on this directory (process {pid}); stop the server first, or name the copy that a rejoin \
+             kept",
             kept.display()
         ))),
         None => Ok(()),
@@ -152,7 +154,7 @@ impl<'a> Work<'a> {
         Self { options, config, tell, names: FileNames::default() }
     }
 
-    /// Writes what only the kept copy has into the folder.
+    /// Writes the rows that only the kept copy has into the folder.
     pub(super) async fn compare_with(
         &mut self,
         main: &Server,
@@ -167,9 +169,9 @@ impl<'a> Work<'a> {
         let mut server = ScratchServer { scratch, programs };
         (self.tell)(&format!("copying {}", folder.display()));
         server.copy(folder).await?;
-        (self.tell)("starting a server on the copy that nobody else can reach");
+        (self.tell)("starting a server on the copy, without a network");
         let scratch = server.start(&self.config.postgres.user, parting.prepared_transactions).await?;
-        (self.tell)(&format!("reading the old main's log after {}", parting.switchpoint));
+        (self.tell)(&format!("reading the old main's WAL after {}", parting.switchpoint));
         let parted = (parting.timeline, parting.switchpoint);
         let read = fork::read((programs, run_as), folder, parted, LOG_LIMIT).await;
         let mut fork = read.map_err(|error| SalvageError::Failed(error.to_string()))?;
@@ -193,7 +195,7 @@ impl<'a> Work<'a> {
         Ok(summary)
     }
 
-    /// One database; what is wrong with it, or with a table of it, ends no other's.
+    /// Compares one database. An error in it, or in one of its tables, does not stop the others.
     async fn compare_database(
         &mut self,
         (scratch, main): (&Server, &Server),
@@ -219,7 +221,7 @@ impl<'a> Work<'a> {
             summary.tables_read += 1;
             if let Err(error) = self.compare(table, open, output, summary).await {
                 summary.left_out.push(LeftOut::trouble(table.in_words(), error));
-                // what it was at is taken back; a session that is lost is opened anew
+                // its open transaction is rolled back; a lost session is opened again
                 let _ = open.kept.ask("ROLLBACK").await;
             }
         }
@@ -239,7 +241,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The new main: the one that was named, or the only one of the configuration that takes writes.
+    /// The new main: the named server, or the only server of the configuration that takes writes.
     pub(super) async fn main(&self) -> Done<Server> {
         let postgres = &self.config.postgres;
         let password = self.password()?;
@@ -275,8 +277,8 @@ impl<'a> Work<'a> {
         read_secret(file, "postgres.password_file", 1).map(Some).map_err(SalvageError::Failed)
     }
 
-    /// The tables to compare, database by database; and the names of the relations in the fork report. What is wrong with one
-    /// database is told in the summary.
+    /// The tables to compare, by database; also names the relations in the fork report. An error in one database is reported in the
+    /// summary.
     async fn databases(
         &self,
         kept: &Server,
@@ -292,7 +294,7 @@ impl<'a> Work<'a> {
                 summary.left_out.push(LeftOut::trouble(format!("{}.*", name.shown()), reason));
             };
             let Name::Text(database) = &name else {
-                left_out(&"the name of the database is no UTF-8, and no connection can be made by it");
+                left_out(&"the name of the database is not UTF-8, so that no connection to it is possible");
                 continue;
             };
             match self.tables_of(kept, (database, &number), fork).await {
@@ -343,11 +345,19 @@ impl<'a> Work<'a> {
         match table.left_out {
             Some(LeftOutFor::Own) => {
                 let rows = stranded::count(kept, table).await?;
-                left_out("it is Interrex's own, and the journals hold it", Some(rows), Vec::new());
+                left_out(
+                    "it is Interrex's own table, and the journals hold its events",
+                    Some(rows),
+                    Vec::new(),
+                );
                 return Ok(());
             }
             Some(LeftOutFor::Unlogged) => {
-                left_out("it is unlogged: its rows are in no log, and a crash empties it", None, Vec::new());
+                left_out(
+                    "it is unlogged: its rows are not in the WAL, and a crash empties it",
+                    None,
+                    Vec::new(),
+                );
                 return Ok(());
             }
             Some(LeftOutFor::ForeignCode) => {
@@ -355,7 +365,8 @@ impl<'a> Work<'a> {
                 return Ok(());
             }
             Some(LeftOutFor::Name) => {
-                let reason = "its name is no UTF-8: on a server on a copy of the kept directory, rename it, and salvage that";
+                let reason = "its name is not UTF-8: start a server on a copy of the kept directory, rename the table there, stop \
+                              the server, and salvage that copy";
                 summary.left_out.push(LeftOut::trouble(table.in_words(), reason));
                 return Ok(());
             }
@@ -367,14 +378,14 @@ impl<'a> Work<'a> {
                 Some("it has no primary key".to_owned())
             }
             _ if columns.iter().any(|column| column.key.is_some() && column.plain_type.is_none()) => {
-                let why = "its key has a type made of others, whose constraints would run their owner's code as a superuser";
+                let why = "its key has a composite type, whose constraints would run their owner's code as a superuser";
                 Some(why.to_owned())
             }
-            Err(words) => Some(format!("the new main does not let us in ({words})")),
+            Err(words) => Some(format!("the new main refused the connection ({words})")),
             Ok(main) => match tables::columns(main, table).await? {
                 there if there == columns => None,
                 there if there.is_empty() => Some("the new main has no such table".to_owned()),
-                _ => Some("its columns or its key are others on the new main".to_owned()),
+                _ => Some("its columns or its key differ on the new main".to_owned()),
             },
         };
         let work = TableWork { name: self.names.of(table), table, columns: &columns, kept, folder };
@@ -399,7 +410,7 @@ impl<'a> Work<'a> {
 /// A session on each server, in the same database.
 struct Sessions {
     kept: Database,
-    /// Or why there is none.
+    /// Or why there is no session.
     main: Result<Database, String>,
 }
 
@@ -416,13 +427,13 @@ impl Sessions {
         Ok(Self { kept, main })
     }
 
-    /// Whether one of them was lost.
+    /// Whether a session was lost.
     fn is_over(&self) -> bool {
         self.kept.is_over() || self.main.as_ref().is_ok_and(Database::is_over)
     }
 }
 
-/// What a table's files are made of.
+/// What is needed to write a table's files.
 struct TableWork<'a> {
     name: String,
     table: &'a TableName,
@@ -432,8 +443,8 @@ struct TableWork<'a> {
 }
 
 impl TableWork<'_> {
-    /// Writes the files, with all values as text; if that is not possible, anew with those that are none as bytes. None is left
-    /// of a table that fails.
+    /// Writes the files with all values as text. If a value is not valid text, writes them again with such values as bytes. A table
+    /// that fails leaves no file.
     async fn told<T>(
         &self,
         write: impl AsyncFn(&Comparison<'_>, &mut TableFiles<'_>) -> Result<T, TableError>,

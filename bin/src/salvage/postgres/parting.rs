@@ -1,4 +1,4 @@
-//! Where the kept copy and the new main parted: told from both histories, by what a rejoin decides with too.
+//! Where the kept copy and the new main parted: decided from both histories, with the code that a rejoin uses.
 
 use interrex_actors::ports::{HandoverPort as _, Lineage, MainLineage, PortError, Verdict};
 use interrex_adapters::postgres::LocalPostgres;
@@ -6,26 +6,27 @@ use interrex_events::{Address, Lsn, TimelineId};
 
 use super::{Done, SalvageError};
 
-/// From where on the kept copy's log is its own.
+/// The place from which on only the kept copy has its WAL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parting {
     /// Both servers' system identifier.
     pub(super) system_id: u64,
     /// The kept copy's newest timeline.
     pub(super) timeline: TimelineId,
-    /// The last place that both share; where that is all of the kept copy's log, its end.
+    /// The last LSN that both share; the end of the kept copy's WAL if the new main has all of it.
     pub(super) switchpoint: Lsn,
-    /// As many prepared transactions as the kept server allowed: recovery may find them.
+    /// How many prepared transactions the kept server allowed: recovery may find that many.
     pub(super) prepared_transactions: u32,
 }
 
 impl Parting {
-    /// Compares a stopped directory with the main at a place. Neither is changed.
+    /// Compares a stopped directory with the main at an address. Neither is changed.
     pub(super) async fn find(kept: &LocalPostgres, main: &Address) -> Done<Self> {
         let failed = |error: PortError| SalvageError::Failed(error.to_string());
         let server = kept.main_server(main);
         let lineage = server.lineage().await;
-        let main = lineage.map_err(|error| SalvageError::Failed(format!("the new main, {main}: {error}")))?;
+        let main =
+            lineage.map_err(|error| SalvageError::Failed(format!("the new main at {main}: {error}")))?;
         let kept_lineage = kept.lineage_against(&main, &*server).await.map_err(failed)?;
         let control = kept.control_file().await.map_err(failed)?;
         Ok(Self {
@@ -40,18 +41,19 @@ impl Parting {
 fn switchpoint(kept: &Lineage, main: &MainLineage) -> Result<Lsn, String> {
     match &kept.verdict {
         Verdict::Diverged { parted, .. } | Verdict::Ahead { parted, .. } => Ok(parted.switchpoint),
-        // main went on from its end, or from later: nothing of it is lost
+        // main continued from its end, or from later: main has all of its WAL
         Verdict::SameLine if kept.timeline != main.timeline => Ok(kept.end),
         Verdict::SameLine => Err(format!(
-            "the kept copy's log up to {} is a part of the new main's, and on the same timeline: their ways did not part",
+            "the kept copy and the new main did not part: the kept copy's WAL up to {} is on the same timeline and a part of the \
+             new main's WAL",
             kept.end
         )),
         Verdict::OtherSystem => Err(format!(
-            "the kept copy belongs to another system ({}) than the new main ({}): they were never one",
+            "the kept copy has another system identifier ({}) than the new main ({}): they were never the same cluster",
             kept.system_id, main.system_id
         )),
         Verdict::Unknown(words) => {
-            Err(format!("where the kept copy and the new main parted cannot be told: {words}"))
+            Err(format!("it is not known where the kept copy and the new main parted: {words}"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL on the scratch copy of a data directory: nobody else can reach it.
+//! PostgreSQL on the scratch copy of a data directory. Only this salvage can reach it.
 
 use std::{
     fs, io,
@@ -13,26 +13,26 @@ use super::{
     database::Server,
 };
 
-/// When the server's recovery from its crash is given up.
+/// Time limit for the server's crash recovery.
 const START_LIMIT: Duration = Duration::from_secs(3_600);
-/// What would start the copy as something else than a server of its own, or hold its files back.
+/// Files that would start the copy as a standby or with other settings, or keep it from starting.
 const NOT_OF_THE_COPY: [&str; 5] =
     ["postgresql.auto.conf", "postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal"];
 
-/// The scratch copy, as PostgreSQL's.
+/// A PostgreSQL on the scratch copy.
 pub(super) struct ScratchServer<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) programs: &'a Path,
 }
 
 impl ScratchServer<'_> {
-    /// Copies the kept directory, without what would make more of it than a server alone.
+    /// Copies the kept directory, without files that would make it more than a single server.
     pub(super) async fn copy(&mut self, kept: &Path) -> Done<()> {
         self.scratch.copy(kept).await?;
         let data_dir = self.scratch.data_dir();
-        // with its user's rights: whatever that user makes of the copy, only its own files can go
+        // with the servers' user's rights: only that user's own files can be removed
         let stripped = self.scratch.run_as().act(|| strip(&data_dir));
-        stripped.map_err(failed("removing what the scratch copy shall not have"))
+        stripped.map_err(failed("removing files that the scratch copy must not have"))
     }
 
     /// Starts a server on the copy, and waits until it has recovered and answers.
@@ -50,9 +50,12 @@ impl ScratchServer<'_> {
             loop {
                 let Err(error) = server.connect("postgres").await else { return Ok(()) };
                 if !self.scratch.runs() {
-                    return Err(SalvageError::Failed(format!("{doing}: it ended: {}", self.last_words())));
+                    return Err(SalvageError::Failed(format!(
+                        "{doing}: the server ended: {}",
+                        self.last_words()
+                    )));
                 }
-                // it answers, and does not want us: waiting would not help
+                // the server answers and refuses: waiting does not help
                 if error.is_final() {
                     return Err(error.into());
                 }
@@ -65,9 +68,9 @@ impl ScratchServer<'_> {
         }
     }
 
-    /// Settings of its own, whatever the kept copy says: no network, no archive, no replication, no workers.
+    /// Its own settings, instead of the kept copy's: no network, no archive, no replication, no workers.
     fn write_settings(&self, prepared_transactions: u32) -> io::Result<PathBuf> {
-        // only who may enter the folder of the socket gets as far as this
+        // only a user who may enter the folder of the socket can connect
         let hba = self.scratch.write_settings("hba.conf", "local all all trust\n")?;
         let ident = self.scratch.write_settings("ident.conf", "")?;
         let has_tablespaces = fs::read_dir(self.scratch.data_dir().join("pg_tblspc"))?.next().is_some();
@@ -103,13 +106,13 @@ impl ScratchServer<'_> {
 
     fn last_words(&self) -> String {
         let log = self.scratch.log();
-        // our own attempts to connect are no reason
+        // our own attempts to connect are not the reason
         let says_why = |line: &&str| {
             ["ERROR:", "FATAL:", "PANIC:"].iter().any(|word| line.contains(word))
                 && !line.contains("the database system is")
         };
         let why = log.lines().find(says_why).or_else(|| log.lines().last());
-        why.unwrap_or("it said nothing").to_owned()
+        why.unwrap_or("it wrote no message").to_owned()
     }
 }
 
@@ -121,7 +124,7 @@ fn strip(data_dir: &Path) -> io::Result<()> {
     for name in NOT_OF_THE_COPY {
         remove(&data_dir.join(name))?;
     }
-    // a slot would keep the log of the copy, and a logical one could be read from
+    // a slot would keep the WAL of the copy, and a client could read from a logical slot
     for slot in fs::read_dir(data_dir.join("pg_replslot")).into_iter().flatten().flatten() {
         remove(&slot.path())?;
     }

@@ -1,4 +1,4 @@
-//! The rows of one table that transactions after the switchpoint left, compared with the new main's by primary key.
+//! The rows of one table that transactions after the switchpoint left, compared with the new main by primary key.
 
 use std::collections::HashMap;
 
@@ -13,14 +13,14 @@ use super::{
     tables::{self, Column, TableName},
 };
 
-/// Rows that are compared with one question.
+/// Rows that are compared with one query.
 const BATCH: usize = 200;
 /// How many large objects are named.
 const EXAMPLES: usize = 10;
 /// Intervals of transaction ids in one statement.
 const MOST_INTERVALS: usize = 1_000;
 
-/// Tells the scratch server which transactions are meant, for this session.
+/// Gives the scratch server the ids of the transactions, for this session.
 pub(super) async fn tell_committed(kept: &Database, committed: &Xids) -> Result<(), DatabaseError> {
     kept.ask("CREATE TEMP TABLE interrex_committed (xid bigint)").await?;
     let intervals: Vec<String> =
@@ -45,7 +45,7 @@ fn from_where(table: &TableName) -> String {
     )
 }
 
-/// How many rows they are.
+/// The number of these rows.
 pub(super) async fn count(kept: &Database, table: &TableName) -> Result<u64, DatabaseError> {
     let count = kept.value(&format!("SELECT count(*) {}", from_where(table))).await?;
     Ok(count.parse().unwrap_or_default())
@@ -61,7 +61,7 @@ pub(super) async fn large_objects(kept: &Database) -> Result<(u64, Vec<String>),
     Ok((count.parse().unwrap_or_default(), examples))
 }
 
-/// Why a table's rows were not written out. The others' are.
+/// Why a table's rows were not written. The rows of other tables are.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TableError {
     #[error(transparent)]
@@ -71,13 +71,13 @@ pub(super) enum TableError {
 }
 
 impl TableError {
-    /// Whether the bytes of the values could be told.
+    /// Whether a retry with the bytes of the values can work.
     pub(super) fn is_about_encoding(&self) -> bool {
         matches!(self, Self::Database(error) if error.is_about_encoding())
     }
 }
 
-/// A table whose rows are written out.
+/// A table whose rows are written.
 pub(super) struct Comparison<'a> {
     pub(super) table: &'a TableName,
     pub(super) columns: &'a [Column],
@@ -86,7 +86,7 @@ pub(super) struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Writes what is stranded, batch by batch. The table is on both servers, with the same columns and a primary key.
+    /// Writes the stranded rows, batch by batch. The table is on both servers, with the same columns and a primary key.
     pub(super) async fn write(
         &self,
         main: &Database,
@@ -120,7 +120,7 @@ impl Comparison<'_> {
         Ok(summary)
     }
 
-    /// Writes all rows that those transactions left, without a comparison. How many they are, and the files.
+    /// Writes all rows that those transactions left, without a comparison. Returns their number and the files.
     pub(super) async fn write_all(
         &self,
         files: &mut TableFiles<'_>,
@@ -159,8 +159,8 @@ impl Comparison<'_> {
         columns.collect::<Vec<_>>().join(", ")
     }
 
-    /// The table's owner, who is at work there, could put a view of the same name into its place, or an index with code of theirs on it:
-    /// what that calls would run as we do, who are a superuser. For this one question it stays the table that it is.
+    /// The table's owner could replace the table with a view of the same name, or add an index that runs code: that code would run
+    /// with our superuser rights. For this one query the table is locked against that.
     async fn ask_of_table(&self, main: &Database, sql: &str) -> Result<Vec<Row>, DatabaseError> {
         tables::hold(main, self.table).await?;
         main.ask(sql).await

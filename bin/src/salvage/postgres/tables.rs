@@ -1,4 +1,4 @@
-//! The tables of a database, and what must be known of one to compare its rows.
+//! The tables of a database, and what must be known about a table to compare its rows.
 
 use interrex_events::{
     cluster_events::IS_OWN_TABLE,
@@ -9,8 +9,8 @@ use super::database::{Database, DatabaseError, Name, Row, name_in_hex};
 
 /// Columns with their place in the primary key, and the operator by which the key compares them.
 ///
-/// The type to which a value of the key is cast runs nothing of its owner's: a domain's constraint would run as we do, who are
-/// a superuser. So it is what a domain is made of, and none where there may be domains within it.
+/// The type to which a value of the key is cast must not run code of its owner: a domain's constraint would run with our superuser
+/// rights. So it is the base type of a domain, and none if the type may contain domains.
 const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attgenerated <> '', \
     a.attidentity <> '', k.place, 'OPERATOR(' || quote_ident(s.nspname) || '.' || o.oprname || ')', \
     pg_get_serial_sequence(a.attrelid::regclass::text, a.attname), plain.type \
@@ -32,8 +32,8 @@ const COLUMNS: &str = "SELECT a.attname, format_type(a.atttypid, a.atttypmod), a
     LEFT JOIN pg_operator o ON o.oid = m.amopopr LEFT JOIN pg_namespace s ON s.oid = o.oprnamespace \
     WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ";
 
-/// Whether an index or a statistics object of the table `c` calls a function of somebody who is no superuser. PostgreSQL runs such a
-/// function when it plans a query, whoever asks (it folds constants), and who asks here is a superuser.
+/// Whether an index or a statistics object of the table `c` calls a function of a role that is not a superuser. PostgreSQL runs
+/// such a function when it plans a query (it folds constants), with the rights of the session, which is a superuser here.
 const RUNS_FOREIGN_CODE: &str = "EXISTS (SELECT FROM ( \
       SELECT 'pg_class'::regclass::oid AS class, indexrelid AS part FROM pg_index WHERE indrelid = c.oid \
       UNION ALL SELECT 'pg_statistic_ext'::regclass::oid, oid FROM pg_statistic_ext WHERE stxrelid = c.oid) AS own \
@@ -42,8 +42,8 @@ const RUNS_FOREIGN_CODE: &str = "EXISTS (SELECT FROM ( \
     JOIN pg_proc p ON p.oid = CASE WHEN d.refclassid = 'pg_proc'::regclass THEN d.refobjid ELSE o.oprcode::oid END \
     JOIN pg_roles r ON r.oid = p.proowner WHERE NOT r.rolsuper)";
 
-/// What keeps a query of a table from running anybody else's code, for the rest of this transaction: no index and no statistics
-/// object is made meanwhile, and the table stays what it is. Rows are read and written as ever.
+/// Keeps a query of a table from running other roles' code, for the rest of this transaction: no index and no statistics object can
+/// be made meanwhile, and the table cannot be replaced. Other sessions read and write rows as usual.
 pub(super) async fn hold(server: &Database, table: &TableName) -> Result<(), DatabaseError> {
     let name = table.in_sql();
     server.ask("BEGIN").await?;
@@ -56,14 +56,15 @@ pub(super) async fn hold(server: &Database, table: &TableName) -> Result<(), Dat
     match server.value(&kind).await?.as_str() {
         "r" => Ok(()),
         "runs" => Err(server.error(format!("{}: {FOREIGN_CODE}", table.in_words()))),
-        _ => Err(server.error(format!("{} is no table any more", table.in_words()))),
+        _ => Err(server.error(format!("{} is no longer a table", table.in_words()))),
     }
 }
 
 /// Why such a table is left out.
-pub(super) const FOREIGN_CODE: &str = "an index or a statistics object of it calls a function of a role that is no superuser, and \
-    PostgreSQL would run that as a superuser here. To compare the table, look at that function, and if it does no harm: ALTER \
-    FUNCTION ... OWNER TO a superuser, on the new main and on a server on a copy of the kept directory; salvage that";
+pub(super) const FOREIGN_CODE: &str = "an index or a statistics object of the table calls a function of a role that is not a \
+                                       superuser, and PostgreSQL would run that function as a superuser here. To compare the \
+                                       table, review the function. If it is harmless: ALTER FUNCTION ... OWNER TO a superuser, on \
+                                       the new main and on a server on a copy of the kept directory; then salvage that copy";
 
 /// A table's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +72,9 @@ pub(super) struct TableName {
     pub(super) database: String,
     pub(super) schema: String,
     pub(super) table: String,
-    /// Why it is not compared, whatever is in it.
+    /// Why it is not compared, if so.
     pub(super) left_out: Option<LeftOutFor>,
-    /// Whose it is.
+    /// The role that owns it.
     pub(super) owner: String,
 }
 
@@ -82,11 +83,11 @@ pub(super) struct TableName {
 pub(super) enum LeftOutFor {
     /// Interrex's own: its events are in the journals, and reach the new main from there.
     Own,
-    /// Its rows are in no log.
+    /// Its rows are not in the WAL.
     Unlogged,
-    /// Its name is no text that a statement could have.
+    /// Its name cannot be written in a statement.
     Name,
-    /// A query of it would run somebody else's code.
+    /// A query of it would run another role's code.
     ForeignCode,
 }
 
@@ -101,7 +102,7 @@ impl TableName {
         format!("{}.{}", identifier(&self.schema), identifier(&self.table))
     }
 
-    /// Whether a person means it, who may leave out the database, or the schema too.
+    /// Whether `text` names it; the database, or database and schema, may be left out.
     pub(super) fn is_meant_by(&self, text: &str) -> bool {
         let with_schema = format!("{}.{}", self.schema, self.table);
         [self.in_words(), with_schema, self.table.clone()].iter().any(|name| name == text)
@@ -116,17 +117,17 @@ pub(super) struct Column {
     pub(super) of_type: String,
     /// Computed from others: no statement may give it a value.
     pub(super) is_generated: bool,
-    /// An identity column: a statement that gives it a value must say that it means to.
+    /// An identity column: a statement that gives it a value needs OVERRIDING.
     pub(super) is_identity: bool,
     /// Its place in the primary key, from 1, and the key's operator for "the same".
     pub(super) key: Option<(usize, String)>,
     /// The sequence that it owns.
     pub(super) sequence: Option<String>,
-    /// What a value of it can be cast to without running anybody's code.
+    /// The type to which its values can be cast without running other roles' code.
     pub(super) plain_type: Option<String>,
 }
 
-/// Every table of a database that can have stranded rows; a partition is a table, the whole it belongs to is not.
+/// Every table of a database that can have stranded rows: a partition, but not the partitioned table.
 pub(super) async fn tables(server: &Database, database: &str) -> Result<Vec<TableName>, DatabaseError> {
     let of_all = "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \

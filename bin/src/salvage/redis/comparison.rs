@@ -1,4 +1,4 @@
-//! The keys of one database, batch by batch: what the kept copy has, and what the new main has under the same name.
+//! The keys of one database, batch by batch: the kept copy's value and the new main's value of the same key.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,18 +16,18 @@ use super::{
 
 /// Keys that one SCAN looks at.
 const SCANNED: &str = "500";
-/// Bytes of values, on the side that has more, that are compared with one question; a larger value is compared alone.
+/// The most bytes of values, on the side with more, that are compared with one query; a larger value is compared alone.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
-/// Bytes of memory that a value may take on either side; a larger one is not fetched.
+/// The most bytes of memory that a value may take on either side; a larger value is not fetched.
 const MOST_FETCHED: u64 = 512 * 1024 * 1024;
 const TOO_LARGE: &str = "its value takes more than 512 MiB on one of the two servers, and was not read";
-/// The largest value that RESTORE takes (proto-max-bulk-len).
+/// The largest value that RESTORE accepts (proto-max-bulk-len).
 const MOST_RESTORED: usize = 512 * 1024 * 1024;
-/// Times to live that differ by less are the same, in milliseconds: they are told relative to a clock.
+/// Times to live that differ by fewer milliseconds count as the same: Redis reports them relative to a clock.
 const SAME_TIME: u64 = 1_000;
 /// The end of what DUMP gives: the version of the form, and a checksum, which differ between versions of Redis.
 const FOOTER: usize = 10;
-/// After how many keys it is told how far the comparison is.
+/// How many keys are compared between two progress messages.
 const KEYS_UNTIL_TOLD: u64 = 100_000;
 const LONGEST_KEY: usize = 100;
 
@@ -39,7 +39,7 @@ struct Stored {
     payload: Vec<u8>,
 }
 
-/// What the new main has instead.
+/// How the new main's key differs.
 enum Difference {
     Value,
     Expiry,
@@ -53,7 +53,7 @@ pub(super) struct Comparison<'a> {
     found: DatabaseSummary,
     /// Reasons, with how many keys and one of them.
     left_out: BTreeMap<String, (u64, String)>,
-    /// What is listed already: a table of keys that shrinks while it is scanned shows some of them twice.
+    /// Keys that are listed already: while Redis shrinks its table, SCAN returns some keys twice.
     listed: HashSet<[u64; 2]>,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Comparison<'a> {
         Self { kept, main, files, found, left_out: BTreeMap::new(), listed: HashSet::new() }
     }
 
-    /// Writes what is missing, and what differs.
+    /// Writes the missing keys and the keys that differ.
     pub(super) async fn run(mut self, tell: &dyn Fn(&str)) -> Done<(DatabaseSummary, Vec<LeftOutKeys>)> {
         let (database, mut cursor, mut told) = (self.found.database, "0".to_owned(), 0);
         loop {
@@ -94,7 +94,7 @@ impl<'a> Comparison<'a> {
         Ok((self.found, left_out.collect()))
     }
 
-    /// The keys whose values can be fetched, with how large these are on the side that has more. The others are left out.
+    /// The keys whose values can be fetched, with the size on the side with more. The other keys are left out.
     async fn without_the_largest<'k>(
         &mut self,
         keys: &[&'k [u8]],
@@ -115,7 +115,7 @@ impl<'a> Comparison<'a> {
         let main = stored(self.main, keys).await?;
         let mut unsure = Vec::new();
         for ((key, kept), main) in keys.iter().zip(&kept).zip(&main) {
-            // it expired between two questions, and is counted there
+            // the key expired between two queries; the server counts it
             let Some(kept) = kept else { continue };
             self.found.keys += 1;
             match main {
@@ -154,10 +154,7 @@ impl<'a> Comparison<'a> {
 
     async fn missing(&mut self, key: &[u8], kept: &Stored) -> Done<()> {
         if kept.payload.len() > MOST_RESTORED {
-            self.leave_out(
-                key,
-                "the new main lacks it, and its value is larger than RESTORE takes".to_owned(),
-            );
+            self.leave_out(key, "the new main lacks it, and its value is too large for RESTORE".to_owned());
             return Ok(());
         }
         if self.is_listed(key) {
@@ -205,7 +202,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// The answer to `SCAN`: where it goes on, and keys.
+/// The answer to `SCAN`: the next cursor, and keys.
 fn scanned(answer: &Value) -> Option<(String, Vec<&[u8]>)> {
     let Value::Array(parts) = answer else { return None };
     let [next, Value::Array(keys)] = parts.as_slice() else { return None };
@@ -213,7 +210,7 @@ fn scanned(answer: &Value) -> Option<(String, Vec<&[u8]>)> {
     Some((next, keys.iter().map(bytes).collect::<Option<_>>()?))
 }
 
-/// Bytes of memory that values take on a server, estimated where they have many items; none where there is no such key.
+/// Bytes of memory that values take on a server, estimated for values with many items; 0 if there is no such key.
 async fn sizes(server: &Session, keys: &[&[u8]]) -> Result<Vec<u64>, SessionError> {
     let question = |key: &&[u8]| {
         let mut size = redis::cmd("MEMORY");
@@ -230,7 +227,7 @@ async fn sizes(server: &Session, keys: &[&[u8]]) -> Result<Vec<u64>, SessionErro
     sizes.ok_or_else(|| server.strange_answer_to("MEMORY USAGE"))
 }
 
-/// As many keys together as their values are small enough for.
+/// Groups the keys so that the values of a group are at most `MOST_BYTES`.
 fn portions<'k>(sized: &[(&'k [u8], u64)]) -> Vec<Vec<&'k [u8]>> {
     let (mut portions, mut portion, mut bytes) = (Vec::new(), Vec::new(), 0_u64);
     for (key, size) in sized {
@@ -245,7 +242,7 @@ fn portions<'k>(sized: &[(&'k [u8], u64)]) -> Vec<Vec<&'k [u8]>> {
     portions
 }
 
-/// What a server has under these names.
+/// A server's values of these keys.
 async fn stored(server: &Session, keys: &[&[u8]]) -> Result<Vec<Option<Stored>>, SessionError> {
     let mut questions = vec![words(&["TIME"])];
     for name in ["PTTL", "TYPE", "DUMP"] {
@@ -275,7 +272,7 @@ fn milliseconds(time: &Value) -> Option<i64> {
     seconds.checked_mul(1_000)?.checked_add(microseconds / 1_000)
 }
 
-/// The values of keys, in one form for equal ones.
+/// The values of keys in a form in which equal values are equal.
 async fn settled(server: &Session, keys: &[(&[u8], Kind)]) -> Result<Vec<Vec<Value>>, SessionError> {
     let questions: Vec<Vec<Cmd>> = keys.iter().map(|(key, kind)| kind.whole(key)).collect();
     let mut answers = server.ask_all(&questions.concat()).await?.into_iter();

@@ -1,4 +1,4 @@
-//! What a database's keys are written to: for people and for `redis-cli --pipe`, each file made when its first key comes.
+//! The files for a database's keys: for people and for `redis-cli --pipe`. Each file is made when its first key comes.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use super::{
     value::readable,
 };
 
-/// How much of a key is shown.
+/// The most letters of a key that are shown.
 const LONGEST_KEY: usize = 300;
 
 /// One version of a key, for people.
@@ -23,7 +23,7 @@ pub(super) struct Shown<'a> {
     pub(super) kind: &'a str,
     /// When it expires, in milliseconds since 1970.
     pub(super) expires: Option<i64>,
-    /// Its value in a few words.
+    /// A short form of its value.
     pub(super) value: String,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct DatabaseFiles<'a> {
 }
 
 impl<'a> DatabaseFiles<'a> {
-    /// None is made yet.
+    /// No file is made yet.
     pub(super) fn new(folder: &'a Path, database: u64) -> Self {
         Self { folder, database, missing: None, commands: None, conflicts: None, made: Vec::new() }
     }
@@ -64,7 +64,7 @@ impl<'a> DatabaseFiles<'a> {
         self.try_missing(key, shown, payload).map_err(|error| self.failed(&error))
     }
 
-    /// A key that the new main has in another way: both versions.
+    /// A key that differs on the new main: both versions.
     pub(super) fn conflict(
         &mut self,
         key: &[u8],
@@ -74,7 +74,7 @@ impl<'a> DatabaseFiles<'a> {
         self.try_conflict(key, kept, main).map_err(|error| self.failed(&error))
     }
 
-    /// Ends the files. Their names.
+    /// Completes the files, and returns their names.
     pub(super) fn finish(mut self) -> Result<Vec<String>, SalvageError> {
         self.try_finish().map_err(|error| self.failed(&error))?;
         Ok(self.made)
@@ -133,7 +133,7 @@ impl<'a> DatabaseFiles<'a> {
     }
 }
 
-/// The command that makes a key, and refuses where it exists: without `REPLACE`.
+/// The command that creates a key. Without `REPLACE`, Redis refuses it if the key exists.
 fn restore(key: &[u8], expires: Option<i64>, payload: &[u8]) -> Vec<u8> {
     let mut command = redis::cmd("RESTORE");
     command.arg(key).arg(expires.unwrap_or_default()).arg(payload).arg("ABSTTL");

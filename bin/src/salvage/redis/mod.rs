@@ -1,7 +1,7 @@
 //! Redis' part: every key of the kept folder, compared with the new main's Redis.
 //!
-//! What expires meanwhile does so on the scratch server too, and is counted there: its time is over on both sides.
-//! The scratch server loads everything that was kept into memory.
+//! A key that expires meanwhile also expires on the scratch server, and is counted there: its time is over on both sides.
+//! The scratch server loads all kept keys into memory.
 
 mod comparison;
 mod files;
@@ -25,7 +25,7 @@ use crate::config::{Config, read_secret};
 /// Name of the server's program.
 const PROGRAM: &str = "redis-server";
 
-/// The folder that was kept, and where it is read.
+/// The kept folder, and its scratch copy.
 pub(super) struct Kept {
     folder: PathBuf,
     source: Source,
@@ -33,14 +33,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Looks whether it can be read. Nothing runs or is copied yet.
+    /// Checks that it can be read. Nothing is started or copied yet.
     pub(super) fn open(folder: &Path) -> Done<Self> {
         let named = format!("--kept-redis {}", folder.display());
         let folder = folder.canonicalize().map_err(failed(&named))?;
         let source = Source::of(&folder).map_err(failed(&named))?.map_err(SalvageError::Usage)?;
         if let Some(pid) = runtime::processes_in(&folder, PROGRAM).first() {
             return Err(SalvageError::Usage(format!(
-                "{named}: a Redis runs on it (process {pid}); stop it first, or name the copy that a rejoin kept"
+                "{named}: a Redis runs on this folder (process {pid}); stop Redis first, or name the copy that a rejoin kept"
             )));
         }
         let run_as = RunAs::owner_of(&folder).map_err(failed(&named))?;
@@ -48,20 +48,20 @@ impl Kept {
         Ok(Self { folder, source, scratch })
     }
 
-    /// The folder where a rejoin left checksums of it, if it was a rejoin that kept it.
+    /// The folder in which a rejoin left checksums, if a rejoin made the kept copy.
     pub(super) fn checksums(&self) -> &Path {
         &self.folder
     }
 }
 
-/// Kept copies are counted in their folder, and the oldest removed: a scratch copy must lie outside it.
+/// Rejoins count the kept copies in their folder and remove the oldest: a scratch copy must be outside it.
 fn outermost(folder: &Path) -> &Path {
     let kept_copies =
         |parent: &&Path| parent.extension().is_some_and(|extension| extension == "kept") && parent.is_dir();
     folder.parent().filter(kept_copies).unwrap_or(folder)
 }
 
-/// The new main's Redis: the one that was named, or the only one of the configuration that is a master.
+/// The new main's Redis: the named one, or the only Redis of the configuration that is a master.
 pub(super) async fn main(named: Option<&Address>, config: &Config) -> Done<Server> {
     let own = config.redis.as_ref();
     let password = match own.and_then(|redis| redis.password_file.as_ref()) {
@@ -74,7 +74,7 @@ pub(super) async fn main(named: Option<&Address>, config: &Config) -> Done<Serve
         return match is_master(&server).await? {
             true => Ok(server),
             false => Err(SalvageError::Usage(format!(
-                "--main-redis {place}: it is a replica; name the new main's Redis, which it copies"
+                "--main-redis {place}: this Redis is a replica; name the new main's Redis, from which it replicates"
             ))),
         };
     }
@@ -91,8 +91,8 @@ pub(super) async fn main(named: Option<&Address>, config: &Config) -> Done<Serve
     match (masters.pop(), masters.pop()) {
         (Some(main), None) => Ok(main),
         (None, _) => Err(SalvageError::Failed(format!(
-            "no Redis of the configuration is a master ({}): name the new main's with --main-redis HOST:PORT",
-            if others.is_empty() { "it names none".to_owned() } else { others.join("; ") }
+            "no Redis of the configuration is a master ({}): name the new main's Redis with --main-redis HOST:PORT",
+            if others.is_empty() { "the configuration names no Redis".to_owned() } else { others.join("; ") }
         ))),
         (Some(one), Some(other)) => Err(SalvageError::Usage(format!(
             "both {} and {} are masters: name the new main's Redis with --main-redis HOST:PORT",
@@ -120,7 +120,7 @@ pub(super) async fn compare(
     let program = program.unwrap_or_else(|| PROGRAM.into());
     tell(&format!("copying {} of {}", source.name(), folder.display()));
     scratch.copy_only(folder, source.name()).await?;
-    tell("starting a Redis on the copy that nobody else can reach");
+    tell("starting a Redis on the copy, without a network");
     let server = server::start(scratch, &program, source, tell).await?;
     let (kept, main_session) = (server.connect().await?, main.connect().await?);
     let mut summary = RedisSummary {

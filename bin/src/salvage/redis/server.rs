@@ -1,4 +1,4 @@
-//! Redis on the scratch copy: nobody else can reach it, and it writes nothing of its own.
+//! Redis on the scratch copy: only this salvage can reach it, and it writes no files.
 
 use std::{
     io,
@@ -15,16 +15,16 @@ use super::{
     source::Source,
 };
 
-/// When loading is given up.
+/// Time limit for loading.
 const LOAD_LIMIT: Duration = Duration::from_secs(6 * 3_600);
-/// After how many looks at a server that loads it is told how far it is: every ten seconds.
+/// How many checks of a loading server are between two progress messages: one message every ten seconds.
 const LOOKS_UNTIL_TOLD: u32 = 200;
-/// After how many looks without an answer it is given up: five minutes. A server that loads does answer.
+/// How many checks without an answer are allowed: five minutes. A server answers while it loads.
 const MOST_SILENT_LOOKS: u32 = 6_000;
 /// The longest path that a socket can have (`sun_path`); Redis would cut off a longer one.
 const LONGEST_SOCKET: usize = 107;
-/// Whatever the kept server did: no network, no snapshots, no rewriting, nothing evicted, and as many databases as
-/// any server may have. A file that a crash cut off is loaded up to there.
+/// Settings instead of the kept server's: no network, no snapshots, no rewriting, no eviction, and as many databases as a server
+/// may have. A file that a crash cut off is loaded up to its end.
 const SETTINGS: [(&str, &str); 13] = [
     ("port", "0"),
     ("unixsocketperm", "700"),
@@ -41,7 +41,7 @@ const SETTINGS: [(&str, &str); 13] = [
     ("logfile", ""),
 ];
 
-/// Starts it, and waits until it has loaded everything.
+/// Starts Redis, and waits until it has loaded all keys.
 pub(super) async fn start(
     scratch: &mut Scratch,
     program: &Path,
@@ -51,7 +51,9 @@ pub(super) async fn start(
     let doing = format!("starting {} (redis.program) on the scratch copy", program.display());
     let socket = scratch.sockets().join("redis.sock");
     if socket.as_os_str().len() > LONGEST_SOCKET {
-        let words = format!("{doing}: the path of a socket there is too long: set TMPDIR to a shorter one");
+        let words = format!(
+            "{doing}: the path of its socket is too long: set TMPDIR to a folder with a shorter path"
+        );
         return Err(SalvageError::Failed(words));
     }
     let settings = write_settings(scratch, &socket, source).map_err(failed(&doing))?;
@@ -63,7 +65,9 @@ pub(super) async fn start(
     let server = Server::on_socket(socket);
     match tokio::time::timeout(LOAD_LIMIT, loaded(scratch, &server, &doing, tell)).await {
         Ok(loaded) => loaded.map(|()| server),
-        Err(_) => Err(SalvageError::Failed(format!("{doing}: it had not loaded within {LOAD_LIMIT:?}"))),
+        Err(_) => {
+            Err(SalvageError::Failed(format!("{doing}: Redis did not load its data within {LOAD_LIMIT:?}")))
+        }
     }
 }
 
@@ -84,7 +88,7 @@ async fn loaded(scratch: &mut Scratch, server: &Server, doing: &str, tell: &dyn 
         }
         if !scratch.runs() {
             let words = last_words(&scratch.log());
-            return Err(SalvageError::Failed(format!("{doing}: it ended: {words}")));
+            return Err(SalvageError::Failed(format!("{doing}: Redis ended: {words}")));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -106,13 +110,13 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Why it ended: the last lines, without advice about the machine.
+/// Why Redis ended: the last lines of its log, without advice about the machine.
 fn last_words(log: &str) -> String {
     let is_told = |line: &&str| !line.trim().is_empty() && !line.to_lowercase().contains("warning");
     let told: Vec<&str> = log.lines().filter(is_told).collect();
     let last = told.iter().skip(told.len().saturating_sub(3)).map(|line| without_head(line));
     let words = last.collect::<Vec<_>>().join(" / ");
-    if words.is_empty() { "it said nothing".to_owned() } else { words }
+    if words.is_empty() { "it wrote no message".to_owned() } else { words }
 }
 
 /// A line of its log without process, role and time.
@@ -129,7 +133,7 @@ mod tests {
         let log = "7:C 23 Nov 2026 10:00:00.000 # WARNING Memory overcommit must be enabled!\n\
                    7:M 23 Nov 2026 10:00:00.001 # Bad file format reading the append only file x\n\n";
         assert_eq!(last_words(log), "Bad file format reading the append only file x");
-        assert_eq!(last_words(""), "it said nothing");
+        assert_eq!(last_words(""), "it wrote no message");
         assert_eq!(quoted("a \"b\" \\"), r#""a \"b\" \\""#);
     }
 }

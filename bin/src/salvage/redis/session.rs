@@ -1,4 +1,4 @@
-//! Questions to a Redis: many at once, every answer as it came.
+//! Commands to a Redis: many at once, every answer unchanged.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,9 +11,9 @@ use redis::{
 
 use super::super::SalvageError;
 
-/// When a connection is given up.
+/// Time limit for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// When answers are given up. A value of many megabytes takes its time.
+/// Time limit for answers. A value of many megabytes takes some time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// Why a server did not answer as it should.
@@ -25,7 +25,7 @@ pub(super) struct SessionError {
 }
 
 impl SessionError {
-    /// Whether it refuses a database because it has fewer: the words of `SELECT` since Redis 3.2.
+    /// Whether Redis refused a database because it has fewer: the message of `SELECT` since Redis 3.2.
     pub(super) fn is_about_too_few_databases(&self) -> bool {
         self.words.contains("DB index is out of range")
     }
@@ -37,7 +37,7 @@ impl From<SessionError> for SalvageError {
     }
 }
 
-/// Where a server is, and how it lets us in.
+/// The address of a server, and the password for it.
 #[derive(Debug, Clone)]
 pub(in crate::salvage) struct Server {
     address: ConnectionAddr,
@@ -52,7 +52,7 @@ impl Server {
         Self { address: ConnectionAddr::Unix(socket), place, password: None }
     }
 
-    /// The new main. It is only asked what changes nothing.
+    /// The new main. Commands to it change nothing.
     pub(super) fn main(address: Address, password: Option<Secret>) -> Self {
         let place = address.to_string();
         Self { address: ConnectionAddr::Tcp(address.host, address.port), place, password }
@@ -78,7 +78,7 @@ impl Server {
             .set_response_timeout(Some(ANSWER_LIMIT));
         let connecting = client.get_multiplexed_async_connection_with_config(&limits).await;
         let session = Session { connection: connecting.map_err(|error| failed(&error))?, place };
-        // that it is read shall not keep a key from being evicted; servers before 7.2 do not know it
+        // reading a key must not keep it from being evicted; servers before 7.2 refuse this command
         session.ask_all(&[words(&["CLIENT", "NO-TOUCH", "ON"])]).await?;
         Ok(session)
     }
@@ -87,11 +87,7 @@ impl Server {
 fn in_words(error: &RedisError) -> String {
     let said = error.to_string();
     let is_about_login = ["NOAUTH", "WRONGPASS", "uthentication"].iter().any(|word| said.contains(word));
-    let hint = if is_about_login {
-        "; its password must be in the file that redis.password_file of the configuration names"
-    } else {
-        ""
-    };
+    let hint = if is_about_login { "; put its password in the file of redis.password_file" } else { "" };
     format!("{said}{hint}")
 }
 
@@ -102,13 +98,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The answer to one question.
+    /// The answer to one command.
     pub(super) async fn ask(&self, question: Cmd) -> Result<Value, SessionError> {
         let answer = question.query_async(&mut self.connection.clone()).await;
         answer.map_err(|error| SessionError { place: self.place.clone(), words: in_words(&error) })
     }
 
-    /// The answers to many questions, sent together. A refusal stands in its place.
+    /// The answers to many commands, sent together. A refusal is the answer to its command.
     pub(super) async fn ask_all(&self, questions: &[Cmd]) -> Result<Vec<Value>, SessionError> {
         if questions.is_empty() {
             return Ok(Vec::new());
@@ -122,7 +118,7 @@ impl Session {
         answers.map_err(|error| SessionError { place: self.place.clone(), words: in_words(&error) })
     }
 
-    /// The same where none may be refused.
+    /// As [`Self::ask_all`], with an error if Redis refuses one of them.
     pub(super) async fn demand_all(&self, questions: &[Cmd]) -> Result<Vec<Value>, SessionError> {
         let answers = self.ask_all(questions).await?;
         match answers.iter().find_map(|answer| match answer {
@@ -134,17 +130,17 @@ impl Session {
         }
     }
 
-    /// An answer that no Redis gives to a command.
+    /// The error for an answer of an unexpected form.
     pub(super) fn strange_answer_to(&self, command: &str) -> SessionError {
-        SessionError { place: self.place.clone(), words: format!("a strange answer to {command}") }
+        SessionError { place: self.place.clone(), words: format!("unexpected answer to {command}") }
     }
 
-    /// Goes to another database.
+    /// Changes to another database.
     pub(super) async fn select(&self, database: u64) -> Result<(), SessionError> {
         self.ask(words(&["SELECT", &database.to_string()])).await.map(drop)
     }
 
-    /// A section of what it says about itself.
+    /// A section of `INFO`.
     pub(super) async fn info(&self, section: &str) -> Result<Info, SessionError> {
         let answer = self.ask(words(&["INFO", section])).await?;
         Ok(Info(bytes(&answer).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()))
@@ -159,7 +155,7 @@ impl Session {
     }
 }
 
-/// A command of words.
+/// A command from its arguments.
 pub(super) fn words(words: &[&str]) -> Cmd {
     words.iter().fold(Cmd::new(), |mut command, word| {
         command.arg(*word);
@@ -186,16 +182,16 @@ pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
-/// What a server says about itself: lines of `name:value`.
+/// An answer to `INFO`: lines of `name:value`.
 pub(super) struct Info(String);
 
 impl Info {
-    /// One of them.
+    /// The value of a line.
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
-    /// Databases that hold keys, and how many, of the section `keyspace`: `db0:keys=3,expires=1,avg_ttl=5`.
+    /// The databases with keys, and their number of keys, from the section `keyspace`: `db0:keys=3,expires=1,avg_ttl=5`.
     pub(super) fn databases(&self) -> Vec<(u64, u64)> {
         let database = |line: &str| {
             let (number, about) = line.trim().strip_prefix("db")?.split_once(':')?;

@@ -1,11 +1,11 @@
-//! What a folder of Redis holds, and how a server is told to load it.
+//! What a folder of Redis contains, and the settings with which a server loads it.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// What a server loads: as Redis itself, the append-only file rather than the snapshot.
+/// What a server loads. Like Redis itself: the append-only file rather than the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     /// Since Redis 7: a folder, and the name that its files begin with.
@@ -17,7 +17,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Looks into a folder. In the answer, why nothing can be read there.
+    /// Examines a folder. The inner error says why nothing can be read there.
     ///
     /// # Errors
     /// The system's.
@@ -34,7 +34,7 @@ impl Source {
         }
         let Some(mut best) = [folders, files, snapshots].into_iter().find(|some| !some.is_empty()) else {
             return Ok(Err(format!(
-                "--kept-redis {}: there are no files of Redis (a folder with a manifest, *.aof or *.rdb): name the folder \
+                "--kept-redis {}: the folder has no files of Redis (a folder with a manifest, *.aof or *.rdb): name the folder \
                  that `interrex run show` names after a rejoin, or Redis' own `dir`",
                 folder.display()
             )));
@@ -42,7 +42,7 @@ impl Source {
         if best.len() > 1 {
             let names: Vec<_> = best.iter().map(Self::name).collect();
             return Ok(Err(format!(
-                "--kept-redis {}: it holds {}: copy the one that Redis used into a folder of its own, and name that",
+                "--kept-redis {}: the folder has {}: copy the one that Redis used into its own folder, and name that folder",
                 folder.display(),
                 names.join(" and ")
             )));
@@ -78,7 +78,7 @@ fn entries(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(named.collect())
 }
 
-/// What the files of an append-only folder begin with: its manifest is named after that.
+/// The prefix of the names in an append-only folder, from the name of its manifest.
 fn manifest(folder: &Path) -> io::Result<Option<String>> {
     let names = entries(folder)?.into_iter();
     Ok(names.into_iter().find_map(|(name, _)| Some(name.strip_suffix(".manifest")?.to_owned())))

@@ -1,4 +1,4 @@
-//! Values as a person knows them: equal ones are equal, however a server stores them.
+//! Values independent of their storage: equal values are equal, however a server stores them.
 
 use redis::{Cmd, Value};
 
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// By the name that `TYPE` gives; nothing for a module's.
+    /// From the name that `TYPE` returns; nothing for a type of a module.
     pub(super) fn of(name: &str) -> Option<Self> {
         Some(match name {
             "string" => Self::Text,
@@ -33,7 +33,7 @@ impl Kind {
         })
     }
 
-    /// What to ask for the whole value.
+    /// The commands that return the whole value.
     pub(super) fn whole(self, key: &[u8]) -> Vec<Cmd> {
         match self {
             Self::Text => vec![about("GET", key, &[])],
@@ -51,7 +51,7 @@ impl Kind {
         }
     }
 
-    /// The answers to that in one form for equal values.
+    /// The answers to [`Self::whole`], in a form in which equal values are equal.
     pub(super) fn settled(self, answers: &[Value]) -> Vec<Value> {
         let items = || answers.first().map(items).unwrap_or_default();
         match self {
@@ -71,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// What to ask for its length, and for a few items.
+    /// The commands that return its length and a few items.
     pub(super) fn sample(self, key: &[u8]) -> [Cmd; 2] {
         let most = MOST_SHOWN.to_string();
         let ask = |length: &str, some: &str, more: &[&str]| [about(length, key, &[]), about(some, key, more)];
@@ -85,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// The answers to that, in a few words.
+    /// A short form of the answers to [`Self::sample`].
     pub(super) fn short(self, length: &Value, some: &Value) -> String {
         let unit = match self {
             Self::Text => "bytes",
@@ -95,7 +95,7 @@ impl Kind {
             Self::Stream => "entries, the newest",
         };
         let Value::Int(length) = length else { return "unknown".to_owned() };
-        // the answer of a SCAN begins with where it goes on
+        // the answer of a SCAN begins with the next cursor
         let some = match (self, items(some)) {
             (Self::Set | Self::Hash, [_, found]) => found,
             _ => some,
@@ -141,7 +141,7 @@ fn sorted(mut values: Vec<Value>) -> Vec<Value> {
     values
 }
 
-/// A field of an answer that is names and values in turn.
+/// A field of an answer in which names and values alternate.
 fn named(about: &Value, name: &str) -> Option<Value> {
     let pair = items(about).chunks(2).find(|pair| pair.first().and_then(bytes) == Some(name.as_bytes()))?;
     pair.get(1).cloned()
@@ -155,7 +155,7 @@ fn flatten(value: &Value, into: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// Bytes as a person reads them, harmless to any terminal.
+/// Bytes in readable form, harmless to a terminal.
 pub(super) fn readable(value: &[u8], longest: usize) -> String {
     let text = match std::str::from_utf8(value) {
         Ok(text) => format!("{text:?}"),

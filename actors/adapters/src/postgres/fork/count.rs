@@ -1,4 +1,4 @@
-//! Counts what committed, record by record, in bounded memory.
+//! Counts committed changes, record by record, in bounded memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,19 +7,19 @@ use interrex_events::{Lsn, TimelineId};
 
 use super::{
     Fork,
-    record::{Deed, LogRecord},
+    record::{Action, LogRecord},
     xids::Xids,
 };
 
-/// Relations that are told apart; the changes of more are added up.
+/// The most relations that are counted separately.
 const MOST_RELATIONS: usize = 10_000;
-/// Pairs of an open transaction and a relation that are remembered until the transaction ends.
+/// The most pairs of an open transaction and a relation that are remembered until the transaction ends.
 const MOST_OPEN: usize = 1_000_000;
-/// How far back a relation is looked for: a second entry for it does no harm, a long search for each record would.
+/// How far back a relation is searched: a second entry for it does no harm, but a long search for each record would.
 const NEAR: usize = 64;
-/// New files that are remembered.
+/// The most new files that are remembered.
 const MOST_NEW: usize = 100_000;
-/// Intervals of committed transaction ids.
+/// The most intervals of committed transaction ids.
 const MOST_INTERVALS: usize = 1_000_000;
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,7 +37,7 @@ impl Changes {
     }
 }
 
-/// What was seen so far.
+/// The counts so far.
 pub(super) struct Count {
     report: ForkReport,
     committed: Xids,
@@ -48,7 +48,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Nothing was seen yet.
+    /// A count without records.
     pub(super) fn from(timeline: TimelineId, switchpoint: Lsn) -> Self {
         Self {
             report: ForkReport::nothing(timeline, switchpoint),
@@ -60,14 +60,14 @@ impl Count {
         }
     }
 
-    /// Takes the next record.
+    /// Counts the next record.
     pub(super) fn take(&mut self, record: LogRecord) {
         self.report.records += 1;
         self.report.end = self.report.end.max(record.end);
-        match record.deed {
-            Deed::Commit { xid, children, at } => {
+        match record.action {
+            Action::Commit { xid, children, at } => {
                 self.report.committed += 1;
-                // commits may be written in another order than they were stamped
+                // commits may be written in another order than their times
                 self.report.first_commit = self.report.first_commit.into_iter().chain(at).min();
                 self.report.last_commit = self.report.last_commit.max(at);
                 for xid in std::iter::once(xid).chain(children) {
@@ -77,26 +77,26 @@ impl Count {
                     }
                 }
             }
-            Deed::Abort { xid, children } => {
+            Action::Abort { xid, children } => {
                 self.report.aborted += 1;
                 for xid in std::iter::once(xid).chain(children) {
                     self.close(xid);
                 }
             }
-            Deed::Insert { into, rows } => {
+            Action::Insert { into, rows } => {
                 self.remember(record.xid, into, Changes { inserts: rows, ..Changes::default() });
             }
-            Deed::Update { of } => {
+            Action::Update { of } => {
                 self.remember(record.xid, of, Changes { updates: 1, ..Changes::default() });
             }
-            Deed::Delete { from } => {
+            Action::Delete { from } => {
                 self.remember(record.xid, from, Changes { deletes: 1, ..Changes::default() });
             }
-            Deed::Create { file } if self.new.len() < MOST_NEW => {
+            Action::Create { file } if self.new.len() < MOST_NEW => {
                 self.new.insert(file);
             }
-            Deed::Prepare => self.report.prepared += 1,
-            Deed::Create { .. } | Deed::Other => {}
+            Action::Prepare => self.report.prepared += 1,
+            Action::Create { .. } | Action::Other => {}
         }
     }
 
@@ -130,13 +130,13 @@ impl Count {
         self.report.incomplete = true;
     }
 
-    /// All of it, with what was said where the log ends.
+    /// The result, with the message of pg_waldump at the end of the WAL.
     pub(super) fn finish(mut self, end_of_log: String) -> Fork {
         self.report.unfinished = self.open.len() as u64;
         self.report.bytes = self.report.end.bytes_ahead_of(self.report.switchpoint);
         self.report.end_of_log = end_of_log;
         self.report.incomplete |= self.committed.is_widened();
-        // of more than it remembers, any may be new
+        // if some were not remembered, any may be new
         let has_all = self.new.len() < MOST_NEW;
         self.report.relations = self
             .relations

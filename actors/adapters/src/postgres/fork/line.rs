@@ -1,7 +1,8 @@
-//! The log of a stopped server along all of its timelines, as files of the newest: `pg_waldump` reads one timeline.
+//! The WAL of a stopped server along all of its timelines, as files of the newest timeline, because `pg_waldump` reads one
+//! timeline.
 //!
-//! A record may begin in a file of one timeline and end in one of the next; so the files are put in a row, by links in a
-//! folder of their own, and not read one timeline after the other.
+//! A record may begin in a file of one timeline and end in a file of the next. So the files are put in a row, by links in a folder
+//! of their own, and are not read one timeline after the other.
 
 use std::{
     fs, io,
@@ -15,13 +16,13 @@ use tempfile::TempDir;
 
 use crate::postgres::wal;
 
-/// No file of the log is smaller (`WalSegMinSize`).
+/// The smallest WAL file (`WalSegMinSize`).
 const SMALLEST: u64 = 1 << 20;
 
-/// A folder with a link to each file of the log that led to the end of a timeline. It is gone when this is dropped.
+/// A folder with a link to each WAL file that led to the end of a timeline. It is removed when this value is dropped.
 pub(super) fn in_a_row(log: &Path, timeline: TimelineId, history: &[Switch]) -> io::Result<TempDir> {
     let row = tempfile::Builder::new().prefix("interrex-log-").tempdir()?;
-    // the servers' user passes through; names and places of the log's files are no secret
+    // the servers' user must pass through; the names and paths of WAL files are not secret
     fs::set_permissions(row.path(), fs::Permissions::from_mode(0o755))?;
     let log = log.canonicalize()?;
     for entry in fs::read_dir(&log)? {
@@ -32,7 +33,7 @@ pub(super) fn in_a_row(log: &Path, timeline: TimelineId, history: &[Switch]) -> 
             continue;
         }
         let Some(number) = wal::file_number(name, size) else { continue };
-        // of the file that two timelines have in common, the later one's holds the log of both
+        // if two timelines share a file, the file of the later timeline has the WAL of both
         let left = history.iter().find(|switch| switch.switchpoint.0 / size > number);
         let of = left.map_or(timeline, |switch| switch.timeline);
         if name.starts_with(&format!("{:08X}", of.0)) {

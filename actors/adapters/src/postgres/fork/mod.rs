@@ -1,12 +1,12 @@
-//! What only an old main has: its log after the point where the new main went another way.
+//! What only an old main has: its WAL after the switchpoint of the new main.
 //!
 //! ```text
-//! log (of several timelines: in a row) -> pg_waldump -> record (one line) -> count (transactions, relations, bytes)
+//! WAL (of several timelines: in a row) -> pg_waldump -> record (one line) -> count (transactions, relations, bytes)
 //!   -> ForkReport and the committed ids
 //! ```
 //!
-//! It only reads, and needs no running server; links in a temporary folder are all that it makes, and only where the
-//! log lies on several timelines. Redis has no such log: what it lost is not told here.
+//! It only reads, and needs no running server. It makes only links in a temporary folder, and only if the WAL is on several
+//! timelines. Redis has no such log: its losses are not reported here.
 
 mod count;
 mod line;
@@ -27,26 +27,26 @@ pub use self::xids::Xids;
 use self::{count::Count, line::in_a_row, record::LogRecord};
 use crate::{postgres::lineage::own_history, runtime::RunAs};
 
-/// Longest line that is looked at; a commit of very many subtransactions is longer, and an error.
+/// The longest line that is read; a longer line, such as a commit of very many subtransactions, is an error.
 const LONGEST_LINE: u64 = 64 << 20;
-/// How much of the program's last words is kept, in bytes.
+/// How many bytes of the program's messages are kept.
 const MOST_WORDS: u64 = 4096;
 
-/// The report, and which transactions it is about.
+/// A fork report, and the transactions that it is about.
 #[derive(Debug, Clone)]
 pub struct Fork {
-    /// For people and programs.
+    /// The report, for people and programs.
     pub report: ForkReport,
-    /// Those that committed, with their subtransactions.
+    /// The committed transactions, with their subtransactions.
     pub committed: Xids,
 }
 
-/// Reads what a stopped server's log holds after the switchpoint, up to the end of its newest timeline, the one named.
+/// Reads a stopped server's WAL after the switchpoint, up to the end of its newest timeline, which is given.
 ///
-/// `programs` is the folder of `pg_waldump`; `limit` bounds the whole reading.
+/// `programs` is the folder of `pg_waldump`; `limit` is the time limit for the whole reading.
 ///
 /// # Errors
-/// The program cannot be run, finds no log of that timeline there, or does not end in time.
+/// The program cannot be run, finds no WAL of that timeline there, or does not end in time.
 pub async fn read(
     (programs, run_as): (&Path, RunAs),
     data_dir: &Path,
@@ -65,7 +65,7 @@ async fn read_all(
     (timeline, switchpoint): (TimelineId, Lsn),
 ) -> Answer<Fork> {
     let failed = |error: std::io::Error| PortError::new("pg_waldump", error);
-    let doing = "putting the files of the log in a row";
+    let doing = "putting the WAL files in a row";
     let history = own_history(data_dir, timeline).map_err(|words| PortError::new(doing, words))?;
     let log = data_dir.join("pg_wal");
     let changed_since = history.iter().any(|switch| switch.switchpoint > switchpoint);
@@ -77,11 +77,11 @@ async fn read_all(
         .arg("--path")
         .arg(log)
         .args(["--timeline", &timeline.0.to_string(), "--start", &switchpoint.to_string()])
-        // the words and the zone of the times are parsed
+        // messages and times are parsed
         .envs([("LC_ALL", "C"), ("TZ", "UTC")])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // a terminal's Ctrl-C is for the program that started it; it ends with the value that stands for it
+        // a terminal's Ctrl-C must reach only the program that started it; the child ends when its value is dropped
         .process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -92,7 +92,7 @@ async fn read_all(
     let (count, words) = (count.map_err(failed)?, words.map_err(failed)?);
     let status = child.wait().await.map_err(failed)?;
     let fork = count.finish(words);
-    // it fails at the end of every log, too; only with no record read may that be another failure
+    // the program also fails at the end of every WAL; only without any record may that be another failure
     let words = &fork.report.end_of_log;
     let no_file = words.contains("could not find file");
     let is_lost = no_file && !was_never_written(words, log);
@@ -104,15 +104,15 @@ async fn read_all(
     Err(PortError(format!("pg_waldump: {} ({status})", fork.report.end_of_log)))
 }
 
-/// Whether the file that was not found is one that the server never came to: of its timeline none is there that is newer.
-/// A removed one has newer ones beside it, for they are removed from the oldest on.
+/// Whether the server never wrote the missing file: then its timeline has no newer file. Files are removed from the oldest on, so a
+/// removed file has newer files.
 fn was_never_written(words: &str, log: &Path) -> bool {
     let Some((_, rest)) = words.split_once("could not find file \"") else { return false };
     let Some((missing, _)) = rest.split_once('"') else { return false };
     let Some(timeline) = missing.get(..8) else { return false };
     let Ok(files) = std::fs::read_dir(log) else { return false };
     let mut names = files.flatten().map(|file| file.file_name());
-    // fixed digits: the order of the names is that of the log
+    // names have fixed digits: their order is the order of the WAL
     !names.any(|name| name.to_str().is_some_and(|name| name.starts_with(timeline) && name >= missing))
 }
 
@@ -128,7 +128,7 @@ async fn count_lines(
             return Ok(count);
         }
         if read as u64 == LONGEST_LINE {
-            return Err(std::io::Error::other("a record longer than can be read"));
+            return Err(std::io::Error::other("a record is too long to be read"));
         }
         if let Some(record) = LogRecord::parse(String::from_utf8_lossy(&line).trim_end()) {
             count.take(record);
@@ -196,7 +196,7 @@ rmgr: Transaction len (rec/tot):     46/    46, tx:        730, lsn: 0/03000160,
         assert_eq!(
             report.in_words(),
             "1 transaction committed on timeline 1 after 0/3000060, from 2026-11-23 10:39:29.582 UTC to 2026-11-23 \
-             10:39:29.582 UTC; 1 aborted; 350 bytes of log\n  relation 1663/5/16385: 2 inserted, 0 updated, 0 deleted"
+             10:39:29.582 UTC; 1 aborted; 350 bytes of WAL\n  relation 1663/5/16385: 2 inserted, 0 updated, 0 deleted"
         );
         let json = serde_json::to_string(report).unwrap();
         assert_eq!(&serde_json::from_str::<ForkReport>(&json).unwrap(), report);

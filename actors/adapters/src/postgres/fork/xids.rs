@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Transaction ids as closed intervals: those that commit one after the other share one.
+/// Transaction ids as closed intervals: ids that commit one after the other share an interval.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Xids {
     intervals: BTreeMap<u32, u32>,
@@ -11,13 +11,13 @@ pub struct Xids {
 }
 
 impl Xids {
-    /// An empty set that holds at most so many intervals; beyond, they are widened to their neighbours.
+    /// An empty set with at most so many intervals; further ids widen an interval to its neighbour.
     #[must_use]
     pub fn at_most(intervals: usize) -> Self {
         Self { most: intervals.max(1), ..Self::default() }
     }
 
-    /// Takes one more.
+    /// Adds an id.
     pub fn insert(&mut self, xid: u32) {
         if self.contains(xid) {
             return;
@@ -37,7 +37,7 @@ impl Xids {
         }
     }
 
-    /// Whether it is one of them.
+    /// Whether an id is in the set.
     #[must_use]
     pub fn contains(&self, xid: u32) -> bool {
         self.intervals.range(..=xid).next_back().is_some_and(|(_, end)| *end >= xid)
@@ -48,13 +48,13 @@ impl Xids {
         self.intervals.iter().map(|(first, last)| (*first, *last))
     }
 
-    /// Whether it holds ids that were never inserted, because there was no room for more intervals.
+    /// Whether the set has ids that were never inserted, because there was no room for more intervals.
     #[must_use]
     pub fn is_widened(&self) -> bool {
         self.widened
     }
 
-    /// Joins the interval at `xid` with a neighbour, and takes the ids between them along.
+    /// Joins the interval at `xid` with a neighbour, including the ids between them.
     fn widen(&mut self, xid: u32) {
         let Some((&first, &last)) = self.intervals.range(..=xid).next_back() else { return };
         self.widened = true;

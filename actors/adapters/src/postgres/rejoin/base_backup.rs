@@ -1,4 +1,4 @@
-//! A base backup of main beside the directory, which takes its place when it is whole.
+//! A base backup of main next to the directory, which replaces the directory when it is complete.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -46,9 +46,9 @@ impl LocalPostgres {
         self.swap(&places, swap).await
     }
 
-    /// What an earlier call with the same request has done, finished if it was cut off between the renames.
+    /// The result of an earlier call with the same request, which is finished if it was interrupted between the renames.
     async fn replaced_already(&self, places: &Places, request: &KeepRequest) -> Answer<Option<Kept>> {
-        let doing = "looking at an earlier base backup";
+        let doing = "checking an earlier base backup";
         let told = |error| PortError::new(doing, error);
         if let Some(swap) = Swap::begun(places, self.settings.run_as).map_err(told)? {
             let is_this = swap.at == request.at;
@@ -64,11 +64,10 @@ impl LocalPostgres {
         self.put_aside(request)
     }
 
-    /// The old directory, where a call with this request has come to its end.
+    /// The old directory, if a call with this request completed.
     pub(super) fn put_aside(&self, request: &KeepRequest) -> Answer<Option<Kept>> {
         let all = kept_folder::all(&request.into);
-        let all =
-            all.map_err(|error| PortError::new("looking for the directory that was replaced", error))?;
+        let all = all.map_err(|error| PortError::new("looking for the replaced directory", error))?;
         let by_this =
             |kept: &Kept| kept.manifest.kept_by == KeptBy::Rename && kept.manifest.kept_at == request.at;
         Ok(all.into_iter().find(by_this))
@@ -79,18 +78,18 @@ impl LocalPostgres {
         let places = Places::of(&self.settings.data_dir);
         self.must_be_in_place(&places)?;
         self.must_be_replaceable(&places)?;
-        let doing = "looking for room for a base backup";
+        let doing = "checking the space for a base backup";
         let free = disk::free(&places.incoming).map_err(|error| PortError::new(doing, error))?;
         disk::must_fit(bytes, free, disk::nearest(&places.incoming))
     }
 
-    /// Whether the directory's place could be taken by a base backup. One that is whole already needs nothing more.
+    /// Whether a base backup could replace the directory. A backup that is already complete needs nothing more.
     pub(super) fn is_replaceable(&self) -> Answer<()> {
         let places = Places::of(&self.settings.data_dir);
         if places.complete.exists() { Ok(()) } else { self.must_be_replaceable(&places) }
     }
 
-    /// Refuses a directory whose place no rename gives to another.
+    /// Refuses a directory that a rename cannot replace.
     fn must_be_replaceable(&self, places: &Places) -> Answer<()> {
         let has_tablespaces = std::fs::read_dir(places.data_dir.join("pg_tblspc"))
             .is_ok_and(|mut entries| entries.next().is_some());
@@ -101,7 +100,7 @@ impl LocalPostgres {
         log_folder::must_be_replaceable(places, self.settings.run_as)
     }
 
-    /// Whatever would stop it is found before anything is begun.
+    /// Finds every obstacle before anything is begun.
     async fn prepare(&self, places: &Places, request: &KeepRequest) -> Answer<()> {
         self.must_be_replaceable(places)?;
         let (places, into, owner) = (places.clone(), request.into.clone(), self.settings.run_as);
@@ -134,7 +133,7 @@ impl LocalPostgres {
         if let Some(log) = &log {
             command.arg("--waldir").arg(log);
         }
-        // without its fsync of every file: all of it gets to the disk at once afterwards
+        // without its fsync of every file: everything is synced at once afterwards
         command.args(["--no-sync", "--progress", "-d"]).arg(source.without_secrets()?);
         programs::tell_passfile(source, &mut command);
         let (variable, pinned) = pinned_for_libpq();
@@ -154,18 +153,18 @@ impl LocalPostgres {
             Ok(Ended::Badly(words) | Ended::CutOff(words)) => PortError(words),
             Err(error) => error,
         };
-        // its room is needed; what cannot be removed now is removed by the next attempt
+        // its space is needed; what cannot be removed now is removed by the next attempt
         self.end_leftovers(places).await?;
         let (places, owner) = (places.clone(), self.settings.run_as);
         let removing = self
-            .aside("removing a part of a base backup", move || log_folder::remove_incoming(&places, owner));
+            .aside("removing an incomplete base backup", move || log_folder::remove_incoming(&places, owner));
         if let Err(error) = removing.await {
-            tracing::warn!(%error, "a base backup failed");
+            tracing::warn!(%error, "a base backup failed, and its incomplete copy could not be removed");
         }
         Err(failed)
     }
 
-    /// Makes the backup this node's, that can only start as a standby; all of it gets to the disk.
+    /// Gives the backup this node's own files, makes it a standby, and syncs it to the disk.
     async fn equip(&self, places: &Places, source: &Source, slot: &str) -> Answer<()> {
         let doing = "finishing the base backup";
         let sentinel = Sentinel::beside(places, self.settings.run_as);
@@ -183,7 +182,7 @@ impl LocalPostgres {
     }
 
     async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
-        // nobody started it in the meantime
+        // PostgreSQL must not have been started in the meantime
         self.must_be_stopped()?;
         let (manifest, _) = self.manifest(places, request, KeptBy::Rename).await?;
         let swap = Swap { at: request.at, folder: request.into.join(kept_folder::name(&manifest)) };
@@ -191,7 +190,7 @@ impl LocalPostgres {
         self.aside("preparing the swap", move || {
             let place = kept_folder::begin(&begun.folder, owner)?;
             kept_folder::describe(&place, manifest, &Checksums::default(), owner)?;
-            // the old directory is going to be renamed into it
+            // the old directory will be renamed into this folder
             sync_parent(&place)?;
             begun.begin(&places, owner)
         })
@@ -200,27 +199,27 @@ impl LocalPostgres {
     }
 
     async fn swap(&self, places: &Places, swap: Swap) -> Answer<Kept> {
-        // a server in it would go on where nobody looks for it
+        // a server in it would continue to run in the renamed directory
         self.must_be_stopped()?;
         let sentinel = Sentinel::beside(places, self.settings.run_as);
         let (places, owner) = (places.clone(), self.settings.run_as);
-        self.aside("putting the base backup into the directory's place", move || {
+        self.aside("replacing the directory by the base backup", move || {
             swap.finish(&places, &sentinel, owner)
         })
         .await
     }
 }
 
-/// What no base backup here takes along.
+/// The error for tablespaces, which a base backup here does not copy.
 pub(in crate::postgres) fn tablespaces() -> PortError {
     PortError(
-        "the cluster has tablespaces outside the data directory, which no rename replaces: make the base backup by hand, \
-         with --tablespace-mapping"
+        "the cluster has tablespaces outside the data directory, which a rename cannot replace: make the base backup by hand, \
+         with pg_basebackup --tablespace-mapping"
             .to_owned(),
     )
 }
 
-/// How far the backup is, and the number of tablespaces: `1234/56789 kB (2%), 0/1 tablespace`.
+/// The progress of the backup, and the number of tablespaces: `1234/56789 kB (2%), 0/1 tablespace`.
 fn progress_in(line: &str) -> Option<(CopyProgress, u32)> {
     let (amounts, rest) = line.trim().split_once(" kB (")?;
     let (done, total) = amounts.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Room on a volume, and everything on the disk before a name is given.
+//! Space on a volume, and syncing to the disk.
 
 use std::{
     fs::{self, File},
@@ -11,28 +11,28 @@ use interrex_actors::ports::{Answer, PortError};
 
 use crate::postgres::LocalPostgres;
 
-/// Bytes left free on a volume whatever is written there: a full one stops a server.
+/// Bytes that always stay free on a volume: a full volume stops a server.
 const RESERVE: u64 = 64 << 20;
 
-/// A folder, or the nearest above it that is there: what is made in it comes to the same volume.
+/// A folder, or the nearest existing folder above it: new files in it are on the same volume.
 pub(super) fn nearest(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"))
 }
 
-/// Free bytes of a folder's volume, for whoever is not root. The folder need not be there yet.
+/// Free bytes of a folder's volume, for users other than root. The folder need not exist yet.
 pub(super) fn free(folder: &Path) -> io::Result<u64> {
     let volume = rustix::fs::statvfs(nearest(folder))?;
     Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
 }
 
-/// Refuses what would fill a volume.
+/// Refuses a copy that would fill a volume.
 pub(super) fn must_fit(needed: u64, free: u64, folder: &Path) -> Answer<()> {
     let with_reserve = needed.saturating_add(RESERVE);
     if with_reserve <= free {
         return Ok(());
     }
     Err(PortError(format!(
-        "{} has too little room: {} are needed ({} of data, and a reserve), {} are free",
+        "{} has too little space: {} needed ({} of data, and a reserve), {} free",
         folder.display(),
         in_words(with_reserve),
         in_words(needed),
@@ -40,7 +40,7 @@ pub(super) fn must_fit(needed: u64, free: u64, folder: &Path) -> Answer<()> {
     )))
 }
 
-/// Whether files of one folder can be copied into another without room, their blocks shared.
+/// Whether files of one folder can be copied into another without space, because their blocks are shared.
 pub(super) fn shares_blocks(from: &Path, into: &Path) -> io::Result<bool> {
     let original = File::open(from.join("global/pg_control"))?;
     let copy = tempfile_in(nearest(into))?;
@@ -54,8 +54,8 @@ fn tempfile_in(folder: &Path) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// Waits until all that was written to the volumes of a data directory is on them. One call for each volume: an fsync of
-/// each of a cluster's thousands of files takes longer.
+/// Waits until all writes to the volumes of a data directory are on the disk. One call for each volume: an fsync of each of a
+/// cluster's thousands of files takes longer.
 pub(super) fn sync(data_dir: &Path) -> io::Result<()> {
     let tablespaces = fs::read_dir(data_dir.join("pg_tblspc")).into_iter().flatten().flatten();
     let folders = [data_dir.to_owned(), data_dir.join("pg_wal")].into_iter();
@@ -70,7 +70,7 @@ pub(super) fn sync(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until all that was written to a folder's volume is on it.
+/// Waits until all writes to a folder's volume are on the disk.
 pub(super) fn sync_volume(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
@@ -83,7 +83,7 @@ fn in_words(bytes: u64) -> String {
 }
 
 impl LocalPostgres {
-    /// Does something that waits for the disk, beside the one thread that everything else runs on.
+    /// Does work that waits for the disk on another thread than the main thread.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         doing: &str,
@@ -99,7 +99,7 @@ impl LocalPostgres {
         ended.map_err(|error| PortError::new(doing, error))?.map_err(|error| PortError::new(doing, error))
     }
 
-    /// Waits for what a call that was given up still does: nothing takes it back.
+    /// Waits for the work of a call that was given up, which cannot be undone.
     pub(super) async fn wait_for_files(&self) {
         drop(self.files.lock().await);
     }
@@ -115,7 +115,7 @@ mod tests {
         let error = must_fit(1 << 30, 1 << 30, Path::new("/kept")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "/kept has too little room: 1088 MiB are needed (1024 MiB of data, and a reserve), 1024 MiB are free"
+            "/kept has too little space: 1088 MiB needed (1024 MiB of data, and a reserve), 1024 MiB free"
         );
         must_fit(u64::MAX, u64::MAX - 1, Path::new("/kept")).unwrap_err();
     }

@@ -25,10 +25,10 @@ use crate::{
     postgres::{LocalPostgres, lineage::own_history, wal},
 };
 
-/// Up to so many bytes are read again for their checksums while a recovery runs, from memory; what is more is not in memory
-/// any more, and its checksums are taken while it is copied.
+/// Up to so many bytes are read again, from memory, for their checksums while a recovery runs. More bytes do not stay in memory:
+/// then the checksums are taken while the files are copied.
 const READ_AGAIN: u64 = 1 << 30;
-/// When a recovery from the crash is left to the rewind, which has more time for it.
+/// Time limit for a crash recovery; after that it is left to the rewind, which has more time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(600);
 
 impl LocalPostgres {
@@ -43,7 +43,7 @@ impl LocalPostgres {
         self.must_be_stopped()?;
         let (into, owner) = (request.into.clone(), self.settings.run_as);
         let there = self
-            .aside("looking at the kept copies", move || {
+            .aside("checking the kept copies", move || {
                 kept_folder::make(&into, owner)?;
                 kept_folder::remove_given_up(&into)?;
                 kept_folder::all(&into)
@@ -55,7 +55,7 @@ impl LocalPostgres {
         }
         if Sentinel::beside(&places, owner).stands() {
             return Err(PortError(format!(
-                "a rewind of {} has begun: it is too late to copy it",
+                "a rewind of {} has begun: it is too late to copy the directory",
                 places.data_dir.display()
             )));
         }
@@ -76,7 +76,7 @@ impl LocalPostgres {
         before_rewind: bool,
         progress: &dyn Fn(CopyProgress),
     ) -> Answer<Kept> {
-        let doing = "copying the data directory aside";
+        let doing = "copying the data directory to the kept copies";
         let owner = self.settings.run_as;
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let into = place.join("pgdata");
@@ -89,12 +89,12 @@ impl LocalPostgres {
             self.aside(doing, move || owner.act(copy)).await
         })
         .await?;
-        // a server that was started meanwhile would have torn the copy
+        // a server that was started meanwhile would have damaged the copy
         self.must_be_stopped()?;
         let now = sentinel::control_sha256(&places.data_dir).map_err(|error| PortError::new(doing, error))?;
         if now != manifest.control_sha256 {
             return Err(PortError(format!(
-                "{} was changed while it was copied: somebody started PostgreSQL",
+                "{} was changed while it was copied: PostgreSQL was started meanwhile",
                 places.data_dir.display()
             )));
         }
@@ -106,19 +106,19 @@ impl LocalPostgres {
         if !before_rewind {
             return settle.await;
         }
-        // what comes of it, the rewind finds itself: it loses nothing, whether the copy gets to the disk or not
+        // the rewind checks the result itself: the recovery loses nothing, even if the copy does not reach the disk
         let (kept, _) = tokio::join!(settle, self.close_after_crash(places, CLOSE_LIMIT));
         kept
     }
 
-    /// Bytes that would be copied with this request, if there is room for them.
+    /// Bytes that this request would copy, if there is space for them.
     pub(super) async fn room_for_copy(&self, request: &KeepRequest) -> Answer<u64> {
         let places = Places::of(&self.settings.data_dir);
         self.must_be_in_place(&places)?;
         self.must_be_stopped()?;
         let (manifest, _) = self.manifest(&places, request, KeptBy::Copy).await?;
         let into = request.into.clone();
-        let there = self.aside("looking at the kept copies", move || kept_folder::all(&into)).await?;
+        let there = self.aside("checking the kept copies", move || kept_folder::all(&into)).await?;
         let is_copy_of_it =
             |kept: &Kept| kept.manifest.kept_by == KeptBy::Copy && will_do(&kept.manifest, &manifest);
         if there.iter().any(is_copy_of_it) {
@@ -131,14 +131,14 @@ impl LocalPostgres {
     async fn must_have_room(&self, data_dir: &Path, into: &Path, needed: u64) -> Answer<()> {
         let (data_dir, folder) = (data_dir.to_owned(), into.to_owned());
         let (shared, free) = self
-            .aside("looking for room for a copy", move || {
+            .aside("checking the space for a copy", move || {
                 Ok((disk::shares_blocks(&data_dir, &folder).unwrap_or(false), disk::free(&folder)?))
             })
             .await?;
         disk::must_fit(if shared { 0 } else { needed }, free, into)
     }
 
-    /// What the stopped directory is, and what of it is kept.
+    /// Describes the stopped directory, and plans what is kept.
     pub(super) async fn manifest(
         &self,
         places: &Places,
@@ -147,7 +147,7 @@ impl LocalPostgres {
     ) -> Answer<(KeptManifest, Plan)> {
         let control = self.control_file().await?;
         let timeline = control.own_timeline();
-        // a damaged log is kept too
+        // a directory with damaged WAL is kept too
         let reading = async {
             let history = own_history(&self.settings.data_dir, timeline).ok()?;
             self.end_of_log(&control, &history).await.ok()
@@ -156,7 +156,7 @@ impl LocalPostgres {
         let sentinel = Sentinel::beside(places, owner);
         let data_dir = places.data_dir.clone();
         let segment_size = control.segment_size;
-        let doing = "looking through the directory";
+        let doing = "examining the directory";
         let looking = move || {
             let is_kept = |path: &Path| kept_by == KeptBy::Rename || !is_of_no_use(path);
             Ok((
@@ -199,20 +199,20 @@ impl LocalPostgres {
     }
 }
 
-/// What was copied, and may not be on the disk yet.
+/// Copied files, which may not be on the disk yet.
 enum Copied {
     WithSums(Checksums),
     WithoutSums(Vec<PathBuf>),
 }
 
 impl Copied {
-    /// Waits until it is on the disk.
+    /// Waits until they are on the disk.
     fn sync(self, folder: &Path) -> io::Result<Checksums> {
         let files = match self {
             Self::WithSums(sums) => return disk::sync(folder).map(|()| sums),
             Self::WithoutSums(files) => files,
         };
-        // the one needs a processor, the other the disk
+        // checksums need a processor, the sync needs the disk
         thread::scope(|scope| {
             let sums = scope.spawn(|| Checksums::of(folder, files));
             disk::sync(folder)?;
@@ -221,15 +221,15 @@ impl Copied {
     }
 }
 
-/// What a start removes unread.
+/// Files that PostgreSQL removes unread at its start.
 fn is_of_no_use(path: &Path) -> bool {
     let emptied = ["pg_dynshmem", "pg_stat_tmp"].map(Path::new);
     path.parent().is_some_and(|folder| emptied.contains(&folder))
         || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pgsql_tmp"))
 }
 
-/// Whether it is a file of the log after its end that holds none yet: up to `max_wal_size` of them are kept for log to come, new
-/// or with an older file's content. One that begins with the record of its own place holds log, whatever ends before it.
+/// Whether it is a preallocated WAL file after the end of the WAL: PostgreSQL keeps up to `max_wal_size` of them for future WAL,
+/// new or with an older file's content. A file whose first page has its own address contains WAL, even if the WAL ends before it.
 fn is_room_for_log(data_dir: &Path, path: &Path, end: Lsn, segment_size: u64) -> bool {
     let Ok(name) = path.strip_prefix("pg_wal") else { return false };
     let Some(number) = wal::file_number(&name.to_string_lossy(), segment_size) else { return false };
@@ -237,7 +237,7 @@ fn is_room_for_log(data_dir: &Path, path: &Path, end: Lsn, segment_size: u64) ->
         && wal::own_place(&data_dir.join(path)).is_ok_and(|place| place != number * segment_size)
 }
 
-/// Whether a kept copy is what another request asks for: one that was taken for harmless must not stand for one that is not.
+/// Whether a kept copy is enough for another request: a copy without stranded rows must not replace a copy that has some.
 fn will_do(kept: &KeptManifest, wanted: &KeptManifest) -> bool {
     is_of_the_same(kept, wanted) && (kept.stranded != Some(0) || wanted.stranded == Some(0))
 }
@@ -250,7 +250,7 @@ pub(super) fn is_of_the_same(one: &KeptManifest, other: &KeptManifest) -> bool {
     identity(one) == identity(other)
 }
 
-/// SHA-256 of the names and sizes of the log's files.
+/// SHA-256 of the names and sizes of the WAL files.
 fn log_sha256(data_dir: &Path) -> io::Result<String> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(data_dir.join("pg_wal"))? {

@@ -1,7 +1,7 @@
-//! The folder of kept copies: what each is called, how it gets its name, and which are removed.
+//! The folder of kept copies: their names, how a copy gets its name, and which copies are removed.
 //!
-//! A copy is `<time>-<system identifier>-tl<timeline>` with `pgdata`, `SHA256SUMS` and `manifest.json` in it. While it is made its
-//! name ends with `.unfinished`; one of those without a manifest was given up, and is removed.
+//! A copy is a folder `<time>-<system identifier>-tl<timeline>` with `pgdata`, `SHA256SUMS` and `manifest.json`. While it is made
+//! its name ends with `.unfinished`; such a folder without a manifest was given up, and is removed.
 
 use std::{
     fs::{self, File},
@@ -23,10 +23,10 @@ use crate::{
 
 const UNFINISHED: &str = "unfinished";
 const MANIFEST: &str = "manifest.json";
-/// Beside the manifest, once `interrex salvage` has written out all that only the copy has.
+/// Next to the manifest, once `interrex salvage` has written all stranded rows of the copy.
 const SALVAGED: &str = "salvaged.json";
 
-/// Makes the folder of all kept copies. Only the servers' user may enter it: it holds all of their data.
+/// Makes the folder of all kept copies. Only the servers' user may enter it, because it has all of their data.
 pub(super) fn make(into: &Path, owner: RunAs) -> io::Result<()> {
     let missing: Vec<&Path> =
         into.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
@@ -43,20 +43,20 @@ pub(super) fn begin(folder: &Path, owner: RunAs) -> io::Result<PathBuf> {
     let place = unfinished(folder);
     remove(&place)?;
     guarded::create_folder(&place, owner)?;
-    // a hint, which many file systems do not know
+    // a hint that many file systems do not support
     let _ = owner.act(|| make_top_of_its_own(&place));
     Ok(place)
 }
 
-/// Lets ext4 put what is made in a folder where it has most room. Beside another cluster's files, it looks for every new file at
-/// each one that was removed there within the last minutes (ADR 13).
+/// Lets ext4 place the content of a folder where it has most space. Next to another cluster's files, ext4 checks for every new file
+/// each file that was removed there within the last minutes (ADR 13).
 fn make_top_of_its_own(folder: &Path) -> io::Result<()> {
     let folder = File::open(folder)?;
     let flags = ioctl_getflags(&folder)?;
     Ok(ioctl_setflags(&folder, flags | IFlags::TOPDIR)?)
 }
 
-/// Says what a copy is, durably.
+/// Writes the manifest and the checksums of a copy, durably.
 pub(super) fn describe(
     place: &Path,
     mut manifest: KeptManifest,
@@ -71,7 +71,7 @@ pub(super) fn describe(
     files::write(&place.join(MANIFEST), text.as_bytes(), owner)
 }
 
-/// Gives a copy that is whole its name. Can be repeated.
+/// Gives a complete copy its name. Can be repeated.
 pub(super) fn finish(folder: &Path) -> io::Result<Kept> {
     let place = unfinished(folder);
     if place.exists() {
@@ -80,7 +80,7 @@ pub(super) fn finish(folder: &Path) -> io::Result<Kept> {
     read(folder)
 }
 
-/// What a copy is called.
+/// The name of a copy.
 pub(super) fn name(manifest: &KeptManifest) -> String {
     let ending = match manifest.kept_by {
         KeptBy::Copy => "",
@@ -95,27 +95,27 @@ fn read(folder: &Path) -> io::Result<Kept> {
     Ok(Kept { folder: folder.to_owned(), manifest: serde_json::from_slice(&text)? })
 }
 
-/// All that are whole, the newest first.
+/// All complete copies, the newest first.
 pub(super) fn all(into: &Path) -> io::Result<Vec<Kept>> {
     let mut all: Vec<Kept> = folders(into)?
         .into_iter()
         .filter(|folder| !is_unfinished(folder))
         .filter_map(|folder| read(&folder).ok())
-        // a folder with another's manifest, under a name that somebody gave it, is somebody's
+        // a folder that a person renamed or copied belongs to that person
         .filter(|kept| kept.folder.file_name().is_some_and(|own| own == name(&kept.manifest).as_str()))
         .collect();
     all.sort_by_key(|kept| std::cmp::Reverse(kept.manifest.kept_at));
     Ok(all)
 }
 
-/// Removes what nobody will finish.
+/// Removes copies that were given up.
 pub(super) fn remove_given_up(into: &Path) -> io::Result<()> {
     let given_up = |folder: &PathBuf| is_unfinished(folder) && !folder.join(MANIFEST).exists();
     folders(into)?.iter().filter(|folder| given_up(folder)).try_for_each(|folder| remove(folder))
 }
 
-/// Removes all but one's own and the newest, for clocks may be wrong; half-rewound ones whatever their age, for no copy of use
-/// should go for theirs. What may have rows that are in no other place stays, however many they are.
+/// Removes all copies but the own copy, because clocks may be wrong, and the newest. Half-rewound copies are removed at any age, so
+/// that no useful copy is removed for them. Copies that may have rows that exist nowhere else stay, in any number.
 pub(super) fn prune(
     into: &Path,
     newest: usize,
@@ -126,7 +126,7 @@ pub(super) fn prune(
     remove_all(into, too_many(all, newest, own), node)
 }
 
-/// Removes those of which another folder has a copy, or that are of no use.
+/// Removes copies that another folder has too, and useless copies.
 pub(super) fn prune_copied(
     into: &Path,
     is_copied: impl Fn(&Kept) -> bool,
@@ -136,11 +136,11 @@ pub(super) fn prune_copied(
     remove_all(into, all(into)?.into_iter().filter(goes).collect(), node)
 }
 
-/// With the node's data directory, whose log stays, and its servers' user.
+/// Needs the node's data directory, whose WAL stays, and the servers' user.
 fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> io::Result<Vec<PathBuf>> {
     let mut removed = Vec::new();
     for kept in gone {
-        // no copy any more from the first removal on
+        // from the first removal on it is no longer a copy
         let place = unfinished(&kept.folder);
         guarded::rename(&kept.folder, &place)?;
         log_folder::remove_kept(&place.join("pgdata"), in_use, owner)?;
@@ -152,8 +152,8 @@ fn remove_all(into: &Path, gone: Vec<Kept>, (in_use, owner): (&Path, RunAs)) -> 
     Ok(removed)
 }
 
-/// Those that go, of all from the newest to the oldest; of each it is said whether it has nothing to lose. One of these takes a
-/// place that the others leave, and never theirs.
+/// The copies to remove, of all copies from the newest to the oldest, each with whether it has nothing to lose. Copies with nothing
+/// to lose only take the places that the other copies leave free.
 fn too_many(all: Vec<(bool, Kept)>, newest: usize, own: Option<&Path>) -> Vec<Kept> {
     let (own, others): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, kept)| own == Some(kept.folder.as_path()));
@@ -165,12 +165,12 @@ fn too_many(all: Vec<(bool, Kept)>, newest: usize, own: Option<&Path>) -> Vec<Ke
     gone.into_iter().chain(harmless.into_iter().skip(left)).map(|(_, kept)| kept).collect()
 }
 
-/// Whether main lacked nothing of it, or all of that was written out. Where nobody counted, main may lack some.
+/// Whether main lacked nothing of it, or the stranded rows were salvaged. Without a count, main may lack some.
 fn has_nothing_to_lose(kept: &Kept) -> bool {
     kept.manifest.stranded == Some(0) || kept.folder.join(SALVAGED).is_file()
 }
 
-/// The kept copies that may have rows which are in no other place, the newest first.
+/// The kept copies that may have rows that exist nowhere else, the newest first.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -180,18 +180,18 @@ pub fn not_salvaged(into: &Path) -> io::Result<Vec<Kept>> {
     Ok(all)
 }
 
-/// Notes that all that only a kept copy has was written out, and whereto. Whether it is one: nothing is noted beside a folder
-/// that is not called `pgdata` and has no manifest beside it.
+/// Notes that all stranded rows of a kept copy were written, and the output folder. Returns whether `pgdata` is a kept copy: a
+/// folder with another name, or without a manifest next to it, gets no note.
 ///
 /// # Errors
-/// It cannot be written.
+/// The note cannot be written.
 pub fn note_salvaged(pgdata: &Path, output: &Path, at: DateTime<Utc>, owner: RunAs) -> io::Result<bool> {
     let Some(folder) = pgdata.parent().filter(|_| pgdata.ends_with("pgdata")) else { return Ok(false) };
     if read(folder).is_err() {
         return Ok(false);
     }
     let note = serde_json::json!({ "at": at, "output": output });
-    // with the rights of its owner, who may have put a link there
+    // with the rights of the owner, who may have put a link there
     let text = serde_json::to_string_pretty(&note)? + "\n";
     owner.act(|| files::write(&folder.join(SALVAGED), text.as_bytes(), RunAs::Myself))?;
     Ok(true)
@@ -204,7 +204,7 @@ fn folders(into: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a folder is named as one that is being made; others' are left alone.
+/// Whether a folder has the name of an unfinished copy; other folders are not touched.
 fn is_unfinished(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let own = name.strip_suffix(UNFINISHED).and_then(|name| name.strip_suffix('.'));

@@ -1,5 +1,5 @@
-//! A log that lies on a volume of its own, where a link leads from `pg_wal`. A base backup's log gets a fresh folder beside it, and
-//! the old one stays with the directory that is kept: neither is renamed, so that one rename decides which data directory is in use.
+//! WAL in a folder of its own, to which `pg_wal` is a link. The WAL of a base backup gets a new folder next to it, and the old
+//! folder stays with the kept directory: neither is renamed, so that one rename decides which data directory is in use.
 
 use std::{
     fs, io,
@@ -19,20 +19,20 @@ use crate::{
 
 const TIME: &str = "%Y%m%dT%H%M%S%3fZ";
 
-/// Where the log of a base backup goes that is made at this time; nothing where it goes into the data directory.
+/// The WAL folder of a base backup that is made at this time; nothing if its WAL is in the data directory.
 pub(super) fn fresh(places: &Places, at: DateTime<Utc>) -> Option<PathBuf> {
     let log = elsewhere(&places.data_dir)?;
     Some(beside(&without_time(&log), &at.format(TIME).to_string()))
 }
 
-/// Refuses a log beside which there is no place for a fresh one.
+/// Refuses a WAL folder next to which a new folder cannot be made.
 pub(super) fn must_be_replaceable(places: &Places, owner: RunAs) -> Answer<()> {
     let Some(log) = elsewhere(&places.data_dir) else { return Ok(()) };
     let link = places.data_dir.join("pg_wal");
     if is_mount_point(&log) {
         return Err(PortError(format!(
-            "{} leads to {}, where a volume is mounted: there is no place beside it for the log of a copy. Move the log into a folder \
-             below it, with PostgreSQL stopped, and let the link lead there",
+            "{} is a link to {}, where a volume is mounted, so there is no place next to it for the WAL of a copy. Stop \
+             PostgreSQL, move the WAL into a folder below the mount point, and let the link lead there",
             link.display(),
             log.display()
         )));
@@ -40,14 +40,14 @@ pub(super) fn must_be_replaceable(places: &Places, owner: RunAs) -> Answer<()> {
     let probe = beside(&log, "interrex-probe");
     remove(&probe).and_then(|()| make(&probe, owner)).and_then(|()| remove(&probe)).map_err(|error| {
         PortError(format!(
-            "{} leads to {}, and no folder for the log of a copy can be made beside it: {error}",
+            "{} is a link to {}, and a folder for the WAL of a copy cannot be made next to it: {error}",
             link.display(),
             log.display()
         ))
     })
 }
 
-/// An empty folder of the servers' user. Root makes one only where that user could not put something else into its place.
+/// Makes an empty folder for the servers' user. Root makes it only if that user could not replace it.
 pub(super) fn make(folder: &Path, owner: RunAs) -> io::Result<()> {
     match owner.act(|| fs::DirBuilder::new().mode(0o700).create(folder)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -58,7 +58,7 @@ pub(super) fn make(folder: &Path, owner: RunAs) -> io::Result<()> {
     .map_err(named(folder))
 }
 
-/// Removes a base backup that nobody wants any more, its log too.
+/// Removes a base backup that is no longer needed, and its WAL.
 pub(super) fn remove_incoming(places: &Places, owner: RunAs) -> io::Result<()> {
     if let (Some(log), Some(incoming)) = (elsewhere(&places.data_dir), elsewhere(&places.incoming))
         && incoming != log
@@ -69,13 +69,13 @@ pub(super) fn remove_incoming(places: &Places, owner: RunAs) -> io::Result<()> {
     remove(&places.incoming)
 }
 
-/// Removes the log of a kept directory where a link leads to it, unless the directory in use has the same.
+/// Removes the WAL of a kept directory if `pg_wal` is a link, unless the directory in use has the same WAL.
 pub(super) fn remove_kept(kept: &Path, in_use: &Path, owner: RunAs) -> io::Result<()> {
     let log = elsewhere(kept).filter(|log| elsewhere(in_use).as_ref() != Some(log));
     log.map_or(Ok(()), |log| remove_log(&log, owner))
 }
 
-/// With no other rights than those of the servers' user, whose link leads to it: it may lead anywhere.
+/// With the rights of the servers' user only: that user made the link, and it may lead anywhere.
 fn remove_log(log: &Path, owner: RunAs) -> io::Result<()> {
     let emptied = owner.act(|| {
         for entry in fs::read_dir(log)? {
@@ -85,7 +85,7 @@ fn remove_log(log: &Path, owner: RunAs) -> io::Result<()> {
     });
     match emptied {
         Ok(()) => {
-            // where it cannot be removed, it stays, empty
+            // if it cannot be removed, it stays, empty
             let _ = fs::remove_dir(log);
             Ok(())
         }
@@ -94,13 +94,13 @@ fn remove_log(log: &Path, owner: RunAs) -> io::Result<()> {
     }
 }
 
-/// Where the link leads, whether that is there or not; nothing where the log is in the data directory.
+/// The target of the link, which need not exist; nothing if the WAL is in the data directory.
 fn elsewhere(data_dir: &Path) -> Option<PathBuf> {
     let link = data_dir.join("pg_wal");
     link.is_symlink().then(|| target_of(&link))
 }
 
-/// The name that a log had before it was made anew.
+/// The name of a WAL folder without the time of a base backup.
 fn without_time(log: &Path) -> PathBuf {
     let is_time = |ending: &std::ffi::OsStr| {
         ending.to_str().is_some_and(|ending| NaiveDateTime::parse_from_str(ending, TIME).is_ok())

@@ -1,11 +1,11 @@
-//! The real PostgreSQL as a [`RejoinPort`]: how an old main's stopped directory comes back behind a new main.
+//! PostgreSQL as a [`RejoinPort`]: how an old main's stopped directory comes back as a standby of a new main.
 //!
 //! ```text
-//! stopped directory ─keep─> copy aside ─> rewind (or base backup beside it ─> two renames) ─> a standby's directory
+//! stopped directory ─keep─> copy aside ─> rewind (or base backup next to it ─> two renames) ─> a standby's directory
 //! ```
 //!
-//! **Invariants:** nothing is changed that is not whole somewhere; what is not whole cannot be started; every step
-//! finds on the disk how far it was.
+//! **Invariants:** no directory is changed unless a complete copy exists; an incomplete directory cannot be started; every step
+//! finds its progress on the disk.
 
 mod base_backup;
 mod disk;
@@ -103,7 +103,7 @@ impl RejoinPort for LocalPostgres {
     async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>> {
         let (beside, archive) = (beside.to_owned(), archive.to_owned());
         let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
-        self.aside("removing what was copied to the kept copies", move || {
+        self.aside("removing directories that were copied to the kept copies", move || {
             let copies = kept_folder::all(&archive)?;
             let is_copied =
                 |kept: &Kept| copies.iter().any(|copy| keep::is_of_the_same(&copy.manifest, &kept.manifest));
@@ -133,7 +133,7 @@ impl RejoinPort for LocalPostgres {
 }
 
 impl LocalPostgres {
-    /// Refuses to start a directory that is not whole, in words that say what to do.
+    /// Refuses to start a directory that is not complete, with a message that says what to do.
     pub(super) fn must_be_startable(&self) -> Answer<()> {
         let places = Places::of(&self.settings.data_dir);
         if Sentinel::beside(&places, self.settings.run_as).stands() {
@@ -150,7 +150,7 @@ impl LocalPostgres {
         self.must_be_in_place(&places)
     }
 
-    /// Refuses where there is no data directory, in words that say why.
+    /// Refuses if there is no data directory, with a message that says why.
     fn must_be_in_place(&self, places: &Places) -> Answer<()> {
         if places.data_dir.join("PG_VERSION").is_file() {
             return Ok(());
@@ -158,20 +158,20 @@ impl LocalPostgres {
         let data_dir = places.data_dir.display();
         Err(PortError(if places.complete.exists() {
             format!(
-                "{data_dir} is missing, and the base backup that replaces it lies whole in {}: repeat the rejoin, which \
-                 puts it there",
+                "{data_dir} is missing, and the base backup that replaces it is complete in {}: repeat the rejoin, which \
+                 puts it in place",
                 places.incoming.display()
             )
         } else {
-            format!("{data_dir} is no PostgreSQL data directory")
+            format!("{data_dir} is not a PostgreSQL data directory")
         }))
     }
 
-    /// Ends what a supervisor that was killed left at work on the directory. What a person began is left alone.
+    /// Ends programs that a killed supervisor left at work on the directory. Programs of a person are not touched.
     async fn end_leftovers(&self, places: &Places) -> Answer<()> {
         self.wait_for_files().await;
         let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
-        // a program was given the path as it was configured, or as it really is
+        // a program got the path as configured, or the real path
         let folders = [self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
         for process in Process::of(&["pg_rewind", "postgres", "pg_basebackup"]) {
             let works_on = |folder: &&OsStr| process.is("pg_rewind", &[folder]);
@@ -181,7 +181,10 @@ impl LocalPostgres {
             let is_rewind = folders.iter().any(works_on);
             if is_rewind && !is_ours {
                 let pid = process.pid();
-                return Err(PortError(format!("somebody rewinds the directory (pg_rewind, process {pid})")));
+                return Err(PortError(format!(
+                    "another pg_rewind works on the directory (process {pid}): wait until it ends, or \
+                                              stop it"
+                )));
             }
             if is_rewind
                 || folders.iter().any(recovers)

@@ -1,5 +1,5 @@
-//! A node's own files in a data directory: its configuration, certificates and the like. What copies a main's
-//! directory brings main's along.
+//! A node's own files in a data directory: its configuration, certificates and similar files. A copy of main's directory brings
+//! main's files along.
 
 use std::{
     collections::BTreeSet,
@@ -50,15 +50,15 @@ fn own_names(data_dir: &Path) -> io::Result<BTreeSet<OsString>> {
     Ok(names)
 }
 
-/// Copies them into a folder that is made anew. What is copied waits for no disk: who calls this has more to bring there, and
-/// one call for the whole volume takes less time than one for each file.
+/// Copies them into a new folder, without a sync: the caller writes more files, and one sync of the whole volume takes less time
+/// than one for each file.
 pub(super) fn save(data_dir: &Path, into: &Path, owner: RunAs) -> io::Result<()> {
     guarded::create_folder(into, owner)?;
     owner.act(|| copy_own(data_dir, into))
 }
 
-/// Removes them from a data directory. `pg_rewind` fails half-way at one that it cannot write, and at once where a link
-/// has main's file of that name for its counterpart.
+/// Removes them from a data directory. `pg_rewind` fails half-way at a file that it cannot write, and at once if a file is a link
+/// here and a file on main.
 pub(super) fn take_out(data_dir: &Path) -> io::Result<()> {
     for name in own_names(data_dir)? {
         guarded::remove(&data_dir.join(name))?;
@@ -66,7 +66,7 @@ pub(super) fn take_out(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts those of one folder in the place of those that a data directory has.
+/// Replaces the own files of a data directory by the files of a folder.
 pub(super) fn put_into(data_dir: &Path, from: &Path, owner: RunAs) -> io::Result<()> {
     take_out(data_dir)?;
     owner.act(|| copy_own(from, data_dir))
@@ -79,7 +79,7 @@ fn copy_own(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies a file, link or folder, as far as the servers' user may: with its permissions, and its owner.
+/// Copies a file, link or folder, with its permissions and its owner as far as the servers' user may.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     copy_with_owner(from, to)
         .map_err(|error| io::Error::new(error.kind(), format!("copying {}: {error}", from.display())))
@@ -101,7 +101,7 @@ fn copy_with_owner(from: &Path, to: &Path) -> io::Result<()> {
     }
     let mode = match lchown(to, Some(metadata.uid()), Some(metadata.gid())) {
         Ok(()) => 0o7777,
-        // another user's, such as a key of root's that a group may read: PostgreSQL wants its own to be read by itself alone
+        // a file of another user, such as a key of root that a group may read: PostgreSQL demands that only it can read its own key
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => 0o700,
         Err(error) => return Err(error),
     };

@@ -1,4 +1,4 @@
-//! Where things lie beside a data directory while it comes back.
+//! The paths next to a data directory that a rejoin uses.
 
 use std::{
     fs,
@@ -11,23 +11,23 @@ use crate::postgres::files::beside;
 /// How many links are followed.
 const MOST_LINKS: usize = 8;
 
-/// The data directory, and what may lie beside it. Beside, because `pg_rewind` removes from a directory whatever the
+/// The data directory, and paths next to it. They are not inside, because `pg_rewind` removes everything from a directory that the
 /// source does not have.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     /// The data directory itself, which may be missing between two renames.
     pub(super) data_dir: PathBuf,
-    /// A folder that is there from before a rewind changes anything until the directory can be started again.
+    /// A folder that exists from before the first change of a rewind until the directory can be started again.
     pub(super) rewinding: PathBuf,
     /// A base backup.
     pub(super) incoming: PathBuf,
-    /// A file that is there once the base backup is whole, until it has taken the directory's place.
+    /// A file that exists once the base backup is complete, until it has replaced the directory.
     pub(super) complete: PathBuf,
 }
 
 impl Places {
     pub(super) fn of(configured: &Path) -> Self {
-        // renames must meet the directory, not a link to it; components() drops a slash at the end
+        // renames must apply to the directory, not to a link; components() drops a slash at the end
         let data_dir = target_of(configured);
         Self {
             rewinding: beside(&data_dir, "rewinding"),
@@ -37,13 +37,13 @@ impl Places {
         }
     }
 
-    /// Whether a volume is mounted right at the data directory: such a one cannot be renamed.
+    /// Whether a volume is mounted right at the data directory, which then cannot be renamed.
     pub(super) fn is_mount_point(&self) -> bool {
         is_mount_point(&self.data_dir)
     }
 }
 
-/// Where a path leads, through links, whether that is there or not.
+/// The target of a path through links; it need not exist.
 pub(super) fn target_of(path: &Path) -> PathBuf {
     let mut path: PathBuf = path.components().collect();
     for _ in 0..MOST_LINKS {

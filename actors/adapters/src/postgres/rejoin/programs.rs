@@ -1,5 +1,5 @@
-//! `pg_rewind` and `pg_basebackup` as children that end with the call that started them, and those that a
-//! killed supervisor left behind.
+//! `pg_rewind` and `pg_basebackup` as children that end with the call that started them, and the children that a killed supervisor
+//! left behind.
 
 use std::{
     collections::VecDeque,
@@ -23,9 +23,9 @@ use crate::{
 
 /// How long a process may outlive SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Last lines that are told of a program that failed.
+/// How many last lines of a failed program are reported.
 const LAST_LINES: usize = 4;
-/// What the clients of a server say when another attempt may go better.
+/// Messages of a server's clients after which a retry may succeed.
 const PASSING: [&str; 7] = [
     "connection to server",
     "could not connect",
@@ -36,18 +36,18 @@ const PASSING: [&str; 7] = [
     "is active for PID",
 ];
 
-/// How a program ended that was watched.
+/// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Without an error.
     Well,
-    /// With an error that the same attempt would meet again.
+    /// With an error that a retry would meet again.
     Badly(String),
-    /// With one that may pass: a lost connection, a signal, the time limit.
+    /// With an error that may pass: a lost connection, a signal, the time limit.
     CutOff(String),
 }
 
-/// Runs a program in a process group of its own, and tells each line of its standard error.
+/// Runs a program in its own process group, and calls `told` with each line of its standard error.
 pub(super) async fn run(
     mut command: Command,
     what: &str,
@@ -77,8 +77,8 @@ pub(super) async fn run(
     Ok(judge(what, status, last.iter().map(String::as_str)))
 }
 
-/// Runs one that goes on without its supervisor: its standard error is a file, for at the end of a pipe that nobody
-/// reads it would die half-way. How it ended, and all that it said.
+/// Runs a program that continues without its supervisor: its standard error is a file, because with a broken pipe it would die
+/// half-way. Returns how it ended, and all its messages.
 pub(super) async fn run_logged(
     mut command: Command,
     what: &str,
@@ -116,7 +116,7 @@ fn judge<'a>(what: &str, status: ExitStatus, last_lines: impl Iterator<Item = &'
     if may_pass { Ended::CutOff(told) } else { Ended::Badly(told) }
 }
 
-/// A process group that is killed with the value: programs fork, and a dead parent's children go on.
+/// A process group that is killed when this value is dropped: programs fork, and children survive a dead parent.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -143,7 +143,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The living processes of some programs: one look at all processes.
+    /// The living processes of some programs: one pass over all processes.
     pub(super) fn of(programs: &[&'static str]) -> Vec<Self> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -159,7 +159,7 @@ impl Process {
         pids.filter_map(process).collect()
     }
 
-    /// Whether it is this program with all of these words among its arguments.
+    /// Whether it is this program with all of these arguments.
     pub(super) fn is(&self, program: &str, words: &[&OsStr]) -> bool {
         let has = |word: &&OsStr| self.arguments.iter().any(|argument| argument == word.as_encoded_bytes());
         self.program == program && words.iter().all(has)
@@ -171,7 +171,7 @@ impl Process {
         if wait_gone(self.pid, self.program, KILL_PATIENCE).await {
             return Ok(());
         }
-        Err(PortError(format!("{}, process {}, lives on after SIGKILL", self.program, self.pid)))
+        Err(PortError(format!("{}, process {}, did not end after SIGKILL", self.program, self.pid)))
     }
 
     /// Waits until it has ended.

@@ -1,11 +1,11 @@
-//! Bringing a stopped directory to another main's line with `pg_rewind`.
+//! Brings a stopped directory back to another main's WAL with `pg_rewind`.
 //!
 //! ```text
 //! recovered from its crash ─> own files saved, sentinel ─> own files out ─> pg_rewind ─> own files back,
 //!   standby.signal ─> all on the disk ─> sentinel removed
 //! ```
 //!
-//! **Invariant:** from the first change to the last the sentinel stands, and without it the directory is whole.
+//! **Invariant:** the sentinel exists from the first change to the last, and without it the directory is complete.
 
 use std::{io, time::Duration};
 
@@ -20,20 +20,20 @@ use super::{
 };
 use crate::postgres::{LocalPostgres, files, lineage::backup_label, recovery::sync_at_once};
 
-/// `pg_rewind` says it with `--progress` right before its first change.
+/// `pg_rewind` prints this with `--progress` right before its first change.
 const CHANGES_BEGIN: &str = "need to copy";
-/// It says so when it ends well and has changed nothing.
+/// It prints this when it succeeds and has changed nothing.
 const NOTHING_TO_DO: &str = "no rewind required";
-/// Lets a checkpoint remove nothing of the log; and tells a recovery of ours from one that a person started.
+/// Keeps a checkpoint from removing WAL; and distinguishes our recovery from a recovery that a person started.
 pub(super) const KEEP_ALL_LOG: &str = "wal_keep_size=1TB";
 
-/// Why a rewind that was cut off is not tried again after the machine went down.
+/// Why an interrupted rewind is not retried after the machine went down.
 const REBOOTED: &str =
-    "a rewind was cut off, and the machine went down since: what it had written may not be on the disk";
-/// Why it is not tried again with another main.
-const ANOTHER_MAIN: &str = "a rewind to another main was cut off: blocks of two mains are no directory";
+    "a rewind was interrupted and then the machine went down: its writes may not be on the disk";
+/// Why it is not retried with another main.
+const ANOTHER_MAIN: &str = "a rewind to another main was interrupted: blocks of two mains cannot be mixed";
 
-/// What `pg_rewind` has told.
+/// What the output of `pg_rewind` shows.
 #[derive(Debug, Clone, Copy, Default)]
 struct Said {
     begun: bool,
@@ -42,9 +42,9 @@ struct Said {
 
 /// Where a call begins.
 enum Begin {
-    /// The directory is whole and not rewound.
+    /// The directory is complete and not rewound.
     Fresh,
-    /// `pg_rewind` may try once more: it finds the same to copy as before, or fails.
+    /// `pg_rewind` may be retried: it finds the same files to copy as before, or fails.
     Again,
     /// There is nothing left to do.
     Ended(Rewind),
@@ -70,7 +70,9 @@ impl LocalPostgres {
             }
         };
         let taken_out = own_files::take_out(&places.data_dir);
-        taken_out.map_err(|error| PortError::new("taking the node's own files out", error))?;
+        taken_out.map_err(|error| {
+            PortError::new("removing the node's own files from the data directory", error)
+        })?;
         let (ended, said) = self.pg_rewind(&sentinel, source, limit).await?;
         let unchanged = said.nothing_to_do || (is_first && !said.begun);
         if unchanged {
@@ -90,9 +92,9 @@ impl LocalPostgres {
         }
     }
 
-    /// Finds out how far an earlier call was.
+    /// Finds out how far an earlier call came.
     async fn begin(&self, places: &Places, sentinel: &Sentinel, source: &Source) -> Answer<Begin> {
-        let doing = "looking how far the rewind is";
+        let doing = "checking the progress of the rewind";
         let told = |error| PortError::new(doing, error);
         match sentinel.phase().map_err(told)? {
             None => Ok(if self.is_rewound_and_not_started(places).await? {
@@ -120,7 +122,7 @@ impl LocalPostgres {
         }
     }
 
-    /// Whether the directory is as a rewind leaves it: a start would rename the label.
+    /// Whether the directory is in the state after a rewind: a start would rename the label.
     async fn is_rewound_and_not_started(&self, places: &Places) -> Answer<bool> {
         let label = backup_label(&places.data_dir);
         Ok(label.contains("BACKUP METHOD: pg_rewind")
@@ -128,7 +130,7 @@ impl LocalPostgres {
             && !self.control_file().await?.is_clean())
     }
 
-    /// Up to the moment before the first change. An answer if it cannot come to that.
+    /// Prepares everything up to the first change. Returns a result if the rewind is not possible.
     async fn prepare_rewind(
         &self,
         places: &Places,
@@ -152,8 +154,8 @@ impl LocalPostgres {
         Ok(None)
     }
 
-    /// Closes a main's directory that was not closed, as `pg_rewind` would do itself. Apart from it, because a recovery
-    /// that fails or is cut off leaves the directory whole.
+    /// Recovers a main's directory that was not shut down cleanly, as `pg_rewind` itself would do. Before `pg_rewind`, because a
+    /// recovery that fails or is interrupted leaves the directory complete.
     pub(super) async fn close_after_crash(&self, places: &Places, limit: Duration) -> Answer<Ended> {
         let control = self.control_file().await?;
         if control.is_clean() {
@@ -164,15 +166,15 @@ impl LocalPostgres {
                 .iter()
                 .any(|name| places.data_dir.join(name).exists());
         if was_standby {
-            // it may be on main's line: a checkpoint that only it has would part the two where pg_rewind does not look
+            // it may have only main's WAL: a checkpoint of its own would part the two where pg_rewind does not look
             return Ok(Ended::Badly(format!(
-                "it was a standby or a base backup, and was not closed (control file: {})",
+                "it was a standby or a base backup, and was not shut down cleanly (control file: {})",
                 control.state
             )));
         }
-        // it takes a dead main that nobody has reaped yet for a living one, which was looked for already
+        // postgres would take a dead main that is not reaped yet for a living one; living processes were excluded before
         let doing = "recovering from the crash";
-        // for good or not: the disk is busy with a copy
+        // durable or not: the disk is busy with a copy
         let pid_file = places.data_dir.join("postmaster.pid");
         match self.settings.run_as.act(|| std::fs::remove_file(&pid_file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -180,8 +182,7 @@ impl LocalPostgres {
             }
             _ => {}
         }
-        // the standby that it becomes begins at a checkpoint before its crash: the log since is needed, and main may have
-        // removed it
+        // the later standby begins at a checkpoint before its crash: the WAL since then is needed, and main may have removed it
         let mut command = self.settings.server_in(&places.data_dir, &["--single", "-c", KEEP_ALL_LOG]);
         if let Some(setting) = sync_at_once(&places.data_dir, self.settings.run_as) {
             command.args(["-c", setting]);
@@ -196,7 +197,7 @@ impl LocalPostgres {
         source: &Source,
         limit: Duration,
     ) -> Answer<(Ended, Said)> {
-        // without its fsync of every file: all of it gets to the disk at once afterwards
+        // without its fsync of every file: everything is synced at once afterwards
         let mut command = self.program("pg_rewind");
         command.args(["--no-ensure-shutdown", "--no-sync", "--progress", "--source-server"]);
         command.arg(source.without_secrets()?);
@@ -213,7 +214,7 @@ impl LocalPostgres {
         Ok((ended, said))
     }
 
-    /// Lets a `pg_rewind` come to its end whose supervisor was killed: half of its work would be worth nothing.
+    /// Waits for a `pg_rewind` whose supervisor was killed: half of its work would be useless.
     async fn wait_for_orphan(&self, sentinel: &Sentinel, source: &Source, limit: Duration) {
         let Ok(Some(Phase::Rewinding(attempt))) = sentinel.phase() else { return };
         if attempt.conninfo == source.conninfo {
@@ -225,8 +226,8 @@ impl LocalPostgres {
         }
     }
 
-    /// Puts the node's own files back, then everything on the disk, and lets the directory be started: as a standby.
-    /// Can be repeated.
+    /// Puts the node's own files back, syncs everything to the disk, and allows the directory to start, as a standby. Can be
+    /// repeated.
     async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
         let (signal, owner) = (data_dir.join("standby.signal"), self.settings.run_as);
@@ -240,7 +241,7 @@ impl LocalPostgres {
     }
 }
 
-/// Whether `pg_rewind` of that version can be told where the configuration is: 15 and later.
+/// Whether `pg_rewind` of that version has `--config-file`: 15 and later.
 fn names_its_file(data_dir: &std::path::Path) -> bool {
     let version = std::fs::read_to_string(data_dir.join("PG_VERSION")).unwrap_or_default();
     version.trim().parse::<u32>().is_ok_and(|major| major >= 15)

@@ -1,5 +1,5 @@
-//! What forbids the start of a directory that is being rewound: a folder beside it. It also keeps the node's own
-//! files, which a rewind overwrites, and says how far the rewind is.
+//! Forbids the start of a directory during a rewind: a folder next to it. The folder also has the node's own files, which a rewind
+//! overwrites, and the progress of the rewind.
 
 use std::{
     fs, io,
@@ -11,28 +11,28 @@ use serde::{Deserialize, Serialize};
 use super::{disk, own_files, places::Places};
 use crate::{guarded, postgres::files, runtime::RunAs};
 
-/// How far a rewind is.
+/// The progress of a rewind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]
 pub(super) enum Phase {
-    /// `pg_rewind` is at it: the directory may be a mixture.
+    /// `pg_rewind` has begun: the directory may be a mixture.
     Rewinding(Attempt),
-    /// `pg_rewind` has ended, and has changed nothing. The node's own files are still to be put back.
+    /// `pg_rewind` has ended without a change. The node's own files must still be put back.
     Unchanged,
 }
 
-/// What a further attempt must have in common with the first, to be sound.
+/// What a retry must have in common with the first attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Attempt {
-    /// What was written before the machine went down may not be on the disk.
+    /// The boot of the machine: writes before a crash of the machine may not be on the disk.
     pub(super) boot: String,
-    /// Blocks of one main are not those of another.
+    /// The main: blocks of two mains cannot be mixed.
     pub(super) conninfo: String,
-    /// SHA-256 of the control file before, which `pg_rewind` changes when all else is copied.
+    /// SHA-256 of the control file before the rewind. `pg_rewind` changes that file last.
     pub(super) control_sha256: String,
 }
 
-/// The folder beside the directory.
+/// The folder next to the directory.
 #[derive(Debug, Clone)]
 pub(super) struct Sentinel {
     folder: PathBuf,
@@ -49,7 +49,7 @@ impl Sentinel {
         fs::symlink_metadata(&self.folder).is_ok()
     }
 
-    /// How far the rewind is; nothing if there is none.
+    /// The progress of the rewind; nothing if there is no rewind.
     pub(super) fn phase(&self) -> io::Result<Option<Phase>> {
         match files::read(&phase_file(&self.folder), self.owner) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -63,7 +63,7 @@ impl Sentinel {
         Ok(matches!(self.phase()?, Some(Phase::Rewinding(_))))
     }
 
-    /// Saves the node's own files, and forbids the directory's start; both at once, and durably.
+    /// Saves the node's own files and forbids the directory's start, both at once and durably.
     pub(super) fn raise(&self, data_dir: &Path, attempt: Attempt) -> io::Result<()> {
         let begun = files::beside(&self.folder, "begun");
         guarded::remove(&begun)?;
@@ -74,7 +74,7 @@ impl Sentinel {
         guarded::rename(&begun, &self.folder)
     }
 
-    /// Notes that the rewind has changed nothing, durably.
+    /// Notes durably that the rewind has changed nothing.
     pub(super) fn note_unchanged(&self) -> io::Result<()> {
         self.write(&self.folder, &Phase::Unchanged)
     }
@@ -83,24 +83,24 @@ impl Sentinel {
         files::write(&phase_file(folder), &serde_json::to_vec(phase)?, self.owner)
     }
 
-    /// The node's own files, where they were saved.
+    /// The folder of the saved own files, if they were saved.
     pub(super) fn saved_files(&self) -> Option<PathBuf> {
         self.stands().then(|| self.own_files())
     }
 
-    /// Where they are saved.
+    /// The folder in which they are saved.
     pub(super) fn own_files(&self) -> PathBuf {
         own_files_in(&self.folder)
     }
 
-    /// What `pg_rewind` says.
+    /// The file for the messages of `pg_rewind`.
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("pg_rewind.log")
     }
 
     /// Lets the directory be started again.
     pub(super) fn remove(&self) -> io::Result<()> {
-        // at once: a part of it would tell of no rewind
+        // by one rename: an incomplete folder would show no rewind
         let done = files::beside(&self.folder, "done");
         guarded::remove(&done)?;
         if self.stands() {
@@ -118,7 +118,7 @@ fn own_files_in(folder: &Path) -> PathBuf {
     folder.join("own")
 }
 
-/// Names this run of the machine's kernel.
+/// The id of this boot of the machine.
 pub(super) fn boot() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
 }

@@ -1,15 +1,15 @@
-//! Main's server as `pg_rewind` and `pg_basebackup` are told of it: never with a password, which every user could read.
+//! The connection of `pg_rewind` and `pg_basebackup` to main: never with a password, which every user could read.
 
 use interrex_actors::ports::{Answer, PortError, PostgresPort as _, Source};
 use interrex_events::{Address, postgres::conninfo_value};
 
 use crate::postgres::{LocalPostgres, files};
 
-/// The password file for a rewind, beside the file of the upstream.
+/// The password file for a rewind, next to the file of the upstream.
 const PASSFILE: &str = "rewind.pgpass";
 
 impl LocalPostgres {
-    /// With the login of this node's supervisor, which the two have in common.
+    /// With the login of this node's supervisor, which both servers have.
     pub(super) fn source_of_rewind(&self, address: &Address) -> Answer<Source> {
         let settings = &self.settings;
         let Address { host, port } = address;

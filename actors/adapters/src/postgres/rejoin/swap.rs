@@ -1,4 +1,4 @@
-//! A base backup that is whole takes the directory's place: two renames, and a file that says so until both are done.
+//! A complete base backup replaces the directory: two renames, and a file that exists until both are done.
 
 use std::{
     fs, io,
@@ -16,17 +16,17 @@ use crate::{
     runtime::RunAs,
 };
 
-/// What is to be done, as the file beside the directory says it.
+/// What is to be done: the content of the file next to the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Swap {
-    /// The request's time, which names it.
+    /// The time of the request, which identifies it.
     pub(super) at: DateTime<Utc>,
-    /// Where the old directory is kept; made and described already, under its unfinished name.
+    /// The folder for the old directory; it exists already with its manifest, under its unfinished name.
     pub(super) folder: PathBuf,
 }
 
 impl Swap {
-    /// The one that was begun and not finished.
+    /// The swap that was begun and not finished.
     pub(super) fn begun(places: &Places, owner: RunAs) -> io::Result<Option<Self>> {
         match files::read(&places.complete, owner) {
             Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
@@ -35,7 +35,7 @@ impl Swap {
         }
     }
 
-    /// Says that the base backup is whole.
+    /// Records that the base backup is complete.
     pub(super) fn begin(&self, places: &Places, owner: RunAs) -> io::Result<()> {
         files::write(&places.complete, &serde_json::to_vec(self)?, owner)
     }
@@ -45,14 +45,14 @@ impl Swap {
         places.data_dir.exists() && places.incoming.exists()
     }
 
-    /// Removes a backup that nobody wants any more.
+    /// Removes a backup that is no longer needed.
     pub(super) fn give_up(&self, places: &Places, owner: RunAs) -> io::Result<()> {
         files::remove_file(&places.complete)?;
         remove(&kept_folder::unfinished(&self.folder))?;
         log_folder::remove_incoming(places, owner)
     }
 
-    /// Makes both renames, or those that are left to make.
+    /// Makes both renames, or the remaining ones.
     pub(super) fn finish(&self, places: &Places, sentinel: &Sentinel, owner: RunAs) -> io::Result<Kept> {
         if places.incoming.exists() {
             if places.data_dir.exists() {
@@ -68,8 +68,8 @@ impl Swap {
     }
 }
 
-/// Makes the second rename where a supervisor was killed, or the machine went down, after the first: without a data directory
-/// no supervisor would start that could. Whether it had to be made. The run that began it does the rest.
+/// Makes the second rename if a supervisor was killed, or the machine went down, after the first: without a data directory the
+/// supervisor would not start. Returns whether the rename was needed. The run that began the swap does the rest.
 ///
 /// # Errors
 /// The rename failed.
@@ -82,7 +82,7 @@ pub fn put_base_backup_in_place(data_dir: &Path) -> io::Result<bool> {
     Ok(cut_off)
 }
 
-/// A link to a log folder that lies elsewhere gets its whole path: a relative one leads to nothing from another place.
+/// Makes a relative link to a WAL folder absolute: after a move of the directory a relative link would lead nowhere.
 fn find_log_from_anywhere(data_dir: &Path) -> io::Result<()> {
     let link = data_dir.join("pg_wal");
     let Ok(target) = fs::read_link(&link) else { return Ok(()) };
@@ -102,18 +102,18 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     })
 }
 
-/// Refuses a directory that is a volume of its own.
+/// Refuses a directory that is a mount point.
 pub(super) fn must_be_no_mount_point(places: &Places) -> io::Result<()> {
     if places.is_mount_point() {
         return Err(io::Error::other(format!(
-            "a volume is mounted right at {}, which therefore cannot be renamed: move the data into a folder below it",
+            "a volume is mounted right at {}, so the directory cannot be renamed: move the data into a folder below it",
             places.data_dir.display()
         )));
     }
     Ok(())
 }
 
-/// Tries a rename into a folder before much is done that ends in one.
+/// Tries a rename into a folder before long work that ends with such a rename.
 pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()> {
     let [from, to] = [files::beside(&places.data_dir, "probe"), into.join(".interrex-probe")];
     for path in [&from, &to] {
@@ -126,7 +126,7 @@ pub(super) fn must_be_one_volume(places: &Places, into: &Path) -> io::Result<()>
     }
     renamed.map_err(|error| match error.kind() {
         io::ErrorKind::CrossesDevices => io::Error::other(format!(
-            "{} is not on the volume of {}: the old directory is kept by a rename, so it must be",
+            "{} must be on the volume of {}, because the old directory is kept by a rename: set rejoin.keep_in to a folder there",
             into.display(),
             places.data_dir.display()
         )),

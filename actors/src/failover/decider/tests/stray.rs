@@ -8,7 +8,7 @@ fn evidence(alive: bool) -> Evidence {
         supervisor: finding(),
         postgres: finding(),
         redis: finding(),
-        wal_receiver: Finding::bad("no log is received"),
+        wal_receiver: Finding::bad("no WAL is received"),
         last_good_at: None,
         missed_probes: if alive { 0 } else { 5 },
     }

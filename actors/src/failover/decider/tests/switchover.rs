@@ -313,3 +313,14 @@ fn an_offer_that_is_refused_after_another_node_became_main_is_not_withdrawn() {
     assert!(!node.stated.iter().any(|event| matches!(event, Event::HandoverWithdrawn(_))));
     assert_eq!(node.status(), NodeStatus::Fencing, "it does not serve, and is stopped");
 }
+
+#[test]
+fn what_a_stopped_main_proved_and_does_not_read_is_proved_again() {
+    let mut node = Node::switching_over();
+    node.go_on_until(StepId::ProveHandover);
+    let report = StepReport::new(StepOutcome::Succeeded, "all of it is there");
+    let ended = StepEnded { run: RUN, step: StepId::ProveHandover, attempt: 1, report, took_ms: 1 };
+    let facts = node.when(&Input::StepEnded(ended));
+    let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
+    assert_eq!(kinds, ["step_finished", "step_started"], "nothing is offered");
+}

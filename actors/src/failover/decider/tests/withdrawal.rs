@@ -34,7 +34,8 @@ impl Node {
 
     /// The promotion is seen, and takes no write.
     fn promotion_is_seen_and_fails(&mut self) {
-        let report = StepReport::new(StepOutcome::Failed, "it takes no write").with("timeline", 2);
+        let report =
+            StepReport::new(StepOutcome::Failed, "it takes no write").observing(found_by(StepId::Promote));
         let attempt = self.run().step(StepId::Promote).attempts;
         let step = StepId::Promote;
         self.when(&Input::StepEnded(StepEnded { run: RUN, step, attempt, report, took_ms: 10 }));
@@ -78,7 +79,7 @@ fn what_cannot_be_withdrawn_is_looked_at_once_more_and_told() {
 #[test]
 fn what_has_happened_when_it_is_to_be_withdrawn_stands() {
     let mut node = Node::not_obeyed();
-    node.undo_ends(StepId::Promote, false, "PostgreSQL is a primary of timeline 2 meanwhile");
+    node.undo_ends(StepId::Promote, false, "PostgreSQL has become a primary, on timeline 2");
     node.go_on(success);
     assert_eq!(node.run().end, RunEnd::Completed);
     assert!(node.belief.cluster.nodes.is_main(ME));

@@ -12,7 +12,7 @@ use crate::cli::sight::Sight;
 #[derive(Serialize)]
 pub(super) struct Candidate {
     pub(super) name: String,
-    /// What main reported and a standby that receives nothing any more does not have, in words.
+    /// What main reported and a standby that no longer receives WAL lacks, as text.
     pub(super) would_lose: Option<String>,
     /// Why it would not be promoted now.
     pub(super) hindered: Option<String>,
@@ -51,12 +51,12 @@ fn would_lose(lag: Option<Lag>) -> String {
 fn hindered(report: &NodeReport, sight: &Sight) -> Option<String> {
     let (main, epoch) = sight.reign();
     if report.epoch < epoch || report.main != main {
-        let known = report.main.map_or_else(|| "nobody".to_owned(), |main| sight.name(main));
-        return Some(format!("it goes by epoch {} of {known}, and the newest one is {epoch}", report.epoch));
+        let known = report.main.map_or_else(|| "no node".to_owned(), |main| sight.name(main));
+        return Some(format!("it knows epoch {} of {known}, and the newest epoch is {epoch}", report.epoch));
     }
     // one run at a time; the run that makes it main is no hindrance
     if let Some((run, _)) = report.run.as_ref().filter(|_| report.taking_over != Some(true)) {
-        return Some(format!("its run {} goes on", run.short()));
+        return Some(format!("its run {} is still running", run.short()));
     }
     let limit = setting(sight, report.node, "maximum_lag_bytes")?.as_u64()?;
     let lag = report.lag.filter(|lag| lag.bytes > limit)?;

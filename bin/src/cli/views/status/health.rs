@@ -16,11 +16,11 @@ pub(super) enum Health {
     Healthy,
     /// Main serves, and something else is not as it should be.
     Degraded,
-    /// Nobody is known to accept writes.
+    /// No node is known to accept writes.
     Down,
     /// More than one node accepts writes.
     Split,
-    /// Nobody answers who could tell.
+    /// No supervisor answers.
     Unknown,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     let serves = match sight.reign().0 {
         Some(main) => main_serves(main, sight, &mut problems),
         None => {
-            problems.push("nobody is known to be main".to_owned());
+            problems.push("no node is known to be main".to_owned());
             false
         }
     };
@@ -60,7 +60,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     problems.extend(unfinished_run(sight));
     let has_successor = || candidates(sight).iter().any(|candidate| candidate.hindered.is_none());
     if serves && writable.len() <= 1 && sight.nodes().len() > 1 && !has_successor() {
-        problems.push("nobody could take over if main died now".to_owned());
+        problems.push("no node could take over if main died now".to_owned());
     }
     let health = match (writable.len(), serves, problems.is_empty()) {
         (2.., _, _) => Health::Split,
@@ -72,7 +72,7 @@ pub(super) fn judge(sight: &Sight) -> Judgement {
     Judgement { health, problems }
 }
 
-/// What a secondary sees of main's PostgreSQL, where main does not say it itself.
+/// What a secondary sees of main's PostgreSQL, if main does not report it itself.
 fn main_admits_nobody(sight: &Sight) -> Option<String> {
     let main = sight.reign().0?;
     if sight.report(main).is_some_and(|report| report.no_session.is_some()) {
@@ -81,17 +81,19 @@ fn main_admits_nobody(sight: &Sight) -> Option<String> {
     let (seen_by, words) =
         sight.reports().find_map(|report| Some((&report.name, report.main_no_session.as_ref()?)))?;
     Some(format!(
-        "main {}: PostgreSQL answers the sessions that are open, and admits no new one, as {seen_by} sees it: {words}",
+        "main {}: PostgreSQL answers open sessions and admits no new one, as seen from {seen_by}: {words}",
         sight.name(main)
     ))
 }
 
-/// Who keeps the role of main of those that accept writes, and what becomes of the others.
+/// Which of the nodes that accept writes keeps the role of main, and what happens to the others.
 fn split(writable: &[NodeId], sight: &Sight) -> String {
     let names: Vec<String> = writable.iter().map(|node| sight.name(*node)).collect();
     let said = format!("{} accept writes at the same time", names.join(" and "));
     let (Some(main), epoch) = sight.reign() else {
-        return format!("{said}, and nobody is known to be main: stop all but the one that shall be");
+        return format!(
+            "{said}, and no node is known to be main: stop PostgreSQL on all of them but the one that shall be main"
+        );
     };
     let holds = |node: &&NodeId| {
         let own = |report: &NodeReport| report.epoch == epoch && report.main == Some(report.node);
@@ -99,19 +101,19 @@ fn split(writable: &[NodeId], sight: &Sight) -> String {
     };
     let name = sight.name(main);
     let keeps = if writable.iter().filter(holds).count() > 1 {
-        format!("they hold epoch {epoch} both, and of equals the lowest node id, {name}, keeps it")
+        format!("both hold epoch {epoch}, and then the lowest node id, {name}, keeps the role")
     } else {
         format!("the newest epoch, {epoch}, is {name}'s")
     };
     let others = writable.iter().filter(|node| **node != main).map(|node| sight.name(*node));
     let others = others.collect::<Vec<_>>().join(" and ");
     format!(
-        "{said}; {keeps}. The supervisor of {others} stops its servers by itself; where it does not, stop PostgreSQL there. What was \
-         written there is kept by: interrex rejoin"
+        "{said}; {keeps}. The supervisor of {others} stops its servers by itself; if it does not, stop PostgreSQL there. To keep \
+         what was written there: interrex rejoin"
     )
 }
 
-/// Another node accepts writes, and what main does is not known: not that nobody serves.
+/// Another node accepts writes, and the state of main is not known. That is not `down`.
 fn beside_silent_main(writable: &[NodeId], sight: &Sight) -> Option<String> {
     let main = sight.reign().0.filter(|main| sight.report(*main).is_none())?;
     let takes_over = |node: NodeId| sight.report(node).is_some_and(|report| report.taking_over == Some(true));
@@ -128,7 +130,7 @@ fn writable(sight: &Sight) -> Vec<NodeId> {
     primaries.map(|report| report.node).collect()
 }
 
-/// Whether main accepts writes: by its own words, or because a secondary still receives its log.
+/// Whether main accepts writes: by its own report, or because a secondary still receives its WAL.
 fn main_serves(main: NodeId, sight: &Sight, problems: &mut Vec<String>) -> bool {
     let name = sight.name(main);
     if let Some(report) = sight.report(main) {
@@ -145,22 +147,22 @@ fn main_serves(main: NodeId, sight: &Sight, problems: &mut Vec<String>) -> bool 
     match sight.reports().find(streams) {
         Some(report) => {
             let words = "only its PostgreSQL is known to run";
-            problems.push(format!("main {name}: {words}, for {} still receives its log", report.name));
+            problems.push(format!("main {name}: {words}, because {} still receives its WAL", report.name));
             true
         }
         None => {
-            problems.push(format!("main {name} gives no sign, and nobody receives its log"));
+            problems.push(format!("main {name} gives no sign of life, and no node receives its WAL"));
             false
         }
     }
 }
 
-/// Whether a secondary has had no good sign of main for all of the time that main may be silent.
+/// Whether a secondary has had no sign of life of main for the whole threshold.
 fn is_alone(report: &NodeReport) -> bool {
     report.main_silent_ms.is_some_and(|silent| silent >= report.threshold_ms)
 }
 
-/// What speaks against a node, by its own words, or by its silence.
+/// What speaks against a node: its own report, or its silence.
 fn problems_of(node: NodeId, sight: &Sight) -> Vec<String> {
     let (name, is_me) = (sight.name(node), node == sight.identity.node_id);
     let Some(report) = sight.report(node) else {
@@ -174,35 +176,33 @@ fn problems_of(node: NodeId, sight: &Sight) -> Vec<String> {
     let mut problems: Vec<String> =
         report.problems.iter().map(|problem| format!("{name}: {problem}")).collect();
     if problems.is_empty() && !report.healthy {
-        problems.push(format!("{name} says that it is not healthy"));
+        problems.push(format!("{name} reports that it is not healthy"));
     }
     if problems.is_empty() && matches!(report.status, NodeStatus::Fenced | NodeStatus::Fencing) {
         problems.push(format!("{name} is {}", report.status));
     }
     let (_, epoch) = sight.reign();
     if report.epoch < epoch {
-        problems.push(format!(
-            "{name} does not know of epoch {epoch} yet, it is still in epoch {}",
-            report.epoch
-        ));
+        problems
+            .push(format!("{name} does not know epoch {epoch} yet; it is still in epoch {}", report.epoch));
     }
     problems
 }
 
-/// A run that goes on or was left behind: this node's by its journal, another's by its own words.
+/// A run that goes on or was left unfinished: this node's by its journal, another's by its own report.
 fn unfinished_run(sight: &Sight) -> Option<String> {
     if let Some(run) = sight.story.cluster.runs.newest_first().into_iter().find(|run| run.is_running()) {
         let (from, to) = (sight.name(run.old_main), sight.name(run.new_main));
         return Some(match sight.report(run.node) {
-            Some(_) if run.kind == RunKind::Rejoin => format!("{from} is coming back behind {to}"),
-            None if run.kind == RunKind::Rejoin => format!("the way back of {from} was interrupted"),
+            Some(_) if run.kind == RunKind::Rejoin => format!("{from} is rejoining as a secondary of {to}"),
+            None if run.kind == RunKind::Rejoin => format!("the rejoin of {from} was interrupted"),
             Some(_) => format!("the role of main is being moved from {from} to {to}"),
             None => format!("the move of the role of main from {from} to {to} was interrupted"),
         });
     }
     let report = sight.reports().find(|report| report.run.is_some())?;
     Some(match report.taking_over {
-        Some(false) => format!("{} is coming back, or hands its role over", report.name),
+        Some(false) => format!("{} is rejoining, or is handing over its role", report.name),
         _ => format!("{} is moving the role of main", report.name),
     })
 }

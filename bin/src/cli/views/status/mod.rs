@@ -64,9 +64,9 @@ struct Status<'a> {
 struct Member<'a> {
     node: NodeId,
     name: String,
-    /// By its supervisor where it answers, by the journal otherwise.
+    /// By its supervisor if it answers, otherwise by the journal.
     status: NodeStatus,
-    /// When that began, where the journal says.
+    /// When that began, if the journal has it.
     since: Option<DateTime<Utc>>,
     postgres: Option<PostgresStatus>,
     postgres_address: Option<Address>,
@@ -77,7 +77,7 @@ struct Member<'a> {
     silence: Option<&'a str>,
 }
 
-/// Who is asked before a node becomes main.
+/// The third opinion before a node becomes main.
 #[derive(Serialize)]
 struct Protection {
     quorum: Option<String>,
@@ -88,8 +88,8 @@ struct Protection {
 #[derive(Serialize)]
 struct Readiness {
     automatic: Option<bool>,
-    /// Whose settings these are: the node's that would promote itself, where they are known here, or whoever
-    /// changed them for all.
+    /// Whose settings these are: those of the node that would promote itself, if they are known here, or of the user who
+    /// changed them for all nodes.
     decided_by: String,
     threshold_ms: Option<u64>,
     main_silent_ms: Option<u64>,

@@ -47,16 +47,16 @@ impl Screen {
             Health::Degraded => {
                 ("DEGRADED", Tone::Warning, "main serves, and something else is not as it should be:")
             }
-            Health::Down => ("DOWN", Tone::Bad, "nobody is known to accept writes:"),
+            Health::Down => ("DOWN", Tone::Bad, "no node is known to accept writes:"),
             Health::Split => ("SPLIT", Tone::Bad, "more than one node accepts writes:"),
-            Health::Unknown if status.rebuilt.is_some() => (
-                "PAST",
-                Tone::Warning,
-                "this is what the events up to then say; nobody was asked how the servers were",
-            ),
-            Health::Unknown => {
-                ("UNKNOWN", Tone::Warning, "this is what the journal says, not how the servers are:")
+            Health::Unknown if status.rebuilt.is_some() => {
+                ("PAST", Tone::Warning, "this is the state by the events up to then; no server was asked")
             }
+            Health::Unknown => (
+                "UNKNOWN",
+                Tone::Warning,
+                "this is the state by the journal; the servers may be in another state:",
+            ),
         };
         self.0.row([Cell::toned(tone, word), Cell::toned(tone, words)]);
         let note = status.rebuilt.and_then(|rebuilt| rebuilt.note.as_ref());
@@ -75,7 +75,7 @@ impl Screen {
                 self.member(main, status.at);
             }
             None => {
-                self.say("MAIN", Tone::Bad, format!("nobody is known to be main; epoch {}", status.epoch));
+                self.say("MAIN", Tone::Bad, format!("no node is known to be main; epoch {}", status.epoch));
             }
         }
         for other in &status.others {
@@ -104,7 +104,7 @@ impl Screen {
             _ => self.say(
                 "PROTECTION",
                 Tone::Warning,
-                "unprotected: nobody is asked before a failover; a cut link looks like a dead main",
+                "unprotected: no third opinion before a failover; a cut link looks like a dead main",
             ),
         }
     }
@@ -114,25 +114,25 @@ impl Screen {
         let threshold = failover.threshold_ms.map_or_else(|| "an unknown time".to_owned(), human_ms);
         let (tone, words) = match failover.automatic {
             Some(true) => (Tone::Plain, format!("automatic, after {threshold} of main's silence")),
-            Some(false) => {
-                (Tone::Warning, "OFF: main is not replaced by itself, however long it is silent".to_owned())
-            }
-            None => (
-                Tone::Plain,
-                format!("whether it is automatic is not known here; allowed silence {threshold}"),
+            Some(false) => (
+                Tone::Warning,
+                "OFF: no node replaces main by itself, however long main is silent".to_owned(),
             ),
+            None => {
+                (Tone::Plain, format!("not known here whether it is automatic; allowed silence {threshold}"))
+            }
         };
         self.say("FAILOVER", tone, format!("{words} ({})", failover.decided_by));
         if let (Some(silent), Some(seen_by)) = (failover.main_silent_ms, &failover.seen_by) {
             self.say(
                 "",
                 Tone::Plain,
-                format!("main's last good sign reached {seen_by} {} ago", human_ms(silent)),
+                format!("main's last sign of life reached {seen_by} {} ago", human_ms(silent)),
             );
         }
         for Resting { name, rest } in &failover.rests {
             let words = format!(
-                "COOL-DOWN: {name} does not promote itself for another {}: {}; by hand it can: interrex promote",
+                "COOL-DOWN: {name} does not promote itself for another {}: {}; a person can promote it: interrex promote",
                 human_ms(rest.left_ms),
                 rest.because
             );
@@ -162,13 +162,13 @@ impl Screen {
             }
         }
         if candidates.is_empty() {
-            self.say("", Tone::Warning, "nobody who answers could take over now");
+            self.say("", Tone::Warning, "no node that answers could take over now");
         }
     }
 
     fn run(&mut self, status: &Status<'_>) {
         let Some(run) = &status.run else {
-            self.say("LAST RUN", Tone::Plain, "none: nothing was failed over since this journal began");
+            self.say("LAST RUN", Tone::Plain, "none since this journal began");
             return;
         };
         let label = if run.end == RunEnd::Running { "RUN" } else { "LAST RUN" };
@@ -195,7 +195,7 @@ impl Screen {
                 when::ahead(it.due, status.at)
             );
             self.say("SCHEDULED", Tone::Strong, words);
-            self.say("", Tone::Faint, format!("to end that: interrex run cancel, on {}", it.by));
+            self.say("", Tone::Faint, format!("to cancel it: interrex run cancel, on {}", it.by));
         }
     }
 
@@ -213,14 +213,14 @@ impl Screen {
             let fence = fenced.fence;
             let how = if fence.complete { "acknowledges no writes" } else { "is being fenced" };
             let words = format!(
-                "{} {how}, for epoch {} superseded it, {}",
+                "{} {how}: epoch {} superseded it, {}",
                 fenced.name,
                 fence.epoch,
                 when::ago(fence.since, status.at)
             );
             self.say("FENCED", Tone::Bad, words);
             if let Some(error) = &fence.error {
-                self.say("", Tone::Bad, format!("it does not succeed yet: {error}"));
+                self.say("", Tone::Bad, format!("the fence has not succeeded yet: {error}"));
             }
             self.say("", Tone::Strong, format!("next: {}", fence.next));
         }
@@ -277,9 +277,9 @@ fn how_it_went(run: &RunNow, status: &Status<'_>) -> String {
         };
         let began = when::ago(run.started_at, status.at);
         return if run.attended {
-            format!("it goes on, {at}, begun {began}")
+            format!("running, {at}, begun {began}")
         } else {
-            format!("interrupted {at}, begun {began}; its supervisor takes it up again when it starts")
+            format!("interrupted {at}, begun {began}; its supervisor resumes it when it starts")
         };
     }
     let ended = run.ended_at.map(|at| when::ago(at, status.at)).unwrap_or_default();

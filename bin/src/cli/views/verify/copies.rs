@@ -1,5 +1,5 @@
-//! What live supervisors and `cluster_events` hold of the journals that were checked. A chain cannot show that its newest events were
-//! cut off; a copy elsewhere that goes further can.
+//! What live supervisors and `cluster_events` hold of the journals that were checked. A chain cannot show that its
+//! newest events were cut off; a copy elsewhere that goes further can.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::{
 /// What the merged stream is called as a holder of copies.
 const STREAM: &str = "cluster_events";
 
-/// Every copy that was told of.
+/// Every copy that was reported.
 #[derive(Serialize)]
 pub(super) struct Copies {
     copies: Vec<Copy>,
@@ -176,12 +176,12 @@ impl Copy {
         let alarm = match verdict {
             Verdict::LostHere => Some(format!(
                 "{holder} holds {} events of {owner}, whose own journal ends at {here}: its newest events were lost, \
-                 by an old disk image or a file that was put back; take them from that copy before this node serves",
+                 by an old disk image or a restored file; take them from that copy before this node serves",
                 head.node_seq
             )),
             Verdict::Forked => Some(format!(
-                "event {} of {owner} is another one at {holder} ({} there): two machines have its number, or an old \
-                 disk image was restored; keep both journals, and let only one of them go on",
+                "event {} of {owner} differs at {holder} ({} there): two machines use its number, or an old disk image was \
+                 restored; keep both journals, and let only one of the two nodes continue",
                 head.node_seq,
                 head.hash.short()
             )),

@@ -36,7 +36,7 @@ struct Verified {
     /// Events that are in files of their own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sealed: Vec<Sealed>,
-    /// What live supervisors hold of the same journals; nothing where nobody was asked.
+    /// What live supervisors hold of the same journals; `None` if no supervisor was asked.
     copies: Option<Copies>,
 }
 
@@ -110,10 +110,10 @@ fn chains(verified: &Verified, style: Style) -> String {
     let verdict = match &verified.problem {
         None if verified.has_gaps => style.paint(
             Tone::Good,
-            "SOUND: every event is what was recorded; what was between them is not in this export",
+            "SOUND: every event is as it was recorded; events between them are not in this export",
         ),
         None => style
-            .paint(Tone::Good, "SOUND: every event is what was recorded, and none is missing between them"),
+            .paint(Tone::Good, "SOUND: every event is as it was recorded, and none is missing between them"),
         Some(problem) => style.paint(Tone::Bad, &format!("DAMAGED: {problem}")),
     };
     let mut heads = Table::headed(["NODE", "EVENTS", "HASH OF THE NEWEST"]).right([0, 1]);

@@ -19,7 +19,7 @@ pub(super) struct Sealed {
     node: NodeId,
     first: NodeSeq,
     last: NodeSeq,
-    /// Its file; nothing where this node's copies began after these events.
+    /// Its file; `None` if this node's copies began after these events.
     file: Option<String>,
     found: Found,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub(super) fn in_text(sealed: &[Sealed], style: Style) -> String {
     let mut table = Table::headed(["NODE", "SEALED EVENTS", "IN", ""]).right([0]);
     for segment in sealed {
         let (tone, words) = match segment.found {
-            Found::Sound => (Tone::Good, "every event is what was recorded".to_owned()),
+            Found::Sound => (Tone::Good, "every event is as it was recorded".to_owned()),
             Found::NotThere => (Tone::Plain, "not there: it may have been moved elsewhere".to_owned()),
             Found::Wrong => {
                 (Tone::Bad, format!("DAMAGED: {}", segment.problem.as_deref().unwrap_or_default()))

@@ -147,7 +147,7 @@ impl Cluster {
 
     pub(super) fn undo_stop_main(&mut self, node: NodeId) -> Result<String, String> {
         if self.of(node).is_superseded() || self.of(node).main() != Some(node) {
-            return Ok("it stays stopped".to_owned());
+            return Ok("PostgreSQL stays stopped".to_owned());
         }
         if self.world.of(node).is_writable() {
             return Ok("it had not stopped".to_owned());
@@ -170,18 +170,19 @@ impl Cluster {
             "the target does not answer",
         )?;
         must(target.end() == own.end(), "that is not the same log")?;
-        let end = own.end().to_string();
-        let timeline = own.timeline;
+        let end = own.end();
+        let timeline = TimelineId(own.timeline);
         if !self.accepts(node, run) {
             return Ok(refused("the target does not accept"));
         }
-        Ok(done()
-            .with("system_id", "7312345678901234567")
-            .with("timeline", timeline)
-            .with("checkpoint", end.clone())
-            .with("end", end.clone())
-            .with("received", end)
-            .with("head", serde_json::json!(super::super::anchor(node))))
+        Ok(done().observing(HandoverProved {
+            system_id: "7312345678901234567".to_owned(),
+            timeline,
+            checkpoint: end,
+            end,
+            received: end,
+            head: super::super::anchor(node),
+        }))
     }
 
     fn hand_over(&mut self, run: &Run) -> Option<Made> {
@@ -195,10 +196,11 @@ impl Cluster {
         Some(Ok(match answer {
             Ok(()) => {
                 let machine = self.world.of(target);
-                done()
-                    .with("timeline", machine.timeline)
-                    .with("switchpoint", machine.switchpoint.to_string())
-                    .with("head", serde_json::json!(super::super::anchor(target)))
+                done().observing(RoleTaken {
+                    timeline: TimelineId(machine.timeline),
+                    switchpoint: Some(machine.switchpoint),
+                    head: super::super::anchor(target),
+                })
             }
             Err(reason) => refused(&reason),
         }))
@@ -207,8 +209,8 @@ impl Cluster {
     // ---- following ------------------------------------------------------------------------------------------
 
     fn become_standby(&mut self, node: NodeId, run: &Run) -> Option<Made> {
-        let observed = run.step(StepId::HandOver).observed;
-        let switchpoint: Option<Lsn> = observed.get("switchpoint").and_then(|it| it.as_str()?.parse().ok());
+        let switchpoint =
+            run.observed(StepId::HandOver).and_then(|RoleTaken { switchpoint, .. }| switchpoint);
         if let (Some(handover), Some(switchpoint)) = (&run.handover, switchpoint)
             && switchpoint < handover.end
         {
@@ -263,17 +265,20 @@ impl Cluster {
             return Ok(done());
         }
         let own = self.world.of(node);
-        Ok(done()
-            .with("timeline", own.timeline)
-            .with("switchpoint", lsn(self.world.shared(node, run.new_main)).to_string())
-            .with("end", own.end().to_string())
-            .with("rewindable", true))
+        let switchpoint = lsn(self.world.shared(node, run.new_main));
+        let diverged = Divergence {
+            timeline: TimelineId(own.timeline),
+            switchpoint,
+            bytes: own.end().bytes_ahead_of(switchpoint),
+            exact: true,
+            rewindable: Some(true),
+        };
+        Ok(done().observing(LineageCompared { end: own.end(), diverged: Some(diverged) }))
     }
 
     fn parting(run: &Run) -> Option<(usize, Lsn)> {
-        let observed = run.step(StepId::CheckLineage).observed;
-        let position = |name: &str| observed.get(name)?.as_str()?.parse::<Lsn>().ok();
-        Some((records(position("switchpoint")?), position("end")?))
+        let LineageCompared { end, diverged } = run.observed(StepId::CheckLineage)?;
+        Some((records(diverged?.switchpoint), end))
     }
 
     fn keep_diverged(&mut self, node: NodeId, run: &Run) -> StepReport {
@@ -301,7 +306,7 @@ impl Cluster {
             (machine.log, machine.timeline, machine.half_rewound) = (main.log, main.timeline, false);
         }
         let by = if parting.is_some() { Demotion::Rewound } else { Demotion::Unchanged };
-        Ok(done().with("by", serde_json::json!(by)))
+        Ok(done().observing(Rebuilt { by, kept: None }))
     }
 
     fn follow_redis(&mut self, node: NodeId, run: &Run) -> Made {

@@ -154,8 +154,8 @@ impl Cluster {
             self.world.promote(node);
         }
         let machine = self.world.of(node);
-        let (timeline, switchpoint) = (machine.timeline, machine.switchpoint.to_string());
-        Some(Ok(done().with("timeline", timeline).with("switchpoint", switchpoint)))
+        let (timeline, switchpoint) = (TimelineId(machine.timeline), machine.switchpoint);
+        Some(Ok(done().observing(Promoted { timeline, switchpoint })))
     }
 
     pub(super) fn withdraw(&mut self, node: NodeId, run: &Run) -> Result<String, String> {
