@@ -151,7 +151,7 @@ fn a_login_with_too_few_rights_on_main_stops_it_or_leaves_a_copy_as_the_only_way
         back_and_fenced(&sandbox).await?;
 
         let mend = "ALTER ROLE \"modest\" SUPERUSER";
-        let words = ["login there, `modest`, may not read where its timelines began", mend];
+        let words = ["login there, `modest`, may not read the history of its timelines", mend];
         stops(&sandbox, "login on main", &words).await?;
         sandbox.psql(BETA, "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO modest").await?;
         let words = ["login there, `modest`, may not write a CHECKPOINT", mend];
