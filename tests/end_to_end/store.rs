@@ -266,6 +266,12 @@ fn a_journal_from_an_old_disk_image_takes_its_lost_events_back_and_a_forked_one_
         let imaged = sandbox.events(BETA)?.len();
         sandbox.start_supervisor(BETA)?;
         sandbox.wait_healthy(BETA).await?;
+        // its last event for a while
+        sandbox
+            .wait_event(BETA, "main_seen", |envelope| {
+                envelope.node_seq.0 as usize > imaged && matches!(envelope.event, Event::MainSeen(_))
+            })
+            .await?;
         until("alpha has all of beta's events", LIMIT, || async {
             let seen =
                 |node| sandbox.journal(node).and_then(|_| heads(&sandbox, node)).map_err(|e| e.to_string());
