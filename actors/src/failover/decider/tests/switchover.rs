@@ -41,7 +41,7 @@ impl Node {
         Ok(self.state(drafts))
     }
 
-    fn switching_over() -> Self {
+    pub(super) fn switching_over() -> Self {
         let mut node = Self::main();
         node.asked(&switchover(ME)).unwrap();
         node
@@ -312,15 +312,4 @@ fn an_offer_that_is_refused_after_another_node_became_main_is_not_withdrawn() {
     node.undo_all();
     assert!(!node.stated.iter().any(|event| matches!(event, Event::HandoverWithdrawn(_))));
     assert_eq!(node.status(), NodeStatus::Fencing, "it does not serve, and is stopped");
-}
-
-#[test]
-fn what_a_stopped_main_proved_and_does_not_read_is_proved_again() {
-    let mut node = Node::switching_over();
-    node.go_on_until(StepId::ProveHandover);
-    let report = StepReport::new(StepOutcome::Succeeded, "all of it is there");
-    let ended = StepEnded { run: RUN, step: StepId::ProveHandover, attempt: 1, report, took_ms: 1 };
-    let facts = node.when(&Input::StepEnded(ended));
-    let kinds: Vec<&str> = facts.iter().map(Event::kind).collect();
-    assert_eq!(kinds, ["step_finished", "step_started"], "nothing is offered");
 }
