@@ -98,14 +98,14 @@ enum Unanswered {
     /// The request is refused, with a reason.
     Declined(Declined),
     /// The actor does not run yet, or did not answer in time.
-    Nobody,
+    NotReady,
 }
 
 impl Unanswered {
     fn refusal(self, shared: &Shared) -> Refusal {
         match self {
             Self::Declined(declined) => declined.into(),
-            Self::Nobody => still_starting(shared),
+            Self::NotReady => still_starting(shared),
         }
     }
 }
@@ -117,12 +117,12 @@ async fn operate(
     asker: Cause,
 ) -> Result<Accepted, Unanswered> {
     if !is_settled(shared).await {
-        return Err(Unanswered::Nobody);
+        return Err(Unanswered::NotReady);
     }
     let asked = shared.lines.operate.ask(Operate { operation, due, asker });
     match tokio::time::timeout(OPERATE_LIMIT, asked).await {
         Ok(Ok(Ok(accepted))) => Ok(accepted),
         Ok(Ok(Err(declined))) => Err(Unanswered::Declined(declined)),
-        Ok(Err(_)) | Err(_) => Err(Unanswered::Nobody),
+        Ok(Err(_)) | Err(_) => Err(Unanswered::NotReady),
     }
 }

@@ -229,7 +229,7 @@ pub async fn take_over(shared: &Shared, TakeOverBody { offer, .. }: TakeOverBody
         Err(Unanswered::Declined(_)) => return Ok(OfferAnswer::Pending),
         // it may be heard or not: the old main asks again
         Ok(Accepted::Scheduled(_) | Accepted::Unscheduled(_) | Accepted::FenceLifted(_))
-        | Err(Unanswered::Nobody) => {
+        | Err(Unanswered::NotReady) => {
             return Err(still_starting(shared));
         }
     };

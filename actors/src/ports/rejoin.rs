@@ -160,6 +160,8 @@ pub trait RejoinPort {
     fn must_make_room_beside(&self, keep_in: &Path) -> Option<PathBuf>;
     /// Main's server as the source of a rewind, with this node's own login, whose password is in a file.
     fn rewind_source(&self, address: &Address) -> Answer<Source>;
+    /// Removes the password file that [`rewind_source`](Self::rewind_source) wrote.
+    fn forget(&self, source: &Source);
     /// Main's server as the source of a base backup.
     fn copy_source(&self, address: &Address) -> Source;
     /// Logs in for replication, as a standby and a base backup do. Returns the server's system identifier, or nothing if there is

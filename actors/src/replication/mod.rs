@@ -9,11 +9,13 @@ mod redis_role;
 pub mod rejoin;
 mod rejoin_check;
 mod relay;
+mod servers;
 mod serving;
 mod steps;
 mod stream_upkeep;
 mod switchover;
 mod withdrawing;
 
+pub use actor::ReplicationActor;
 pub(crate) use actor::{FENCE_LIMIT, FOLLOW_LIMIT, record_dependents};
-pub use actor::{InUse, ReplicationActor, Servers};
+pub use servers::{InUse, Servers};

@@ -330,10 +330,8 @@ pub(super) async fn rebuild(shared: &Shared, servers: &Servers, run: &Run) -> An
             Some(Parting { rewindable: true, .. }) => {
                 let source = servers.rewind_source(run.new_main)?;
                 let rewound = servers.rejoin.rewind(&source, REBUILD_LIMIT).await;
-                // it holds the password of a superuser
-                if let Some(passfile) = &source.passfile {
-                    let _ = std::fs::remove_file(passfile);
-                }
+                // the password of a superuser is in it
+                servers.rejoin.forget(&source);
                 match rewound? {
                     Rewind::Rewound | Rewind::NotNeeded => {
                         // pg_rewind's word alone proves nothing (MEASURED M5)

@@ -413,6 +413,8 @@ impl RejoinPort for Simulated {
         not_simulated("a rewind")
     }
 
+    fn forget(&self, _: &Source) {}
+
     fn copy_source(&self, _: &Address) -> Source {
         Source { conninfo: String::new(), passfile: None }
     }

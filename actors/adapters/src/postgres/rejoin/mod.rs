@@ -63,6 +63,14 @@ impl RejoinPort for LocalPostgres {
         self.source_of_rewind(address)
     }
 
+    fn forget(&self, source: &Source) {
+        if let Some(file) = &source.passfile
+            && let Err(error) = std::fs::remove_file(file)
+        {
+            tracing::warn!(%error, file = %file.display(), "a file with a password was not removed");
+        }
+    }
+
     fn copy_source(&self, address: &Address) -> Source {
         self.source_of_copy(address)
     }
