@@ -123,9 +123,11 @@ fn what_is_restarted_without_its_signal_where_main_is_lost_is_taken_over_on_a_ti
     run(async {
         let sandbox = serving(false).await?;
         // from the second timeline on a standby has a history file as well
-        for (main, target) in [(ALPHA, "beta"), (BETA, "alpha")] {
-            let moved = switch(&sandbox, main, target, &["--drain", "0s"]).await?;
+        for (main, target, name) in [(ALPHA, BETA, "beta"), (BETA, ALPHA, "alpha")] {
+            let moved = switch(&sandbox, main, name, &["--drain", "0s"]).await?;
             assert!(moved.status.success(), "{moved:?}");
+            // main refuses the next one as long as its takeover runs
+            sandbox.wait_run_ended(target).await?;
         }
         sandbox.wait_streaming(ALPHA, BETA).await?;
         sandbox.wait_healthy(BETA).await?;
