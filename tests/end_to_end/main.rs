@@ -18,6 +18,7 @@ mod evidence;
 mod fork_report;
 mod hostile;
 mod late_promotion;
+mod namespaces;
 mod not_let_in;
 mod panic;
 mod promotion;

@@ -110,13 +110,13 @@ fn a_main_that_does_not_stop_says_what_it_waits_for_and_is_not_forced() {
         let pair = Pair::start_with("archive_mode = on\narchive_command = 'sleep 3'").await;
         let error = pair.alpha.hand_down(Duration::from_millis(400)).await.unwrap_err().to_string();
         assert!(error.contains("did not stop within 400ms") && error.contains("archiver"), "{error}");
-        assert_eq!(pair.alpha.process(), ServerProcess::Stopping);
+        assert_eq!(pair.alpha.process().await, ServerProcess::Stopping);
         pair.alpha.hand_down(LIMIT).await.unwrap();
-        assert_eq!(pair.alpha.process(), ServerProcess::None);
+        assert_eq!(pair.alpha.process().await, ServerProcess::None);
 
         // one that ends and need not hand over is forced after its patience, and that is told
         pair.alpha.start().await.unwrap();
-        assert_eq!(pair.alpha.process(), ServerProcess::Up);
+        assert_eq!(pair.alpha.process().await, ServerProcess::Up);
         pair.sandbox.psql(ALPHA, "CREATE TABLE more (id int)").await.unwrap();
         let end = pair.alpha.stop(StopMode::Within(Duration::from_millis(400))).await.unwrap();
         assert!(end.forced && end.words.contains("a clean stop did not end within 400ms"), "{end}");

@@ -1,12 +1,12 @@
 //! A main and its standby, each behind the adapter that a supervisor would use.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, NodePlan, Sandbox, until};
 use interrex_actors::ports::{HandoverPort as _, MainServerPort, PostgresPort as _, slot_name};
 use interrex_adapters::{
     postgres::{LocalPostgres, PostgresSettings},
-    runtime::RunAs,
+    runtime::{Postmaster, Processes, RunAs},
 };
 use interrex_events::{Address, Lsn, NodeId};
 use tokio::task::LocalSet;
@@ -103,8 +103,11 @@ fn adapter(sandbox: &Sandbox, node: &NodePlan, programs: &Path) -> LocalPostgres
     LocalPostgres::new(PostgresSettings {
         data_dir: node.data_dir(),
         bin_dir: programs.to_owned(),
-        log_file: node.postgres_log(),
-        run_as: RunAs::resolve(None, Path::new(&node.data_dir())).unwrap(),
+        runtime: Rc::new(Processes::new(
+            RunAs::resolve(None, &node.data_dir()).unwrap(),
+            node.postgres_log(),
+            Postmaster::of(&node.data_dir()),
+        )),
         host: "127.0.0.1".to_owned(),
         port: node.postgres_port,
         user: "interrex".to_owned(),

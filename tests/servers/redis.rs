@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    rc::Rc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use interrex_actors::{
 };
 use interrex_adapters::{
     redis::{LocalRedis, RedisSettings},
-    runtime::{Process, RunAs},
+    runtime::{Process, Processes, RunAs},
 };
 use interrex_events::{Address, RedisStatus};
 
@@ -29,16 +30,22 @@ struct Redis {
 }
 
 fn settings(folder: &Path, port: u16) -> RedisSettings {
+    let (program, config_file) = (PathBuf::from("redis-server"), folder.join("redis.conf"));
+    let identity = RedisSettings::identity(&program, &config_file, port, RunAs::Myself);
     RedisSettings {
-        config_file: folder.join("redis.conf"),
-        program: "redis-server".into(),
-        run_as: RunAs::Myself,
+        config_file,
+        program,
+        runtime: Rc::new(Processes::new(RunAs::Myself, folder.join("output"), identity)),
         host: "127.0.0.1".to_owned(),
         port,
         password: None,
         stop_timeout: Duration::from_millis(100),
         others: Vec::new(),
     }
+}
+
+fn in_good_order(process: &Process) -> RedisEnd {
+    RedisEnd::InGoodOrder(format!("process {}", process.pid()))
 }
 
 impl Redis {
@@ -110,7 +117,7 @@ fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_
         redis.adapter.start().await.unwrap();
         redis.is(RedisStatus::Master).await;
         let before = redis.process();
-        assert_eq!(redis.adapter.stop().await.unwrap(), RedisEnd::InGoodOrder(before.pid()));
+        assert_eq!(redis.adapter.stop().await.unwrap(), in_good_order(&before));
         assert!(!before.lives());
         assert_eq!(redis.adapter.stop().await.unwrap(), RedisEnd::WasNotRunning);
 
@@ -120,7 +127,7 @@ fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_
         redis.cli(&["CONFIG", "SET", "requirepass", "another"]);
         let afresh = LocalRedis::new(settings(redis.folder.path(), redis.port));
         assert_eq!(afresh.measure().await.status, RedisStatus::Unreachable);
-        assert_eq!(afresh.stop().await.unwrap(), RedisEnd::InGoodOrder(before.pid()));
+        assert_eq!(afresh.stop().await.unwrap(), in_good_order(&before));
 
         // the same port, another file
         let other = Redis::new(&format!("port {}", redis.port));
@@ -153,9 +160,9 @@ fn a_slow_save_is_waited_for_and_what_is_kept_is_what_was_in_memory() {
             "for i = 1, 6000 do redis.call('SET', 'key' .. i, string.rep('x', 100)) end",
             "0",
         ]);
-        let (at, pid) = (SystemEnv.moment().wall, redis.process().pid());
+        let (at, before) = (SystemEnv.moment().wall, redis.process());
         let end = redis.adapter.prepare_to_follow(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
-        assert_eq!(end, RedisEnd::InGoodOrder(pid));
+        assert_eq!(end, in_good_order(&before));
         let kept = redis.adapter.kept_at(at).await.unwrap();
         assert!(fs::metadata(kept.join("dump.rdb")).unwrap().len() > 60_000);
         redis.adapter.start().await.unwrap();

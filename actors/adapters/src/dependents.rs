@@ -1,6 +1,6 @@
 //! Dependents as programs: started, stopped, restarted, and ready only when their check passes.
 
-use std::{cell::RefCell, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -11,7 +11,7 @@ use interrex_actors::{
 };
 use interrex_events::DependentStatus;
 
-use crate::runtime::{self, Background, Ended};
+use crate::runtime::{Instance, Program, Runtime, Signal, Stopped};
 
 /// How long a dependent may take to end before it is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -29,10 +29,12 @@ const CHECKS_AT_ONCE: usize = 8;
 pub struct Dependent {
     /// Its name.
     pub name: String,
+    /// What runs it.
+    pub runtime: Rc<dyn Runtime>,
     /// The program.
-    pub program: Background,
-    /// Program and arguments of its readiness check.
-    pub ready_command: Vec<String>,
+    pub program: Program,
+    /// Its readiness check.
+    pub ready: Program,
     /// Time limit for a restart.
     pub ready_limit: Duration,
     /// Why the last start was not made; shown until a start succeeds.
@@ -41,10 +43,7 @@ pub struct Dependent {
 
 impl Dependent {
     async fn check(&self) -> Answer<()> {
-        let run_as = self.program.run_as;
-        let mut command = run_as.command(self.ready_command.first().map_or("", String::as_str));
-        command.args(self.ready_command.iter().skip(1));
-        runtime::run(command, "readiness check", CHECK_LIMIT).await.map(drop)
+        self.runtime.output_of(&self.ready, "readiness check", CHECK_LIMIT).await.map(drop)
     }
 
     async fn facts(&self) -> DependentFacts {
@@ -52,9 +51,9 @@ impl Dependent {
             status: DependentStatus::Stopped,
             detail: self.not_started.borrow().clone().unwrap_or_else(|| detail.to_owned()),
         };
-        let Some(pid) = self.program.pid() else { return stopped("no such process") };
+        let Some(instance) = self.runtime.find().await else { return stopped("no such process") };
         match self.check().await {
-            Ok(()) if self.program.pid() == Some(pid) => {
+            Ok(()) if self.runtime.lives(&instance).await => {
                 DependentFacts { status: DependentStatus::Ready, detail: String::new() }
             }
             Ok(()) => stopped("the process has ended, and another process answers its readiness check"),
@@ -62,32 +61,44 @@ impl Dependent {
         }
     }
 
+    async fn start(&self) -> Answer<()> {
+        self.runtime.start(&self.program).await.map(drop)
+    }
+
+    /// Ends it. Returns the ended process, and how it ended, if one lived.
+    async fn stop(&self) -> Answer<Option<(Instance, Stopped)>> {
+        let Some(instance) = self.runtime.find().await else { return Ok(None) };
+        let steps = [(Signal::TERM, STOP_PATIENCE), (Signal::KILL, STOP_PATIENCE)];
+        let stopped = self.runtime.stop(&instance, &steps).await?;
+        Ok(Some((instance, stopped)))
+    }
+
     /// Starts it, unless another process passes its readiness check: a second process could not get the port, and the answers of
     /// the first process would count as its own.
     async fn start_alone(&self) -> Answer<()> {
         let answer = tokio::time::timeout(OTHERS_LIMIT, self.check()).await;
-        let taken = matches!(answer, Ok(Ok(()))).then(|| {
-            let alike = match self.program.look_alikes().as_slice() {
-                [] => String::new(),
-                [pid, ..] => format!(" (process {pid} runs the same command)"),
-            };
-            format!(
+        let taken = if matches!(answer, Ok(Ok(()))) {
+            let alike = self.runtime.look_alike().await;
+            let alike = alike.map_or_else(String::new, |it| format!(" ({it} runs the same command)"));
+            Some(format!(
                 "{} is not started: its readiness check passes already, so a process that this supervisor did not start serves in \
                  its place{alike}; stop that process, make sure that nothing starts it again, then restart this supervisor",
                 self.name
-            )
-        });
+            ))
+        } else {
+            None
+        };
         self.not_started.borrow_mut().clone_from(&taken);
         match taken {
             Some(words) => Err(PortError(words)),
-            None => self.program.start().map(drop),
+            None => self.start().await,
         }
     }
 
     async fn restart(&self) -> Answer<()> {
-        if self.program.stop(STOP_PATIENCE).await?.is_some() {
+        if self.stop().await?.is_some() {
             // the stopped process had the port
-            self.program.start()?;
+            self.start().await?;
             self.not_started.borrow_mut().take();
         } else {
             self.start_alone().await?;
@@ -104,7 +115,7 @@ impl Dependent {
                 match ended {
                     Some(DependentFacts { status: DependentStatus::Ready, .. }) => return Ok(()),
                     Some(DependentFacts { status: DependentStatus::Stopped, .. }) => {
-                        let log = self.program.log_file.display();
+                        let log = self.runtime.output_name();
                         return Err(PortError(format!(
                             "{} ended right after its start: see its log {log}",
                             self.name
@@ -124,7 +135,7 @@ impl Dependent {
                 "{} runs, but is not ready after {:?}: {last}; see its log {}",
                 self.name,
                 self.ready_limit,
-                self.program.log_file.display()
+                self.runtime.output_name()
             ))),
         }
     }
@@ -149,12 +160,15 @@ impl DependentsPort for DependentPrograms {
     }
 
     async fn start(&self) -> Answer<Vec<String>> {
-        let absent = self.dependents.iter().filter(|dependent| dependent.program.find().is_none());
-        let starts = absent.map(|dependent| async move { (dependent, dependent.start_alone().await) });
+        let starts = self.dependents.iter().map(|dependent| async move {
+            let runs = dependent.runtime.find().await.is_some();
+            (dependent, if runs { Ok(false) } else { dependent.start_alone().await.map(|()| true) })
+        });
         let mut started = Vec::new();
         for (dependent, result) in futures_util::future::join_all(starts).await {
             match result {
-                Ok(()) => started.push(dependent.name.clone()),
+                Ok(true) => started.push(dependent.name.clone()),
+                Ok(false) => {}
                 // it is shown as stopped, with the reason; the other servers do not wait for it
                 Err(error) if dependent.not_started.borrow().is_some() => tracing::error!(%error),
                 Err(error) => return Err(error),
@@ -166,11 +180,11 @@ impl DependentsPort for DependentPrograms {
     async fn stop(&self) -> Answer<String> {
         let mut words = Vec::new();
         for dependent in &self.dependents {
-            let state = match dependent.program.stop(STOP_PATIENCE).await? {
-                Some(Ended { pid, killed: false }) => format!("stopped, process {pid} is gone"),
-                Some(Ended { pid, killed: true }) => {
-                    format!("killed, because process {pid} did not end within {STOP_PATIENCE:?}")
+            let state = match dependent.stop().await? {
+                Some((instance, Stopped { by: Signal::KILL, .. })) => {
+                    format!("killed, because {instance} did not end within {STOP_PATIENCE:?}")
                 }
+                Some((instance, _)) => format!("stopped, {instance} is gone"),
                 None => "was not running".to_owned(),
             };
             words.push(format!("{} {state}", dependent.name));
@@ -205,19 +219,19 @@ mod tests {
     use interrex_actors::env::SystemEnv;
 
     use super::*;
-    use crate::runtime::RunAs;
+    use crate::runtime::{Marked, Processes, RunAs};
 
     fn programs(folder: &Path, ready: &str) -> DependentPrograms {
+        let identity = Marked {
+            command: ["sleep", "60"].map(str::to_owned).to_vec(),
+            pid_file: folder.join("radius.pid"),
+            mark: folder.display().to_string(),
+        };
         let dependent = Dependent {
             name: "radius".to_owned(),
-            program: Background {
-                command: ["sleep", "60"].map(str::to_owned).to_vec(),
-                pid_file: folder.join("radius.pid"),
-                log_file: folder.join("radius.log"),
-                run_as: RunAs::Myself,
-                mark: folder.display().to_string(),
-            },
-            ready_command: ["/bin/sh", "-c", ready].map(str::to_owned).to_vec(),
+            program: Program::of(&identity.command),
+            runtime: Rc::new(Processes::new(RunAs::Myself, folder.join("radius.log"), identity)),
+            ready: Program::of(&["/bin/sh", "-c", ready].map(str::to_owned)),
             ready_limit: Duration::from_secs(10),
             not_started: RefCell::default(),
         };
@@ -234,7 +248,7 @@ mod tests {
         assert!(facts.detail.contains("that this supervisor did not start serves in its place"), "{facts:?}");
         let error = it.restart().await.unwrap_err().to_string();
         assert!(error.contains("radius is not started"), "{error}");
-        assert_eq!(it.dependents[0].program.pid(), None);
+        assert_eq!(it.dependents[0].runtime.find().await, None);
     }
 
     #[tokio::test]

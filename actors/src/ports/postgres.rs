@@ -101,7 +101,7 @@ pub trait PostgresPort {
     /// Stops it, and proves by observation that it is stopped. Returns what was observed.
     async fn stop(&self, mode: StopMode) -> Answer<PostgresEnd>;
     /// The state of its process, without a query.
-    fn process(&self) -> ServerProcess;
+    async fn process(&self) -> ServerProcess;
     /// Whether its data directory would start as a standby.
     fn is_standby_directory(&self) -> bool;
     /// Makes it receive from another upstream from now on.

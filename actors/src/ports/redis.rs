@@ -18,9 +18,9 @@ pub enum RedisEnd {
     /// Nothing answered on its port, and no process of it lived.
     WasNotRunning,
     /// It saved its data, and its process is gone.
-    InGoodOrder(i32),
+    InGoodOrder(String),
     /// It was killed: for this long it gave no answer and wrote nothing.
-    Killed(i32, Duration),
+    Killed(String, Duration),
 }
 
 impl RedisEnd {
@@ -35,10 +35,10 @@ impl fmt::Display for RedisEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WasNotRunning => f.write_str("was not running: nothing answers on its port"),
-            Self::InGoodOrder(pid) => write!(f, "stopped, process {pid} is gone"),
-            Self::Killed(pid, limit) => write!(
+            Self::InGoodOrder(process) => write!(f, "stopped, {process} is gone"),
+            Self::Killed(process, limit) => write!(
                 f,
-                "process {pid} was KILLED: it gave no answer and saved nothing for {limit:?} (redis.stop_timeout); what it had not \
+                "{process} was KILLED: it gave no answer and saved nothing for {limit:?} (redis.stop_timeout); what it had not \
                  saved before is lost"
             ),
         }

@@ -224,7 +224,7 @@ async fn settled(postgres: &dyn PostgresPort) -> Answer<Settled> {
     let looking = async {
         loop {
             let facts = postgres.measure().await.facts;
-            if let Some(settled) = known(facts.status, postgres.process()) {
+            if let Some(settled) = known(facts.status, postgres.process().await) {
                 return settled;
             }
             tracing::warn!(facts.detail, "PostgreSQL does not answer, and is looked at again");

@@ -157,7 +157,7 @@ impl PostgresPort for Simulated {
         Ok(PostgresEnd { words: "stopped".to_owned(), forced: false })
     }
 
-    fn process(&self) -> ServerProcess {
+    async fn process(&self) -> ServerProcess {
         if self.postgres().is_ok() { ServerProcess::Up } else { ServerProcess::None }
     }
 

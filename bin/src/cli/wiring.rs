@@ -13,13 +13,14 @@ use super::{
 };
 use crate::{
     config::Config,
+    daemon,
     demo::{self, DemoOptions, Ended},
     salvage::{self, SalvageOptions},
 };
 
 /// `interrex supervise`: until it is asked to end.
 pub(super) fn supervise(config: Config) -> Result<Exit, Failure> {
-    crate::daemon::supervise(config)?;
+    daemon::supervise(config, &daemon::OnThisMachine)?;
     Ok(Exit::Fine)
 }
 

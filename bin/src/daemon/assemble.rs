@@ -21,16 +21,17 @@ use interrex_adapters::{
     peers::{DatabaseLogin, RemotePeers},
     postgres::{LocalPostgres, PostgresSettings},
     redis::{LocalRedis, RedisSettings},
-    runtime::{Background, RunAs},
+    runtime::{Program, RunAs, Runtime},
     secret::Secret,
     stream::{LocalStream, StreamSettings},
 };
 use interrex_events::{Address, NodeSpec, Role};
 
-use crate::config::{self, Config, Quorum, Users, read_secret, user_name};
+use super::runtimes::{Runtimes, redis_program};
+use crate::config::{self, Config, DependentConfig, Quorum, Users, read_secret, user_name};
 
 /// The adapters for all configured servers, and the cluster's secret. Nothing is started or connected yet.
-pub(super) fn ports(config: &Config) -> Result<(Ports, Arc<str>), String> {
+pub(super) fn ports(config: &Config, runtimes: &dyn Runtimes) -> Result<(Ports, Arc<str>), String> {
     let users = Users::of(config)?;
     let secret = read_secret(&config.cluster.secret_file, "cluster.secret_file", 16)?;
     let optional =
@@ -45,14 +46,19 @@ pub(super) fn ports(config: &Config) -> Result<(Ports, Arc<str>), String> {
         redis_password: redis_password.clone(),
     };
     let nodes = nodes(config);
-    let local = Rc::new(LocalPostgres::new(postgres(config, users.postgres, password.clone())?));
+    let local = Rc::new(LocalPostgres::new(postgres(
+        config,
+        runtimes.postgres(config, users.postgres),
+        password.clone(),
+    )?));
     let servers = Servers {
         postgres: local.clone(),
         handover: local.clone(),
         rejoin: local,
         stream: Rc::new(stream(config, password)),
-        redis: redis(config, users.redis, redis_password).map(|redis| Rc::new(LocalRedis::new(redis)) as _),
-        dependents: Rc::new(dependents(config, &users.dependents)),
+        redis: redis(config, (runtimes, users.redis), redis_password)
+            .map(|redis| Rc::new(LocalRedis::new(redis)) as _),
+        dependents: Rc::new(dependents(config, runtimes, &users.dependents)),
         nodes: nodes.clone(),
         in_use: InUse::default(),
     };
@@ -67,7 +73,11 @@ pub(super) fn ports(config: &Config) -> Result<(Ports, Arc<str>), String> {
     Ok((ports, Arc::from(&*secret)))
 }
 
-fn postgres(config: &Config, run_as: RunAs, password: Option<Secret>) -> Result<PostgresSettings, String> {
+fn postgres(
+    config: &Config,
+    runtime: Rc<dyn Runtime>,
+    password: Option<Secret>,
+) -> Result<PostgresSettings, String> {
     let postgres = &config.postgres;
     let bin_dir = match &postgres.bin_dir {
         Some(folder) => folder.clone(),
@@ -76,14 +86,14 @@ fn postgres(config: &Config, run_as: RunAs, password: Option<Secret>) -> Result<
     if !bin_dir.join("postgres").is_file() {
         return Err(format!("postgres.bin_dir: there is no postgres in {}", bin_dir.display()));
     }
-    Ok(postgres_settings(config, bin_dir, run_as, password))
+    Ok(postgres_settings(config, bin_dir, runtime, password))
 }
 
-/// The settings of the local PostgreSQL, with the given programs and user.
+/// The settings of the local PostgreSQL, with the given programs and runtime.
 pub(crate) fn postgres_settings(
     config: &Config,
     bin_dir: PathBuf,
-    run_as: RunAs,
+    runtime: Rc<dyn Runtime>,
     password: Option<Secret>,
 ) -> PostgresSettings {
     let postgres = &config.postgres;
@@ -91,8 +101,7 @@ pub(crate) fn postgres_settings(
         data_dir: postgres.data_dir.clone(),
         bin_dir,
         config_file: config.postgres_config_file(),
-        log_file: postgres.log_file.clone().unwrap_or_else(|| config.beside_journal("postgres.log")),
-        run_as,
+        runtime,
         host: postgres.host.clone(),
         port: postgres.port,
         user: postgres.user.clone(),
@@ -151,11 +160,15 @@ pub(crate) fn find_programs(data_dir: &Path) -> Result<PathBuf, String> {
     })
 }
 
-fn redis(config: &Config, run_as: RunAs, password: Option<Secret>) -> Option<RedisSettings> {
+fn redis(
+    config: &Config,
+    (runtimes, user): (&dyn Runtimes, RunAs),
+    password: Option<Secret>,
+) -> Option<RedisSettings> {
     config.redis.as_ref().map(|redis| RedisSettings {
         config_file: redis.config_file.clone(),
-        program: redis.program.clone().unwrap_or_else(|| "redis-server".into()),
-        run_as,
+        program: redis_program(redis),
+        runtime: runtimes.redis(config, redis, user),
         host: redis.host.clone(),
         port: redis.port,
         password,
@@ -164,20 +177,12 @@ fn redis(config: &Config, run_as: RunAs, password: Option<Secret>) -> Option<Red
     })
 }
 
-fn dependents(config: &Config, users: &[RunAs]) -> DependentPrograms {
-    let dependent = |(dependent, run_as): (&crate::config::DependentConfig, &RunAs)| Dependent {
+fn dependents(config: &Config, runtimes: &dyn Runtimes, users: &[RunAs]) -> DependentPrograms {
+    let dependent = |(dependent, user): (&DependentConfig, &RunAs)| Dependent {
         name: dependent.name.clone(),
-        program: Background {
-            command: dependent.command.clone(),
-            pid_file: config.beside_journal(&format!("{}.pid", dependent.name)),
-            log_file: dependent
-                .log_file
-                .clone()
-                .unwrap_or_else(|| config.beside_journal(&format!("{}.log", dependent.name))),
-            run_as: *run_as,
-            mark: format!("{}/{}/{}", config.cluster.id, config.node.id, dependent.name),
-        },
-        ready_command: dependent.ready_command.clone(),
+        runtime: runtimes.dependent(config, dependent, *user),
+        program: Program::of(&dependent.command),
+        ready: Program::of(&dependent.ready_command),
         ready_limit: dependent.ready_timeout,
         not_started: RefCell::default(),
     };

@@ -6,8 +6,10 @@
 mod assemble;
 mod connections;
 mod http;
+mod runtimes;
 
 pub(crate) use self::assemble::{find_programs, postgres_settings};
+pub use self::runtimes::{OnThisMachine, Runtimes};
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -72,11 +74,11 @@ impl From<NodeError> for DaemonError {
     }
 }
 
-/// Runs a node until it is asked to end.
+/// Runs a node, with its servers in these runtimes, until it is asked to end.
 ///
 /// # Errors
 /// The node could not start, or could not continue.
-pub fn supervise(config: Config) -> Result<(), DaemonError> {
+pub fn supervise(config: Config, runtimes: &dyn Runtimes) -> Result<(), DaemonError> {
     // held for as long as this process lives: one of them may be a lock
     let _held = leave_nothing_inherited();
     log_to_stderr();
@@ -89,7 +91,7 @@ pub fn supervise(config: Config) -> Result<(), DaemonError> {
     }
     raise_the_limit_of_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, run(config))
+    LocalSet::new().block_on(&runtime, run(config, runtimes))
 }
 
 /// The usual limit of 1,024 file descriptors is for programs that use `select`. Child processes inherit the limit, so it stays
@@ -119,12 +121,13 @@ fn log_to_stderr() {
         .try_init();
 }
 
-async fn run(config: Config) -> Result<(), DaemonError> {
+async fn run(config: Config, runtimes: &dyn Runtimes) -> Result<(), DaemonError> {
     let mut signals = signals()?;
     let address = config.node.listen;
     let listener =
         TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, error })?;
-    let (ports, secret) = assemble::ports(&config).map_err(|problem| DaemonError::Machine(vec![problem]))?;
+    let (ports, secret) =
+        assemble::ports(&config, runtimes).map_err(|problem| DaemonError::Machine(vec![problem]))?;
     // a password that the running server refuses is found before anything is written
     if let Some(words) = starting::refused_login(&ports.servers).await {
         return Err(DaemonError::Machine(vec![words]));

@@ -31,6 +31,7 @@ const UNWELCOME: [char; 9] = ['"', '\'', '\\', '$', '%', '{', '}', '\n', '\r'];
 #[derive(Debug, Clone)]
 pub struct Builder {
     program: PathBuf,
+    supervisor: Option<PathBuf>,
     folder: Option<PathBuf>,
     nodes: usize,
     redis: bool,
@@ -43,6 +44,7 @@ impl Builder {
     pub(super) fn new(program: PathBuf) -> Self {
         Self {
             program,
+            supervisor: None,
             folder: None,
             nodes: 2,
             redis: true,
@@ -128,6 +130,13 @@ impl Builder {
         self
     }
 
+    /// Another program for the supervisors; it is called as `interrex supervise` is.
+    #[must_use]
+    pub fn supervisor(mut self, program: impl Into<PathBuf>) -> Self {
+        self.supervisor = Some(program.into());
+        self
+    }
+
     /// Folder for what sandboxes can share; by default what `INTERREX_TEST_CACHE` names, or none.
     #[must_use]
     pub fn cache(mut self, cache: impl Into<PathBuf>) -> Self {
@@ -161,6 +170,7 @@ impl Builder {
             nodes: plan::nodes(&folder, self.nodes, &ports),
             folder,
             made_folder,
+            supervisor: self.supervisor.unwrap_or_else(|| self.program.clone()),
             program: self.program,
             programs,
             account,

@@ -5,11 +5,15 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
+    rc::Rc,
     time::Duration,
 };
 
 use interrex_actors::ports::{PostgresPort as _, slot_name};
-use interrex_adapters::postgres::{LocalPostgres, PostgresSettings};
+use interrex_adapters::{
+    postgres::{LocalPostgres, PostgresSettings},
+    runtime::{Postmaster, Processes},
+};
 use interrex_events::{Address, ClusterId, NodeId, Role};
 
 use super::{
@@ -113,8 +117,11 @@ impl Layout<'_> {
         let adapter = LocalPostgres::new(PostgresSettings {
             data_dir: node.data_dir(),
             bin_dir: self.programs.postgres.clone(),
-            log_file: node.postgres_log(),
-            run_as: self.account.run_as,
+            runtime: Rc::new(Processes::new(
+                self.account.run_as,
+                node.postgres_log(),
+                Postmaster::of(&node.data_dir()),
+            )),
             host: "127.0.0.1".to_owned(),
             port: node.postgres_port,
             user: "interrex".to_owned(),

@@ -122,6 +122,7 @@ pub struct Sandbox {
     nodes: Vec<NodePlan>,
     /// The supervisor's program.
     program: PathBuf,
+    supervisor: PathBuf,
     programs: Programs,
     account: Account,
     passwords: Passwords,

@@ -50,7 +50,7 @@ impl Sandbox {
         let log = OpenOptions::new().create(true).append(true).open(node.supervisor_log());
         let log = log.map_err(|error| SandboxError::failed(doing(), error))?;
         let errors = log.try_clone().map_err(|error| SandboxError::failed(doing(), error))?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.supervisor);
         command.arg("supervise").arg("--config").arg(node.config());
         command.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
         without_foreign_settings(&mut command);

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Stdio,
+    rc::Rc,
     time::Duration,
 };
 
@@ -11,7 +12,7 @@ use interrex::sandbox::ALPHA;
 use interrex_actors::ports::{RejoinPort as _, Rewind};
 use interrex_adapters::{
     postgres::{LocalPostgres, PostgresSettings},
-    runtime::RunAs,
+    runtime::{Postmaster, Processes, RunAs},
 };
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
@@ -92,8 +93,11 @@ fn adapter(data_dir: &Path, programs: &Path, owned: &Path) -> LocalPostgres {
     LocalPostgres::new(PostgresSettings {
         data_dir: data_dir.to_owned(),
         bin_dir: programs.to_owned(),
-        log_file: data_dir.with_extension("log"),
-        run_as: RunAs::resolve(None, owned).unwrap(),
+        runtime: Rc::new(Processes::new(
+            RunAs::resolve(None, owned).unwrap(),
+            data_dir.with_extension("log"),
+            Postmaster::of(data_dir),
+        )),
         host: "127.0.0.1".to_owned(),
         port: 1,
         user: "interrex".to_owned(),

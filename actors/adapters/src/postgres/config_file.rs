@@ -14,7 +14,7 @@ use interrex_actors::ports::Answer;
 use super::{PostgresSettings, START_LIMIT};
 use crate::{
     guarded,
-    runtime::{self, Command, RunAs},
+    runtime::{Program, RunAs},
 };
 
 /// Debian's clusters: a folder for each version, and in it a folder for each cluster.
@@ -131,13 +131,13 @@ fn unquoted(text: &str) -> String {
 impl PostgresSettings {
     /// `postgres` with the arguments that decide which configuration it reads: for a start, a recovery and a query of a setting.
     #[must_use]
-    pub fn server(&self) -> Command {
+    pub fn server(&self) -> Program {
         self.server_in(&self.data_dir, &[])
     }
 
     /// The same with the real folder of the data directory, and with arguments that must come first.
-    pub(super) fn server_in(&self, data_dir: &Path, first: &[&str]) -> Command {
-        let mut command = self.run_as.command(self.bin_dir.join("postgres"));
+    pub(super) fn server_in(&self, data_dir: &Path, first: &[&str]) -> Program {
+        let mut command = Program::new(self.bin_dir.join("postgres"));
         command.args(first).args(self.which_configuration(data_dir));
         // the kernel must end a session before the server: the protection of this process is not for sessions
         for (name, otherwise) in OOM_SETTINGS {
@@ -152,11 +152,11 @@ impl PostgresSettings {
     }
 
     fn which_configuration(&self, data_dir: &Path) -> Vec<OsString> {
-        let mut words = vec!["-D".into(), data_dir.as_os_str().to_owned()];
+        let mut words = vec!["-D".into(), self.runtime.inside(data_dir).into_os_string()];
         let Some(file) = &self.config_file else { return words };
         let mut set = |name: &str, file: &Path| {
             let mut assignment = OsString::from(format!("{name}="));
-            assignment.push(file);
+            assignment.push(self.runtime.inside(file));
             words.extend(["-c".into(), assignment]);
         };
         set("config_file", file);
@@ -177,13 +177,14 @@ impl PostgresSettings {
     pub async fn at_next_start(&self, name: &str) -> Answer<String> {
         let mut command = self.server();
         command.env("LC_ALL", "C").args(["-C", name]);
-        runtime::run(command, &format!("postgres -C {name}"), START_LIMIT).await
+        self.runtime.output_of(&command, &format!("postgres -C {name}"), START_LIMIT).await
     }
 
     /// Makes folders in `/run` again that a restart of the machine removed: the folder of the socket, and the folder of statistics
     /// up to PostgreSQL 14. Only root can; otherwise PostgreSQL reports what is missing.
     pub(super) fn make_folders_in_run(&self) -> io::Result<()> {
-        if self.run_as == RunAs::Myself {
+        let user = self.runtime.user();
+        if user == RunAs::Myself {
             return Ok(());
         }
         let files = [self.data_dir.join("postgresql.auto.conf"), self.settings_file()];
@@ -192,12 +193,15 @@ impl PostgresSettings {
         let sockets = set("unix_socket_directories").or_else(by_default).unwrap_or_default();
         let statistics = set("stats_temp_directory").unwrap_or_default();
         for folder in sockets.split(',').map(str::trim).chain([statistics.as_str()]) {
+            if self.runtime.outside(Path::new(folder)).as_deref() != Some(Path::new(folder)) {
+                continue; // the server sees another `/run`
+            }
             let in_run = ["/run/", "/var/run/"].iter().any(|run| folder.starts_with(run));
             if !in_run || Path::new(folder).exists() || folder.contains("..") {
                 continue;
             }
             // the folder above may belong to the servers' user
-            guarded::create_open_folder(Path::new(folder), self.run_as)?;
+            guarded::create_open_folder(Path::new(folder), user)?;
         }
         Ok(())
     }

@@ -148,7 +148,7 @@ impl LocalPostgres {
             let read = self.control_bytes().await.map_err(|error| error.to_string());
             match read.and_then(|bytes| ControlFile::read(&bytes)) {
                 Ok(control) => return Ok(control),
-                Err(problem) if looks >= LOOKS || self.postmaster().is_none() => {
+                Err(problem) if looks >= LOOKS || self.settings.runtime.find().await.is_none() => {
                     let file = self.settings.data_dir.join("global/pg_control");
                     return Err(PortError::new(&format!("reading {}", file.display()), problem));
                 }

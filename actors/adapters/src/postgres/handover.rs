@@ -9,7 +9,7 @@ use interrex_actors::ports::{
 };
 use interrex_events::{Address, Lsn, NodeId, TimelineId};
 
-use super::{LocalPostgres, is_standby_of, server_log};
+use super::{LocalPostgres, PostgresSettings, is_standby_of, server_log};
 use crate::postgres::fork;
 
 #[async_trait(?Send)]
@@ -69,7 +69,7 @@ impl HandoverPort for LocalPostgres {
     }
 
     async fn become_standby(&self, conninfo: &str, slot: &str, along: Option<&MainLineage>) -> Answer<()> {
-        self.turn_into_standby(conninfo, slot, along)
+        self.turn_into_standby(conninfo, slot, along).await
     }
 
     async fn restores_from_archive(&self) -> Answer<bool> {
@@ -86,7 +86,7 @@ impl HandoverPort for LocalPostgres {
     }
 
     fn last_complaint(&self) -> Option<String> {
-        server_log::last_complaint(&self.settings.log_file, self.settings.run_as)
+        server_log::complaint_in(&self.settings.runtime.output_since(0)).map(str::to_owned)
     }
 
     async fn main_lineage(&self) -> Answer<MainLineage> {
@@ -115,16 +115,15 @@ impl HandoverPort for LocalPostgres {
             return Err(PortError("pg_rewind needs full_page_writes = on".to_owned()));
         }
         let program = self.settings.bin_dir.join("pg_rewind");
-        if !program.is_file() {
+        if !self.settings.runtime.has_program(&program).await {
             return Err(PortError(format!("the program {} is missing", program.display())));
         }
         Ok(())
     }
 
     async fn fork(&self, timeline: TimelineId, switchpoint: Lsn, limit: Duration) -> Answer<ForkReport> {
-        let settings = &self.settings;
-        let programs = (settings.bin_dir.as_path(), settings.run_as);
-        Ok(fork::read(programs, &settings.data_dir, (timeline, switchpoint), limit).await?.report)
+        let PostgresSettings { runtime, bin_dir, data_dir, .. } = &self.settings;
+        Ok(fork::read((&**runtime, bin_dir), data_dir, (timeline, switchpoint), limit).await?.report)
     }
 
     fn main_server(&self, address: &Address) -> Box<dyn MainServerPort> {

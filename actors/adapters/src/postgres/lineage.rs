@@ -51,7 +51,7 @@ impl LocalPostgres {
         main: &MainLineage,
         server: &dyn MainServerPort,
     ) -> Answer<Lineage> {
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let control = self.control_file().await?;
         let timeline = control.own_timeline();
         let found = |verdict, end| Lineage {

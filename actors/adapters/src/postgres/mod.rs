@@ -24,6 +24,7 @@ mod shutdown;
 pub mod standby;
 mod standby_limits;
 mod start;
+mod status_file;
 mod wal;
 
 pub use self::{
@@ -32,8 +33,8 @@ pub use self::{
 };
 
 use std::{
-    cell::{Cell, RefCell},
-    path::PathBuf,
+    cell::RefCell,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -51,24 +52,22 @@ use interrex_events::{
     Address, Epoch, Lsn, NodeId, PostgresStatus, TimelineId, cluster_events,
     postgres::{Row, conninfo_value, literal, rows},
 };
-use rustix::process::Signal;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, error::SqlState};
 
 use self::{
     admission::ask_for_a_session,
     sessions::{WRITES, connect, facts, measure_sql},
+    status_file::State,
 };
 use crate::{
     guarded, no_reply,
-    runtime::{self, RunAs, is_alive, wait_gone},
+    runtime::{Program, RunAs, Runtime},
     secret::Secret,
 };
 
 /// How long a start is waited for. PostgreSQL continues to start after that: a recovery may take long.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long a start waits for a dead server to be reaped.
-const REAP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a process may outlive a harder signal.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two checks of the server during a failover.
@@ -91,10 +90,8 @@ pub struct PostgresSettings {
     pub bin_dir: PathBuf,
     /// `postgresql.conf`, if it is not in the data directory.
     pub config_file: Option<PathBuf>,
-    /// The server's log file.
-    pub log_file: PathBuf,
-    /// The user that it runs as.
-    pub run_as: RunAs,
+    /// What runs it.
+    pub runtime: Rc<dyn Runtime>,
     /// Host.
     pub host: String,
     /// Port.
@@ -125,8 +122,6 @@ pub struct LocalPostgres {
     client: RefCell<Option<Rc<Client>>>,
     /// A session for long commands, opened before it is needed: later the server may admit none.
     spare: RefCell<Option<Client>>,
-    /// The server that is being started: before it has written its pid file, nothing else names it.
-    starting: Cell<Option<i32>>,
     /// Locked while another thread works on the data directory's files, also for a call that was given up.
     files: Arc<Mutex<()>>,
 }
@@ -141,13 +136,7 @@ impl LocalPostgres {
     /// Makes an adapter that connects at the first request.
     #[must_use]
     pub fn new(settings: PostgresSettings) -> Self {
-        Self {
-            settings,
-            client: RefCell::default(),
-            spare: RefCell::default(),
-            starting: Cell::default(),
-            files: Arc::default(),
-        }
+        Self { settings, client: RefCell::default(), spare: RefCell::default(), files: Arc::default() }
     }
 
     async fn client(&self) -> Answer<Rc<Client>> {
@@ -238,37 +227,21 @@ impl LocalPostgres {
         Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
     }
 
-    fn program(&self, name: &str) -> runtime::Command {
-        let mut command = self.settings.run_as.command(self.settings.bin_dir.join(name));
-        command.arg("-D").arg(&self.settings.data_dir);
-        command
+    /// The user that owns the server's files.
+    fn user(&self) -> RunAs {
+        self.settings.runtime.user()
     }
 
-    /// The process in the data directory's pid file.
-    fn named_postmaster(&self) -> Option<i32> {
-        let text = std::fs::read(self.settings.data_dir.join("postmaster.pid")).ok()?;
-        // a path in it may have any encoding
-        String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok()
+    /// A program of the server, for its data directory.
+    fn program(&self, name: &str) -> Program {
+        let mut program = Program::new(self.settings.bin_dir.join(name));
+        program.arg("-D").arg(self.inside(&self.settings.data_dir));
+        program
     }
 
-    /// The postmaster, if it lives.
-    fn postmaster(&self) -> Option<i32> {
-        let pid = self.named_postmaster()?;
-        // a stale file may name another server's process; a postmaster works in its data directory
-        let elsewhere = std::fs::read_link(format!("/proc/{pid}/cwd"))
-            .is_ok_and(|folder| self.settings.data_dir.canonicalize().is_ok_and(|own| own != folder));
-        (is_alive(pid, "postgres") && !elsewhere).then_some(pid)
-    }
-
-    /// Sessions outlive a killed postmaster, and still commit the statements that they received (MEASURED M10).
-    async fn end_orphans(&self) -> Answer<()> {
-        for pid in runtime::processes_in(&self.settings.data_dir, "postgres") {
-            runtime::signal(pid, Signal::KILL);
-            if !wait_gone(pid, "postgres", KILL_PATIENCE).await {
-                return Err(PortError(format!("PostgreSQL's process {pid} did not end after SIGKILL")));
-            }
-        }
-        Ok(())
+    /// A path of this machine, as the server and its programs see it.
+    fn inside(&self, path: &Path) -> PathBuf {
+        self.settings.runtime.inside(path)
     }
 
     /// The state in the control file, for people; a damaged file is not an error here.
@@ -304,12 +277,9 @@ impl LocalPostgres {
 #[async_trait(?Send)]
 impl PostgresPort for LocalPostgres {
     async fn measure(&self) -> PostgresMeasure {
-        let silent = |reply: NoReply| {
-            let status = if self.postmaster().is_some() {
-                PostgresStatus::Unreachable
-            } else {
-                PostgresStatus::Stopped
-            };
+        let silent = async |reply: NoReply| {
+            let lives = self.settings.runtime.find().await.is_some();
+            let status = if lives { PostgresStatus::Unreachable } else { PostgresStatus::Stopped };
             let facts = PostgresFacts::silent(status, reply.to_string());
             PostgresMeasure { facts, receiver_heard: None, no_reply: Some(reply) }
         };
@@ -317,13 +287,13 @@ impl PostgresPort for LocalPostgres {
         match tokio::time::timeout(limit, self.measured()).await {
             Ok(Ok(rows)) => match rows.first() {
                 Some(row) => facts(row),
-                None => silent(NoReply::Silent("PostgreSQL answered without a row".to_owned())),
+                None => silent(NoReply::Silent("PostgreSQL answered without a row".to_owned())).await,
             },
-            Ok(Err(reply)) => silent(reply),
+            Ok(Err(reply)) => silent(reply).await,
             Err(_) => {
                 // a connection that hangs is dropped: the next query gets a new one
                 self.client.borrow_mut().take();
-                silent(NoReply::late(limit))
+                silent(NoReply::late(limit)).await
             }
         }
     }
@@ -350,14 +320,12 @@ impl PostgresPort for LocalPostgres {
         self.stop_postmaster(mode).await
     }
 
-    fn process(&self) -> ServerProcess {
-        if self.postmaster().is_none() {
-            return ServerProcess::None;
+    async fn process(&self) -> ServerProcess {
+        match self.settings.runtime.find().await {
+            None => ServerProcess::None,
+            Some(_) if self.status_file().state() == Some(State::Stopping) => ServerProcess::Stopping,
+            Some(_) => ServerProcess::Up,
         }
-        let told = std::fs::read(self.settings.data_dir.join("postmaster.pid")).unwrap_or_default();
-        let told = String::from_utf8_lossy(&told);
-        let stops = told.lines().nth(start::STATUS_LINE).is_some_and(|status| status.trim() == "stopping");
-        if stops { ServerProcess::Stopping } else { ServerProcess::Up }
     }
 
     fn is_standby_directory(&self) -> bool {
@@ -388,7 +356,7 @@ impl PostgresPort for LocalPostgres {
         let Address { host, port } = server;
         let settings = &self.settings;
         let passfile = match &settings.replication_passfile {
-            Some(file) => format!(" passfile={}", conninfo_value(&file.display().to_string())),
+            Some(file) => format!(" passfile={}", conninfo_value(&self.inside(file).display().to_string())),
             None => String::new(),
         };
         format!(

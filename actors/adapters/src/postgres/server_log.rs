@@ -1,4 +1,4 @@
-//! The log file of PostgreSQL, to find out why something did not happen.
+//! The output of PostgreSQL, to find out why something did not happen.
 
 use std::{
     fs::File,
@@ -6,28 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{guarded, runtime::RunAs};
+use crate::runtime::RunAs;
 
 /// How many bytes at the end of a log file are read.
 const TAIL: u64 = 64 << 10;
 /// The words with which a complaint begins, in any language.
 const COMPLAINTS: [&str; 3] = ["FATAL", "PANIC", "ERROR"];
 
-/// The last complaint in a log file after `begin`, or else the last line: why a server did not start.
-pub(super) fn last_words(log: &Path, owner: RunAs, begin: u64) -> String {
-    let end = end_of(log, owner, begin).unwrap_or_default();
-    let words = complaint_in(&end).or_else(|| end.lines().next_back());
-    words.unwrap_or("it wrote no message").to_owned()
-}
-
-/// The last complaint at the end of a log file, if there is one.
-pub(super) fn last_complaint(log: &Path, owner: RunAs) -> Option<String> {
-    complaint_in(&end_of(log, owner, 0).ok()?).map(str::to_owned)
-}
-
-/// Whether a log file has a complaint after `begin`.
-pub(super) fn complains(log: &Path, owner: RunAs, begin: u64) -> bool {
-    end_of(log, owner, begin).is_ok_and(|end| complaint_in(&end).is_some())
+/// The last complaint in some output, or else the last line: why a server did not start.
+pub(super) fn last_message(output: &str) -> &str {
+    complaint_in(output).or_else(|| output.lines().next_back()).unwrap_or("it wrote no message")
 }
 
 /// The files of PostgreSQL's own collector (`logging_collector`), and their length: from the beginning of its start the server
@@ -56,12 +44,9 @@ impl Collected {
     }
 }
 
-fn complaint_in(text: &str) -> Option<&str> {
+/// The last complaint in some output.
+pub(super) fn complaint_in(text: &str) -> Option<&str> {
     text.lines().rfind(|line| COMPLAINTS.iter().any(|word| line.contains(word)))
-}
-
-fn end_of(log: &Path, owner: RunAs, begin: u64) -> io::Result<String> {
-    tail(guarded::open(log, owner)?, begin)
 }
 
 fn tail(mut file: File, begin: u64) -> io::Result<String> {
@@ -77,27 +62,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_complaint_is_told_however_long_the_log_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("postgres.log");
-        assert_eq!(last_complaint(&log, RunAs::Myself), None);
-        assert_eq!(last_words(&log, RunAs::Myself, 0), "it wrote no message");
-        let lines = "FATAL:  old\n".to_owned() + &"LOG:  nothing\n".repeat(10_000);
-        std::fs::write(&log, &lines).unwrap();
-        assert_eq!(
-            (last_complaint(&log, RunAs::Myself), last_words(&log, RunAs::Myself, 0).as_str()),
-            (None, "LOG:  nothing")
-        );
-        let begin = lines.len() as u64;
-        std::fs::write(&log, lines + "FATAL:  new\nDETAIL:  of it\n").unwrap();
-        assert_eq!(last_complaint(&log, RunAs::Myself).as_deref(), Some("FATAL:  new"));
-        assert_eq!(last_words(&log, RunAs::Myself, begin), "FATAL:  new");
-        std::fs::write(&log, "FATAL:  old\n").unwrap();
-        assert_eq!(
-            last_words(&log, RunAs::Myself, 12),
-            "it wrote no message",
-            "what was there before the start is not about it"
-        );
+    fn the_newest_complaint_is_reported_or_else_the_last_line() {
+        assert_eq!((complaint_in(""), last_message("")), (None, "it wrote no message"));
+        assert_eq!(last_message("LOG:  one\nLOG:  two\n"), "LOG:  two");
+        let output = "FATAL:  old\nLOG:  nothing\nFATAL:  new\nDETAIL:  of it\n";
+        assert_eq!((complaint_in(output), last_message(output)), (Some("FATAL:  new"), "FATAL:  new"));
     }
 
     #[test]

@@ -4,22 +4,18 @@ use std::time::Duration;
 
 use interrex_actors::ports::{Answer, LogRecord, PortError, PostgresEnd, ShutdownProof, StopMode};
 use interrex_events::{Lsn, TimelineId};
-use rustix::process::Signal;
 
-use super::{KILL_PATIENCE, LocalPostgres, start::end_what_starts, wal::Wal};
-use crate::runtime::{self, wait_gone};
+use super::{KILL_PATIENCE, LocalPostgres, wal::Wal};
+use crate::runtime::{Signal, Stopped};
 
 impl LocalPostgres {
     /// Stops the server, with harder and harder signals, and reports how.
     pub(super) async fn stop_postmaster(&self, mode: StopMode) -> Answer<PostgresEnd> {
         self.client.take();
         self.spare.take();
-        let starting = self.starting.take();
-        let Some(pid) = self.postmaster() else {
-            if let Some(pid) = starting {
-                end_what_starts(pid).await?;
-            }
-            self.end_orphans().await?;
+        let runtime = &self.settings.runtime;
+        let Some(instance) = runtime.find().await else {
+            runtime.end_rest(KILL_PATIENCE).await?;
             let words = format!("was not running (control file: {})", self.cluster_state().await);
             return Ok(PostgresEnd { words, forced: false });
         };
@@ -28,48 +24,33 @@ impl LocalPostgres {
             StopMode::Within(patience) => Some(patience),
             StopMode::Immediate => None,
         };
-        let in_good_order = patience.map(|patience| (Signal::INT, patience));
-        let mut left = String::new();
-        for (number, limit) in
-            in_good_order.into_iter().chain([(Signal::QUIT, KILL_PATIENCE), (Signal::KILL, KILL_PATIENCE)])
-        {
-            runtime::signal(pid, number);
-            runtime::signal(pid, Signal::CONT);
-            if wait_gone(pid, "postgres", limit).await {
-                self.end_orphans().await?;
-                let state = self.cluster_state().await;
-                let forced = patience.filter(|_| number != Signal::INT);
-                let how = forced.map_or_else(String::new, |patience| {
-                    let by = if number == Signal::KILL { "killed" } else { "stopped at once" };
-                    format!(
-                        ", {by}, because a clean stop did not end within {patience:?}: it still had {left}"
-                    )
-                });
-                let words = format!(
-                    "stopped, process {pid} and all of its own are gone (control file: {state}){how}"
-                );
-                return Ok(PostgresEnd { words, forced: forced.is_some() });
-            }
-            if number == Signal::INT {
-                left = self.what_is_left(pid);
-                tracing::warn!(left, "PostgreSQL did not stop cleanly in time, and is stopped at once");
-            }
-        }
-        Err(PortError(format!("PostgreSQL, process {pid}, did not end after SIGKILL")))
+        let mut steps: Vec<_> = patience.map(|patience| (Signal::INT, patience)).into_iter().collect();
+        steps.extend([(Signal::QUIT, KILL_PATIENCE), (Signal::KILL, KILL_PATIENCE)]);
+        let stopped = runtime.stop(&instance, &steps).await;
+        let Stopped { by, left } = stopped.map_err(|error| PortError(format!("PostgreSQL: {error}")))?;
+        let state = self.cluster_state().await;
+        let forced = patience.filter(|_| by != Signal::INT);
+        let how = forced.map_or_else(String::new, |patience| {
+            let by = if by == Signal::KILL { "killed" } else { "stopped at once" };
+            format!(", {by}, because a clean stop did not end within {patience:?}: it still had {left}")
+        });
+        let words = format!("stopped, {instance} and all of its own are gone (control file: {state}){how}");
+        Ok(PostgresEnd { words, forced: forced.is_some() })
     }
 
     /// A fast stop and its proof.
     pub(super) async fn stop_and_prove(&self, limit: Duration) -> Answer<ShutdownProof> {
         self.client.take();
         self.spare.take();
-        if let Some(pid) = self.postmaster() {
-            runtime::signal(pid, Signal::INT);
+        let runtime = &self.settings.runtime;
+        if let Some(instance) = runtime.find().await {
+            runtime.signal(&instance, Signal::INT).await;
             // a process that SIGSTOP has stopped takes no other signal
-            runtime::signal(pid, Signal::CONT);
-            if !wait_gone(pid, "postgres", limit).await {
+            runtime.signal(&instance, Signal::CONT).await;
+            if tokio::time::timeout(limit, runtime.gone(&instance)).await.is_err() {
                 return Err(PortError(format!(
-                    "PostgreSQL, process {pid}, did not stop within {limit:?}; it still has {}",
-                    self.what_is_left(pid)
+                    "PostgreSQL, {instance}, did not stop within {limit:?}; it still has {}",
+                    runtime.what_is_left(&instance).await
                 )));
             }
         }
@@ -78,7 +59,7 @@ impl LocalPostgres {
 
     /// The proof that a stopped server was shut down cleanly, and where its WAL ends.
     pub(super) async fn prove_shutdown(&self) -> Answer<ShutdownProof> {
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let control = self.control_file().await?;
         if control.state != "shut down" {
             return Err(PortError(format!(
@@ -117,21 +98,10 @@ impl LocalPostgres {
     }
 
     /// Refuses a server with processes, including sessions of a killed postmaster.
-    pub(super) fn must_be_stopped(&self) -> Answer<()> {
-        match runtime::processes_in(&self.settings.data_dir, "postgres").as_slice() {
-            [] => Ok(()),
-            [pid, ..] => Err(PortError(format!("PostgreSQL still runs (process {pid})"))),
+    pub(super) async fn must_be_stopped(&self) -> Answer<()> {
+        match self.settings.runtime.processes().await.first() {
+            None => Ok(()),
+            Some((process, _)) => Err(PortError(format!("PostgreSQL still runs ({process})"))),
         }
-    }
-
-    /// What a server that does not stop waits for: the titles of its processes.
-    fn what_is_left(&self, postmaster: i32) -> String {
-        let titles: Vec<String> = runtime::processes_in(&self.settings.data_dir, "postgres")
-            .into_iter()
-            .filter(|pid| *pid != postmaster)
-            .filter_map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
-            .map(|title| String::from_utf8_lossy(&title).replace('\0', " ").trim().to_owned())
-            .collect();
-        if titles.is_empty() { "no other process".to_owned() } else { titles.join("; ") }
     }
 }

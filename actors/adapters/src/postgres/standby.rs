@@ -41,18 +41,18 @@ const RECOVERY_SIGNAL: &str = "recovery.signal";
 
 impl LocalPostgres {
     /// The directory can only start as a standby from the first write on, even if the work is interrupted.
-    pub(super) fn turn_into_standby(
+    pub(super) async fn turn_into_standby(
         &self,
         conninfo: &str,
         slot: &str,
         along: Option<&MainLineage>,
     ) -> Answer<()> {
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let data_dir = &self.settings.data_dir;
         let make = || {
             self.mark_as_standby(data_dir)?;
             if let Some(main) = along {
-                lineage::write_history(data_dir, main, self.settings.run_as)?;
+                lineage::write_history(data_dir, main, self.user())?;
             }
             self.write_upstream(data_dir, (conninfo, slot), along)
         };
@@ -73,15 +73,15 @@ impl LocalPostgres {
             ("recovery_target_timeline", timeline.as_str()),
             ("wal_retrieve_retry_interval", RETRIEVE_RETRY),
         ];
-        for setting in stays_standby(files::major_version(data_dir, self.settings.run_as)?) {
+        for setting in stays_standby(files::major_version(data_dir, self.user())?) {
             settings.push(setting);
         }
-        auto_conf::change(data_dir, &NOT_INHERITED, &settings, self.settings.run_as)
+        auto_conf::change(data_dir, &NOT_INHERITED, &settings, self.user())
     }
 
     /// Puts `standby.signal` into a directory, durably.
     pub(super) fn mark_as_standby(&self, data_dir: &Path) -> io::Result<()> {
-        files::write(&data_dir.join("standby.signal"), b"", self.settings.run_as)?;
+        files::write(&data_dir.join("standby.signal"), b"", self.user())?;
         files::remove_file(&data_dir.join(RECOVERY_SIGNAL))
     }
 
@@ -90,8 +90,8 @@ impl LocalPostgres {
         let data_dir = &self.settings.data_dir;
         let keep = || {
             let settings: Vec<Setting<'_>> =
-                stays_standby(files::major_version(data_dir, self.settings.run_as)?).collect();
-            auto_conf::change(data_dir, &[], &settings, self.settings.run_as)?;
+                stays_standby(files::major_version(data_dir, self.user())?).collect();
+            auto_conf::change(data_dir, &[], &settings, self.user())?;
             files::remove_file(&data_dir.join(RECOVERY_SIGNAL))
         };
         keep().map_err(|error| {
@@ -109,9 +109,9 @@ impl LocalPostgres {
     pub(super) fn is_fit_for_a_standby(&self) -> Answer<()> {
         let data_dir = &self.settings.data_dir;
         let look = || {
-            files::major_version(data_dir, self.settings.run_as)?;
-            auto_conf::read(data_dir, self.settings.run_as)?;
-            files::try_to_write(data_dir, self.settings.run_as)
+            files::major_version(data_dir, self.user())?;
+            auto_conf::read(data_dir, self.user())?;
+            files::try_to_write(data_dir, self.user())
         };
         look().map_err(|error| {
             PortError::new(&format!("{} could not be made a standby", data_dir.display()), error)

@@ -12,7 +12,8 @@ use std::{
     cell::{Cell, RefCell},
     io,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -43,7 +44,7 @@ use self::{
     who::Who,
 };
 use super::copying::{self, Progress};
-use crate::runtime::{self, Process, RunAs};
+use crate::runtime::{InFolder, Instance, Program, RunAs, Runtime};
 
 /// Time limit for one command, or a connection.
 const COMMAND_LIMIT: Duration = Duration::from_secs(2);
@@ -58,8 +59,8 @@ pub struct RedisSettings {
     pub config_file: PathBuf,
     /// The program.
     pub program: PathBuf,
-    /// The user that it runs as.
-    pub run_as: RunAs,
+    /// What runs it.
+    pub runtime: Rc<dyn Runtime>,
     /// Host.
     pub host: String,
     /// Port.
@@ -78,8 +79,8 @@ pub struct LocalRedis {
     connection: RefCell<Option<MultiplexedConnection>>,
     /// The commands that the server of that connection refuses to the supervisor.
     lacks: RefCell<Vec<String>>,
-    /// Its process, as it was last seen, and the folder in which it worked.
-    seen: RefCell<Option<Process>>,
+    /// It, as it was last seen, and the folder in which it worked.
+    seen: RefCell<Option<Instance>>,
     folder: RefCell<Option<PathBuf>>,
     /// Why it does not run, if this supervisor is the reason.
     told: RefCell<String>,
@@ -147,6 +148,18 @@ fn name_of_time(at: DateTime<Utc>) -> String {
     at.format("%Y%m%dT%H%M%SZ").to_string()
 }
 
+impl RedisSettings {
+    /// How the process of this Redis is known, with the program that it has and the user that owns its files.
+    #[must_use]
+    pub fn identity(program: &Path, config_file: &Path, port: u16, user: RunAs) -> InFolder {
+        let data_folder = |file: &Path, user: RunAs| {
+            // Redis does not use a file that its user cannot read
+            user.act(|| ConfigFile::read(file)).ok().map(|config| config.data_folder())
+        };
+        InFolder { program: program.to_owned(), port, config_file: config_file.to_owned(), user, data_folder }
+    }
+}
+
 impl LocalRedis {
     /// Makes an adapter that connects at the first request.
     #[must_use]
@@ -204,7 +217,7 @@ impl LocalRedis {
     fn config(&self) -> io::Result<ConfigFile> {
         // Redis does not use a file that its user cannot read
         let path = &self.settings.config_file;
-        self.settings.run_as.act(|| ConfigFile::read(path))
+        self.settings.runtime.user().act(|| ConfigFile::read(path))
     }
 
     fn configuration(&self) -> Answer<ConfigFile> {
@@ -216,7 +229,23 @@ impl LocalRedis {
     fn data(&self) -> Answer<DataFiles> {
         let config = self.configuration()?;
         let folder = self.folder.borrow().clone();
-        Ok(DataFiles::of(&config, folder.unwrap_or_else(|| config.data_folder())))
+        let folder = match folder {
+            Some(folder) => folder,
+            None => self.data_folder()?,
+        };
+        Ok(DataFiles::of(&config, folder))
+    }
+
+    /// Its configured data folder, as this machine sees it.
+    fn data_folder(&self) -> Answer<PathBuf> {
+        let folder = self.configuration()?.data_folder();
+        self.settings.runtime.outside(&folder).ok_or_else(|| {
+            PortError(format!(
+                "{} names the data folder {}, which this machine does not see",
+                self.settings.config_file.display(),
+                folder.display()
+            ))
+        })
     }
 
     /// Waits until it has loaded its data: until then it refuses nearly every command.
@@ -284,7 +313,7 @@ impl LocalRedis {
         if config.names_a_master() {
             return Ok(None);
         }
-        let on_disk = self.settings.run_as.act(|| OnDisk::look(&config));
+        let on_disk = self.settings.runtime.user().act(|| OnDisk::look(&config));
         let on_disk = on_disk.map_err(|error| PortError::new("examining the files of Redis", error))?;
         for address in &self.settings.others {
             let asking = async {
@@ -319,16 +348,29 @@ impl LocalRedis {
         if let Some(words) = behind {
             return Err(PortError(words));
         }
-        let mut command = self.settings.run_as.command(&self.settings.program);
-        // as a separate process that outlives the supervisor, with any configuration
-        command.arg(&self.settings.config_file).args(["--daemonize", "yes"]);
-        runtime::run(command, "starting Redis", START_LIMIT).await?;
-        let late = || {
-            Err(PortError(format!(
-                "Redis was started and did not answer within {START_LIMIT:?}: see its log"
-            )))
-        };
-        tokio::time::timeout(START_LIMIT, self.answers()).await.unwrap_or_else(|_| late())?;
+        let runtime = &self.settings.runtime;
+        let mut server = Program::new(&self.settings.program);
+        // a process of its runtime that stays in the foreground, with any configuration
+        server.arg(runtime.inside(&self.settings.config_file)).args(["--daemonize", "no"]);
+        let begin = runtime.output_end();
+        let started = runtime.start(&server).await?;
+        tokio::select! {
+            answer = self.answers() => answer?,
+            () = runtime.gone(&started) => {
+                let output = runtime.output_since(begin);
+                let said = output.lines().rev().find(|line| !line.trim().is_empty());
+                return Err(PortError(format!(
+                    "Redis was started and ended at once: {}; see its log and {}",
+                    said.unwrap_or("it wrote no message"),
+                    runtime.output_name()
+                )));
+            }
+            () = tokio::time::sleep(START_LIMIT) => {
+                return Err(PortError(format!(
+                    "Redis was started and did not answer within {START_LIMIT:?}: see its log"
+                )));
+            }
+        }
         self.told.borrow_mut().clear();
         Ok(true)
     }
@@ -479,7 +521,7 @@ impl RedisPort for LocalRedis {
         // after this its data is on its disk
         let end = self.end().await?;
         let master = master.clone();
-        let (config_file, user) = (self.settings.config_file.clone(), self.settings.run_as);
+        let (config_file, user) = (self.settings.config_file.clone(), self.settings.runtime.user());
         let (time, data) = (name_of_time(at), self.data()?);
         self.on_its_files("keeping a copy of Redis' data, and making it a replica", move |progress| {
             let owed = data_files::note_pending(&data, &time);

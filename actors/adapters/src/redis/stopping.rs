@@ -11,10 +11,9 @@ use std::{fs, future::pending, io, time::Duration};
 use interrex_actors::ports::{Answer, PortError, RedisEnd};
 use interrex_projections::human_bytes;
 use redis::RedisResult;
-use rustix::process::Signal;
 
 use super::{COMMAND_LIMIT, LOOK, LocalRedis, who::Who};
-use crate::runtime::Process;
+use crate::runtime::{Instance, Signal};
 
 /// How long a killed process may take to end.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
@@ -23,26 +22,26 @@ const SEALED_FOR: Duration = Duration::from_secs(300);
 
 impl LocalRedis {
     pub(super) async fn end(&self) -> Answer<RedisEnd> {
-        let process = match self.who().await {
+        let instance = match self.who().await {
             Who::Nobody => return Ok(RedisEnd::WasNotRunning),
             Who::Other(words) => return Err(PortError(words)),
-            Who::Ours(process) => process,
+            Who::Ours(instance) => instance,
         };
+        let runtime = &self.settings.runtime;
         self.connection.borrow_mut().take();
         let limit = self.patience();
         let end = tokio::select! {
-            () = process.gone() => RedisEnd::InGoodOrder(process.pid()),
-            why = self.ask_to_end(&process) => return Err(self.lives_on(&process, &why).await),
-            () = stalls(&process, limit) => {
+            () = runtime.gone(&instance) => RedisEnd::InGoodOrder(instance.name.clone()),
+            why = self.ask_to_end(&instance) => return Err(self.lives_on(&instance, &why).await),
+            () = self.stalls(&instance, limit) => {
                 // a Redis that answers has a reason, which is in its log: its data is not thrown away
                 if self.query::<String>(&["PING"]).await.is_ok() {
                     let why = format!("it still answers {limit:?} after the request to end: see its log");
-                    return Err(self.lives_on(&process, &why).await);
+                    return Err(self.lives_on(&instance, &why).await);
                 }
-                process.signal(Signal::KILL);
-                let gone = tokio::time::timeout(KILL_LIMIT, process.gone()).await;
-                gone.map_err(|_| PortError(format!("Redis, process {}, did not end after SIGKILL", process.pid())))?;
-                RedisEnd::Killed(process.pid(), limit)
+                let killed = runtime.kill(&instance, KILL_LIMIT).await;
+                killed.map_err(|error| PortError(format!("Redis, {error}")))?;
+                RedisEnd::Killed(instance.name.clone(), limit)
             }
         };
         self.seen.borrow_mut().take();
@@ -52,10 +51,9 @@ impl LocalRedis {
         match self.who().await {
             Who::Nobody => Ok(end),
             // another program, such as an init system, starts it again
-            Who::Ours(process) => Err(PortError(format!(
-                "Redis was stopped, but runs again as process {}: another program starts it, such as a service; disable that \
-                 service",
-                process.pid()
+            Who::Ours(instance) => Err(PortError(format!(
+                "Redis was stopped, but runs again as {instance}: another program starts it, such as a service; disable that \
+                 service"
             ))),
             Who::Other(words) => Err(PortError(words)),
         }
@@ -69,9 +67,10 @@ impl LocalRedis {
     }
 
     /// Asks Redis to end. Returns only if Redis reports that it could not save its data.
-    async fn ask_to_end(&self, process: &Process) -> String {
+    async fn ask_to_end(&self, instance: &Instance) -> String {
         // a stopped process takes no command before it continues
-        process.signal(Signal::CONT);
+        let runtime = &self.settings.runtime;
+        runtime.signal(instance, Signal::CONT).await;
         let asking = async {
             let mut connection = self.open(None).await?;
             let mut question = redis::cmd("CONFIG");
@@ -99,43 +98,39 @@ impl LocalRedis {
             Ok(()) => {}
             Err(error) if error.is_connection_dropped() => {}
             // it refuses this supervisor or the command
-            Err(_) => process.signal(Signal::TERM),
+            Err(_) => runtime.signal(instance, Signal::TERM).await,
         }
         pending().await
     }
 
-    async fn lives_on(&self, process: &Process, why: &str) -> PortError {
+    async fn lives_on(&self, instance: &Instance, why: &str) -> PortError {
         let sealed = self.take_no_writes().await;
         let sealed = sealed.unwrap_or_else(|error| format!("it may still take writes ({error})"));
         PortError(format!(
-            "Redis, process {}, did not end, and is not killed because its data would be lost: {why}; {sealed}",
-            process.pid()
+            "Redis, {instance}, did not end, and is not killed because its data would be lost: {why}; {sealed}"
         ))
     }
 
     /// Makes a running Redis acknowledge no write for a while.
     pub(super) async fn take_no_writes(&self) -> Answer<String> {
-        let known = self.seen.borrow().clone().filter(Process::lives);
-        let who = match known {
-            Some(process) => Who::Ours(process),
-            None => self.who().await,
+        let seen = self.seen.borrow().clone();
+        let who = match seen {
+            Some(seen) if self.settings.runtime.lives(&seen).await => Who::Ours(seen),
+            _ => self.who().await,
         };
-        let process = match who {
+        let instance = match who {
             Who::Nobody => return Ok("Redis does not run".to_owned()),
             Who::Other(words) => return Err(PortError(words)),
-            Who::Ours(process) => process,
+            Who::Ours(instance) => instance,
         };
         let milliseconds = SEALED_FOR.as_millis().to_string();
         match self.query::<String>(&["CLIENT", "PAUSE", &milliseconds, "WRITE"]).await {
-            Ok(_) => {
-                Ok(format!("process {} runs, and takes no writes for now (CLIENT PAUSE)", process.pid()))
-            }
+            Ok(_) => Ok(format!("{instance} runs, and takes no writes for now (CLIENT PAUSE)")),
             // an answer: Redis serves
             Err(error) if error.code().is_some() => Err(PortError::new("CLIENT PAUSE", error)),
             Err(_) => Ok(format!(
-                "process {} was asked to end and does not answer now ({} of its snapshot written)",
-                process.pid(),
-                human_bytes(written(&process))
+                "{instance} was asked to end and does not answer now ({} of its snapshot written)",
+                human_bytes(self.written(&instance).await)
             )),
         }
     }
@@ -147,25 +142,27 @@ impl LocalRedis {
         let _ = self.query::<String>(&["CLIENT", "UNPAUSE"]).await;
         aborted.map_or_else(|error| error.code().is_some(), |_| true)
     }
-}
 
-/// Waits until a process' snapshot does not grow for `limit`.
-async fn stalls(process: &Process, limit: Duration) {
-    loop {
-        let before = written(process);
-        let grows = async {
-            while written(process) == before {
-                tokio::time::sleep(LOOK).await;
+    /// Waits until the snapshot does not grow for `limit`.
+    async fn stalls(&self, instance: &Instance, limit: Duration) {
+        loop {
+            let before = self.written(instance).await;
+            let grows = async {
+                while self.written(instance).await == before {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            if tokio::time::timeout(limit, grows).await.is_err() {
+                return;
             }
-        };
-        if tokio::time::timeout(limit, grows).await.is_err() {
-            return;
         }
     }
-}
 
-/// Bytes of the snapshot that a process is writing: while it saves to end, it does not answer.
-fn written(process: &Process) -> u64 {
-    let file = process.folder().map(|folder| folder.join(format!("temp-{}.rdb", process.pid())));
-    file.and_then(|file| fs::metadata(file).ok()).map_or(0, |file| file.len())
+    /// Bytes of the snapshot that it is writing: while it saves to end, it does not answer.
+    async fn written(&self, instance: &Instance) -> u64 {
+        let works_in = self.settings.runtime.folder(instance).await;
+        let folder = works_in.or_else(|| self.data_folder().ok());
+        let file = folder.map(|folder| folder.join(format!("temp-{}.rdb", instance.number)));
+        file.and_then(|file| fs::metadata(file).ok()).map_or(0, |file| file.len())
+    }
 }

@@ -1,12 +1,12 @@
 //! Which process serves on Redis' port. A pid file proves nothing: it may be missing, stale, or name another server's process.
 
-use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{io, path::Path};
 
 use interrex_actors::ports::{Answer, PortError};
 use tokio::net::TcpStream;
 
 use super::{COMMAND_LIMIT, LocalRedis, info::field};
-use crate::runtime::{self, Process};
+use crate::runtime::{Instance, is_same_file};
 
 /// Which process it is.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(super) enum Who {
     /// Nothing answers on the port, and no process of this Redis lives.
     Nobody,
     /// This Redis.
-    Ours(Process),
+    Ours(Instance),
     /// Something else, or unknown: the supervisor does not touch it. The message for people.
     Other(String),
 }
@@ -23,12 +23,11 @@ impl LocalRedis {
     /// Asks the server on the port first; without an answer, looks for processes that work in Redis' folder.
     pub(super) async fn who(&self) -> Who {
         let error = match self.server_info().await {
-            Ok(info) => return self.judge(&info),
+            Ok(info) => return self.judge(&info).await,
             Err(error) => error,
         };
-        let known = self.seen.borrow().clone().filter(Process::lives);
-        if let Some(process) = known.or_else(|| self.by_its_folder()) {
-            return self.found(process);
+        if let Some(instance) = self.known().await {
+            return self.found(instance).await;
         }
         let (host, port) = (&self.settings.host, self.settings.port);
         match is_silent(host, port).await {
@@ -44,12 +43,23 @@ impl LocalRedis {
         }
     }
 
-    fn found(&self, process: Process) -> Who {
-        if let Some(folder) = process.folder() {
+    /// The instance that was seen last, or that its runtime finds.
+    async fn known(&self) -> Option<Instance> {
+        let seen = self.seen.borrow().clone();
+        if let Some(seen) = seen
+            && self.settings.runtime.lives(&seen).await
+        {
+            return Some(seen);
+        }
+        self.settings.runtime.find().await
+    }
+
+    async fn found(&self, instance: Instance) -> Who {
+        if let Some(folder) = self.settings.runtime.folder(&instance).await {
             self.folder.replace(Some(folder));
         }
-        self.seen.replace(Some(process.clone()));
-        Who::Ours(process)
+        self.seen.replace(Some(instance.clone()));
+        Who::Ours(instance)
     }
 
     /// `INFO server` through a new connection: an old one may belong to a process that has ended.
@@ -61,19 +71,25 @@ impl LocalRedis {
         asking.await.map_err(|error: redis::RedisError| PortError::new("asking Redis who it is", error))
     }
 
-    fn judge(&self, info: &str) -> Who {
-        let own = &self.settings.config_file;
+    async fn judge(&self, info: &str) -> Who {
+        let (own, runtime) = (&self.settings.config_file, &self.settings.runtime);
         let (host, port) = (&self.settings.host, self.settings.port);
         let number = field(info, "process_id").and_then(|pid| pid.parse().ok());
-        let process = number.and_then(Process::of).filter(|process| self.has_its_name(process, info));
-        let file = field(info, "config_file").unwrap_or_default();
-        let is_own = match file {
-            // started without a file, for example by hand: its folder decides
-            "" => process.as_ref().is_some_and(|process| self.works_in_its_folder(process)),
-            file => is_same_file(Path::new(file), own),
+        // the configured program, or the program that Redis itself reports
+        let programs = [Some(self.settings.program.as_path()), field(info, "executable").map(Path::new)];
+        let programs: Vec<&Path> = programs.into_iter().flatten().collect();
+        let instance = match number {
+            Some(number) => runtime.numbered(number, &programs).await,
+            None => None,
         };
-        match process {
-            Some(process) if is_own => self.found(process),
+        let file = field(info, "config_file").unwrap_or_default();
+        let is_own = match (file, &instance) {
+            // started without a file, for example by hand: its folder decides
+            ("", Some(instance)) => self.works_in_its_folder(instance).await,
+            (file, _) => runtime.outside(Path::new(file)).is_some_and(|file| is_same_file(&file, own)),
+        };
+        match instance {
+            Some(instance) if is_own => self.found(instance).await,
             _ => Who::Other(format!(
                 "another Redis serves on {host} port {port} (process {}, configuration {}), not the Redis of {}. The supervisor \
                  does not touch it. Stop it, or correct redis.port and redis.config_file",
@@ -84,60 +100,9 @@ impl LocalRedis {
         }
     }
 
-    /// Whether its process has the name of the configured program, or of the program that `INFO` reports.
-    fn has_its_name(&self, process: &Process, info: &str) -> bool {
-        let executable = field(info, "executable").map(Path::new);
-        let programs = [Some(self.settings.program.as_path()), executable];
-        let name = process.name();
-        programs.into_iter().flatten().any(|program| is_name_of(&name, program))
-    }
-
-    fn works_in_its_folder(&self, process: &Process) -> bool {
-        let folder = self.config().map(|config| config.data_folder());
-        folder.is_ok_and(|folder| process.folder().is_some_and(|works_in| is_same_file(&works_in, &folder)))
-    }
-
-    /// The process of the configured program that works in Redis' folder and shows no other server's port or file.
-    fn by_its_folder(&self) -> Option<Process> {
-        let folder = self.config().ok()?.data_folder();
-        let program = self.settings.program.file_name()?.to_str()?;
-        let numbers = runtime::processes_in(&folder, program);
-        let is_own = |process: &Process| {
-            let shown = process.shown_as();
-            // a child process writes a snapshot
-            !process.parent().is_some_and(|parent| numbers.contains(&parent))
-                && may_be(&shown, &self.settings.config_file, self.settings.port)
-        };
-        numbers.iter().filter_map(|pid| Process::of(*pid)).find(is_own)
-    }
-}
-
-/// The kernel keeps 15 characters of a name.
-fn is_name_of(name: &str, program: &Path) -> bool {
-    let program = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    !name.is_empty() && name == program.get(..15).unwrap_or(program)
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (fs::metadata(one), fs::metadata(other)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => one == other,
-    }
-}
-
-/// Whether a process with this title may be the Redis of a file and a port: the title has its port, or its arguments.
-fn may_be(shown: &[String], config_file: &Path, port: u16) -> bool {
-    let shown_port = shown.iter().flat_map(|text| text.split_whitespace()).find_map(|word| {
-        let (_, number) = word.rsplit_once(':')?;
-        number.parse::<u16>().ok()
-    });
-    let name = |path: &Path| path.file_name().map(std::ffi::OsStr::to_owned);
-    match (shown_port, shown.get(1).map(Path::new)) {
-        (Some(shown), _) => shown == port,
-        (None, Some(file)) if file.is_absolute() => is_same_file(file, config_file),
-        // relative to a folder that it has left
-        (None, Some(file)) if file.extension().is_some() => name(file) == name(config_file),
-        _ => true,
+    async fn works_in_its_folder(&self, instance: &Instance) -> bool {
+        let (folder, works_in) = (self.data_folder(), self.settings.runtime.folder(instance).await);
+        folder.ok().zip(works_in).is_some_and(|(folder, works_in)| is_same_file(&works_in, &folder))
     }
 }
 
@@ -158,25 +123,6 @@ async fn is_silent(host: &str, port: u16) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_that_shows_another_port_or_file_is_another_servers() {
-        let shows = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            may_be(&words, Path::new("/etc/redis/redis.conf"), 6379)
-        };
-        assert!(shows(&["redis-server 127.0.0.1:6379"]) && shows(&["redis-server *:6379 [cluster]"]));
-        assert!(!shows(&["redis-server 127.0.0.1:6380"]));
-        assert!(shows(&["redis-server", "/etc/redis/redis.conf", "--daemonize", "yes"]));
-        assert!(
-            !shows(&["redis-server", "/etc/redis/other.conf"]) && !shows(&["redis-server", "other.conf"])
-        );
-        assert!(shows(&["redis-server", "redis.conf"]) && shows(&["redis-server"]));
-        assert!(is_name_of("redis-server", Path::new("/usr/bin/redis-server")));
-        assert!(
-            is_name_of("a-very-long-nam", Path::new("a-very-long-name")) && !is_name_of("", Path::new("/"))
-        );
-    }
 
     #[tokio::test]
     async fn a_port_is_silent_only_if_nothing_listens_there() {

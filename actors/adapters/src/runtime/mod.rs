@@ -1,183 +1,210 @@
-//! The `process` runtime: programs started as an unprivileged user, found again after a restart, and stopped
-//! by process id, never by name.
+//! The port between the adapter of a server and what runs that server: a process of this machine, a container.
+//!
+//! The adapter knows the server's protocol and its files; the runtime knows its processes. The adapter sees the files at their
+//! paths on this machine; a program gets the paths that it sees itself, by [`Runtime::inside`].
+//!
+//! **Invariant:** only a runtime reads a pid file or `/proc`, and only a runtime starts a program of a server.
 
-mod background;
-mod inherited;
 mod process;
-mod run_as;
+mod program;
 
-use std::{fs, os::fd::OwnedFd, path::Path, process::Output, time::Duration};
-
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use tokio::io::{Interest, unix::AsyncFd};
-
-pub use self::{
-    background::{Background, Ended},
-    inherited::{ignored_signals, leave_nothing_inherited},
-    process::Process,
-    run_as::{Command, RunAs},
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
+use async_trait::async_trait;
 use interrex_actors::ports::{Answer, PortError};
+pub use rustix::process::Signal;
 
-/// Pause between two checks of a process that should end or appear.
-const LOOK: Duration = Duration::from_millis(10);
+pub use self::{
+    process::{
+        Command, InFolder, Marked, Postmaster, Process, Processes, RunAs, checked, ignored_signals, is_alive,
+        is_same_file, launch, leave_nothing_inherited, processes_in, run, signal, wait_gone, wait_reaped,
+    },
+    program::{Messages, Program, Running},
+};
 
-/// Runs a program to its end.
-///
-/// # Errors
-/// It could not be started, did not end in time, or ended with an error; the message has its last lines.
-pub async fn run(mut command: Command, what: &str, limit: Duration) -> Answer<String> {
-    let output = tokio::time::timeout(limit, command.output())
-        .await
-        .map_err(|_| PortError(format!("{what}: did not end within {limit:?}, and was killed")))?
-        .map_err(|error| PortError::new(what, error))?;
-    checked(&output).map_err(|words| PortError(format!("{what}: {words}")))
+/// A living server: its main process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// For people, for example `process 4711`.
+    pub name: String,
+    /// The number of its main process, as the server itself knows it.
+    pub number: i32,
+    /// Distinguishes it from every other server that had or will have the same number. Only its runtime reads this.
+    pub key: String,
 }
 
-fn checked(output: &Output) -> Result<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() {
-        return Ok(text(&output.stdout));
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
     }
-    let (stderr, stdout) = (text(&output.stderr), text(&output.stdout));
-    let words = [stderr, stdout].into_iter().find(|words| !words.is_empty());
-    let words = words.unwrap_or_else(|| "it wrote no message".to_owned());
-    let last_lines: Vec<String> = words.lines().rev().take(3).map(str::to_owned).collect();
-    let last_lines: Vec<String> = last_lines.into_iter().rev().collect();
-    Err(format!("{} ({})", last_lines.join(" / "), output.status))
 }
 
-/// Whether a process lives and runs this program. A zombie is dead.
-#[must_use]
-pub fn is_alive(pid: i32, program: &str) -> bool {
-    which_lives(pid, &[program]).is_some()
+/// A program of a server that an earlier supervisor started, and that still runs.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    /// Its process.
+    pub instance: Instance,
+    /// The name of the program.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<Vec<u8>>,
 }
 
-/// Which of some programs a living process runs.
-pub(crate) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the name is in parentheses and may contain parentheses; the state follows the last one
-    let (head, tail) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    // the kernel keeps 15 characters of a name
-    let is_name_of = |program: &&&str| name == program.get(..15.min(program.len())).unwrap_or(program);
-    let program = programs.iter().find(is_name_of)?;
-    (!tail.trim_start().starts_with('Z')).then_some(*program)
+/// How a server was stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// The signal after which it ended.
+    pub by: Signal,
+    /// What it still had when the time of the first signal was over; empty if that signal was enough.
+    pub left: String,
 }
 
-/// Waits until a dead process is reaped: PostgreSQL's start takes an unreaped process for a living one.
-pub async fn wait_reaped(pid: i32, limit: Duration) {
-    let reaped = async {
-        while is_zombie(pid) {
-            tokio::time::sleep(LOOK).await;
+/// What runs one server. There is one value for each server.
+#[async_trait(?Send)]
+pub trait Runtime: fmt::Debug {
+    /// The user that owns the server's files, and that it runs as.
+    fn user(&self) -> RunAs;
+
+    /// A path of this machine, as the server sees it.
+    fn inside(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
+    /// A path that the server reported, as this machine sees it; nothing if this machine does not see it.
+    fn outside(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_owned())
+    }
+
+    /// A folder of this machine for temporary files that the server's programs see as well.
+    fn scratch(&self) -> PathBuf {
+        std::env::temp_dir()
+    }
+
+    /// The server, if it lives, also if another program or an earlier supervisor started it.
+    async fn find(&self) -> Option<Instance>;
+
+    /// The process with this number of the server's own view, if it lives and runs one of these programs.
+    async fn numbered(&self, number: i32, programs: &[&Path]) -> Option<Instance>;
+
+    /// Starts the server, which outlives the supervisor. This does not wait until the server is ready.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    async fn start(&self, server: &Program) -> Answer<Instance>;
+
+    /// Whether it lives.
+    async fn lives(&self, instance: &Instance) -> bool;
+
+    /// Waits until it no longer lives.
+    async fn gone(&self, instance: &Instance);
+
+    /// Sends it a signal, if it lives.
+    async fn signal(&self, instance: &Instance, signal: Signal);
+
+    /// The folder in which it works, as this machine sees it, if that is known.
+    async fn folder(&self, instance: &Instance) -> Option<PathBuf>;
+
+    /// Every living process of the server and what it shows of itself. An empty list is the proof that the server is stopped:
+    /// processes outlive the main process.
+    async fn processes(&self) -> Vec<(Instance, String)>;
+
+    /// Stops it with harder and harder signals, each with its own time limit, until no process of it is left.
+    ///
+    /// # Errors
+    /// A process did not end after the last signal.
+    async fn stop(&self, instance: &Instance, steps: &[(Signal, Duration)]) -> Answer<Stopped> {
+        let mut left = String::new();
+        for (number, limit) in steps {
+            self.signal(instance, *number).await;
+            // a process that SIGSTOP has stopped takes no other signal
+            self.signal(instance, Signal::CONT).await;
+            if tokio::time::timeout(*limit, self.gone(instance)).await.is_ok() {
+                let last = steps.last().map_or(*limit, |(_, limit)| *limit);
+                self.end_rest(last).await?;
+                return Ok(Stopped { by: *number, left });
+            }
+            if left.is_empty() {
+                left = self.what_is_left(instance).await;
+                tracing::warn!(left, "{instance} did not end in time");
+            }
         }
-    };
-    // if this takes longer, the caller finds out by itself what is wrong
-    let _ = tokio::time::timeout(limit, reaped).await;
-}
-
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, tail)| tail.trim_start().starts_with('Z'))
-}
-
-/// The living processes of a program that work in a folder.
-#[must_use]
-pub fn processes_in(folder: &Path, program: &str) -> Vec<i32> {
-    let Ok(folder) = folder.canonicalize() else { return Vec::new() };
-    numbers()
-        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
-        .filter(|pid| is_alive(*pid, program))
-        .collect()
-}
-
-/// The numbers of all processes.
-fn numbers() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// Sends a signal to a process that [`is_alive`] was just asked about.
-pub fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        // it may have ended since: the next observation counts
-        let _ = kill_process(pid, signal);
+        Err(PortError(format!("{instance} did not end after SIGKILL")))
     }
-}
 
-/// Sends a signal to a child of this process, and to no other process: the number may belong to another process by now.
-pub(crate) fn signal_child(pid: i32, number: Signal) {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // field 4 of proc(5), after the name in parentheses and the state
-    let parent = stat.rsplit_once(')').and_then(|(_, tail)| tail.split_whitespace().nth(1)?.parse().ok());
-    if parent == Some(std::process::id()) {
-        signal(pid, number);
-    }
-}
-
-/// Waits until a process has ended. Returns whether it did so within the limit.
-pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
-    tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()
-}
-
-/// Waits until a process no longer lives. The kernel reports that within a millisecond, also for a zombie; if it does not (an old
-/// kernel, a filter on system calls), the process is checked again and again.
-async fn ended(pid: i32, lives: impl Fn() -> bool) {
-    let handle =
-        Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()).and_then(watched);
-    // checked with the handle held: this notices a number that another process got in between
-    while lives() {
-        match &handle {
-            Some(handle) if handle.readable().await.is_ok_and(|_| !lives()) => return,
-            _ => tokio::time::sleep(LOOK).await,
+    /// Kills what outlived the server's main process.
+    ///
+    /// # Errors
+    /// A process did not end after SIGKILL within the limit.
+    async fn end_rest(&self, limit: Duration) -> Answer<()> {
+        for (process, _) in self.processes().await {
+            self.kill(&process, limit).await?;
         }
-    }
-}
-
-/// A descriptor whose events the runtime watches; nothing if it cannot be watched.
-#[allow(
-    deprecated,
-    reason = "the new name is `unsafe`, for types that may give up their descriptor: an OwnedFd does not"
-)]
-fn watched(handle: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(handle, Interest::READABLE).ok()
-}
-
-/// When a living process began, in the kernel's ticks.
-fn started_at(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" {
-        return None;
-    }
-    // field 22 of proc(5); the state is field 3
-    fields.nth(18).map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_end_of_a_process_is_told_and_a_dead_one_that_nobody_reaped_is_gone() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = child.id().cast_signed();
-        assert!(!wait_gone(pid, "sleep", Duration::from_millis(20)).await, "it lives");
-        signal(pid, Signal::KILL);
-        assert!(wait_gone(pid, "sleep", Duration::from_secs(5)).await);
-        assert!(is_zombie(pid), "nobody has reaped it yet");
-        child.wait().unwrap();
-        assert!(wait_gone(pid, "sleep", Duration::ZERO).await);
+        Ok(())
     }
 
-    #[tokio::test]
-    async fn a_program_that_fails_says_its_last_words() {
-        let mut command = RunAs::Myself.command("/bin/sh");
-        command.args(["-c", "echo too bad >&2; exit 3"]);
-        let error = run(command, "the test", Duration::from_secs(5)).await.unwrap_err().to_string();
-        assert_eq!(error, "the test: too bad (exit status: 3)");
+    /// Kills it.
+    ///
+    /// # Errors
+    /// It did not end within the limit.
+    async fn kill(&self, instance: &Instance, limit: Duration) -> Answer<()> {
+        self.signal(instance, Signal::KILL).await;
+        let gone = tokio::time::timeout(limit, self.gone(instance)).await;
+        gone.map_err(|_| PortError(format!("{instance} did not end after SIGKILL")))
     }
+
+    /// What its other processes show of themselves: what a server that does not end waits for.
+    async fn what_is_left(&self, instance: &Instance) -> String {
+        let all = self.processes().await;
+        let others = all.into_iter().filter(|(process, _)| process != instance).map(|(_, title)| title);
+        let titles = others.collect::<Vec<_>>().join("; ");
+        if titles.is_empty() { "no other process".to_owned() } else { titles }
+    }
+
+    /// Where its output goes, for people.
+    fn output_name(&self) -> String;
+
+    /// A mark at the end of its output so far.
+    fn output_end(&self) -> u64;
+
+    /// Its newest output after a mark, at most 64 KiB.
+    fn output_since(&self, mark: u64) -> String;
+
+    /// Another living process that runs the same command and is not the server: shown to a person who looks for the process that
+    /// answers in its place.
+    async fn look_alike(&self) -> Option<Instance> {
+        None
+    }
+
+    /// Whether the server has this program.
+    async fn has_program(&self, program: &Path) -> bool;
+
+    /// Starts a program of the server's own version, with the server's user and files. It ends, with its children, when the
+    /// returned value is dropped.
+    ///
+    /// # Errors
+    /// It cannot be started; [`io::ErrorKind::NotFound`] if there is no such program.
+    async fn launch(&self, program: &Program, messages: Messages<'_>) -> io::Result<Running>;
+
+    /// Runs such a program to its end, and returns its output.
+    ///
+    /// # Errors
+    /// It could not be started, did not end in time, or ended with an error; the message has its last lines.
+    async fn output_of(&self, program: &Program, what: &str, limit: Duration) -> Answer<String> {
+        let running = async {
+            let running = self.launch(program, Messages::Piped).await?;
+            running.output().await
+        };
+        let ended = tokio::time::timeout(limit, running).await;
+        let output = ended
+            .map_err(|_| PortError(format!("{what}: did not end within {limit:?}, and was killed")))?
+            .map_err(|error| PortError::new(what, error))?;
+        checked(&output).map_err(|message| PortError(format!("{what}: {message}")))
+    }
+
+    /// Programs with these names that still run, also if another program started them.
+    async fn leftovers(&self, programs: &[&str]) -> Vec<Leftover>;
 }

@@ -7,13 +7,14 @@ use interrex_adapters::{postgres::PostgresSettings, runtime::RunAs};
 use super::machine::programs_folder;
 use crate::{
     config::Config,
-    daemon::postgres_settings,
+    daemon::{OnThisMachine, Runtimes as _, postgres_settings},
     doctor::{facts::NextStart, finding::Measured},
 };
 
 /// The values that a start reads; an inner `Err` if PostgreSQL would not start.
 pub(super) async fn ask(config: &Config, run_as: Measured<RunAs>) -> Measured<Result<NextStart, String>> {
-    let settings = postgres_settings(config, programs_folder(config)?, run_as?, None);
+    let runtime = OnThisMachine.postgres(config, run_as?);
+    let settings = postgres_settings(config, programs_folder(config)?, runtime, None);
     Ok(values(&settings).await)
 }
 
@@ -33,7 +34,7 @@ async fn values(settings: &PostgresSettings) -> Result<NextStart, String> {
             files.push((name, ask(name).await?));
         }
     }
-    let (run_as, data_dir) = (settings.run_as, settings.data_dir.clone());
+    let (run_as, data_dir) = (settings.runtime.user(), settings.data_dir.clone());
     let looking = tokio::task::spawn_blocking(move || {
         let files = files.into_iter().filter(|(_, file)| !file.is_empty());
         files.filter_map(|(name, file)| unreadable(run_as, name, &data_dir.join(file))).collect()

@@ -5,7 +5,14 @@ use interrex_adapters::{postgres::log_in_for_replication, runtime::RunAs};
 use interrex_events::{Address, postgres::conninfo_value};
 
 use super::machine::{program, programs_folder};
-use crate::{config::Config, doctor::finding::Measured};
+use crate::{
+    config::Config,
+    daemon::{OnThisMachine, Runtimes as _},
+    doctor::finding::Measured,
+};
+
+const NO_PSQL: &str =
+    "there is no psql next to PostgreSQL's programs or on the PATH: install PostgreSQL's client package";
 
 /// The system identifier that the server reports to a standby. No secret is on the command line: libpq reads the passfile.
 pub(super) async fn attempt(
@@ -15,9 +22,7 @@ pub(super) async fn attempt(
 ) -> Measured<Result<String, String>> {
     let postgres = &config.postgres;
     let Address { host, port } = address;
-    let psql = program(&programs_folder(config)?, "psql").ok_or(
-        "there is no psql next to PostgreSQL's programs or on the PATH: install PostgreSQL's client package",
-    )?;
+    let psql = program(&programs_folder(config)?, "psql").ok_or(NO_PSQL)?;
     let source = Source {
         conninfo: format!(
             "host={} port={port} user={}",
@@ -26,5 +31,10 @@ pub(super) async fn attempt(
         ),
         passfile: postgres.replication_passfile.clone(),
     };
-    Ok(log_in_for_replication(&psql, run_as, &source).await.map_err(|refusal| refusal.to_string()))
+    let runtime = OnThisMachine.postgres(config, run_as);
+    let folder = psql.parent().unwrap_or(&psql);
+    match log_in_for_replication(&*runtime, folder, &source).await {
+        Ok(system_id) => Ok(Ok(system_id.ok_or(NO_PSQL)?)),
+        Err(refusal) => Ok(Err(refusal.to_string())),
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex_adapters::runtime::{self, RunAs};
+use interrex_adapters::runtime::{self, Process, RunAs};
 
 use crate::{
-    config::{Config, OnExit},
+    config::{Config, OnExit, Users},
+    daemon::{OnThisMachine, Runtimes as _},
     doctor::{facts::Rival, finding::Measured},
 };
 
@@ -21,12 +22,7 @@ const PATTERNS: [&str; 4] = ["postgresql*", "redis*", "valkey*", "freeradius*"];
 /// All such services. On a machine without systemd only Debian's own list and containers are known.
 pub(super) async fn rivals(config: &Config) -> Measured<Vec<Rival>> {
     let mut rivals = debian_clusters(Path::new(DEBIAN), &config.postgres.data_dir);
-    let units = [("PostgreSQL", postmaster(config)), ("Redis", redis_server(config))];
-    let units = units.into_iter().filter_map(|(server, pid)| {
-        let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", pid?)).ok()?;
-        Some((server, service_of(&cgroup)?))
-    });
-    for (server, unit) in units {
+    for (server, unit) in units_of_servers(config).await {
         if is_foreign(&unit) {
             rivals.push(Rival::that_starts(unit, format!("runs this node's {server} now")));
         } else if Path::new(SYSTEMD).exists() && config.node.on_exit == OnExit::Leave {
@@ -45,30 +41,23 @@ impl Rival {
     }
 }
 
-/// The process that a pid file names.
-fn process_in(file: &Path) -> Option<u32> {
-    read(file)?.lines().next()?.trim().parse().ok()
-}
-
 /// A file of another program: a path or a comment in it may have any encoding.
 fn read(file: &Path) -> Option<String> {
     std::fs::read(file).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
-fn postmaster(config: &Config) -> Option<u32> {
-    process_in(&config.postgres.data_dir.join("postmaster.pid"))
-}
-
-fn redis_server(config: &Config) -> Option<u32> {
-    let settings = read(&config.redis.as_ref()?.config_file)?;
-    let file = settings.lines().find_map(|line| line.trim().strip_prefix("pidfile "))?;
-    process_in(Path::new(file.trim().trim_matches('"')))
-}
-
-/// The service in whose group of processes a server is.
-fn service_of(cgroup: &str) -> Option<String> {
-    let units = cgroup.lines().filter_map(|line| line.rsplit('/').next());
-    units.filter(|unit| unit.ends_with(".service")).map(str::to_owned).next()
+/// The services of systemd in which this node's servers run now.
+async fn units_of_servers(config: &Config) -> Vec<(&'static str, String)> {
+    let Ok(users) = Users::of(config) else { return Vec::new() };
+    let mut runtimes = vec![("PostgreSQL", OnThisMachine.postgres(config, users.postgres))];
+    runtimes
+        .extend(config.redis.iter().map(|redis| ("Redis", OnThisMachine.redis(config, redis, users.redis))));
+    let mut units = Vec::new();
+    for (server, runtime) in runtimes {
+        let found = runtime.find().await.and_then(|instance| Process::from(&instance).service());
+        units.extend(found.map(|unit| (server, unit)));
+    }
+    units
 }
 
 /// Whether a unit belongs to the server itself, and not to the supervisor.
@@ -166,9 +155,6 @@ mod tests {
 
     #[test]
     fn the_service_that_runs_a_server_is_named_unless_it_is_the_supervisors() {
-        let of = |unit: &str| service_of(&format!("0::/system.slice/{unit}\n"));
-        assert_eq!(of("interrex.service").as_deref(), Some("interrex.service"));
-        assert_eq!(service_of("0::/user.slice/session-1.scope\n"), None);
         assert!(is_foreign("postgresql@15-main.service") && !is_foreign("interrex.service"));
     }
 

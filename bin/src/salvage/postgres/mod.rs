@@ -10,6 +10,7 @@ mod tables;
 use std::{
     fs,
     path::{Path, PathBuf},
+    rc::Rc,
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ use interrex_adapters::{
         LocalPostgres, PostgresSettings,
         fork::{self, Fork},
     },
-    runtime::{self, RunAs},
+    runtime::{self, Postmaster, Processes, RunAs, Runtime},
 };
 use interrex_events::Address;
 
@@ -163,7 +164,8 @@ impl<'a> Work<'a> {
     ) -> Done<PostgresSummary> {
         let Kept { folder, programs, scratch } = kept;
         let run_as = scratch.run_as();
-        let settings = postgres_settings(self.config, programs.clone(), run_as, self.password()?);
+        let runtime: Rc<dyn Runtime> = Rc::new(Processes::new(run_as, "/dev/null", Postmaster::of(folder)));
+        let settings = postgres_settings(self.config, programs.clone(), runtime.clone(), self.password()?);
         let stopped = LocalPostgres::new(PostgresSettings { data_dir: folder.clone(), ..settings });
         let parting = Parting::find(&stopped, &main.address).await?;
         let mut server = ScratchServer { scratch, programs };
@@ -173,7 +175,7 @@ impl<'a> Work<'a> {
         let scratch = server.start(&self.config.postgres.user, parting.prepared_transactions).await?;
         (self.tell)(&format!("reading the old main's WAL after {}", parting.switchpoint));
         let parted = (parting.timeline, parting.switchpoint);
-        let read = fork::read((programs, run_as), folder, parted, LOG_LIMIT).await;
+        let read = fork::read((&*runtime, programs), folder, parted, LOG_LIMIT).await;
         let mut fork = read.map_err(|error| SalvageError::Failed(error.to_string()))?;
         let mut summary = PostgresSummary {
             kept: folder.clone(),

@@ -14,14 +14,19 @@ use interrex_actors::ports::Switch;
 use interrex_events::TimelineId;
 use tempfile::TempDir;
 
-use crate::postgres::wal;
+use crate::{postgres::wal, runtime::Runtime};
 
 /// The smallest WAL file (`WalSegMinSize`).
 const SMALLEST: u64 = 1 << 20;
 
 /// A folder with a link to each WAL file that led to the end of a timeline. It is removed when this value is dropped.
-pub(super) fn in_a_row(log: &Path, timeline: TimelineId, history: &[Switch]) -> io::Result<TempDir> {
-    let row = tempfile::Builder::new().prefix("interrex-log-").tempdir()?;
+pub(super) fn in_a_row(
+    runtime: &dyn Runtime,
+    log: &Path,
+    timeline: TimelineId,
+    history: &[Switch],
+) -> io::Result<TempDir> {
+    let row = tempfile::Builder::new().prefix("interrex-log-").tempdir_in(runtime.scratch())?;
     // the servers' user must pass through; the names and paths of WAL files are not secret
     fs::set_permissions(row.path(), fs::Permissions::from_mode(0o755))?;
     let log = log.canonicalize()?;
@@ -37,7 +42,7 @@ pub(super) fn in_a_row(log: &Path, timeline: TimelineId, history: &[Switch]) -> 
         let left = history.iter().find(|switch| switch.switchpoint.0 / size > number);
         let of = left.map_or(timeline, |switch| switch.timeline);
         if name.starts_with(&format!("{:08X}", of.0)) {
-            symlink(entry.path(), row.path().join(wal::file_name(timeline, number, size)))?;
+            symlink(runtime.inside(&entry.path()), row.path().join(wal::file_name(timeline, number, size)))?;
         }
     }
     Ok(row)
@@ -48,6 +53,7 @@ mod tests {
     use interrex_events::Lsn;
 
     use super::*;
+    use crate::runtime::{Postmaster, Processes, RunAs};
 
     #[test]
     fn each_file_is_that_of_the_newest_timeline_that_has_a_part_of_it() {
@@ -69,7 +75,9 @@ mod tests {
         }
         let switch =
             |timeline, at| Switch { timeline: TimelineId(timeline), switchpoint: Lsn(at * SMALLEST + 500) };
-        let row = in_a_row(log.path(), TimelineId(3), &[switch(1, 2), switch(2, 3)]).unwrap();
+        let identity = Postmaster::of(log.path());
+        let runtime = Processes::new(RunAs::Myself, "/dev/null", identity);
+        let row = in_a_row(&runtime, log.path(), TimelineId(3), &[switch(1, 2), switch(2, 3)]).unwrap();
         let mut links: Vec<String> = fs::read_dir(row.path())
             .unwrap()
             .map(|entry| {

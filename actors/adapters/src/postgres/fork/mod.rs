@@ -13,19 +13,19 @@ mod line;
 mod record;
 mod xids;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, time::Duration};
 
 use interrex_actors::ports::{Answer, ForkReport, PortError};
 use interrex_events::{Lsn, TimelineId};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
-    process::ChildStderr,
-};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
 pub use self::xids::Xids;
 use self::{count::Count, line::in_a_row, record::LogRecord};
-use crate::{postgres::lineage::own_history, runtime::RunAs};
+use crate::{
+    postgres::lineage::own_history,
+    runtime::{Messages, Program, Runtime},
+};
 
 /// The longest line that is read; a longer line, such as a commit of very many subtransactions, is an error.
 const LONGEST_LINE: u64 = 64 << 20;
@@ -48,19 +48,19 @@ pub struct Fork {
 /// # Errors
 /// The program cannot be run, finds no WAL of that timeline there, or does not end in time.
 pub async fn read(
-    (programs, run_as): (&Path, RunAs),
+    (runtime, programs): (&dyn Runtime, &Path),
     data_dir: &Path,
     (timeline, switchpoint): (TimelineId, Lsn),
     limit: Duration,
 ) -> Answer<Fork> {
-    let reading = read_all((programs, run_as), data_dir, (timeline, switchpoint));
+    let reading = read_all((runtime, programs), data_dir, (timeline, switchpoint));
     tokio::time::timeout(limit, reading)
         .await
         .map_err(|_| PortError(format!("pg_waldump: did not end within {limit:?}, and was killed")))?
 }
 
 async fn read_all(
-    (programs, run_as): (&Path, RunAs),
+    (runtime, programs): (&dyn Runtime, &Path),
     data_dir: &Path,
     (timeline, switchpoint): (TimelineId, Lsn),
 ) -> Answer<Fork> {
@@ -69,28 +69,22 @@ async fn read_all(
     let history = own_history(data_dir, timeline).map_err(|words| PortError::new(doing, words))?;
     let log = data_dir.join("pg_wal");
     let changed_since = history.iter().any(|switch| switch.switchpoint > switchpoint);
-    let row = changed_since.then(|| in_a_row(&log, timeline, &history)).transpose();
+    let row = changed_since.then(|| in_a_row(runtime, &log, timeline, &history)).transpose();
     let row = row.map_err(|error| PortError::new(doing, error))?;
     let log = row.as_ref().map_or(log.as_path(), TempDir::path);
-    let mut command = run_as.command(programs.join("pg_waldump"));
-    command
+    let mut program = Program::new(programs.join("pg_waldump"));
+    program
         .arg("--path")
-        .arg(log)
+        .arg(runtime.inside(log))
         .args(["--timeline", &timeline.0.to_string(), "--start", &switchpoint.to_string()])
         // messages and times are parsed
-        .envs([("LC_ALL", "C"), ("TZ", "UTC")])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // a terminal's Ctrl-C must reach only the program that started it; the child ends when its value is dropped
-        .process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(PortError("pg_waldump: its output cannot be read".to_owned()));
-    };
+        .envs([("LC_ALL", "C"), ("TZ", "UTC")]);
+    let running = runtime.launch(&program, Messages::Piped).await.map_err(failed)?;
+    let (stdout, stderr) = (running.stdout, running.stderr);
     let counting = count_lines(BufReader::new(stdout), Count::from(timeline, switchpoint));
     let (count, words) = futures_util::future::join(counting, last_words(stderr)).await;
     let (count, words) = (count.map_err(failed)?, words.map_err(failed)?);
-    let status = child.wait().await.map_err(failed)?;
+    let status = running.end.await.map_err(failed)?;
     let fork = count.finish(words);
     // the program also fails at the end of every WAL; only without any record may that be another failure
     let words = &fork.report.end_of_log;
@@ -136,7 +130,7 @@ async fn count_lines(
     }
 }
 
-async fn last_words(mut stderr: ChildStderr) -> std::io::Result<String> {
+async fn last_words(mut stderr: impl AsyncRead + Unpin) -> std::io::Result<String> {
     let mut words = Vec::new();
     (&mut stderr).take(MOST_WORDS).read_to_end(&mut words).await?;
     // the rest is read, so that the program does not wait for it

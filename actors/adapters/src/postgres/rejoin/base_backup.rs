@@ -19,6 +19,7 @@ use crate::{
     checksums::Checksums,
     guarded,
     postgres::{LocalPostgres, files::sync_parent},
+    runtime::Program,
 };
 
 impl LocalPostgres {
@@ -37,7 +38,7 @@ impl LocalPostgres {
             return Ok(kept);
         }
         self.must_be_in_place(&places)?;
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         self.prepare(&places, request).await?;
         let log = log_folder::fresh(&places, request.at);
         self.pg_basebackup(&places, (source, slot, log), progress, limit).await?;
@@ -50,14 +51,14 @@ impl LocalPostgres {
     async fn replaced_already(&self, places: &Places, request: &KeepRequest) -> Answer<Option<Kept>> {
         let doing = "checking an earlier base backup";
         let told = |error| PortError::new(doing, error);
-        if let Some(swap) = Swap::begun(places, self.settings.run_as).map_err(told)? {
+        if let Some(swap) = Swap::begun(places, self.user()).map_err(told)? {
             let is_this = swap.at == request.at;
             if !is_this && swap.can_be_given_up(places) {
-                let (places, owner) = (places.clone(), self.settings.run_as);
+                let (places, owner) = (places.clone(), self.user());
                 self.aside(doing, move || swap.give_up(&places, owner)).await?;
                 return Ok(None);
             }
-            self.must_be_stopped()?;
+            self.must_be_stopped().await?;
             let kept = self.swap(places, swap).await?;
             return Ok(is_this.then_some(kept));
         }
@@ -97,13 +98,13 @@ impl LocalPostgres {
             return Err(tablespaces());
         }
         must_be_no_mount_point(places).map_err(|error| PortError::new("preparing a base backup", error))?;
-        log_folder::must_be_replaceable(places, self.settings.run_as)
+        log_folder::must_be_replaceable(places, self.user())
     }
 
     /// Finds every obstacle before anything is begun.
     async fn prepare(&self, places: &Places, request: &KeepRequest) -> Answer<()> {
         self.must_be_replaceable(places)?;
-        let (places, into, owner) = (places.clone(), request.into.clone(), self.settings.run_as);
+        let (places, into, owner) = (places.clone(), request.into.clone(), self.user());
         let log = log_folder::fresh(&places, request.at);
         self.aside("preparing a base backup", move || {
             kept_folder::make(&into, owner)?;
@@ -128,17 +129,24 @@ impl LocalPostgres {
     ) -> Answer<()> {
         let what = "pg_basebackup";
         let free = disk::free(&places.incoming).map_err(|error| PortError::new(what, error))?;
-        let mut command = self.settings.run_as.command(self.settings.bin_dir.join(what));
-        command.arg("-D").arg(&places.incoming).args(["-X", "stream", "-S", slot, "--checkpoint=fast"]);
+        let mut command = Program::new(self.settings.bin_dir.join(what));
+        command.arg("-D").arg(self.inside(&places.incoming)).args([
+            "-X",
+            "stream",
+            "-S",
+            slot,
+            "--checkpoint=fast",
+        ]);
         if let Some(log) = &log {
-            command.arg("--waldir").arg(log);
+            command.arg("--waldir").arg(self.inside(log));
         }
         // without its fsync of every file: everything is synced at once afterwards
         command.args(["--no-sync", "--progress", "-d"]).arg(source.without_secrets()?);
-        programs::tell_passfile(source, &mut command);
+        let runtime = &*self.settings.runtime;
+        programs::tell_passfile(runtime, source, &mut command);
         let (variable, pinned) = pinned_for_libpq();
         command.env(variable, pinned);
-        let ended = programs::run(command, what, limit, |line| {
+        let ended = programs::run(runtime, command, what, limit, |line| {
             let Some((told, tablespaces_told)) = progress_in(line) else { return Ok(()) };
             if tablespaces_told > 1 {
                 return Err(tablespaces());
@@ -155,7 +163,7 @@ impl LocalPostgres {
         };
         // its space is needed; what cannot be removed now is removed by the next attempt
         self.end_leftovers(places).await?;
-        let (places, owner) = (places.clone(), self.settings.run_as);
+        let (places, owner) = (places.clone(), self.user());
         let removing = self
             .aside("removing an incomplete base backup", move || log_folder::remove_incoming(&places, owner));
         if let Err(error) = removing.await {
@@ -167,9 +175,8 @@ impl LocalPostgres {
     /// Gives the backup this node's own files, makes it a standby, and syncs it to the disk.
     async fn equip(&self, places: &Places, source: &Source, slot: &str) -> Answer<()> {
         let doing = "finishing the base backup";
-        let sentinel = Sentinel::beside(places, self.settings.run_as);
-        let (incoming, data_dir, owner) =
-            (places.incoming.clone(), places.data_dir.clone(), self.settings.run_as);
+        let sentinel = Sentinel::beside(places, self.user());
+        let (incoming, data_dir, owner) = (places.incoming.clone(), places.data_dir.clone(), self.user());
         self.aside(doing, move || {
             own_files::put_into(&incoming, &sentinel.saved_files().unwrap_or(data_dir), owner)
         })
@@ -183,10 +190,10 @@ impl LocalPostgres {
 
     async fn begin_swap(&self, places: &Places, request: &KeepRequest) -> Answer<Swap> {
         // PostgreSQL must not have been started in the meantime
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let (manifest, _) = self.manifest(places, request, KeptBy::Rename).await?;
         let swap = Swap { at: request.at, folder: request.into.join(kept_folder::name(&manifest)) };
-        let (places, begun, owner) = (places.clone(), swap.clone(), self.settings.run_as);
+        let (places, begun, owner) = (places.clone(), swap.clone(), self.user());
         self.aside("preparing the swap", move || {
             let place = kept_folder::begin(&begun.folder, owner)?;
             kept_folder::describe(&place, manifest, &Checksums::default(), owner)?;
@@ -200,9 +207,9 @@ impl LocalPostgres {
 
     async fn swap(&self, places: &Places, swap: Swap) -> Answer<Kept> {
         // a server in it would continue to run in the renamed directory
-        self.must_be_stopped()?;
-        let sentinel = Sentinel::beside(places, self.settings.run_as);
-        let (places, owner) = (places.clone(), self.settings.run_as);
+        self.must_be_stopped().await?;
+        let sentinel = Sentinel::beside(places, self.user());
+        let (places, owner) = (places.clone(), self.user());
         self.aside("replacing the directory by the base backup", move || {
             swap.finish(&places, &sentinel, owner)
         })

@@ -40,8 +40,8 @@ impl LocalPostgres {
         let places = Places::of(&self.settings.data_dir);
         self.end_leftovers(&places).await?;
         self.must_be_in_place(&places)?;
-        self.must_be_stopped()?;
-        let (into, owner) = (request.into.clone(), self.settings.run_as);
+        self.must_be_stopped().await?;
+        let (into, owner) = (request.into.clone(), self.user());
         let there = self
             .aside("checking the kept copies", move || {
                 kept_folder::make(&into, owner)?;
@@ -77,7 +77,7 @@ impl LocalPostgres {
         progress: &dyn Fn(CopyProgress),
     ) -> Answer<Kept> {
         let doing = "copying the data directory to the kept copies";
-        let owner = self.settings.run_as;
+        let owner = self.user();
         let place = kept_folder::begin(&folder, owner).map_err(|error| PortError::new(doing, error))?;
         let into = place.join("pgdata");
         let sums_later = before_rewind && manifest.bytes <= READ_AGAIN;
@@ -90,7 +90,7 @@ impl LocalPostgres {
         })
         .await?;
         // a server that was started meanwhile would have damaged the copy
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let now = sentinel::control_sha256(&places.data_dir).map_err(|error| PortError::new(doing, error))?;
         if now != manifest.control_sha256 {
             return Err(PortError(format!(
@@ -115,7 +115,7 @@ impl LocalPostgres {
     pub(super) async fn room_for_copy(&self, request: &KeepRequest) -> Answer<u64> {
         let places = Places::of(&self.settings.data_dir);
         self.must_be_in_place(&places)?;
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let (manifest, _) = self.manifest(&places, request, KeptBy::Copy).await?;
         let into = request.into.clone();
         let there = self.aside("checking the kept copies", move || kept_folder::all(&into)).await?;
@@ -152,7 +152,7 @@ impl LocalPostgres {
             let history = own_history(&self.settings.data_dir, timeline).ok()?;
             self.end_of_log(&control, &history).await.ok()
         };
-        let owner = self.settings.run_as;
+        let owner = self.user();
         let sentinel = Sentinel::beside(places, owner);
         let data_dir = places.data_dir.clone();
         let segment_size = control.segment_size;

@@ -8,7 +8,7 @@ use interrex_events::{Address, postgres::pinned_for_libpq};
 use super::programs;
 use crate::{
     postgres::{LocalPostgres, admission::ask_for_a_session},
-    runtime::{self, RunAs},
+    runtime::{Program, Runtime},
 };
 
 /// Time limit for one login.
@@ -18,11 +18,8 @@ const TOO_MANY_CONNECTIONS: &str = "53300";
 
 impl LocalPostgres {
     pub(super) async fn try_login(&self, source: &Source) -> Answer<Option<String>> {
-        let psql = self.settings.bin_dir.join("psql");
-        if !psql.is_file() {
-            return Ok(None);
-        }
-        log_in_for_replication(&psql, self.settings.run_as, source).await.map(Some)
+        let runtime = &*self.settings.runtime;
+        log_in_for_replication(runtime, &self.settings.bin_dir, source).await
     }
 
     /// Decided from the code of the server's first answer: its text is translated.
@@ -38,24 +35,30 @@ impl LocalPostgres {
     }
 }
 
-/// Logs in for replication and returns the server's system identifier. The login uses one of `max_wal_senders` for a moment; no
-/// secret is on the command line.
+/// Logs in for replication with `psql` of this folder, and returns the server's system identifier; nothing if there is no `psql`.
+/// The login uses one of `max_wal_senders` for a moment; no secret is on the command line.
 ///
 /// # Errors
 /// The server's refusal, or why there was no answer.
-pub async fn log_in_for_replication(psql: &Path, run_as: RunAs, source: &Source) -> Answer<String> {
-    let mut command = run_as.command(psql);
+pub async fn log_in_for_replication(
+    runtime: &dyn Runtime,
+    programs: &Path,
+    source: &Source,
+) -> Answer<Option<String>> {
+    let mut psql = Program::new(programs.join("psql"));
+    if !runtime.has_program(&psql.path).await {
+        return Ok(None);
+    }
     let (variable, pinned) = pinned_for_libpq();
-    command
-        .env(variable, pinned)
+    psql.env(variable, pinned)
         .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--command", "IDENTIFY_SYSTEM"])
         .arg("--dbname")
         // if a keyword is there twice, the last one counts
         .arg(format!("{} replication=true connect_timeout=3", source.without_secrets()?));
-    programs::tell_passfile(source, &mut command);
-    let answer = runtime::run(command, "logging in for replication", LIMIT).await?;
+    programs::tell_passfile(runtime, source, &mut psql);
+    let answer = runtime.output_of(&psql, "logging in for replication", LIMIT).await?;
     match answer.split('|').next().map(str::trim) {
-        Some(system_id) if !system_id.is_empty() => Ok(system_id.to_owned()),
+        Some(system_id) if !system_id.is_empty() => Ok(Some(system_id.to_owned())),
         _ => Err(PortError(format!("the server reported no system identifier: {answer}"))),
     }
 }

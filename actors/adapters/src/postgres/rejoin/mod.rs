@@ -22,7 +22,6 @@ mod sources;
 mod swap;
 
 use std::{
-    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -43,8 +42,11 @@ use interrex_actors::{
     wire::CopyProgress,
 };
 
-use self::{places::Places, programs::Process, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
+use self::{places::Places, rewind::KEEP_ALL_LOG, sentinel::Sentinel};
 use super::{LocalPostgres, files};
+
+/// How long a program of a killed supervisor may outlive SIGKILL.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
 #[async_trait(?Send)]
 impl RejoinPort for LocalPostgres {
@@ -101,7 +103,7 @@ impl RejoinPort for LocalPostgres {
 
     async fn prune_kept(&self, into: &Path, newest: usize, own: Option<&Path>) -> Answer<Vec<PathBuf>> {
         let (into, own) = (into.to_owned(), own.map(Path::to_owned));
-        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.user());
         self.aside("removing old kept copies", move || {
             kept_folder::prune(&into, newest, own.as_deref(), (&in_use, owner))
         })
@@ -110,7 +112,7 @@ impl RejoinPort for LocalPostgres {
 
     async fn prune_archived(&self, beside: &Path, archive: &Path) -> Answer<Vec<PathBuf>> {
         let (beside, archive) = (beside.to_owned(), archive.to_owned());
-        let (in_use, owner) = (self.settings.data_dir.clone(), self.settings.run_as);
+        let (in_use, owner) = (self.settings.data_dir.clone(), self.user());
         self.aside("removing directories that were copied to the kept copies", move || {
             let copies = kept_folder::all(&archive)?;
             let is_copied =
@@ -144,7 +146,7 @@ impl LocalPostgres {
     /// Refuses to start a directory that is not complete, with a message that says what to do.
     pub(super) fn must_be_startable(&self) -> Answer<()> {
         let places = Places::of(&self.settings.data_dir);
-        if Sentinel::beside(&places, self.settings.run_as).stands() {
+        if Sentinel::beside(&places, self.user()).stands() {
             return Err(PortError(format!(
                 "{} is not started: a rewind of it was begun and has not ended ({}); repeat the rejoin, or replace the \
                  directory by a base backup",
@@ -178,27 +180,29 @@ impl LocalPostgres {
     /// Ends programs that a killed supervisor left at work on the directory. Programs of a person are not touched.
     async fn end_leftovers(&self, places: &Places) -> Answer<()> {
         self.wait_for_files().await;
-        let is_ours = Sentinel::beside(places, self.settings.run_as).stands();
+        let is_ours = Sentinel::beside(places, self.user()).stands();
         // a program got the path as configured, or the real path
-        let folders = [self.settings.data_dir.as_os_str(), places.data_dir.as_os_str()];
-        for process in Process::of(&["pg_rewind", "postgres", "pg_basebackup"]) {
-            let works_on = |folder: &&OsStr| process.is("pg_rewind", &[folder]);
-            let recovers = |folder: &&OsStr| {
-                process.is("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder])
+        let folders = [&self.settings.data_dir, &places.data_dir].map(|folder| self.inside(folder));
+        let incoming = self.inside(&places.incoming);
+        let runtime = &self.settings.runtime;
+        for leftover in runtime.leftovers(&["pg_rewind", "postgres", "pg_basebackup"]).await {
+            let rewinds = |folder: &PathBuf| leftover.is("pg_rewind", &[folder.as_os_str()]);
+            let recovers = |folder: &PathBuf| {
+                leftover.is("postgres", &["--single".as_ref(), KEEP_ALL_LOG.as_ref(), folder.as_os_str()])
             };
-            let is_rewind = folders.iter().any(works_on);
+            let is_rewind = folders.iter().any(rewinds);
             if is_rewind && !is_ours {
-                let pid = process.pid();
                 return Err(PortError(format!(
-                    "another pg_rewind works on the directory (process {pid}): wait until it ends, or \
-                                              stop it"
+                    "another pg_rewind works on the directory ({}): wait until it ends, or stop it",
+                    leftover.instance
                 )));
             }
             if is_rewind
                 || folders.iter().any(recovers)
-                || process.is("pg_basebackup", &[places.incoming.as_os_str()])
+                || leftover.is("pg_basebackup", &[incoming.as_os_str()])
             {
-                process.end().await?;
+                let ended = runtime.kill(&leftover.instance, KILL_PATIENCE).await;
+                ended.map_err(|error| PortError::new(&leftover.program, error))?;
             }
         }
         Ok(())

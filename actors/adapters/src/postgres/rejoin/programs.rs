@@ -2,27 +2,18 @@
 //! left behind.
 
 use std::{
-    collections::VecDeque,
-    ffi::OsStr,
-    fs,
-    io::Read as _,
-    path::Path,
-    process::{ExitStatus, Stdio},
-    time::Duration,
+    collections::VecDeque, ffi::OsStr, io::Read as _, path::Path, process::ExitStatus, time::Duration,
 };
 
 use interrex_actors::ports::{Answer, PortError};
-use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::Source;
 use crate::{
     guarded,
-    runtime::{self, Command, wait_gone, which_lives},
+    runtime::{Leftover, Messages, Program, Running, Runtime},
 };
 
-/// How long a process may outlive SIGKILL.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How many last lines of a failed program are reported.
 const LAST_LINES: usize = 4;
 /// Messages of a server's clients after which a retry may succeed.
@@ -47,63 +38,63 @@ pub(super) enum Ended {
     CutOff(String),
 }
 
-/// Runs a program in its own process group, and calls `told` with each line of its standard error.
+/// Runs a program of the server, and calls `told` with each line of its standard error.
 pub(super) async fn run(
-    mut command: Command,
+    runtime: &dyn Runtime,
+    mut program: Program,
     what: &str,
     limit: Duration,
     mut told: impl FnMut(&str) -> Answer<()>,
 ) -> Answer<Ended> {
-    command.env("LC_ALL", "C").stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().map_err(|error| PortError::new(what, error))?;
-    let group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
+    let failed = |error| PortError::new(what, error);
+    program.env("LC_ALL", "C");
+    let Running { mut stdout, stderr, end } =
+        runtime.launch(&program, Messages::Piped).await.map_err(failed)?;
     let mut last = VecDeque::new();
-    let working = async {
-        if let Some(stderr) = child.stderr.take() {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Some(line) = lines.next_line().await.map_err(|error| PortError::new(what, error))? {
-                told(&line)?;
-                last.push_back(line);
-                last.drain(..last.len().saturating_sub(LAST_LINES));
-            }
+    let reading = async {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(line) = lines.next_line().await.map_err(failed)? {
+            told(&line)?;
+            last.push_back(line);
+            last.drain(..last.len().saturating_sub(LAST_LINES));
         }
-        child.wait().await.map_err(|error| PortError::new(what, error))
+        Ok(())
+    };
+    let working = async {
+        let mut nothing = tokio::io::sink();
+        let drained = async { tokio::io::copy(&mut stdout, &mut nothing).await.map_err(failed) };
+        let ((), _, status) = tokio::try_join!(reading, drained, async { end.await.map_err(failed) })?;
+        Ok(status)
     };
     let Ok(status) = tokio::time::timeout(limit, working).await else {
         return Ok(Ended::CutOff(format!("{what}: did not end within {limit:?}, and was killed")));
     };
     let status = status?;
-    group.has_ended();
     Ok(judge(what, status, last.iter().map(String::as_str)))
 }
 
-/// Runs a program that continues without its supervisor: its standard error is a file, because with a broken pipe it would die
-/// half-way. Returns how it ended, and all its messages.
+/// Runs a program that continues without its supervisor, with its messages in a file. Returns how it ended, and all its messages.
 pub(super) async fn run_logged(
-    mut command: Command,
+    runtime: &dyn Runtime,
+    mut program: Program,
     what: &str,
     limit: Duration,
     log: &Path,
 ) -> Answer<(Ended, String)> {
     let failed = |error| PortError::new(what, error);
-    let owner = command.run_as();
-    guarded::remove_file(log).map_err(failed)?;
-    let file = guarded::create(log, owner).map_err(failed)?;
-    command.env("LC_ALL", "C").stdout(Stdio::null()).stderr(file).process_group(0);
-    let mut child = command.spawn().map_err(failed)?;
-    let group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
-    let status = tokio::time::timeout(limit, child.wait()).await;
+    program.env("LC_ALL", "C");
+    let running = runtime.launch(&program, Messages::File(log)).await.map_err(failed)?;
+    let status = tokio::time::timeout(limit, running.output()).await;
     let mut said = Vec::new();
-    guarded::open(log, owner).and_then(|mut log| log.read_to_end(&mut said)).map_err(failed)?;
+    guarded::open(log, runtime.user()).and_then(|mut log| log.read_to_end(&mut said)).map_err(failed)?;
     let said = String::from_utf8_lossy(&said).into_owned();
-    let Ok(status) = status else {
+    let Ok(ended) = status else {
         let words = format!("{what}: did not end within {limit:?}, and was killed");
         return Ok((Ended::CutOff(words), said));
     };
-    group.has_ended();
     let lines: Vec<&str> = said.lines().collect();
     let last = lines.iter().skip(lines.len().saturating_sub(LAST_LINES)).copied();
-    Ok((judge(what, status.map_err(failed)?, last), said))
+    Ok((judge(what, ended.map_err(failed)?.status, last), said))
 }
 
 fn judge<'a>(what: &str, status: ExitStatus, last_lines: impl Iterator<Item = &'a str>) -> Ended {
@@ -116,78 +107,18 @@ fn judge<'a>(what: &str, status: ExitStatus, last_lines: impl Iterator<Item = &'
     if may_pass { Ended::CutOff(told) } else { Ended::Badly(told) }
 }
 
-/// A process group that is killed when this value is dropped: programs fork, and children survive a dead parent.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn has_ended(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // it may have ended since
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
-}
-
-/// A living process.
-#[derive(Debug)]
-pub(super) struct Process {
-    pid: i32,
-    program: &'static str,
-    arguments: Vec<Vec<u8>>,
-}
-
-impl Process {
-    /// The living processes of some programs: one pass over all processes.
-    pub(super) fn of(programs: &[&'static str]) -> Vec<Self> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let process = |pid| {
-            let program = which_lives(pid, programs)?;
-            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            Some(Self {
-                pid,
-                program,
-                arguments: arguments.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect(),
-            })
-        };
-        pids.filter_map(process).collect()
-    }
-
+impl Leftover {
     /// Whether it is this program with all of these arguments.
     pub(super) fn is(&self, program: &str, words: &[&OsStr]) -> bool {
         let has = |word: &&OsStr| self.arguments.iter().any(|argument| argument == word.as_encoded_bytes());
         self.program == program && words.iter().all(has)
     }
-
-    /// Ends it.
-    pub(super) async fn end(&self) -> Answer<()> {
-        runtime::signal(self.pid, Signal::KILL);
-        if wait_gone(self.pid, self.program, KILL_PATIENCE).await {
-            return Ok(());
-        }
-        Err(PortError(format!("{}, process {}, did not end after SIGKILL", self.program, self.pid)))
-    }
-
-    /// Waits until it has ended.
-    pub(super) async fn wait_gone(&self, limit: Duration) -> bool {
-        wait_gone(self.pid, self.program, limit).await
-    }
-
-    pub(super) fn pid(&self) -> i32 {
-        self.pid
-    }
 }
 
 /// Lets a program find the password.
-pub(super) fn tell_passfile(source: &Source, command: &mut Command) {
+pub(super) fn tell_passfile(runtime: &dyn Runtime, source: &Source, command: &mut Program) {
     if let Some(file) = &source.passfile {
-        command.env("PGPASSFILE", file);
+        command.env("PGPASSFILE", runtime.inside(file));
     }
     command.env("PGCONNECT_TIMEOUT", "10");
 }
@@ -195,20 +126,24 @@ pub(super) fn tell_passfile(source: &Source, command: &mut Command) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::RunAs;
+    use crate::runtime::{Postmaster, Processes, RunAs};
 
-    fn shell(script: &str) -> Command {
-        let mut command = RunAs::Myself.command("/bin/sh");
-        command.args(["-c", script]);
-        command
+    fn runtime() -> Processes<Postmaster> {
+        Processes::new(RunAs::Myself, "/dev/null", Postmaster::of(Path::new("/nowhere")))
+    }
+
+    fn shell(script: &str) -> Program {
+        let mut program = Program::new("/bin/sh");
+        program.args(["-c", script]);
+        program
     }
 
     async fn ended(script: &str, limit: Duration) -> Ended {
-        run(shell(script), "it", limit, |_| Ok(())).await.unwrap()
+        run(&runtime(), shell(script), "it", limit, |_| Ok(())).await.unwrap()
     }
 
-    fn shells_with(folder: &Path) -> Vec<Process> {
-        let mut shells = Process::of(&["sh"]);
+    async fn shells_with(folder: &Path) -> Vec<Leftover> {
+        let mut shells = runtime().leftovers(&["sh"]).await;
         shells.retain(|shell| shell.is("sh", &[folder.as_os_str()]));
         shells
     }
@@ -233,28 +168,39 @@ mod tests {
         let script = format!("sh -c 'while true; do sleep 0.05; done' {} & wait", folder.path().display());
         let late = ended(&script, Duration::from_millis(300)).await;
         assert!(matches!(late, Ended::CutOff(ref words) if words.contains("did not end within")), "{late:?}");
-        for process in shells_with(folder.path()) {
-            assert!(process.wait_gone(Duration::from_secs(10)).await);
+        for shell in shells_with(folder.path()).await {
+            tokio::time::timeout(Duration::from_secs(10), runtime().gone(&shell.instance)).await.unwrap();
         }
     }
 
     #[tokio::test]
     async fn a_leftover_is_found_by_the_folder_it_names() {
         let folder = tempfile::tempdir().unwrap();
-        // it waits by itself: a child that it forked would be a second one for a moment
-        let mut command = shell("read line");
-        let mut child = command.arg(folder.path()).stdin(Stdio::piped()).spawn().unwrap();
+        let (limit, log) = (Duration::from_secs(10), folder.path().join("log"));
+        // the shell waits without a child: a child that it forked would be a second shell for a moment
+        let mut program = shell("read line < \"$0/pipe\"");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            folder.path().join("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        program.arg(folder.path());
+        let running = runtime().launch(&program, Messages::File(&log)).await.unwrap();
         let there = async {
             // between the fork and the program's begin it has another name
-            while shells_with(folder.path()).is_empty() {
-                tokio::task::yield_now().await;
+            loop {
+                match shells_with(folder.path()).await.pop() {
+                    Some(shell) => return shell,
+                    None => tokio::task::yield_now().await,
+                }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), there).await.unwrap();
-        let found = shells_with(folder.path());
-        assert_eq!(found.len(), 1);
-        found[0].end().await.unwrap();
-        assert!(!child.wait().await.unwrap().success());
+        let found = tokio::time::timeout(limit, there).await.unwrap();
+        runtime().kill(&found.instance, limit).await.unwrap();
+        assert!(!running.end.await.unwrap().success());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use interrex_events::postgres::pinned_for_libpq;
 use super::{
     Source, disk, own_files,
     places::Places,
-    programs::{self, Ended, Process},
+    programs::{self, Ended},
     sentinel::{self, Attempt, Phase, Sentinel},
 };
 use crate::postgres::{LocalPostgres, files, lineage::backup_label, recovery::sync_at_once};
@@ -53,12 +53,12 @@ enum Begin {
 impl LocalPostgres {
     pub(super) async fn rewind_to(&self, source: &Source, limit: Duration) -> Answer<Rewind> {
         let places = Places::of(&self.settings.data_dir);
-        let sentinel = Sentinel::beside(&places, self.settings.run_as);
+        let sentinel = Sentinel::beside(&places, self.user());
         source.without_secrets()?;
         self.wait_for_orphan(&sentinel, source, limit).await;
         self.end_leftovers(&places).await?;
         self.must_be_in_place(&places)?;
-        self.must_be_stopped()?;
+        self.must_be_stopped().await?;
         let is_first = match self.begin(&places, &sentinel, source).await? {
             Begin::Ended(rewind) => return Ok(rewind),
             Begin::Again => false,
@@ -145,7 +145,7 @@ impl LocalPostgres {
         }
         let (data_dir, sentinel, conninfo) =
             (places.data_dir.clone(), sentinel.clone(), source.conninfo.clone());
-        let owner = self.settings.run_as;
+        let owner = self.user();
         self.aside("preparing the rewind", move || {
             let control_sha256 = owner.act(|| sentinel::control_sha256(&data_dir))?;
             sentinel.raise(&data_dir, Attempt { boot: sentinel::boot()?, conninfo, control_sha256 })
@@ -176,7 +176,7 @@ impl LocalPostgres {
         let doing = "recovering from the crash";
         // durable or not: the disk is busy with a copy
         let pid_file = places.data_dir.join("postmaster.pid");
-        match self.settings.run_as.act(|| std::fs::remove_file(&pid_file)) {
+        match self.user().act(|| std::fs::remove_file(&pid_file)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(PortError::new(doing, error));
             }
@@ -184,11 +184,11 @@ impl LocalPostgres {
         }
         // the later standby begins at a checkpoint before its crash: the WAL since then is needed, and main may have removed it
         let mut command = self.settings.server_in(&places.data_dir, &["--single", "-c", KEEP_ALL_LOG]);
-        if let Some(setting) = sync_at_once(&places.data_dir, self.settings.run_as) {
+        if let Some(setting) = sync_at_once(&places.data_dir, self.user()) {
             command.args(["-c", setting]);
         }
         command.arg("template1");
-        programs::run(command, doing, limit, |_| Ok(())).await
+        programs::run(&*self.settings.runtime, command, doing, limit, |_| Ok(())).await
     }
 
     async fn pg_rewind(
@@ -204,12 +204,14 @@ impl LocalPostgres {
         if let Some(file) =
             self.settings.config_file.as_ref().filter(|_| names_its_file(&self.settings.data_dir))
         {
-            command.arg("--config-file").arg(file);
+            command.arg("--config-file").arg(self.inside(file));
         }
-        programs::tell_passfile(source, &mut command);
+        let runtime = &*self.settings.runtime;
+        programs::tell_passfile(runtime, source, &mut command);
         let (variable, pinned) = pinned_for_libpq();
         command.env(variable, pinned);
-        let (ended, text) = programs::run_logged(command, "pg_rewind", limit, &sentinel.log()).await?;
+        let (ended, text) =
+            programs::run_logged(runtime, command, "pg_rewind", limit, &sentinel.log()).await?;
         let said = Said { begun: text.contains(CHANGES_BEGIN), nothing_to_do: text.contains(NOTHING_TO_DO) };
         Ok((ended, said))
     }
@@ -218,9 +220,11 @@ impl LocalPostgres {
     async fn wait_for_orphan(&self, sentinel: &Sentinel, source: &Source, limit: Duration) {
         let Ok(Some(Phase::Rewinding(attempt))) = sentinel.phase() else { return };
         if attempt.conninfo == source.conninfo {
-            for process in Process::of(&["pg_rewind"]) {
-                if process.is("pg_rewind", &[self.settings.data_dir.as_os_str()]) {
-                    process.wait_gone(limit).await;
+            let (runtime, data_dir) = (&self.settings.runtime, self.inside(&self.settings.data_dir));
+            for leftover in runtime.leftovers(&["pg_rewind"]).await {
+                if leftover.is("pg_rewind", &[data_dir.as_os_str()]) {
+                    // a rewind that takes longer is ended
+                    let _ = tokio::time::timeout(limit, runtime.gone(&leftover.instance)).await;
                 }
             }
         }
@@ -230,7 +234,7 @@ impl LocalPostgres {
     /// repeated.
     async fn finish_rewind(&self, places: &Places, sentinel: &Sentinel) -> Answer<()> {
         let (data_dir, sentinel) = (places.data_dir.clone(), sentinel.clone());
-        let (signal, owner) = (data_dir.join("standby.signal"), self.settings.run_as);
+        let (signal, owner) = (data_dir.join("standby.signal"), self.user());
         self.aside("finishing the rewind", move || {
             own_files::put_into(&data_dir, &sentinel.own_files(), owner)?;
             files::write(&signal, b"", owner)?;

@@ -21,7 +21,7 @@ impl LocalPostgres {
         let Some(password) = &settings.password else { return Ok(Source { conninfo, passfile: None }) };
         let passfile = settings.upstream_file.with_file_name(PASSFILE);
         let line = line(address, &settings.user, password);
-        files::write(&passfile, line.as_bytes(), settings.run_as)
+        files::write(&passfile, line.as_bytes(), self.user())
             .map_err(|error| PortError::new(&format!("writing {}", passfile.display()), error))?;
         Ok(Source { conninfo, passfile: Some(passfile) })
     }

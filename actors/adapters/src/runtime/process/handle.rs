@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 
-use super::{ended, signal, started_at};
+use super::kernel::{ended, signal, started_at};
 
 /// A living process, known by its number and its start time: numbers are reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,21 @@ impl Process {
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         Some(Self { pid, began: started_at(pid)? })
+    }
+
+    /// The process that was just started with this number, even if it has ended since.
+    pub(super) fn begun(pid: i32) -> Self {
+        Self { pid, began: started_at(pid).unwrap_or_default() }
+    }
+
+    /// The process that had this number and this start time.
+    pub(super) fn known(pid: i32, began: &str) -> Self {
+        Self { pid, began: began.to_owned() }
+    }
+
+    /// Its start time, in the kernel's ticks since the machine started; empty if it had ended by then.
+    pub(super) fn into_began(self) -> String {
+        self.began
     }
 
     /// The process number.
@@ -61,9 +76,20 @@ impl Process {
     /// Its program and arguments, or the title that it shows instead.
     #[must_use]
     pub fn shown_as(&self) -> Vec<String> {
+        let shown = self.arguments().into_iter().map(|word| String::from_utf8_lossy(&word).into_owned());
+        shown.filter(|word| !word.is_empty()).collect()
+    }
+
+    /// The same with every byte: a path may have any encoding.
+    pub(super) fn arguments(&self) -> Vec<Vec<u8>> {
         let shown = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        let words = shown.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-        words.filter(|word| !word.is_empty()).collect()
+        shown.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+    }
+
+    /// The service of systemd in whose group of processes it is.
+    #[must_use]
+    pub fn service(&self) -> Option<String> {
+        service_of(&fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok()?)
     }
 
     /// Its name, as the kernel knows it: up to 15 characters of its program's.
@@ -74,9 +100,21 @@ impl Process {
     }
 }
 
+fn service_of(groups: &str) -> Option<String> {
+    let units = groups.lines().filter_map(|line| line.rsplit('/').next());
+    units.filter(|unit| unit.ends_with(".service")).map(str::to_owned).next()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_service_of_a_process_is_its_group_and_a_session_has_none() {
+        let of = |group: &str| service_of(&format!("0::/{group}\n"));
+        assert_eq!(of("system.slice/interrex.service").as_deref(), Some("interrex.service"));
+        assert_eq!(of("user.slice/session-1.scope"), None);
+    }
 
     #[test]
     fn a_number_that_was_given_to_another_process_is_not_the_same_process() {
