@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     rc::Rc,
@@ -30,7 +31,11 @@ struct Redis {
 }
 
 fn settings(folder: &Path, port: u16) -> RedisSettings {
-    let (program, config_file) = (PathBuf::from("redis-server"), folder.join("redis.conf"));
+    settings_with(PathBuf::from("redis-server"), folder, port)
+}
+
+fn settings_with(program: PathBuf, folder: &Path, port: u16) -> RedisSettings {
+    let config_file = folder.join("redis.conf");
     let identity = RedisSettings::identity(&program, &config_file, port, RunAs::Myself);
     RedisSettings {
         config_file,
@@ -146,6 +151,34 @@ fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_
         let words = redis.adapter.stop().await.unwrap_err().to_string();
         assert!(words.contains("not touch it") && words.contains(&foreign.pid().to_string()), "{words}");
         assert!(foreign.lives());
+    });
+}
+
+#[test]
+fn the_data_of_a_redis_that_was_seen_while_it_started_is_found_in_its_folder() {
+    on_one_thread(async {
+        let mut redis = Redis::new("");
+        let folder = redis.folder.path().to_owned();
+        // until the test writes a line, it is a process in another folder
+        let (program, pipe) = (folder.join("redis-server"), folder.join("pipe"));
+        fs::write(&program, format!("#!/bin/sh\nread line < {}\nexec redis-server \"$@\"\n", pipe.display()))
+            .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        redis.adapter = LocalRedis::new(settings_with(program, &folder, redis.port));
+        let start = async || {
+            let seen_and_released = async {
+                redis.is(RedisStatus::Unreachable).await;
+                fs::write(&pipe, "go\n").unwrap();
+            };
+            assert_eq!(tokio::join!(redis.adapter.start(), seen_and_released).0, Ok(true));
+        };
+        start().await;
+        redis.cli(&["SET", "key", "value"]);
+        let at = SystemEnv.moment().wall;
+        redis.adapter.prepare_to_follow(&Address::new("127.0.0.1", 1), at, 3).await.unwrap();
+        start().await;
+        assert!(redis.adapter.kept_at(at).await.unwrap().starts_with(&folder));
     });
 }
 

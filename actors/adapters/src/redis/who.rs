@@ -27,7 +27,8 @@ impl LocalRedis {
             Err(error) => error,
         };
         if let Some(instance) = self.known().await {
-            return self.found(instance).await;
+            self.seen.replace(Some(instance.clone()));
+            return Who::Ours(instance);
         }
         let (host, port) = (&self.settings.host, self.settings.port);
         match is_silent(host, port).await {
@@ -54,7 +55,8 @@ impl LocalRedis {
         self.settings.runtime.find().await
     }
 
-    async fn found(&self, instance: Instance) -> Who {
+    /// Notes an instance that has answered, and the folder in which it works: before its answer it may not be there yet.
+    async fn answered(&self, instance: Instance) -> Who {
         if let Some(folder) = self.settings.runtime.folder(&instance).await {
             self.folder.replace(Some(folder));
         }
@@ -89,7 +91,7 @@ impl LocalRedis {
             (file, _) => runtime.outside(Path::new(file)).is_some_and(|file| is_same_file(&file, own)),
         };
         match instance {
-            Some(instance) if is_own => self.found(instance).await,
+            Some(instance) if is_own => self.answered(instance).await,
             _ => Who::Other(format!(
                 "another Redis serves on {host} port {port} (process {}, configuration {}), not the Redis of {}. The supervisor \
                  does not touch it. Stop it, or correct redis.port and redis.config_file",
