@@ -65,7 +65,7 @@ fn a_database_and_roles_that_are_read_only_hold_up_no_failover_and_are_named() {
         // the supervisor sets something of this database as well, when it makes its schema
         until("the schema is there", Duration::from_secs(10), || async {
             match sandbox.psql_value(ALPHA, "SELECT max(version) FROM interrex.schema_version").await {
-                Ok(version) if version == "3" => Ok(()),
+                Ok(version) if version == "1" => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })
