@@ -12,7 +12,6 @@ use std::{
 };
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
-use interrex_events::NodeId;
 use interrex_tests::run;
 use serde_json::Value;
 
@@ -171,11 +170,7 @@ fn move_tablespaces(data_dir: &Path) {
 
 /// A session on the old main.
 async fn session(sandbox: &Sandbox, database: &str) -> Done<tokio_postgres::Client> {
-    session_on(sandbox, ALPHA, database).await
-}
-
-async fn session_on(sandbox: &Sandbox, node: NodeId, database: &str) -> Done<tokio_postgres::Client> {
-    sandbox.session(node, database).await
+    sandbox.session(ALPHA, database).await
 }
 
 fn refused(error: tokio_postgres::Error) -> SandboxError {
@@ -354,7 +349,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
             apply(&sandbox, "postgres", &format!("{name}.inserts.sql"));
         }
         apply(&sandbox, "ascii", "notes.inserts.sql");
-        let ascii = session_on(&sandbox, BETA, "ascii").await?;
+        let ascii = sandbox.session(BETA, "ascii").await?;
         let sql = r"SELECT count(*) FROM notes WHERE v IN (convert_from('\xe46b', 'SQL_ASCII'), 'Märkte')
                     AND more[2] IS NOT DISTINCT FROM CASE WHEN v <> 'Märkte' THEN convert_from('\xfc', 'SQL_ASCII') END";
         let found = ascii.query_one(sql, &[]).await.map_err(refused)?;
