@@ -427,39 +427,6 @@ fn a_directory_of_another_cluster_is_left_alone_unless_it_is_to_be_replaced() {
 }
 
 #[test]
-fn a_copy_that_dies_half_way_leaves_the_old_directory_and_a_run_that_goes_on() {
-    run(async {
-        let sandbox = two_nodes().postgres_only().build().await?;
-        let writer = parted(&sandbox).await?;
-        // so that there is something to copy
-        let ballast =
-            "CREATE TABLE ballast AS SELECT repeat(md5(g::text), 30) FROM generate_series(1, 60000) g";
-        sandbox.psql(BETA, ballast).await?;
-        back_and_fenced(&sandbox).await?;
-        let data_dir = sandbox.node(ALPHA)?.data_dir();
-        let identity = || fs::read(data_dir.join("global/pg_control")).unwrap();
-        let before = identity();
-        let (_, ()) = tokio::try_join!(rejoin(&sandbox, BETA, &["--copy"]), async {
-            until("main's data arrive", LIMIT, || async {
-                let incoming = data_dir.with_extension("incoming").join("base");
-                if incoming.is_dir() { Ok(()) } else { Err(String::new()) }
-            })
-            .await?;
-            sandbox.kill_supervisor(ALPHA);
-            assert_eq!(identity(), before, "it was not replaced by half of a copy");
-            sandbox.start_supervisor(ALPHA).map(drop)
-        })?;
-        let made = ended(&sandbox, ALPHA).await?;
-        assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
-        follows(&sandbox, &writer).await?;
-        let acknowledged = writer.stop();
-        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
-        is_all_of_it(&salvaged(&sandbox, &made.rejoin.unwrap().kept.unwrap()).await?, &lost);
-        Ok(())
-    });
-}
-
-#[test]
 fn what_a_server_took_that_somebody_started_meanwhile_is_not_rewound_away() {
     run(async {
         let sandbox = two_nodes().postgres_only().build().await?;
