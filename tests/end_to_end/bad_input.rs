@@ -24,11 +24,11 @@ fn supervise(node: &NodePlan) -> Done<Output> {
 }
 
 #[track_caller]
-fn assert_refused(output: &Output, code: i32, words: &[&str]) {
+fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
     }
 }
 
@@ -57,11 +57,11 @@ fn files(node: &NodePlan) -> BTreeMap<String, Vec<u8>> {
 
 /// The supervisor refuses to start, says why, and leaves every file as it was.
 #[track_caller]
-fn refuses(sandbox: &Sandbox, node: NodeId, code: i32, words: &[&str]) -> Done<()> {
+fn refuses(sandbox: &Sandbox, node: NodeId, code: i32, parts: &[&str]) -> Done<()> {
     let node = sandbox.node(node)?;
     let before = files(node);
     let output = supervise(node)?;
-    assert_refused(&output, code, words);
+    assert_refused(&output, code, parts);
     let after = files(node);
     let changed: Vec<_> = after
         .iter()
@@ -253,9 +253,9 @@ fn a_request_to_a_supervisor_that_does_not_run_says_so_and_what_to_do() {
         let sandbox = two_nodes().postgres_only().build().await?;
         let config = sandbox.node(BETA)?.config().display().to_string();
         for command in ["promote", "run cancel"] {
-            let mut words: Vec<&str> = command.split(' ').collect();
-            words.extend(["--config", &config]);
-            let said = interrex_with(&words, &[])?;
+            let mut arguments: Vec<&str> = command.split(' ').collect();
+            arguments.extend(["--config", &config]);
+            let said = interrex_with(&arguments, &[])?;
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
             assert_eq!(said.status.code(), Some(1), "{why}");
             for part in ["the supervisor of beta", "it got no request", "systemctl start interrex"] {

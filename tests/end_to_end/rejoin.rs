@@ -189,16 +189,17 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let writer = parted_with(&sandbox, &SHARED, &ONLY_THERE).await?;
         back_and_fenced(&sandbox).await?;
         let planned = rejoin(&sandbox, BETA, &["--dry-run"]).await?;
-        let words = String::from_utf8_lossy(&planned.stdout).into_owned();
-        assert!(planned.status.success() && words.contains("can be rewound"), "{planned:?}");
+        let message = String::from_utf8_lossy(&planned.stdout).into_owned();
+        assert!(planned.status.success() && message.contains("can be rewound"), "{planned:?}");
         // asked for on the other node
         let said = rejoin(&sandbox, BETA, &["--reason", "its power is back"]).await?;
-        let words =
+        let message =
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-        assert!(said.status.success(), "{words}");
+        assert!(said.status.success(), "{message}");
         assert!(
-            words.contains("interrex salvage --kept") && words.contains("14 in app.orders, 3 in app.items"),
-            "{words}"
+            message.contains("interrex salvage --kept")
+                && message.contains("14 in app.orders, 3 in app.items"),
+            "{message}"
         );
         let rows = told_before_anything_was_rewound(&sandbox)?;
         until("the story tells it", LIMIT, || told_in_the_timeline(&sandbox)).await?;
@@ -206,10 +207,10 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let acknowledged = writer.stop();
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
         let made = newest(&sandbox, ALPHA)?;
-        assert_eq!(made.end, RunEnd::Completed, "{words}");
+        assert_eq!(made.end, RunEnd::Completed, "{message}");
         let found = made.rejoin.unwrap();
         assert_eq!(found.by, Some(Demotion::Rewound));
-        assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
+        assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{message}");
         let saved = salvaged(&sandbox, &found.kept.unwrap()).await?;
         is_all_of_it(&saved, &lost);
         Planted::before(&sandbox)?.took_in_no_session(&sandbox, BETA).await?;

@@ -28,11 +28,11 @@ async fn wait_value(sandbox: &Sandbox, sql: &str, wanted: &str) -> Done<()> {
 }
 
 /// Waits until main says that something keeps it from relaying.
-async fn wait_problem(sandbox: &Sandbox, words: &str) -> Done<()> {
+async fn wait_problem(sandbox: &Sandbox, message: &str) -> Done<()> {
     let says = |report: &interrex_actors::wire::NodeReport| {
-        report.stream.iter().flat_map(|stream| &stream.problems).any(|problem| problem.contains(words))
+        report.stream.iter().flat_map(|stream| &stream.problems).any(|problem| problem.contains(message))
     };
-    sandbox.wait_health(ALPHA, words, says).await.map(drop)
+    sandbox.wait_health(ALPHA, message, says).await.map(drop)
 }
 
 /// A change of settings goes all the way: asked for, recorded, relayed.

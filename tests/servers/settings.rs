@@ -75,8 +75,8 @@ fn what_the_command_line_has_is_told_at_once() {
 
         assert_eq!(pair.beta.hindrances().await.unwrap().len(), 1);
         let refused = tokio::time::timeout(AT_ONCE, pair.beta.sanitise()).await.unwrap();
-        let words = refused.unwrap_err().to_string();
-        assert!(words.contains("default_transaction_read_only is `on` on the command line"), "{words}");
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("default_transaction_read_only is `on` on the command line"), "{message}");
 
         pair.beta.stop(StopMode::Fast).await.unwrap();
         pair.beta.start().await.unwrap();

@@ -406,8 +406,8 @@ fn only_a_standby_holds_events_safely_and_no_subscriber() {
         subscriber.kill().unwrap();
         subscriber.wait().unwrap();
         subscribed.unwrap();
-        let words = held.unwrap_err().to_string();
-        assert!(words.contains("no standby flushed"), "{words}");
+        let message = held.unwrap_err().to_string();
+        assert!(message.contains("no standby flushed"), "{message}");
 
         pair.beta.start().await.unwrap();
         pair.streams(ALPHA, BETA).await;
