@@ -250,9 +250,9 @@ fn a_line_of_a_run_names_its_kind() {
     });
     stream.envelopes.iter().for_each(|envelope| timeline.apply(envelope));
     let ends = timeline.entries.iter().filter(|entry| entry.kind == "failover_completed");
-    let words: Vec<_> =
+    let messages: Vec<_> =
         ends.filter_map(|entry| entry.text.split_once(": ")).map(|(first, _)| first).collect();
-    assert_eq!(words, ["failover completed", "promotion completed", "takeover completed"]);
+    assert_eq!(messages, ["failover completed", "promotion completed", "takeover completed"]);
 }
 
 #[test]

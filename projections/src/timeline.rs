@@ -307,13 +307,13 @@ fn sentence(event: &Event, kind: RunKind, nodes: &ClusterNodes) -> (Level, Strin
             ),
         ),
         Event::FenceLifted(lifted) => {
-            let words = match &lifted.reason {
+            let message = match &lifted.reason {
                 Some(reason) => {
                     format!("the fence is lifted, because a person says that no node took over: {reason}")
                 }
                 None => format!("the fence is lifted: {} did not take over", name(lifted.by)),
             };
-            (Level::Notice, words)
+            (Level::Notice, message)
         }
         Event::FencingFailed(failed) => {
             (Level::Alarm, format!("fencing failed and is retried: {}", failed.error))

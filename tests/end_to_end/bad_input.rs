@@ -24,11 +24,11 @@ fn supervise(node: &NodePlan) -> Done<Output> {
 }
 
 #[track_caller]
-fn assert_refused(output: &Output, code: i32, words: &[&str]) {
+fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "`{word}` is not in: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
     }
 }
 
@@ -57,11 +57,11 @@ fn files(node: &NodePlan) -> BTreeMap<String, Vec<u8>> {
 
 /// The supervisor refuses to start, says why, and leaves every file as it was.
 #[track_caller]
-fn refuses(sandbox: &Sandbox, node: NodeId, code: i32, words: &[&str]) -> Done<()> {
+fn refuses(sandbox: &Sandbox, node: NodeId, code: i32, parts: &[&str]) -> Done<()> {
     let node = sandbox.node(node)?;
     let before = files(node);
     let output = supervise(node)?;
-    assert_refused(&output, code, words);
+    assert_refused(&output, code, parts);
     let after = files(node);
     let changed: Vec<_> = after
         .iter()
@@ -75,7 +75,7 @@ fn refuses(sandbox: &Sandbox, node: NodeId, code: i32, words: &[&str]) -> Done<(
 #[test]
 fn an_unknown_key_names_the_nearest_right_one() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.set_config(BETA, "failover.probe_intervall", "1s")?;
         refuses(
             &sandbox,
@@ -94,7 +94,7 @@ fn an_unknown_key_names_the_nearest_right_one() {
 #[test]
 fn a_missing_data_directory_is_named() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.set_config(BETA, "postgres.data_dir", "/nowhere/pgdata")?;
         refuses(&sandbox, BETA, 3, &["postgres.data_dir", "/nowhere/pgdata", "pg_basebackup"])
     });
@@ -103,7 +103,7 @@ fn a_missing_data_directory_is_named() {
 #[test]
 fn a_secret_that_others_can_read_is_refused() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         let secret = sandbox.node(BETA)?.secrets_dir().join("cluster");
         std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         refuses(&sandbox, BETA, 3, &["cluster.secret_file", "mode 644", "chmod 600"])
@@ -113,7 +113,7 @@ fn a_secret_that_others_can_read_is_refused() {
 #[test]
 fn a_wrong_password_is_found_before_anything_is_written_and_the_server_goes_on() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.kill_supervisor(ALPHA);
         let wrong = sandbox.folder().join("wrong-password");
@@ -133,7 +133,7 @@ fn a_wrong_password_is_found_before_anything_is_written_and_the_server_goes_on()
 #[test]
 fn a_port_in_use_is_named() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         let port = sandbox.node(BETA)?.supervisor_port;
         let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
         refuses(&sandbox, BETA, 5, &[&port.to_string(), "node.listen"])
@@ -143,7 +143,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn the_journal_of_another_cluster_is_refused() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.kill_everything_of(BETA);
         sandbox.set_config(BETA, "cluster.id", "018f0000-0000-7000-8000-00000000ffff")?;
@@ -154,7 +154,7 @@ fn the_journal_of_another_cluster_is_refused() {
 #[test]
 fn one_changed_byte_in_the_journal_is_named_with_its_event() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.signal_supervisor(BETA, rustix::process::Signal::TERM);
         sandbox.wait_supervisor_ended(BETA).await?;
@@ -183,7 +183,7 @@ fn one_changed_byte_in_the_journal_is_named_with_its_event() {
 #[test]
 fn a_second_supervisor_on_the_same_journal_is_refused_and_the_first_goes_on() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         // on another port, so that it is the journal that refuses
         let port = sandbox.spare_port(0);
@@ -203,7 +203,7 @@ fn a_second_supervisor_on_the_same_journal_is_refused_and_the_first_goes_on() {
 #[test]
 fn a_peer_without_the_secret_or_of_another_cluster_or_with_an_older_epoch_is_refused() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.kill_everything_of(ALPHA);
         sandbox.wait_run_ended(BETA).await?;
@@ -253,9 +253,9 @@ fn a_request_to_a_supervisor_that_does_not_run_says_so_and_what_to_do() {
         let sandbox = two_nodes().postgres_only().build().await?;
         let config = sandbox.node(BETA)?.config().display().to_string();
         for command in ["promote", "run cancel"] {
-            let mut words: Vec<&str> = command.split(' ').collect();
-            words.extend(["--config", &config]);
-            let said = interrex_with(&words, &[])?;
+            let mut arguments: Vec<&str> = command.split(' ').collect();
+            arguments.extend(["--config", &config]);
+            let said = interrex_with(&arguments, &[])?;
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
             assert_eq!(said.status.code(), Some(1), "{why}");
             for part in ["the supervisor of beta", "it got no request", "systemctl start interrex"] {

@@ -42,7 +42,7 @@ impl Demo {
 
     /// Waits for the end; standard output and the exit code.
     async fn end(&mut self) -> Done<(String, Option<i32>)> {
-        // its words are few enough for the pipes to hold
+        // its output is short enough for the pipes to hold
         let end = until("the demo ends", Duration::from_secs(120), || {
             let ended = self.child.try_wait().ok().flatten();
             async move { ended.ok_or_else(|| "it runs".to_owned()) }

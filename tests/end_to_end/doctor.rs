@@ -173,17 +173,17 @@ async fn a_server_that_is_frozen(sandbox: &Sandbox) -> Done<()> {
     Ok(())
 }
 
-/// The words for people, and a code that counts the standing warning where somebody is strict.
+/// The text for people, and a code that counts the standing warning where somebody is strict.
 fn what_people_see(sandbox: &Sandbox) -> Done<()> {
     let config = sandbox.node(BETA)?.config();
     let config = config.to_string_lossy();
     let output = interrex_with(&["doctor", "--config", &config], &[])?;
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
-    for words in
+    for message in
         ["a failover to beta", "unprotected: with quorum none", "replicator logs in to alpha", " 0 failed"]
     {
-        assert!(text.contains(words), "`{words}` is not in:\n{text}");
+        assert!(text.contains(message), "`{message}` is not in:\n{text}");
     }
     let strict = interrex_with(&["doctor", "--strict", "--config", &config], &[])?;
     assert_eq!(strict.status.code(), Some(8), "quorum none warns");

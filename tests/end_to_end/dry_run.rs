@@ -111,13 +111,13 @@ fn what_would_stop_a_rejoin_is_named_before_anything_is_done() {
         let _writer = parted(&sandbox).await?;
         back_and_fenced(&sandbox).await?;
         let before = decisions(&sandbox)?;
-        // the only thing that speaks against it: subject and words
-        let stopped_by = async |more: &[&str], subject: &str, words: &str| {
+        // the only thing that speaks against it: subject and message
+        let stopped_by = async |more: &[&str], subject: &str, message: &str| {
             let (code, plan) = return_planned(&sandbox, more).await?;
             let reasons: Vec<_> = plan.stopped_by().collect();
             assert_eq!((code, plan.would_begin), (Some(1), false), "{plan:?}");
             assert!(
-                matches!(reasons[..], [only] if only.subject == subject && only.detail.contains(words)),
+                matches!(reasons[..], [only] if only.subject == subject && only.detail.contains(message)),
                 "{reasons:?}"
             );
             Done::Ok(())

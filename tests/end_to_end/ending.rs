@@ -20,7 +20,7 @@ async fn one_node(builder: interrex::sandbox::Builder) -> Done<Sandbox> {
 }
 
 /// The reason in the last event of a supervisor.
-fn last_words(sandbox: &Sandbox) -> Done<String> {
+fn last_message(sandbox: &Sandbox) -> Done<String> {
     let events = sandbox.events(ALPHA)?;
     let mut reasons = events.iter().filter_map(|envelope| match &envelope.event {
         Event::SupervisorStopped(stopped) => Some(stopped.reason.clone()),
@@ -52,8 +52,8 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         let owner = fs::metadata(sandbox.node(ALPHA)?.data_dir()).unwrap().uid().to_string();
         let whose = if geteuid().is_root() { vec!["-G", owner.as_str()] } else { vec!["-G"] };
         let listed = String::from_utf8(Command::new("id").args(whose).output().unwrap().stdout).unwrap();
-        let groups = |words: &str| -> BTreeSet<u32> {
-            words.split_whitespace().map(|group| group.parse().unwrap()).collect()
+        let groups = |line: &str| -> BTreeSet<u32> {
+            line.split_whitespace().map(|group| group.parse().unwrap()).collect()
         };
         let own = said.lines().find_map(|line| line.strip_prefix("groups=")).unwrap();
         assert_eq!(groups(own), groups(&listed));
@@ -69,7 +69,7 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         .await?;
         assert!(sandbox.signal_supervisor(ALPHA, Signal::TERM));
         assert_eq!(sandbox.wait_supervisor_ended(ALPHA).await?.code(), Some(1));
-        assert!(last_words(&sandbox)?.contains("asked to by SIGTERM again"), "{}", last_words(&sandbox)?);
+        assert!(last_message(&sandbox)?.contains("asked to by SIGTERM again"), "{}", last_message(&sandbox)?);
         until("PostgreSQL has stopped", LIMIT, async || match sandbox.postmaster_pid(ALPHA) {
             None => Ok(()),
             Some(pid) => Err(pid.to_string()),
@@ -85,9 +85,9 @@ fn a_server_has_its_users_groups_and_nothing_of_its_supervisors_and_is_given_tim
         sandbox.psql(ALPHA, "CREATE TABLE more (id int)").await?;
         assert!(sandbox.signal_supervisor(ALPHA, Signal::TERM));
         assert_eq!(sandbox.wait_supervisor_ended(ALPHA).await?.code(), Some(1));
-        let words = last_words(&sandbox)?;
-        assert!(words.contains("a clean stop did not end within 500ms: it still had"), "{words}");
-        assert!(words.contains("archiver"), "{words}");
+        let message = last_message(&sandbox)?;
+        assert!(message.contains("a clean stop did not end within 500ms: it still had"), "{message}");
+        assert!(message.contains("archiver"), "{message}");
         Ok(())
     });
 }

@@ -102,18 +102,14 @@ fn sessions_that_are_ended_are_held_against_nobody() {
 }
 
 #[test]
-#[allow(clippy::disallowed_methods, reason = "it plays the clients that take every place")]
 fn a_main_that_admits_no_session_is_degraded_on_both_nodes_and_hands_its_role_over() {
     run(async {
         let sandbox = two_nodes().threshold(Duration::from_secs(2)).postgres_only().build().await?;
         sandbox.start().await?;
         // every place that there is
         let mut taken = Vec::new();
-        while let Ok(client) =
-            tokio_postgres::connect(&address_of(&sandbox, ALPHA)?, tokio_postgres::NoTls).await
-        {
-            tokio::task::spawn_local(client.1);
-            taken.push(client.0);
+        while let Ok(session) = sandbox.session(ALPHA, "postgres").await {
+            taken.push(session);
         }
         for node in [ALPHA, BETA] {
             admission(&sandbox, node, false).await?;
@@ -140,14 +136,6 @@ fn a_main_that_admits_no_session_is_degraded_on_both_nodes_and_hands_its_role_ov
         assert!(sandbox.takes_writes(BETA).await);
         sandbox.wait_healthy(BETA).await.map(drop)
     });
-}
-
-fn address_of(sandbox: &Sandbox, node: NodeId) -> Done<String> {
-    Ok(format!(
-        "host=127.0.0.1 port={} user=interrex password={} dbname=postgres",
-        sandbox.node(node)?.postgres_port,
-        sandbox.superuser_password()
-    ))
 }
 
 #[test]

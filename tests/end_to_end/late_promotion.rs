@@ -68,8 +68,8 @@ fn a_promotion_that_is_late_is_waited_for_and_recognised_and_made_once() {
         let under_way = sandbox.cluster(BETA)?.runs.newest().unwrap().clone();
         assert!(under_way.is_running(), "{under_way:?}");
         let shown = show(&sandbox).await?;
-        for words in ["promote", "attempt 2"] {
-            assert!(shown.contains(words), "{shown}");
+        for message in ["promote", "attempt 2"] {
+            assert!(shown.contains(message), "{shown}");
         }
         assert!(!sandbox.takes_writes(BETA).await && is_asked(&sandbox));
 
@@ -171,9 +171,10 @@ fn a_promotion_whose_attempts_are_used_up_is_withdrawn_and_the_old_main_may_come
         let made = sandbox.wait_run_ended(BETA).await?;
         assert_eq!(made.end, RunEnd::NeedsOperator, "{:?}", made.problem);
         let problem = made.problem.as_ref().unwrap();
-        for words in ["is withdrawn", "started again as a standby", "nothing is pending", "interrex promote"]
+        for message in
+            ["is withdrawn", "started again as a standby", "nothing is pending", "interrex promote"]
         {
-            assert!(problem.contains(words), "{problem}");
+            assert!(problem.contains(message), "{problem}");
         }
         assert_eq!(
             (made.step(StepId::Promote).undo, made.step(StepId::Detach).undo),
@@ -214,7 +215,7 @@ fn a_server_that_hangs_is_stopped_to_withdraw_its_promotion() {
 }
 
 #[test]
-fn a_promotion_that_had_begun_stays_stopped_and_the_words_lead_to_a_main_again() {
+fn a_promotion_that_had_begun_stays_stopped_and_the_message_leads_to_a_main_again() {
     run(async {
         let sandbox = pending(two_nodes()).await?;
         let folder = sandbox.node(BETA)?.data_dir();
@@ -286,7 +287,7 @@ fn a_promotion_that_had_begun_when_main_serves_again_leaves_the_server_stopped()
         assert_eq!(sandbox.postmaster_pid(BETA), None);
         assert!(sandbox.takes_writes(ALPHA).await);
 
-        // and the words lead to a standby again
+        // and the message leads to a standby again
         let config = sandbox.node(ALPHA)?.config();
         let asked = move || interrex_with(&["rejoin", "beta", "--config", &config.to_string_lossy()], &[]);
         let said = tokio::task::spawn_blocking(asked).await.unwrap()?;

@@ -12,7 +12,7 @@ use crate::{checks::sound_failover, two_nodes};
 #[test]
 fn it_is_survived_counted_and_visible_and_the_next_failover_works() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("panic:heartbeat"));
         sandbox.start().await?;
         let restarted = |event: &Event| matches!(event, Event::ActorRestarted(it) if it.actor == "heartbeat");
@@ -35,7 +35,7 @@ fn it_is_survived_counted_and_visible_and_the_next_failover_works() {
 #[test]
 fn in_the_middle_of_a_step_it_makes_the_run_try_that_step_again() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.set_environment(BETA, "INTERREX_BARRIER", Some("panic:detach"));
         sandbox.start().await?;
         let writer = sandbox.start_writer(100.0)?;

@@ -99,9 +99,9 @@ fn while_main_answers_a_promotion_is_refused_with_the_evidence_and_forced_it_fen
         assert!(String::from_utf8_lossy(&planned.stdout).contains("alpha is alive"), "{planned:?}");
         let refused = promote(&sandbox, &[]).await?;
         assert_eq!(refused.status.code(), Some(1));
-        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         for part in ["alpha is alive", "answers as a primary", "interrex switchover --to beta"] {
-            assert!(words.contains(part), "{words}");
+            assert!(message.contains(part), "{message}");
         }
         assert!(sandbox.takes_writes(ALPHA).await);
         assert_eq!(sandbox.cluster(BETA)?.runs.newest(), None, "nothing was begun");
@@ -140,8 +140,8 @@ async fn answer_for_the_other(sandbox: &Sandbox, node: NodeId) -> Done<Output> {
     let config = sandbox.node(node)?.config();
     let asked = move || {
         let config = config.to_string_lossy();
-        let words = ["run", "cancel", "--config", &config, "--force", "--reason", "beta burns"];
-        interrex_with(&words, &[])
+        let arguments = ["run", "cancel", "--config", &config, "--force", "--reason", "beta burns"];
+        interrex_with(&arguments, &[])
     };
     tokio::task::spawn_blocking(asked).await.unwrap()
 }

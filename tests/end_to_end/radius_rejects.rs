@@ -25,9 +25,9 @@ fn point_radius_at(node: &NodePlan, port: u16) -> String {
     before
 }
 
-async fn said(sandbox: &Sandbox, words: &'static [&'static str]) -> Done<String> {
+async fn said(sandbox: &Sandbox, arguments: &'static [&'static str]) -> Done<String> {
     let config = sandbox.node(BETA)?.config();
-    let asked = move || interrex_with(&[words, &["--config", &config.to_string_lossy()]].concat(), &[]);
+    let asked = move || interrex_with(&[arguments, &["--config", &config.to_string_lossy()]].concat(), &[]);
     let output = tokio::task::spawn_blocking(asked).await.unwrap()?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -75,8 +75,8 @@ fn radius_that_still_rejects_is_named_and_does_not_hold_up_the_failover() {
             .await?;
         assert!(!report.healthy, "{report:?}");
         let shown = said(&sandbox, &["run", "show"]).await?;
-        for words in ["radius runs, but is not ready", "radius.log", "restart this node's supervisor"] {
-            assert!(shown.contains(words), "{words}: {shown}");
+        for message in ["radius runs, but is not ready", "radius.log", "restart this node's supervisor"] {
+            assert!(shown.contains(message), "{message}: {shown}");
         }
         let status = said(&sandbox, &["status"]).await?;
         assert!(status.contains("radius is not ready"), "{status}");

@@ -189,16 +189,17 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let writer = parted_with(&sandbox, &SHARED, &ONLY_THERE).await?;
         back_and_fenced(&sandbox).await?;
         let planned = rejoin(&sandbox, BETA, &["--dry-run"]).await?;
-        let words = String::from_utf8_lossy(&planned.stdout).into_owned();
-        assert!(planned.status.success() && words.contains("can be rewound"), "{planned:?}");
+        let message = String::from_utf8_lossy(&planned.stdout).into_owned();
+        assert!(planned.status.success() && message.contains("can be rewound"), "{planned:?}");
         // asked for on the other node
         let said = rejoin(&sandbox, BETA, &["--reason", "its power is back"]).await?;
-        let words =
+        let message =
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-        assert!(said.status.success(), "{words}");
+        assert!(said.status.success(), "{message}");
         assert!(
-            words.contains("interrex salvage --kept") && words.contains("14 in app.orders, 3 in app.items"),
-            "{words}"
+            message.contains("interrex salvage --kept")
+                && message.contains("14 in app.orders, 3 in app.items"),
+            "{message}"
         );
         let rows = told_before_anything_was_rewound(&sandbox)?;
         until("the story tells it", LIMIT, || told_in_the_timeline(&sandbox)).await?;
@@ -206,10 +207,10 @@ fn it_is_rewound_and_what_only_it_had_is_exactly_what_is_saved() {
         let acknowledged = writer.stop();
         let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
         let made = newest(&sandbox, ALPHA)?;
-        assert_eq!(made.end, RunEnd::Completed, "{words}");
+        assert_eq!(made.end, RunEnd::Completed, "{message}");
         let found = made.rejoin.unwrap();
         assert_eq!(found.by, Some(Demotion::Rewound));
-        assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{words}");
+        assert!(!lost.is_empty() && found.stranded.unwrap().committed >= lost.len() as u64, "{message}");
         let saved = salvaged(&sandbox, &found.kept.unwrap()).await?;
         is_all_of_it(&saved, &lost);
         Planted::before(&sandbox)?.took_in_no_session(&sandbox, BETA).await?;
@@ -423,39 +424,6 @@ fn a_directory_of_another_cluster_is_left_alone_unless_it_is_to_be_replaced() {
         let kept = newest(&sandbox, ALPHA)?.rejoin.unwrap().kept.unwrap();
         assert!(Path::new(&kept).join("pgdata/PG_VERSION").is_file());
         follows(&sandbox, &writer).await
-    });
-}
-
-#[test]
-fn a_copy_that_dies_half_way_leaves_the_old_directory_and_a_run_that_goes_on() {
-    run(async {
-        let sandbox = two_nodes().postgres_only().build().await?;
-        let writer = parted(&sandbox).await?;
-        // so that there is something to copy
-        let ballast =
-            "CREATE TABLE ballast AS SELECT repeat(md5(g::text), 30) FROM generate_series(1, 60000) g";
-        sandbox.psql(BETA, ballast).await?;
-        back_and_fenced(&sandbox).await?;
-        let data_dir = sandbox.node(ALPHA)?.data_dir();
-        let identity = || fs::read(data_dir.join("global/pg_control")).unwrap();
-        let before = identity();
-        let (_, ()) = tokio::try_join!(rejoin(&sandbox, BETA, &["--copy"]), async {
-            until("main's data arrive", LIMIT, || async {
-                let incoming = data_dir.with_extension("incoming").join("base");
-                if incoming.is_dir() { Ok(()) } else { Err(String::new()) }
-            })
-            .await?;
-            sandbox.kill_supervisor(ALPHA);
-            assert_eq!(identity(), before, "it was not replaced by half of a copy");
-            sandbox.start_supervisor(ALPHA).map(drop)
-        })?;
-        let made = ended(&sandbox, ALPHA).await?;
-        assert_eq!((made.end, made.resumed), (RunEnd::Completed, 1), "{:?}", made.problem);
-        follows(&sandbox, &writer).await?;
-        let acknowledged = writer.stop();
-        let lost: BTreeSet<i64> = sandbox.rows_lost(&acknowledged, BETA).await?.into_iter().collect();
-        is_all_of_it(&salvaged(&sandbox, &made.rejoin.unwrap().kept.unwrap()).await?, &lost);
-        Ok(())
     });
 }
 

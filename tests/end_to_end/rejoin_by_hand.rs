@@ -121,10 +121,10 @@ fn the_script_changes_nothing_of_a_directory_that_it_cannot_keep_whole() {
         let data_dir = sandbox.node(ALPHA)?.data_dir();
         let control = || fs::read(data_dir.join("global/pg_control")).unwrap();
         let (script, before) = (script(&sandbox, ALPHA, &[]).await?, control());
-        let refused = async |words: &str| {
+        let refused = async |message: &str| {
             let said = by_hand(&script).await;
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
-            assert!(!said.status.success() && why.contains(words), "{why}");
+            assert!(!said.status.success() && why.contains(message), "{why}");
             let made = ["by-script", "kept"].map(|name| data_dir.with_extension(name).exists());
             assert_eq!((made, control() == before), ([false, false], true), "{why}");
         };
@@ -151,10 +151,10 @@ fn the_script_does_nothing_on_a_node_with_a_supervisor_nor_on_main() {
         let sandbox = two_nodes().postgres_only().build().await?;
         parted(&sandbox).await?;
         let script = script(&sandbox, BETA, &[]).await?;
-        let refused = async |words: &str| {
+        let refused = async |message: &str| {
             let said = by_hand(&script).await;
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
-            assert!(!said.status.success() && why.contains(words), "{why}");
+            assert!(!said.status.success() && why.contains(message), "{why}");
             assert!(sandbox.takes_writes(BETA).await);
         };
         refused("a supervisor runs here").await;

@@ -45,11 +45,11 @@ fn in_folder(folder: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Told by a dry run as the only thing that stops it, and by the run itself at its first step; nothing of alpha's is changed.
-async fn stops(sandbox: &Sandbox, subject: &str, words: &[&str]) -> Done<()> {
+async fn stops(sandbox: &Sandbox, subject: &str, parts: &[&str]) -> Done<()> {
     let before = files(sandbox)?;
     let address = format!("127.0.0.1:{}", sandbox.node(BETA)?.postgres_port);
     let says_it = |said: &str| {
-        assert!(words.iter().all(|words| said.contains(words)), "{words:?}: {said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}");
         assert!(said.contains("beta") || said.contains(&address), "where: {said}");
     };
     let (code, plan) = return_planned(sandbox, &[]).await?;
@@ -116,9 +116,9 @@ fn a_slot_that_another_uses_or_whose_name_a_logical_one_has_stops_it() {
 
         let mut archiver = archiver(&sandbox)?;
         slot_is_active(&sandbox, "t").await?;
-        let words =
+        let parts =
             ["another client uses slot replica_1 there (process ", "`archiver`, from 127.0.0.1): end that"];
-        stops(&sandbox, subject, &words).await?;
+        stops(&sandbox, subject, &parts).await?;
         slot_is_active(&sandbox, "t").await?;
         archiver.kill().await.unwrap();
         slot_is_active(&sandbox, "f").await?;
@@ -126,8 +126,8 @@ fn a_slot_that_another_uses_or_whose_name_a_logical_one_has_stops_it() {
         let drop = "SELECT pg_drop_replication_slot('replica_1')";
         sandbox.psql(BETA, drop).await?;
         sandbox.psql(BETA, "SELECT pg_create_logical_replication_slot('replica_1', 'pgoutput')").await?;
-        let words = ["a logical slot has the name replica_1", drop];
-        stops(&sandbox, subject, &words).await?;
+        let parts = ["a logical slot has the name replica_1", drop];
+        stops(&sandbox, subject, &parts).await?;
         let kind = "SELECT slot_type FROM pg_replication_slots WHERE slot_name = 'replica_1'";
         assert_eq!(sandbox.psql_value(BETA, kind).await?, "logical");
 
@@ -151,11 +151,11 @@ fn a_login_with_too_few_rights_on_main_stops_it_or_leaves_a_copy_as_the_only_way
         back_and_fenced(&sandbox).await?;
 
         let mend = "ALTER ROLE \"modest\" SUPERUSER";
-        let words = ["login there, `modest`, may not read the history of its timelines", mend];
-        stops(&sandbox, "login on main", &words).await?;
+        let parts = ["login there, `modest`, may not read the history of its timelines", mend];
+        stops(&sandbox, "login on main", &parts).await?;
         sandbox.psql(BETA, "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO modest").await?;
-        let words = ["login there, `modest`, may not write a CHECKPOINT", mend];
-        stops(&sandbox, "slot on main", &words).await?;
+        let parts = ["login there, `modest`, may not write a CHECKPOINT", mend];
+        stops(&sandbox, "slot on main", &parts).await?;
 
         let grantable = "SELECT count(*) FROM pg_roles WHERE rolname = 'pg_checkpoint'";
         if sandbox.psql_value(BETA, grantable).await? == "0" {
@@ -168,9 +168,9 @@ fn a_login_with_too_few_rights_on_main_stops_it_or_leaves_a_copy_as_the_only_way
         let (code, plan) = return_planned(&sandbox, &[]).await?;
         assert_eq!((code, plan.would_begin), (Some(0), true), "{plan:?}");
         assert_eq!(changed(&before, &files(&sandbox)?), Vec::<&PathBuf>::new());
-        let told = |subject: &str, words: &str| {
+        let told = |subject: &str, message: &str| {
             let mut checks = plan.checks.iter().filter(|check| check.subject == subject);
-            assert!(checks.any(|check| check.detail.contains(words)), "{plan:?}");
+            assert!(checks.any(|check| check.detail.contains(message)), "{plan:?}");
         };
         told("lineage", copy);
         told("room", "there is room for a copy of main's");

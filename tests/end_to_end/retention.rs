@@ -84,9 +84,9 @@ async fn sealed_soundly(sandbox: &Sandbox) -> Done<()> {
     for at in [ALPHA, BETA] {
         let config = sandbox.node(at)?.config();
         let verified = interrex_with(&["journal", "verify", "--config", &config.to_string_lossy()], &[])?;
-        let words = String::from_utf8_lossy(&verified.stdout).into_owned();
-        assert_eq!(verified.status.code(), Some(0), "{words}");
-        assert!(words.contains("every event is as it was recorded"), "{words}");
+        let message = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert_eq!(verified.status.code(), Some(0), "{message}");
+        assert!(message.contains("every event is as it was recorded"), "{message}");
         for of in [ALPHA, BETA] {
             for segment in segments(sandbox, at, of).unwrap() {
                 let (first, last) = (segment.first, segment.last());

@@ -54,7 +54,7 @@ fn it_stays_fenced_and_lets_no_client_in() {
 #[test]
 fn a_postgresql_that_somebody_started_by_hand_is_stopped() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.kill_everything_of(ALPHA);
         sandbox.wait_run_ended(BETA).await?;
@@ -73,7 +73,7 @@ fn a_postgresql_that_somebody_started_by_hand_is_stopped() {
 #[test]
 fn a_fenced_postgresql_that_somebody_starts_under_its_supervisor_is_stopped_again() {
     run(async {
-        let sandbox = two_nodes().build().await?;
+        let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.kill_everything_of(ALPHA);
         sandbox.wait_run_ended(BETA).await?;

@@ -12,7 +12,6 @@ use std::{
 };
 
 use interrex::sandbox::{ALPHA, BETA, Done, Sandbox, SandboxError, until};
-use interrex_events::NodeId;
 use interrex_tests::run;
 use serde_json::Value;
 
@@ -171,11 +170,7 @@ fn move_tablespaces(data_dir: &Path) {
 
 /// A session on the old main.
 async fn session(sandbox: &Sandbox, database: &str) -> Done<tokio_postgres::Client> {
-    session_on(sandbox, ALPHA, database).await
-}
-
-async fn session_on(sandbox: &Sandbox, node: NodeId, database: &str) -> Done<tokio_postgres::Client> {
-    sandbox.session(node, database).await
+    sandbox.session(ALPHA, database).await
 }
 
 fn refused(error: tokio_postgres::Error) -> SandboxError {
@@ -219,8 +214,8 @@ fn assert_nothing_left(sandbox: &Sandbox) {
     }
     let scratch = beside.join("interrex-salvage-").display().to_string();
     for process in fs::read_dir("/proc").unwrap().flatten() {
-        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&words).contains(&scratch), "a process is left: {process:?}");
+        let command_line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&command_line).contains(&scratch), "a process is left: {process:?}");
     }
 }
 
@@ -354,7 +349,7 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
             apply(&sandbox, "postgres", &format!("{name}.inserts.sql"));
         }
         apply(&sandbox, "ascii", "notes.inserts.sql");
-        let ascii = session_on(&sandbox, BETA, "ascii").await?;
+        let ascii = sandbox.session(BETA, "ascii").await?;
         let sql = r"SELECT count(*) FROM notes WHERE v IN (convert_from('\xe46b', 'SQL_ASCII'), 'Märkte')
                     AND more[2] IS NOT DISTINCT FROM CASE WHEN v <> 'Märkte' THEN convert_from('\xfc', 'SQL_ASCII') END";
         let found = ascii.query_one(sql, &[]).await.map_err(refused)?;
@@ -362,10 +357,10 @@ fn exactly_the_rows_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         assert_values(&sandbox).await?;
         fs::remove_dir_all(output(&sandbox)).unwrap();
         let end = end_of(salvage(&sandbox, &["--table", "orders", "--table", "public.kinds"])).await;
-        let words = String::from_utf8_lossy(&end.stdout).into_owned();
+        let message = String::from_utf8_lossy(&end.stdout).into_owned();
         assert!(
-            words.contains("0 rows stranded, 1 in conflict") && words.contains("2 tables read"),
-            "{words}"
+            message.contains("0 rows stranded, 1 in conflict") && message.contains("2 tables read"),
+            "{message}"
         );
         Ok(())
     });
@@ -412,10 +407,10 @@ fn nothing_is_left_after_an_error_or_a_ctrl_c() {
             (vec!["--main", "nowhere"], 2, "HOST:PORT"),
             (vec!["--table", "nothing"], 2, "no such table"),
         ];
-        for (more, code, words) in refused {
+        for (more, code, message) in refused {
             let end = end_of(salvage(&sandbox, &more)).await;
             let said = String::from_utf8_lossy(&end.stderr).into_owned();
-            assert!(end.status.code() == Some(code) && said.contains(words), "{more:?}: {said}");
+            assert!(end.status.code() == Some(code) && said.contains(message), "{more:?}: {said}");
             assert_nothing_left(&sandbox);
         }
 

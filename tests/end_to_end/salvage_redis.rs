@@ -112,8 +112,8 @@ async fn interrex(arguments: &[&str]) -> Done<Output> {
 }
 
 /// The folder that a view names in a command, after an option.
-fn folder_after<'w>(words: &'w str, option: &str) -> &'w str {
-    let (_, after) = words.split_once(&format!("interrex salvage {option} ")).unwrap_or_default();
+fn folder_after<'w>(message: &'w str, option: &str) -> &'w str {
+    let (_, after) = message.split_once(&format!("interrex salvage {option} ")).unwrap_or_default();
     after.split_whitespace().next().unwrap_or_default()
 }
 
@@ -152,8 +152,8 @@ fn assert_nothing_left(sandbox: &Sandbox) {
     }
     let scratch = temporary(sandbox).join("interrex-salvage-").display().to_string();
     for process in fs::read_dir("/proc").unwrap().flatten() {
-        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&words).contains(&scratch), "a process is left: {process:?}");
+        let command_line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&command_line).contains(&scratch), "a process is left: {process:?}");
     }
 }
 
@@ -254,8 +254,11 @@ fn exactly_the_keys_that_the_new_main_lacks_are_written_out_and_can_be_applied()
         // alone: nothing of PostgreSQL is asked for, and nothing is missing any more
         fs::remove_dir_all(output(&sandbox)).unwrap();
         let end = end_of(salvage(&sandbox, &["--kept-redis", kept])).await;
-        let words = String::from_utf8_lossy(&end.stdout).into_owned();
-        assert!(words.contains("0 keys missing, 2 with another value") && !words.contains("rows"), "{words}");
+        let message = String::from_utf8_lossy(&end.stdout).into_owned();
+        assert!(
+            message.contains("0 keys missing, 2 with another value") && !message.contains("rows"),
+            "{message}"
+        );
         Ok(())
     });
 }
@@ -326,9 +329,13 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
             .unwrap();
         cut.write_all(b"*3\r\n$3\r\nSET\r\n$1").unwrap();
         let end = end_of(salvage(&sandbox, &["--kept-redis", &kept])).await;
-        let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
-        assert!(end.status.success() && words.contains("0 keys missing, 0 with another value"), "{words}");
-        assert!(words.contains("database 20: 1 key: the new main has no such database"), "{words}");
+        let message =
+            String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
+        assert!(
+            end.status.success() && message.contains("0 keys missing, 0 with another value"),
+            "{message}"
+        );
+        assert!(message.contains("database 20: 1 key: the new main has no such database"), "{message}");
         fs::remove_dir_all(output(&sandbox)).unwrap();
 
         // a value that nobody wants to fetch
@@ -337,9 +344,10 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
         let mut longer = File::options().append(true).open(append_only(Path::new(&large))).unwrap();
         longer.write_all(b"*4\r\n$8\r\nSETRANGE\r\n$4\r\nhuge\r\n$9\r\n536870911\r\n$1\r\nx\r\n").unwrap();
         let end = end_of(salvage(&sandbox, &["--kept-redis", &large])).await;
-        let words = String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
+        let message =
+            String::from_utf8_lossy(&end.stdout).into_owned() + &String::from_utf8_lossy(&end.stderr);
         let left_out = "1 key, such as \"huge\": its value takes more than 512 MiB";
-        assert!(words.contains("0 keys missing") && words.contains(left_out), "{words}");
+        assert!(message.contains("0 keys missing") && message.contains(left_out), "{message}");
         fs::remove_dir_all(output(&sandbox)).unwrap();
 
         // without an append-only file, the snapshot
@@ -374,11 +382,11 @@ fn what_cannot_be_read_is_said_and_nothing_is_left() {
             ),
             (vec![], 2, "--kept"),
         ];
-        for (more, code, words) in refused {
+        for (more, code, message) in refused {
             let more: Vec<&str> = more.iter().map(String::as_str).collect();
             let end = end_of(salvage(&sandbox, &more)).await;
             let said = String::from_utf8_lossy(&end.stderr).into_owned();
-            assert!(end.status.code() == Some(code) && said.contains(words), "{more:?}: {said}");
+            assert!(end.status.code() == Some(code) && said.contains(message), "{more:?}: {said}");
             assert_nothing_left(&sandbox);
         }
 

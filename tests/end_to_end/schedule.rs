@@ -42,7 +42,7 @@ fn interrex_on_main(sandbox: &Sandbox, command: &[&str]) -> Done<Output> {
     interrex_with(&[command, &["--config", &config.to_string_lossy()]].concat(), &[])
 }
 
-fn words(output: &Output) -> String {
+fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -74,26 +74,26 @@ fn one_at_a_time_is_shown_and_can_be_cancelled() {
         let past = (SystemEnv.moment().wall - TimeDelta::hours(1)).to_rfc3339();
         let refused = scheduled(&sandbox, &past).await?;
         assert_eq!(refused.status.code(), Some(2));
-        assert!(words(&refused).contains("is in the past"), "{}", words(&refused));
+        assert!(said(&refused).contains("is in the past"), "{}", said(&refused));
 
         due(&scheduled(&sandbox, "+1h").await?)?;
         let second = scheduled(&sandbox, "+2h").await?;
         assert_eq!(second.status.code(), Some(1));
-        assert!(words(&second).contains("a switchover to beta is scheduled for"), "{}", words(&second));
-        let shown = words(&interrex_on_main(&sandbox, &["status"])?);
+        assert!(said(&second).contains("a switchover to beta is scheduled for"), "{}", said(&second));
+        let shown = said(&interrex_on_main(&sandbox, &["status"])?);
         assert!(shown.contains("SCHEDULED") && shown.contains("(new disk)"), "{shown}");
 
         let cancelled = interrex_on_main(&sandbox, &["run", "cancel", "--reason", "wrong week"])?;
-        assert!(cancelled.status.success(), "{}", words(&cancelled));
+        assert!(cancelled.status.success(), "{}", said(&cancelled));
         let gone = |it: &interrex_events::Envelope| {
             matches!(&it.event, Event::SwitchoverUnscheduled(gone)
                 if gone.because == Unscheduling::Cancelled && gone.detail == "wrong week")
         };
         sandbox.wait_event(ALPHA, "it is cancelled", gone).await?;
-        let shown = words(&interrex_on_main(&sandbox, &["status"])?);
+        let shown = said(&interrex_on_main(&sandbox, &["status"])?);
         assert!(!shown.contains("SCHEDULED"), "{shown}");
         let nothing = interrex_on_main(&sandbox, &["run", "cancel"])?;
-        assert_eq!(nothing.status.code(), Some(1), "{}", words(&nothing));
+        assert_eq!(nothing.status.code(), Some(1), "{}", said(&nothing));
         due(&scheduled(&sandbox, "+1h").await?)?;
         assert!(sandbox.cluster(ALPHA)?.runs.runs.is_empty());
         Ok(())

@@ -199,14 +199,14 @@ impl Machines {
     }
 
     /// A command of the program on a machine.
-    fn interrex(&self, on: On, words: &[&str]) -> Command {
+    fn interrex(&self, on: On, arguments: &[&str]) -> Command {
         let mut command = Command::new(interrex());
-        command.args(words).arg("--config").arg(self.config(on)).stdin(Stdio::null());
+        command.args(arguments).arg("--config").arg(self.config(on)).stdin(Stdio::null());
         command
     }
 
-    fn ask(&self, on: On, words: &[&str]) -> Result<String, String> {
-        let Output { status, stdout, stderr } = self.interrex(on, words).output().unwrap();
+    fn ask(&self, on: On, arguments: &[&str]) -> Result<String, String> {
+        let Output { status, stdout, stderr } = self.interrex(on, arguments).output().unwrap();
         let text = String::from_utf8_lossy(&stdout).into_owned();
         if status.success() { Ok(text) } else { Err(text + &String::from_utf8_lossy(&stderr)) }
     }

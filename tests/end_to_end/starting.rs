@@ -90,8 +90,8 @@ fn a_secondary_whose_postgresql_does_not_start_stays_and_starts_it_once_nothing_
         sandbox.start_supervisor(ALPHA)?;
         sandbox.start_supervisor(BETA)?;
         let detail = held_up(&sandbox, BETA, StartObstacle::Failed).await?;
-        for words in ["PostgreSQL did not start", "postgres.log"] {
-            assert!(detail.contains(words), "{detail}");
+        for message in ["PostgreSQL did not start", "postgres.log"] {
+            assert!(detail.contains(message), "{detail}");
         }
         assert!(sandbox.redis(BETA, &["PING"]).await.is_ok(), "what can start is started");
         drop(taken);
@@ -115,8 +115,8 @@ fn a_secondary_whose_directory_is_a_primarys_stays_stopped_and_comes_back_by_the
             sandbox.health(BETA).await.map(drop).map_err(|error| error.to_string())
         });
         answered.await?;
-        let words = ["rejoin", "beta", "--config", &config].map(str::to_owned);
-        let rejoined = rejoin::ask(words.to_vec()).await?;
+        let arguments = ["rejoin", "beta", "--config", &config].map(str::to_owned);
+        let rejoined = rejoin::ask(arguments.to_vec()).await?;
         assert_eq!(rejoined.status.code(), Some(0), "{}", String::from_utf8_lossy(&rejoined.stderr));
         let detail = held_up_before(&sandbox)?;
         assert!(detail.contains("second main") && detail.contains("interrex rejoin beta"), "{detail}");

@@ -75,17 +75,17 @@ fn main_changes_places_with_its_secondary_and_back_and_no_row_is_lost() {
         for (from, to, name) in [(ALPHA, BETA, "beta"), (BETA, ALPHA, "alpha")] {
             let began = SystemEnv.moment();
             let said = switch(&sandbox, from, name, &["--drain", "200ms"]).await?;
-            let words =
+            let message =
                 String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-            assert!(said.status.success(), "{words}");
-            assert!(words.contains("PostgreSQL lost nothing"), "{words}");
+            assert!(said.status.success(), "{message}");
+            assert!(message.contains("PostgreSQL lost nothing"), "{message}");
             let switched = newest(&sandbox, from)?;
-            assert_eq!(switched.end, RunEnd::Completed, "{words}");
+            assert_eq!(switched.end, RunEnd::Completed, "{message}");
             let certificate = switched.certificate.clone().unwrap();
             assert_eq!(
                 (certificate.end, certificate.received),
                 (certificate.switchpoint, certificate.switchpoint),
-                "{words}"
+                "{message}"
             );
             let history = format!("SELECT pg_read_file('pg_wal/{:08X}.history')", certificate.new_timeline.0);
             let history = sandbox.psql_value(to, &history).await?;
@@ -137,8 +137,8 @@ fn a_target_whose_supervisor_ends_before_the_offer_leaves_main_serving() {
             open.batch_execute("COMMIT").await.unwrap();
             Ok(())
         })?;
-        let words = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(!said.status.success() && words.contains("has not recorded"), "{words}");
+        let message = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && message.contains("has not recorded"), "{message}");
         let switched = ended(&sandbox, ALPHA).await?;
         assert_eq!((switched.end, switched.step(StepId::StopMain).undo), (RunEnd::Refused, Undo::Done));
         writer.wait_ack_by(sandbox.node(ALPHA)?.postgres_port, SystemEnv.moment(), LIMIT).await?;
@@ -212,9 +212,9 @@ fn dies_at(node: NodeId, barrier: &'static str) {
         let half = ended(&sandbox, node).await?;
         assert_eq!(half.resumed, 1, "{half:?}");
         // who began the switchover may have lost its connection with the supervisor that died
-        let words = String::from_utf8_lossy(&said.stderr).into_owned();
-        let cut_off = words.contains("does not answer as it should");
-        assert!(cut_off || said.status.success() == (switched.end == RunEnd::Completed), "{words}");
+        let message = String::from_utf8_lossy(&said.stderr).into_owned();
+        let cut_off = message.contains("does not answer as it should");
+        assert!(cut_off || said.status.success() == (switched.end == RunEnd::Completed), "{message}");
         match switched.end {
             RunEnd::Completed => {
                 assert_eq!((half.end, switched.certificate.is_some()), (RunEnd::Completed, true));

@@ -56,9 +56,9 @@ fn an_old_redis_is_no_second_master_for_long_and_what_only_it_has_is_kept() {
 }
 
 /// Waits for an alarm about a node's Redis.
-async fn redis_alarm(sandbox: &Sandbox, node: NodeId, words: &str) -> Done<()> {
-    let tells = |event: &Event| matches!(event, Event::RedisChanged(changed) if changed.alarm && changed.detail.contains(words));
-    sandbox.wait_event(node, words, |envelope| tells(&envelope.event)).await.map(drop)
+async fn redis_alarm(sandbox: &Sandbox, node: NodeId, message: &str) -> Done<()> {
+    let tells = |event: &Event| matches!(event, Event::RedisChanged(changed) if changed.alarm && changed.detail.contains(message));
+    sandbox.wait_event(node, message, |envelope| tells(&envelope.event)).await.map(drop)
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn a_redis_that_refuses_to_change_places_is_told_and_what_it_has_is_kept() {
         let (said, acknowledged) = tokio::join!(switch(&sandbox, ALPHA, "beta", &["--drain", "1s"]), forbids);
         assert!(!acknowledged?, "a write was acknowledged that nobody has");
         let said = said?;
-        let words =
+        let message =
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-        assert!(said.status.success() && words.contains("salvage --kept-redis"), "{words}");
+        assert!(said.status.success() && message.contains("salvage --kept-redis"), "{message}");
         for (node, step) in [(ALPHA, StepId::HandOverRedis), (BETA, StepId::PromoteRedis)] {
             let half = ended(&sandbox, node).await?;
-            assert_eq!((half.end, half.degraded), (RunEnd::CompletedDegraded, vec![step]), "{words}");
+            assert_eq!((half.end, half.degraded), (RunEnd::CompletedDegraded, vec![step]), "{message}");
         }
         assert!(sandbox.node(ALPHA)?.redis_dir().with_extension("kept").is_dir());
         for node in [ALPHA, BETA] {
@@ -111,9 +111,9 @@ fn a_redis_whose_commands_are_renamed_is_found_before_anything_is_stopped() {
         std::fs::write(&file, text + "\nrename-command CONFIG \"\"\n").unwrap();
         sandbox.start().await?;
         let said = switch(&sandbox, ALPHA, "beta", &["--drain", "0s"]).await?;
-        let words =
+        let message =
             String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-        assert!(!said.status.success() && words.contains("CONFIG is renamed or disabled"), "{words}");
+        assert!(!said.status.success() && message.contains("CONFIG is renamed or disabled"), "{message}");
         assert_eq!(ended(&sandbox, ALPHA).await?.end, RunEnd::Refused);
         assert!(sandbox.takes_writes(ALPHA).await);
         let examined = sandbox.doctor(ALPHA).await?;

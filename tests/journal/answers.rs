@@ -16,7 +16,7 @@ fn no_append_is_answered_before_its_sync_has_returned() {
         // one after the other: the sync before an answer is that of its own append
         traced.args(["--tasks", "1", "--appends", "60"]);
         let ended = Writer::start(traced)?.end().await?;
-        assert_eq!(ended.code, Some(0), "{}", ended.words);
+        assert_eq!(ended.code, Some(0), "{}", ended.message);
 
         let trace = std::fs::read_to_string(&trace).unwrap();
         let (mut is_synced, mut answers) = (false, 0);

@@ -31,7 +31,7 @@ fn a_clock_ten_years_off_at_a_restart_forward_or_back_reorders_nothing() {
             let mut writing = command(&journal);
             writing.args(["--appends", "5"]).envs(another_clock(off));
             let ended = Writer::start(writing)?.end().await?;
-            assert_eq!(ended.code, Some(0), "{}", ended.words);
+            assert_eq!(ended.code, Some(0), "{}", ended.message);
             acknowledged.extend(ended.said.stored);
             recorded.push(assert_sound(&journal, &acknowledged).last().unwrap().recorded_at);
         }

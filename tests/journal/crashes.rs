@@ -68,7 +68,7 @@ async fn crash_one_journal(mut rng: Rng) -> Done<Summary> {
     let mut last = command(&journal);
     last.args(["--appends", "3"]);
     let ended = Writer::start(last)?.end().await?;
-    assert_eq!(ended.code, Some(0), "{}", ended.words);
+    assert_eq!(ended.code, Some(0), "{}", ended.message);
     assert_nothing_is_lost(&ended.said, &acknowledged);
     acknowledged.extend(ended.said.stored);
     assert_sound(&journal, &acknowledged);

@@ -31,7 +31,7 @@ pub(crate) struct Fault {
     /// On which files: what comes after the journal's name.
     files: &'static [&'static str],
     /// What is then said of it.
-    words: &'static str,
+    message: &'static str,
 }
 
 pub(crate) const LOG_SYNC: Fault = Fault {
@@ -39,12 +39,12 @@ pub(crate) const LOG_SYNC: Fault = Fault {
     error: "EIO",
     which: 7,
     files: &["", "-wal"],
-    words: "could not write it to the disk",
+    message: "could not write it to the disk",
 };
 pub(crate) const LOG_FULL: Fault =
-    Fault { calls: "pwrite64", error: "ENOSPC", which: 60, words: "no space is left", ..LOG_SYNC };
+    Fault { calls: "pwrite64", error: "ENOSPC", which: 60, message: "no space is left", ..LOG_SYNC };
 pub(crate) const LOG_READ_ONLY: Fault =
-    Fault { calls: "pwrite64", error: "EROFS", which: 61, words: "made read-only", ..LOG_SYNC };
+    Fault { calls: "pwrite64", error: "EROFS", which: 61, message: "made read-only", ..LOG_SYNC };
 /// The file itself is written when the log has grown long.
 const FILE_SYNC: Fault = Fault { which: 1, files: &[""], ..LOG_SYNC };
 const FILE_FULL: Fault = Fault { which: 3, files: &[""], ..LOG_FULL };
@@ -85,8 +85,8 @@ fn ends_the_writer_for_good(fault: Fault) {
         traced.args(fault.tracing(&journal, &trace)).arg(command(&journal).as_std().get_program());
         traced.arg(&journal).args(["--tasks", "1", "--appends", "1000"]);
         let failed = Writer::start(traced)?.end().await?;
-        assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.words);
-        assert_words(&failed.words, fault);
+        assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.message);
+        assert_message(&failed.message, fault);
         assert_not_tried_again(&trace, &journal);
         assert!(!failed.said.stored.is_empty(), "it failed before anything was acknowledged");
 
@@ -113,10 +113,10 @@ fn a_file_system_that_is_really_full_ends_the_writer_and_freed_space_lets_the_ne
         on_small_disk.args(["-Urm", "sh", "-c", ON_A_SMALL_DISK, "sh"]).arg(disk.path());
         on_small_disk.arg(command(Path::new("")).as_std().get_program()).arg(kept.path());
         let ended = Writer::start(on_small_disk)?.end().await?;
-        assert_eq!(ended.code, Some(0), "{}", ended.words);
+        assert_eq!(ended.code, Some(0), "{}", ended.message);
         let code = std::fs::read_to_string(kept.path().join("code")).unwrap();
-        assert_eq!(code.trim(), JOURNAL_UNUSABLE.to_string(), "{}", ended.words);
-        assert_words(&ended.words, LOG_FULL);
+        assert_eq!(code.trim(), JOURNAL_UNUSABLE.to_string(), "{}", ended.message);
+        assert_message(&ended.message, LOG_FULL);
         let records = assert_sound(&kept.path().join("journal.db"), &ended.said.stored);
         assert!(records.len() > 120, "the last writer did not go on");
         Ok(())
@@ -150,8 +150,8 @@ fn a_new_journal_that_cannot_be_synced_is_no_journal_and_the_next_start_makes_it
         traced.args(FILE_SYNC.tracing(&journal, &folder.path().join("trace")));
         traced.arg(command(&journal).as_std().get_program()).arg(&journal).args(["--appends", "1"]);
         let failed = Writer::start(traced)?.end().await?;
-        assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.words);
-        assert_words(&failed.words, FILE_SYNC);
+        assert_eq!(failed.code, Some(JOURNAL_UNUSABLE), "{}", failed.message);
+        assert_message(&failed.message, FILE_SYNC);
         assert!(failed.said.opened.is_none());
         let after = write_to_its_end(&journal, 3).await?;
         assert_sound(&journal, &after.said.stored);
@@ -163,7 +163,7 @@ async fn write_to_its_end(journal: &Path, appends: u32) -> Done<Ended> {
     let mut writing = command(journal);
     writing.args(["--appends", &appends.to_string()]);
     let ended = Writer::start(writing)?.end().await?;
-    assert_eq!(ended.code, Some(0), "{}", ended.words);
+    assert_eq!(ended.code, Some(0), "{}", ended.message);
     Ok(ended)
 }
 
@@ -176,21 +176,21 @@ impl Fault {
     /// What `strace` is told: to let it fail, and to write down every write and sync of those files.
     pub(crate) fn tracing(self, journal: &Path, trace: &Path) -> Vec<String> {
         let Self { calls, error, which, files, .. } = self;
-        let mut words: Vec<String> = ["-f", "-y", "-e", "signal=none"].map(str::to_owned).into();
-        words.extend(["-o".to_owned(), trace.display().to_string()]);
+        let mut arguments: Vec<String> = ["-f", "-y", "-e", "signal=none"].map(str::to_owned).into();
+        arguments.extend(["-o".to_owned(), trace.display().to_string()]);
         for ending in files {
-            words.extend(["-P".to_owned(), format!("{}{ending}", journal.display())]);
+            arguments.extend(["-P".to_owned(), format!("{}{ending}", journal.display())]);
         }
-        words.extend(["-e".to_owned(), "trace=pwrite64,ftruncate,fsync,fdatasync".to_owned()]);
-        words.extend(["-e".to_owned(), format!("inject={calls}:error={error}:when={which}")]);
-        words
+        arguments.extend(["-e".to_owned(), "trace=pwrite64,ftruncate,fsync,fdatasync".to_owned()]);
+        arguments.extend(["-e".to_owned(), format!("inject={calls}:error={error}:when={which}")]);
+        arguments
     }
 }
 
 #[track_caller]
-pub(crate) fn assert_words(said: &str, fault: Fault) {
-    for words in WHAT_TO_DO.into_iter().chain([fault.words]) {
-        assert!(said.contains(words), "`{words}` is not in: {said}");
+pub(crate) fn assert_message(said: &str, fault: Fault) {
+    for message in WHAT_TO_DO.into_iter().chain([fault.message]) {
+        assert!(said.contains(message), "`{message}` is not in: {said}");
     }
 }
 

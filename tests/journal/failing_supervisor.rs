@@ -8,7 +8,7 @@ use interrex_tests::{interrex, run};
 use rustix::process::Signal;
 
 use crate::failing_disk::{
-    Fault, JOURNAL_UNUSABLE, LOG_FULL, LOG_READ_ONLY, LOG_SYNC, assert_not_tried_again, assert_words,
+    Fault, JOURNAL_UNUSABLE, LOG_FULL, LOG_READ_ONLY, LOG_SYNC, assert_message, assert_not_tried_again,
 };
 
 #[test]
@@ -46,7 +46,7 @@ async fn fails_and_goes_on(sandbox: &Sandbox, fault: Fault) -> Done<()> {
     let end = sandbox.wait_supervisor_ended(ALPHA).await?;
     let said = std::fs::read_to_string(&log).unwrap().split_off(said_before);
     assert_eq!(end.code(), Some(JOURNAL_UNUSABLE), "{said}");
-    assert_words(&said, fault);
+    assert_message(&said, fault);
     until("the trace is whole", Duration::from_secs(10), || async { is_whole(&trace, pid) }).await?;
     assert_not_tried_again(&trace, &node.journal());
     assert!(sandbox.takes_writes(ALPHA).await, "its server was stopped");

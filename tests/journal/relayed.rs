@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use interrex::sandbox::{ALPHA, Done, Sandbox};
 use interrex_events::Record;
-use interrex_tests::{RELAY_TO, interrex, run};
+use interrex_tests::{RELAY_PASSWORD, RELAY_TO, interrex, run};
 use tokio::process::Command;
 
 use crate::{Acknowledged, assert_sound, from_environment, seed, writer};
@@ -18,7 +18,9 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         let journal = sandbox.folder().join("relayed.db");
         let writing = || -> Done<Command> {
             let mut writing = writer::command(&journal);
-            writing.env(RELAY_TO, connection(&sandbox)?);
+            let port = sandbox.node(ALPHA)?.postgres_port;
+            writing.env(RELAY_TO, format!("127.0.0.1:{port}"));
+            writing.env(RELAY_PASSWORD, sandbox.superuser_password());
             Ok(writing)
         };
         let mut rng = Rng::with_seed(seed());
@@ -34,16 +36,16 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         let mut last = writing()?;
         last.args(["--appends", "3"]);
         let ended = writer::Writer::start(last)?.end().await?;
-        assert_eq!(ended.code, Some(0), "{}", ended.words);
+        assert_eq!(ended.code, Some(0), "{}", ended.message);
         acknowledged.extend(ended.said.stored);
 
         let records = assert_sound(&journal, &acknowledged);
-        let in_words =
+        let as_row =
             |record: &Record| vec![Some(record.node_seq.to_string()), Some(record.event_id.to_string())];
         let stream = "SELECT node_seq, event_id FROM interrex.cluster_events ORDER BY pos";
         let stream = sandbox.psql(ALPHA, stream).await?;
         assert_eq!(stream.len(), records.len());
-        assert!(stream.into_iter().eq(records.iter().map(in_words)), "the stream is not the journal");
+        assert!(stream.into_iter().eq(records.iter().map(as_row)), "the stream is not the journal");
         let agreeing = "SELECT count(*) FROM interrex.projection_checkpoints AS checkpoint, interrex.stream_head AS head \
                         WHERE state = 'live' AND checkpoint.pos = head.pos AND head_hash = head.hash";
         assert_eq!(
@@ -55,12 +57,4 @@ fn what_a_killed_relay_sent_is_the_journal_and_nothing_is_there_twice() {
         assert_eq!(lines, records.len().to_string());
         Ok(())
     });
-}
-
-fn connection(sandbox: &Sandbox) -> Done<String> {
-    let port = sandbox.node(ALPHA)?.postgres_port;
-    Ok(format!(
-        "host=127.0.0.1 port={port} user=interrex dbname=postgres password={}",
-        sandbox.superuser_password()
-    ))
 }

@@ -157,7 +157,7 @@ fn open(journal: &Path) -> Result<Journal, JournalError> {
 
 /// One append: of one event, or of two or three, of which the last is larger than a page.
 fn append(journal: &Journal, number: usize) -> Vec<Record> {
-    let fact = |words: String| Draft::new(Epoch(1), SupervisorStopped { reason: words });
+    let fact = |message: String| Draft::new(Epoch(1), SupervisorStopped { reason: message });
     let mut facts: Vec<_> = (0..number % 3).map(|part| fact(format!("{number}, part {part}"))).collect();
     facts.push(fact("a long story; ".repeat(number % 5 * 150)));
     journal.append(&facts).unwrap().blocking_recv().unwrap().unwrap()

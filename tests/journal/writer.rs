@@ -32,8 +32,8 @@ pub(crate) struct Ended {
     pub(crate) said: Said,
     /// Its exit code.
     pub(crate) code: Option<i32>,
-    /// Its last words.
-    pub(crate) words: String,
+    /// What it wrote to standard error.
+    pub(crate) message: String,
 }
 
 /// A writer at work. It is killed when this value goes.
@@ -101,14 +101,14 @@ impl Writer {
             .await
             .map_err(|error| failed("waiting for its end", error))?;
         let code = end.map_err(|error| failed("waiting for its end", error))?.code();
-        let mut words = String::new();
+        let mut message = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut words).await.map_err(|error| failed("listening", error))?;
+            stderr.read_to_string(&mut message).await.map_err(|error| failed("listening", error))?;
         }
-        Ok(Ended { said: self.said, code, words })
+        Ok(Ended { said: self.said, code, message })
     }
 }
 
-fn failed(doing: &str, words: impl std::fmt::Display) -> SandboxError {
-    SandboxError::failed(format!("a writer of a journal: {doing}"), words)
+fn failed(doing: &str, message: impl std::fmt::Display) -> SandboxError {
+    SandboxError::failed(format!("a writer of a journal: {doing}"), message)
 }

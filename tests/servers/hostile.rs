@@ -65,7 +65,7 @@ fn what_an_owner_makes_under_our_names_is_not_used_and_cluster_config_has_its_on
         }
         let mut trap = sandbox.session(ALPHA, "trap").await.unwrap();
         let made = "SET SESSION AUTHORIZATION mallory; CREATE SCHEMA interrex; \
-                    CREATE VIEW interrex.schema_version AS SELECT 3 AS version; RESET SESSION AUTHORIZATION";
+                    CREATE VIEW interrex.schema_version AS SELECT 1 AS version; RESET SESSION AUTHORIZATION";
         trap.batch_execute(made).await.unwrap();
         let refused = migrate(&mut trap).await.unwrap_err();
         assert!(

@@ -75,10 +75,14 @@ impl Redis {
         Self { folder, port, adapter }
     }
 
-    fn cli(&self, words: &[&str]) -> String {
+    fn cli(&self, arguments: &[&str]) -> String {
         let port = self.port.to_string();
-        let said =
-            Command::new("redis-cli").args(["-p", &port]).args(words).stdin(Stdio::null()).output().unwrap();
+        let said = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
         String::from_utf8_lossy(&said.stdout).trim().to_owned()
     }
 
@@ -148,8 +152,11 @@ fn a_redis_without_pid_file_title_or_password_is_stopped_and_another_one_on_its_
         let facts = redis.adapter.measure().await;
         assert!(facts.detail.contains("another Redis serves on 127.0.0.1"), "{facts:?}");
         assert_eq!(facts.status, RedisStatus::Unreachable);
-        let words = redis.adapter.stop().await.unwrap_err().to_string();
-        assert!(words.contains("not touch it") && words.contains(&foreign.pid().to_string()), "{words}");
+        let message = redis.adapter.stop().await.unwrap_err().to_string();
+        assert!(
+            message.contains("not touch it") && message.contains(&foreign.pid().to_string()),
+            "{message}"
+        );
         assert!(foreign.lives());
     });
 }
@@ -213,8 +220,8 @@ fn one_that_cannot_save_lives_and_takes_no_writes_and_one_that_hangs_is_killed_a
         redis.cli(&["SET", "only", "here"]);
         // a snapshot cannot take the place of a folder
         fs::create_dir_all(redis.data("dump.rdb").join("in the way")).unwrap();
-        let words = redis.adapter.stop().await.unwrap_err().to_string();
-        assert!(words.contains("is not killed") && words.contains("takes no writes"), "{words}");
+        let message = redis.adapter.stop().await.unwrap_err().to_string();
+        assert!(message.contains("is not killed") && message.contains("takes no writes"), "{message}");
         assert_eq!(redis.cli(&["GET", "only"]), "here");
         let port = redis.port.to_string();
         let mut write =
@@ -262,8 +269,8 @@ fn a_master_does_not_start_from_less_than_its_replica_holds_unless_somebody_star
         .unwrap();
         master.kill().await;
         let held_back = async |why: &str| {
-            let words = master.adapter.start().await.unwrap_err().to_string();
-            assert!(words.contains(why) && words.contains("redis-cli SAVE there"), "{words}");
+            let message = master.adapter.start().await.unwrap_err().to_string();
+            assert!(message.contains(why) && message.contains("redis-cli SAVE there"), "{message}");
             let facts = master.adapter.measure().await;
             assert!(
                 facts.status == RedisStatus::Stopped && facts.alarm && facts.detail.contains(why),
@@ -325,11 +332,14 @@ fn the_role_is_handed_over_by_the_masters_own_spelling_and_a_refusal_is_told_at_
         assert_eq!(lacks, ["FAILOVER is renamed or disabled (rename-command)"]);
         let refused = other.adapter.hand_over(&Address::new("localhost", one.port), LIMIT).await.unwrap();
         assert!(
-            matches!(&refused, RedisHandover::Refused(words) if words.contains("unknown command")),
+            matches!(&refused, RedisHandover::Refused(message) if message.contains("unknown command")),
             "{refused:?}"
         );
         let unknown = other.adapter.hand_over(&Address::new("localhost", 1), LIMIT).await.unwrap();
         let known = format!("127.0.0.1 port {}", one.port);
-        assert!(matches!(&unknown, RedisHandover::Refused(words) if words.contains(&known)), "{unknown:?}");
+        assert!(
+            matches!(&unknown, RedisHandover::Refused(message) if message.contains(&known)),
+            "{unknown:?}"
+        );
     });
 }

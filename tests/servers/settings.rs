@@ -2,10 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use interrex::sandbox::{ALPHA, BETA, until};
+use interrex::sandbox::{ALPHA, BETA, Sandbox, until};
 use interrex_actors::ports::{PostgresPort as _, StopMode};
 use interrex_adapters::runtime::RunAs;
-use interrex_events::Epoch;
+use interrex_events::{Epoch, cluster_events::migrate};
 
 use crate::pair::{LIMIT, Pair, on_one_thread};
 
@@ -75,11 +75,32 @@ fn what_the_command_line_has_is_told_at_once() {
 
         assert_eq!(pair.beta.hindrances().await.unwrap().len(), 1);
         let refused = tokio::time::timeout(AT_ONCE, pair.beta.sanitise()).await.unwrap();
-        let words = refused.unwrap_err().to_string();
-        assert!(words.contains("default_transaction_read_only is `on` on the command line"), "{words}");
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("default_transaction_read_only is `on` on the command line"), "{message}");
 
         pair.beta.stop(StopMode::Fast).await.unwrap();
         pair.beta.start().await.unwrap();
         assert_eq!(pair.beta.sanitise().await, Ok(Vec::new()), "the supervisor starts it without");
+    });
+}
+
+#[test]
+fn the_search_path_that_applications_live_by_is_kept() {
+    on_one_thread(async {
+        let sandbox = Sandbox::builder("/bin/false").nodes(1).postgres_only().build().await.unwrap();
+        sandbox.start_postgres(ALPHA).await.unwrap();
+        for (database, before, wanted) in [
+            ("plain", "SELECT 1", "\"$user\", public, interrex"),
+            ("of_its_own", "ALTER DATABASE of_its_own SET search_path = ''", "interrex"),
+            ("of_the_file", "ALTER SYSTEM SET search_path = app, public", "app, public, interrex"),
+        ] {
+            sandbox.psql(ALPHA, &format!("CREATE DATABASE {database}")).await.unwrap();
+            sandbox.psql(ALPHA, before).await.unwrap();
+            sandbox.psql(ALPHA, "SELECT pg_reload_conf()").await.unwrap();
+            migrate(&mut sandbox.session(ALPHA, database).await.unwrap()).await.unwrap();
+            let session = sandbox.session(ALPHA, database).await.unwrap();
+            let row = session.query_one("SHOW search_path", &[]).await.unwrap();
+            assert_eq!(row.try_get::<_, &str>(0).unwrap(), wanted);
+        }
     });
 }

@@ -1,17 +1,26 @@
 //! `cluster_events` and the fold of it, on a real main and its standby.
 
-use std::{process::Stdio, sync::Arc};
+use std::{
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use chrono::{DateTime, Utc};
 use interrex::sandbox::{ALPHA, BETA, until};
 use interrex_actors::{
-    env::SystemEnv,
+    env::{Env, Moment, SystemEnv},
     ports::{PostgresPort as _, StopMode, StreamPort as _},
 };
 use interrex_adapters::stream::{LocalStream, StreamSettings};
 use interrex_events::{
-    ActorRestarted, ClusterId, Draft, Epoch, EpochOpened, Event, NodeId, NodeSeq, Record, TimelineId,
+    ActorRestarted, ClusterId, Draft, Epoch, EpochOpened, Event, EventId, NodeId, NodeSeq, Record, RunId,
+    TimelineId,
     cluster_events::{Relay, StoreError, is_current, migrate, stream_head},
-    journal::{Identity, Journal},
+    journal::{Identity, Journal, Stamp},
 };
 use interrex_projections::postgres::Projector;
 use tokio_postgres::Client;
@@ -77,6 +86,10 @@ async fn database(pair: &Pair, name: &str) -> Client {
 }
 
 fn stream_of(pair: &Pair, node: NodeId) -> LocalStream {
+    stream_with(pair, node, Arc::new(SystemEnv))
+}
+
+fn stream_with(pair: &Pair, node: NodeId, env: Arc<dyn Env>) -> LocalStream {
     let settings = StreamSettings {
         host: "127.0.0.1".to_owned(),
         port: pair.sandbox.node(node).unwrap().postgres_port,
@@ -84,7 +97,7 @@ fn stream_of(pair: &Pair, node: NodeId) -> LocalStream {
         password: Some(pair.sandbox.superuser_password().into()),
         database: "postgres".to_owned(),
     };
-    LocalStream::new(settings, Arc::new(SystemEnv))
+    LocalStream::new(settings, env)
 }
 
 /// One transaction of a relay without projections.
@@ -217,7 +230,7 @@ fn a_fold_of_another_stream_begins_at_zero_and_a_standby_follows_without_changin
         }
         let built = "SELECT count(*) FROM interrex.projection_checkpoints";
         assert_eq!(pair.sandbox.psql_value(ALPHA, built).await.unwrap(), "0");
-        for version in ["1", "99"] {
+        for version in ["0", "99"] {
             let change = format!("UPDATE interrex.schema_version SET version = {version}");
             main.batch_execute(&change).await.unwrap();
             assert_eq!(stream_of(&pair, ALPHA).follow().await, Ok(0));
@@ -245,6 +258,56 @@ fn what_was_folded_outlives_the_connection() {
         .await
         .unwrap();
         assert_eq!(stream.follow().await, Ok(0));
+    });
+}
+
+/// The machine's clock, and so many milliseconds more.
+#[derive(Default)]
+struct Later(AtomicU64);
+
+impl Stamp for Later {
+    fn now(&self) -> DateTime<Utc> {
+        SystemEnv.now()
+    }
+
+    fn event_id(&self) -> EventId {
+        SystemEnv.event_id()
+    }
+}
+
+impl Env for Later {
+    fn moment(&self) -> Moment {
+        let Moment { monotonic, wall } = SystemEnv.moment();
+        Moment { monotonic: monotonic + Duration::from_millis(self.0.load(Ordering::Relaxed)), wall }
+    }
+
+    fn run_id(&self) -> RunId {
+        SystemEnv.run_id()
+    }
+}
+
+#[test]
+fn a_rebuild_that_a_long_reader_keeps_out_is_tried_again_half_a_minute_later() {
+    on_one_thread(async {
+        let pair = Pair::start().await;
+        let clock = Arc::new(Later::default());
+        let stream = stream_with(&pair, ALPHA, clock.clone());
+        stream.look().await.unwrap();
+        let reader = client(&pair, ALPHA, "postgres").await;
+        reader.batch_execute("BEGIN; SELECT count(*) FROM interrex.cluster_nodes").await.unwrap();
+        pair.sandbox
+            .psql(ALPHA, "UPDATE interrex.projection_checkpoints SET state = 'rebuild'")
+            .await
+            .unwrap();
+        clock.0.fetch_add(10_000, Ordering::Relaxed);
+        let kept_out = stream.look().await.unwrap().refused;
+        assert!(kept_out.iter().any(|told| told.contains("cluster_nodes cannot be rebuilt")), "{kept_out:?}");
+        reader.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(stream.look().await.unwrap().refused, kept_out, "not in a tight loop");
+        clock.0.fetch_add(30_000, Ordering::Relaxed);
+        assert_eq!(stream.look().await.unwrap().refused, Vec::<String>::new());
+        let live = "SELECT count(*) FROM interrex.projection_checkpoints WHERE state = 'live'";
+        assert_eq!(pair.sandbox.psql_value(ALPHA, live).await.unwrap(), "3");
     });
 }
 
@@ -288,6 +351,14 @@ fn cluster_events_takes_each_event_once_and_nothing_that_does_not_continue_it() 
         assert_eq!(append(&mut main, 2, &events).await.unwrap(), 13);
         let whole = interrex_events::cluster_events::verify(&main).await.unwrap();
         assert_eq!((whole.events, whole.broken, whole.positions), (13, None, None));
+        for sql in [
+            "UPDATE interrex.cluster_events SET kind = 'nothing_happened'",
+            "DELETE FROM interrex.cluster_events",
+            "TRUNCATE interrex.cluster_events",
+        ] {
+            let refused = pair.sandbox.psql(ALPHA, sql).await.unwrap_err();
+            assert!(refused.to_string().contains("append-only"), "{sql}: {refused}");
+        }
     });
 }
 
@@ -335,8 +406,8 @@ fn only_a_standby_holds_events_safely_and_no_subscriber() {
         subscriber.kill().unwrap();
         subscriber.wait().unwrap();
         subscribed.unwrap();
-        let words = held.unwrap_err().to_string();
-        assert!(words.contains("no standby flushed"), "{words}");
+        let message = held.unwrap_err().to_string();
+        assert!(message.contains("no standby flushed"), "{message}");
 
         pair.beta.start().await.unwrap();
         pair.streams(ALPHA, BETA).await;

@@ -8,6 +8,6 @@ mod program;
 mod proxy;
 
 pub use clock::faketime;
-pub use journal::{FACTS_OF_A_RUN, RELAY_TO, journal_of_a_test};
+pub use journal::{FACTS_OF_A_RUN, RELAY_PASSWORD, RELAY_TO, journal_of_a_test};
 pub use program::{interrex, run};
 pub use proxy::SlowProxy;

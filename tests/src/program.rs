@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 #[must_use]
 pub fn interrex() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build().unwrap_or_else(|words| fail(&words)))
+    PROGRAM.get_or_init(|| build().unwrap_or_else(|message| fail(&message)))
 }
 
 fn build() -> Result<PathBuf, String> {
@@ -58,6 +58,6 @@ pub fn run(test: impl Future<Output = Done<()>>) {
 }
 
 #[allow(clippy::panic, reason = "this is how a test fails")]
-fn fail(words: &str) -> ! {
-    panic!("{words}")
+fn fail(message: &str) -> ! {
+    panic!("{message}")
 }

@@ -168,38 +168,17 @@ impl<'de> Deserializer<'de> for Asked {
 mod tests {
     use std::path::Path;
 
-    use super::{super::*, *};
-
-    const ALL: &str = r#"
-[cluster]
-id = "018f0000-0000-7000-8000-000000000001"
-secret_file = "secret"
-[node]
-id = 2
-name = "beta"
-role = "secondary"
-listen = "127.0.0.1:7402"
-journal = "journal.db"
-[postgres]
-data_dir = "pgdata"
-[redis]
-config_file = "redis.conf"
-[[peers]]
-id = 1
-name = "alpha"
-address = "127.0.0.1:7401"
-postgres = "127.0.0.1:5401"
-main = true
-"#;
+    use super::{
+        super::{
+            tests::{MINIMAL, parse as parsed},
+            *,
+        },
+        *,
+    };
 
     fn parse(variables: &[(&str, &str)]) -> Result<Config, String> {
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::parse(ALL, &Override::among(variables), Path::new("/etc/interrex")).map_err(|problem| {
-            match problem {
-                Problem::Malformed(message) => message,
-                Problem::Wrong(problems) => problems.join("\n"),
-            }
-        })
+        // the paths of Redis are only there with its section
+        parsed(&format!("{MINIMAL}[redis]\nconfig_file = \"redis.conf\"\n"), variables)
     }
 
     #[test]

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use super::{reading::Problem, *};
 
-const MINIMAL: &str = r#"
+/// A file with no key that can be left out.
+pub(super) const MINIMAL: &str = r#"
 [cluster]
 id = "018f0000-0000-7000-8000-000000000001"
 secret_file = "secret"
@@ -22,7 +23,7 @@ postgres = "127.0.0.1:5401"
 main = true
 "#;
 
-fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+pub(super) fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     Config::parse(text, &Override::among(environment), Path::new("/etc/interrex")).map_err(|problem| {
         match problem {

@@ -5,14 +5,10 @@ use tokio_postgres::Client;
 use super::StoreError;
 use crate::postgres::shown;
 
-/// Every step, in order; a step that was shipped is never changed, but for a hole that everybody who takes it would fall into.
-const STEPS: [&str; 3] = [
-    include_str!("migrations/001_stream.sql"),
-    include_str!("migrations/002_positions_projections_settings.sql"),
-    include_str!("migrations/003_nothing_by_name_alone.sql"),
-];
+/// Every step, in order; a step that was released is never changed.
+const STEPS: [&str; 1] = [include_str!("migrations/001_stream_projections_settings.sql")];
 
-/// Serialises everybody who changes the schema: the bytes "IRRX".
+/// Serialises every session that changes the schema: the bytes "IRRX".
 const LOCK: i64 = 0x4952_5258;
 
 /// Brings the schema `interrex` to this program's version, from whichever older one, or from nothing.
@@ -81,7 +77,7 @@ fn strange() -> String {
     )
 }
 
-/// Tables and views of this schema, and those of its past.
+/// Tables and views of this schema.
 const OWN_NAMES: &str = "^(schema_version|write_probe|stream_head|journal_heads|projection_checkpoints|settings_requests|cluster_)";
 
 /// The version that is there; 0 is none.

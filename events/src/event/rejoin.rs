@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    fn in_words(tables: Vec<StrandedTable>) -> String {
+    fn as_message(tables: Vec<StrandedTable>) -> String {
         StrandedTables::of(tables, None).unwrap().to_string()
     }
 
@@ -184,15 +184,15 @@ mod tests {
         let shop = Some("shop");
         let items = table(Some("app.items"), shop, 3);
         let orders = StrandedTable { updated: 1, deleted: 1, ..table(Some("app.orders"), shop, 10) };
-        assert_eq!(in_words(vec![items.clone(), orders.clone()]), "12 rows in app.orders, 3 in app.items");
-        assert_eq!(in_words(vec![table(Some("app.items"), shop, 1)]), "1 row in app.items");
+        assert_eq!(as_message(vec![items.clone(), orders.clone()]), "12 rows in app.orders, 3 in app.items");
+        assert_eq!(as_message(vec![table(Some("app.items"), shop, 1)]), "1 row in app.items");
 
         let many = (1..=22).map(|rows| table(Some(&format!("t{rows}")), shop, rows)).collect();
         let tables = StrandedTables::of(many, None).unwrap();
         assert_eq!((tables.most.len(), tables.more_tables, tables.more_rows), (StrandedTables::MOST, 2, 3));
-        let words = tables.to_string();
-        assert!(words.starts_with("22 rows in t22, 21 in t21, "), "{words}");
-        assert!(words.ends_with(", 3 in t3, and 3 in 2 more tables"), "{words}");
+        let message = tables.to_string();
+        assert!(message.starts_with("22 rows in t22, 21 in t21, "), "{message}");
+        assert!(message.ends_with(", 3 in t3, and 3 in 2 more tables"), "{message}");
         let one_more = StrandedTables { more_tables: 1, most: vec![items, orders], ..tables };
         assert_eq!(one_more.to_string(), "3 rows in app.items, 12 in app.orders, and 3 in 1 more table");
         assert_eq!(StrandedTables::of(Vec::new(), None), None);
@@ -203,7 +203,7 @@ mod tests {
         let unknown = table(None, None, 2);
         let not_asked = StrandedTable { main_lacks_it: false, ..table(None, None, 1) };
         assert_eq!(
-            in_words(vec![not_asked, unknown]),
+            as_message(vec![not_asked, unknown]),
             "2 rows in a table that main does not have as it was here (file base/5/16412), 1 in the table of file base/5/16412"
         );
     }
@@ -212,6 +212,6 @@ mod tests {
     fn databases_are_named_where_there_are_several() {
         let tables =
             vec![table(Some("public.t"), Some("shop"), 2), table(Some("public.t"), Some("radius"), 1)];
-        assert_eq!(in_words(tables), "2 rows in public.t of shop, 1 in public.t of radius");
+        assert_eq!(as_message(tables), "2 rows in public.t of shop, 1 in public.t of radius");
     }
 }

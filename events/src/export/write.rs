@@ -32,8 +32,8 @@ impl<W: Write> ExportWriter<W> {
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
         let mut line = serde_json::to_vec(record)?;
         if line.contains(&b'\n') {
-            let words = format!("event {} of node {} does not fit a line", record.node_seq, record.node_id);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, words));
+            let message = format!("event {} of node {} does not fit a line", record.node_seq, record.node_id);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         line.push(b'\n');
         self.sink.write_all(&line)

@@ -297,9 +297,9 @@ fn open_read_only(path: &Path) -> Result<Connection, JournalError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push("-wal");
     if std::fs::metadata(&beside).is_ok_and(|wal| wal.len() > 0) {
-        let words = "its newest events are in the -wal file next to it, which cannot be read in a read-only folder: copy both \
+        let message = "its newest events are in the -wal file next to it, which cannot be read in a read-only folder: copy both \
                      to a folder that can be written";
-        return Err(JournalError::failed(path, words));
+        return Err(JournalError::failed(path, message));
     }
     let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let connection = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)

@@ -128,13 +128,13 @@ fn only_what_follows_the_last_segment_and_lies_in_its_file_is_dropped() {
         change(&mut segment);
         seal(&journal, &segment).unwrap_err().to_string()
     };
-    for (words, refusal) in [
+    for (message, refusal) in [
         ("events up to 0 are sealed already", changed(&|it| it.first = NodeSeq(2))),
         ("another one", changed(&|it| it.end.head.hash = crate::ChainHash::GENESIS)),
         ("the newest event is never sealed", changed(&|it| it.end.head.node_seq = NodeSeq(8))),
         ("no file", changed(&|it| it.file = None)),
     ] {
-        assert!(refusal.contains(words), "{refusal}");
+        assert!(refusal.contains(message), "{refusal}");
     }
     seal(&journal, &good).unwrap();
     assert!(seal(&journal, &good).is_err(), "once is enough");
@@ -237,17 +237,17 @@ fn a_segments_file_that_is_not_what_was_sealed_is_named_and_one_that_is_elsewher
     let (first, second) = (scratch.segment(&journal, 2, 1, 5), scratch.segment(&journal, 2, 6, 9));
     let folder = scratch.path("segments");
     let file = |segment: &Segment| segment.file.clone().unwrap();
-    let words = |found: Found| match found {
+    let message = |found: Found| match found {
         Found::Wrong(error) => error.to_string(),
         other => format!("{other:?}"),
     };
     let unchained = segment_file::check(&folder, &file(&second), &second, Some(Head::empty(NodeId(2))));
-    assert!(words(unchained).contains("is not chained to the segment before it"));
+    assert!(message(unchained).contains("is not chained to the segment before it"));
     let path = folder.join(file(&first).name);
     let bytes = fs::read(&path).unwrap();
     let replace = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        words(segment_file::check(&folder, &file(&first), &first, None))
+        message(segment_file::check(&folder, &file(&first), &first, None))
     };
     let mut flipped = bytes.clone();
     flipped[bytes.len() / 2] ^= 1;
@@ -256,7 +256,7 @@ fn a_segments_file_that_is_not_what_was_sealed_is_named_and_one_that_is_elsewher
     assert!(replace(&other).contains("SHA-256"));
     assert_eq!(replace(&bytes), "Sound");
     fs::remove_file(&path).unwrap();
-    assert_eq!(words(segment_file::check(&folder, &file(&first), &first, None)), "Missing");
+    assert_eq!(message(segment_file::check(&folder, &file(&first), &first, None)), "Missing");
     assert_eq!(mode(&folder), 0o700);
 }
 

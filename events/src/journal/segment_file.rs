@@ -45,12 +45,12 @@ pub enum SegmentError {
     #[error(transparent)]
     Export(#[from] ExportError),
     /// The file holds something else.
-    #[error("{}: {words}", path.display())]
+    #[error("{}: {message}", path.display())]
     Differs {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        words: String,
+        message: String,
     },
 }
 
@@ -149,8 +149,8 @@ fn assert_holds(path: &Path, end: Head) -> Result<Vec<Head>, SegmentError> {
     if reader.heads() == [end] {
         return Ok(begins);
     }
-    let words = format!("it does not end with event {} of node {}", end.node_seq, end.node_id);
-    Err(differs(path, &words))
+    let message = format!("it does not end with event {} of node {}", end.node_seq, end.node_id);
+    Err(differs(path, &message))
 }
 
 fn hash_of(path: &Path) -> Result<ChainHash, SegmentError> {
@@ -181,6 +181,6 @@ fn refused(path: &Path) -> impl Fn(io::Error) -> SegmentError {
     move |error| SegmentError::System { path: path.clone(), error }
 }
 
-fn differs(path: &Path, words: &str) -> SegmentError {
-    SegmentError::Differs { path: path.to_owned(), words: words.to_owned() }
+fn differs(path: &Path, message: &str) -> SegmentError {
+    SegmentError::Differs { path: path.to_owned(), message: message.to_owned() }
 }

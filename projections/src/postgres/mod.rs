@@ -120,7 +120,7 @@ impl Projector {
                 }
                 // left behind on purpose: the next look finds that it does not match, and rebuilds it
                 Ok(Taken::TooEarly) => continue,
-                Err(panic) => Err(in_words(&**panic)),
+                Err(panic) => Err(panic_message(&**panic)),
             };
             match problem {
                 Ok(()) => checkpoint::advance(relay.transaction(), table, head).await?,
@@ -209,8 +209,8 @@ impl Projector {
                     if round.len() > 1 {
                         rounds.extend(round.into_iter().map(|table| vec![table]));
                     } else if let Some((table, ..)) = round.first() {
-                        let words = cluster_events::in_words(&error);
-                        mended.refused.push(format!("{table} cannot be rebuilt: {words}"));
+                        let message = cluster_events::in_words(&error);
+                        mended.refused.push(format!("{table} cannot be rebuilt: {message}"));
                     }
                 }
                 Err(error) => return Err(error),
@@ -248,7 +248,7 @@ async fn settle_requests(
     Ok(())
 }
 
-fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("the fold failed: {}", text.as_deref().unwrap_or("it panicked"))

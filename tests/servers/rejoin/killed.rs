@@ -57,7 +57,7 @@ fn one_process() {
     let orders: Orders = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     on_one_thread(async {
         let answer = match follow(&orders).await {
-            Ok(words) => words,
+            Ok(message) => message,
             Err(error) => format!("error: {error}"),
         };
         fs::write(&orders.answer, answer).unwrap();

@@ -204,7 +204,7 @@ async fn pg_rewind(sandbox: &Sandbox) -> Done<()> {
     let mut command = as_owner(&data_dir)?.command(sandbox.postgres_programs().join("pg_rewind"));
     command.arg("--target-pgdata").arg(&data_dir).args(["--source-server", &source]);
     command.env("PGPASSWORD", sandbox.superuser_password());
-    runtime::run(command, "pg_rewind", PATIENCE).await.map(drop).map_err(in_words)
+    runtime::run(command, "pg_rewind", PATIENCE).await.map(drop).map_err(failed)
 }
 
 /// `standby.signal` and the upstream.
@@ -219,7 +219,7 @@ async fn follow_beta(sandbox: &Sandbox) -> Done<()> {
     let mut command = as_owner(&alpha.data_dir())?.command("/bin/sh");
     command.args(["-c", r#"touch "$0/standby.signal" && echo "$1" >> "$0/postgresql.auto.conf""#]);
     command.arg(alpha.data_dir()).arg(upstream);
-    runtime::run(command, "making it a standby", PATIENCE).await.map(drop).map_err(in_words)
+    runtime::run(command, "making it a standby", PATIENCE).await.map(drop).map_err(failed)
 }
 
 /// Ends a cluster. Its files stay on the disk, and not in memory: else the runs would use more and more of it, and a virtual machine
@@ -254,11 +254,11 @@ fn settle() {
 }
 
 fn as_owner(data_dir: &Path) -> Done<RunAs> {
-    RunAs::resolve(None, data_dir).map_err(in_words)
+    RunAs::resolve(None, data_dir).map_err(failed)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "as map_err passes it")]
-fn in_words(error: PortError) -> SandboxError {
+fn failed(error: PortError) -> SandboxError {
     SandboxError::Server(error.to_string())
 }
 

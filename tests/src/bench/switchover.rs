@@ -54,8 +54,8 @@ fn nobody_was_rewound(sandbox: &Sandbox) -> Done<()> {
             if let Event::NodeDemoted(demoted) = envelope.event
                 && demoted.by != Demotion::Unchanged
             {
-                let words = format!("node {node} had to be changed: {:?}", demoted.by);
-                return Err(SandboxError::failed("switching over", words));
+                let message = format!("node {node} had to be changed: {:?}", demoted.by);
+                return Err(SandboxError::failed("switching over", message));
             }
         }
     }

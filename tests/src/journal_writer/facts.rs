@@ -31,12 +31,12 @@ fn heartbeats(task: u32, number: u64) -> HeartbeatsObserved {
 
 /// Now and then the server has much to say, more than fits into a page of the journal's file.
 fn server(number: u64) -> PostgresChanged {
-    let words = "FATAL: the database system is starting up; ";
+    let message = "FATAL: the database system is starting up; ";
     PostgresChanged {
         status: PostgresStatus::Unreachable,
         timeline: Some(TimelineId(3)),
         lsn: None,
-        detail: words.repeat(if number % 16 == 1 { 150 } else { (number % 5) as usize }),
+        detail: message.repeat(if number % 16 == 1 { 150 } else { (number % 5) as usize }),
     }
 }
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use interrex::cli::failure::Failure;
 use interrex_events::{
-    Epoch, cluster_events,
+    Address, Epoch, cluster_events,
     journal::{Journal, JournalReader},
+    postgres::{Login, Session},
 };
 use interrex_projections::postgres::Projector;
-use interrex_tests::{RELAY_TO, journal_of_a_test};
-use tokio_postgres::{Client, NoTls};
+use interrex_tests::{RELAY_PASSWORD, RELAY_TO, journal_of_a_test};
+use tokio_postgres::Client;
 
 /// How long nothing is looked for after everything was sent.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -24,10 +25,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Connected to whom the environment names; nothing if it names nobody.
+    /// Connected to the server that the environment names; nothing if it names none.
     pub(crate) async fn from_environment(journal: &Journal) -> Result<Option<Self>, Failure> {
         let Ok(server) = std::env::var(RELAY_TO) else { return Ok(None) };
-        let mut client = connect(&server).await.map_err(failed)?;
+        let Address { host, port } = server.parse().map_err(failed)?;
+        let password = std::env::var(RELAY_PASSWORD).map_err(failed)?;
+        let login =
+            Login { host: &host, port, user: "interrex", password: Some(&password), database: "postgres" };
+        let mut client = Session::writing("journal writer").open(login).await.map_err(failed)?;
         cluster_events::migrate(&mut client).await.map_err(failed)?;
         let mut projector = Projector::default();
         projector.mend(&mut client).await.map_err(failed)?;
@@ -57,13 +62,6 @@ impl Relay {
             self.projector.committed(head);
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the test that starts this says to whom, in words for libpq")]
-async fn connect(server: &str) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = tokio_postgres::connect(server, NoTls).await?;
-    tokio::task::spawn_local(connection);
-    Ok(client)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -68,7 +68,7 @@ fn envelope(page: &mut String) {
     for field in fields {
         // kept as text, so that not a byte of what was hashed changes; JSON when it is shown
         let is_json = ["actor", "payload"].contains(&field.name.as_str());
-        let form = if is_json { "object".to_owned() } else { in_words(&field.form) };
+        let form = if is_json { "object".to_owned() } else { described(&field.form) };
         writeln!(page, "| `{}` | {form} | {} |", field.name, field.meaning).unwrap();
     }
 }
@@ -123,8 +123,8 @@ fn body(page: &mut String, body: &Body) {
             page.push_str("| field | type | meaning |\n| --- | --- | --- |\n");
             for Field { name, meaning, form, may_be_absent } in fields {
                 let form = match form {
-                    Form::Optional(inner) if *may_be_absent => format!("{}, or absent", in_words(inner)),
-                    _ => in_words(form),
+                    Form::Optional(inner) if *may_be_absent => format!("{}, or absent", described(inner)),
+                    _ => described(form),
                 };
                 writeln!(page, "| `{name}` | {form} | {meaning} |").unwrap();
             }
@@ -138,14 +138,14 @@ fn body(page: &mut String, body: &Body) {
     }
 }
 
-fn in_words(form: &Form) -> String {
+fn described(form: &Form) -> String {
     match form {
         Form::Plain(plain) => plain.word.to_owned(),
         Form::Declared(name) => format!("[{name}](#{})", anchor(name)),
-        Form::Optional(inner) => format!("{} or `null`", in_words(inner)),
-        Form::List(element, None) => format!("list: {}", in_words(element)),
-        Form::List(element, Some(length)) => format!("list of {length}: {}", in_words(element)),
-        Form::Pair(pair) => format!("pair: {}, {}", in_words(&pair[0]), in_words(&pair[1])),
+        Form::Optional(inner) => format!("{} or `null`", described(inner)),
+        Form::List(element, None) => format!("list: {}", described(element)),
+        Form::List(element, Some(length)) => format!("list of {length}: {}", described(element)),
+        Form::Pair(pair) => format!("pair: {}, {}", described(&pair[0]), described(&pair[1])),
     }
 }
 

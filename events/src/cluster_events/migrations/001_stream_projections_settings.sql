@@ -1,19 +1,45 @@
--- Version 2: positions with their epoch, projections kept with the stream, settings that can be changed.
+-- Version 1 of the schema `interrex`. Forward only: a later version is a file of its own, and adds to it.
+
+CREATE TABLE interrex.schema_version (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    version  integer NOT NULL
+);
+INSERT INTO interrex.schema_version (version) VALUES (1);
+
+-- The write that proves a primary.
+CREATE TABLE interrex.write_probe (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch      bigint NOT NULL,
+    written_at timestamptz NOT NULL
+);
 
 -- ---- the stream ---------------------------------------------------------------------------------------------
 
-ALTER TABLE interrex.cluster_events
-    ADD COLUMN position_epoch bigint,
-    ADD COLUMN learned_in bigint,
-    ALTER COLUMN prev_hash TYPE bytea USING decode(prev_hash, 'hex'),
-    ALTER COLUMN hash TYPE bytea USING decode(hash, 'hex');
-UPDATE interrex.cluster_events AS event
-SET position_epoch = reign.epoch, learned_in = event.epoch
-FROM (SELECT pos, max(epoch) OVER (ORDER BY pos) AS epoch FROM interrex.cluster_events) AS reign
-WHERE reign.pos = event.pos;
-ALTER TABLE interrex.cluster_events
-    ALTER COLUMN position_epoch SET NOT NULL,
-    ALTER COLUMN learned_in SET NOT NULL;
+-- The merged stream. `pos` is gapless: only one writer at a time assigns it.
+CREATE TABLE interrex.cluster_events (
+    pos            bigint PRIMARY KEY,
+    event_id       uuid NOT NULL,
+    cluster_id     uuid NOT NULL,
+    node_id        integer NOT NULL,
+    node_seq       bigint NOT NULL,
+    epoch          bigint NOT NULL,
+    hlc            bigint NOT NULL,
+    recorded_at    timestamptz NOT NULL,
+    kind           text NOT NULL,
+    schema_version integer NOT NULL,
+    run_id         uuid,
+    correlation_id uuid NOT NULL,
+    causation_id   uuid,
+    actor          json NOT NULL,
+    payload        json NOT NULL,
+    prev_hash      bytea NOT NULL,
+    hash           bytea NOT NULL,
+    position_epoch bigint NOT NULL,
+    learned_in     bigint NOT NULL,
+    UNIQUE (node_id, node_seq)
+);
+CREATE INDEX cluster_events_story ON interrex.cluster_events (hlc, node_id, node_seq);
+CREATE INDEX cluster_events_run ON interrex.cluster_events (run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX cluster_events_kind ON interrex.cluster_events (kind, pos);
 
 COMMENT ON TABLE interrex.cluster_events IS
@@ -23,7 +49,7 @@ COMMENT ON COLUMN interrex.cluster_events.position_epoch IS 'Epoch of the main t
 COMMENT ON COLUMN interrex.cluster_events.epoch IS 'Epoch in which its node recorded it.';
 COMMENT ON COLUMN interrex.cluster_events.learned_in IS 'Epoch in which the main that appended it learned of it; later than epoch for an old main''s last words.';
 
-CREATE FUNCTION interrex.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION interrex.refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'cluster_events is append-only'
         USING HINT = 'What happened cannot be changed. A correction is an event of its own.';
@@ -31,17 +57,14 @@ END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON interrex.cluster_events
     FOR EACH STATEMENT EXECUTE FUNCTION interrex.refuse_change();
 
--- The newest position. Whoever appends locks this row first: one at a time.
+-- The newest position. A writer locks this row first, so that only one appends at a time.
 CREATE TABLE interrex.stream_head (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch    bigint NOT NULL,
     pos      bigint NOT NULL,
     hash     bytea NOT NULL
 );
-INSERT INTO interrex.stream_head (epoch, pos, hash)
-SELECT coalesce(max(position_epoch), 0), coalesce(max(pos), 0),
-       coalesce((SELECT hash FROM interrex.cluster_events ORDER BY pos DESC LIMIT 1), decode(repeat('00', 32), 'hex'))
-FROM interrex.cluster_events;
+INSERT INTO interrex.stream_head (epoch, pos, hash) VALUES (0, 0, decode(repeat('00', 32), 'hex'));
 
 -- The newest event of each node that is in the stream.
 CREATE TABLE interrex.journal_heads (
@@ -49,8 +72,6 @@ CREATE TABLE interrex.journal_heads (
     node_seq bigint NOT NULL,
     hash     bytea NOT NULL
 );
-INSERT INTO interrex.journal_heads
-SELECT DISTINCT ON (node_id) node_id, node_seq, hash FROM interrex.cluster_events ORDER BY node_id, node_seq DESC;
 
 -- ---- projections --------------------------------------------------------------------------------------------
 
@@ -68,11 +89,6 @@ CREATE TABLE interrex.projection_checkpoints (
 );
 COMMENT ON TABLE interrex.projection_checkpoints IS
     'How far each projection is. To have one rebuilt: UPDATE interrex.projection_checkpoints SET state = ''rebuild'' WHERE projection = ...';
-
--- Projections are views upon tables that are rebuilt beside each other and swapped.
-DROP VIEW interrex.cluster_config;
-DROP TABLE interrex.cluster_nodes;
-DROP TABLE interrex.cluster_main;
 
 -- Who is main, and the settings in force: one row, kept with cluster_nodes.
 CREATE TABLE interrex.cluster_state (
@@ -97,7 +113,7 @@ CREATE TABLE interrex.settings_requests (
     requested_at               timestamptz NOT NULL DEFAULT clock_timestamp(),
     requested_by               text NOT NULL,
     source                     text NOT NULL,
-    -- Null is unchanged: two who change one each do not take back each other's change.
+    -- Null is unchanged: two people who change one setting each do not take back each other's change.
     auto_failover_enabled      boolean,
     auto_failover_threshold_ms bigint
 );
@@ -150,8 +166,18 @@ BEGIN
 END $$;
 CREATE TRIGGER request_settings INSTEAD OF UPDATE ON interrex.cluster_config
     FOR EACH ROW EXECUTE FUNCTION interrex.request_settings();
--- It runs as its owner: nobody else may put it upon a table of his own, whose types would then run as the owner too.
+-- It runs as its owner: no other role may put it upon a table of its own, whose types would then run as the owner too.
 REVOKE ALL ON FUNCTION interrex.request_settings() FROM PUBLIC;
+
+-- Without these, a DELETE would empty what is behind the view, and an INSERT could fill it with anything.
+CREATE FUNCTION interrex.refuse_other_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION 'cluster_config: % is not possible, it has one row for good', TG_OP
+        USING ERRCODE = 'feature_not_supported',
+            HINT = 'To switch automatic failover off: UPDATE cluster_config SET auto_failover_enabled = false';
+END $$;
+CREATE TRIGGER refuse_other_change INSTEAD OF INSERT OR DELETE ON interrex.cluster_config
+    FOR EACH ROW EXECUTE FUNCTION interrex.refuse_other_change();
 
 -- ---- who may look, and under which names --------------------------------------------------------------------
 
