@@ -19,7 +19,23 @@ use crate::{postgres::wal, runtime::Runtime};
 /// The smallest WAL file (`WalSegMinSize`).
 const SMALLEST: u64 = 1 << 20;
 
-/// A folder with a link to each WAL file that led to the end of a timeline. It is removed when this value is dropped.
+/// Whether a folder has a file that the server made ahead and never wrote. `pg_waldump` takes the size of all files from the first
+/// file that it finds, and fails if that file is empty.
+pub(super) fn has_unwritten(log: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(log)? {
+        let entry = entry?;
+        let size = entry.metadata()?.len();
+        let name = entry.file_name();
+        let is_of_log =
+            size >= SMALLEST && name.to_str().and_then(|name| wal::file_number(name, size)).is_some();
+        if is_of_log && wal::own_place(&entry.path())? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A folder with a link to each written WAL file that led to the end of a timeline. It is removed when this value is dropped.
 pub(super) fn in_a_row(
     runtime: &dyn Runtime,
     log: &Path,
@@ -38,6 +54,9 @@ pub(super) fn in_a_row(
             continue;
         }
         let Some(number) = wal::file_number(name, size) else { continue };
+        if wal::own_place(&entry.path())? == 0 {
+            continue;
+        }
         // if two timelines share a file, the file of the later timeline has the WAL of both
         let left = history.iter().find(|switch| switch.switchpoint.0 / size > number);
         let of = left.map_or(timeline, |switch| switch.timeline);
@@ -56,7 +75,7 @@ mod tests {
     use crate::runtime::{Postmaster, Processes, RunAs};
 
     #[test]
-    fn each_file_is_that_of_the_newest_timeline_that_has_a_part_of_it() {
+    fn each_file_is_that_of_the_newest_timeline_that_has_a_part_of_it_and_was_written() {
         let log = tempfile::tempdir().unwrap();
         let names = [
             "000000010000000000000001",
@@ -68,8 +87,16 @@ mod tests {
             "000000030000000000000004",
         ];
         for name in names {
-            fs::File::create(log.path().join(name)).unwrap().set_len(SMALLEST).unwrap();
+            fs::write(log.path().join(name), [1; 16]).unwrap();
         }
+        assert!(!has_unwritten(log.path()).unwrap());
+        let made_ahead = "000000030000000000000005";
+        for name in names.into_iter().chain([made_ahead]) {
+            let file =
+                fs::OpenOptions::new().create(true).write(true).truncate(false).open(log.path().join(name));
+            file.unwrap().set_len(SMALLEST).unwrap();
+        }
+        assert!(has_unwritten(log.path()).unwrap());
         for other in ["00000003.history", "000000030000000000000005.partial", "000000030000000000000006"] {
             fs::write(log.path().join(other), "short").unwrap();
         }

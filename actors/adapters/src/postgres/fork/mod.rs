@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It only reads, and needs no running server. It makes only links in a temporary folder, and only if the WAL is on several
-//! timelines. Redis has no such log: its losses are not reported here.
+//! timelines or has files that were never written. Redis has no such log: its losses are not reported here.
 
 mod count;
 mod line;
@@ -21,7 +21,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader};
 
 pub use self::xids::Xids;
-use self::{count::Count, line::in_a_row, record::LogRecord};
+use self::{
+    count::Count,
+    line::{has_unwritten, in_a_row},
+    record::LogRecord,
+};
 use crate::{
     postgres::lineage::own_history,
     runtime::{Messages, Program, Runtime},
@@ -69,8 +73,11 @@ async fn read_all(
     let history = own_history(data_dir, timeline).map_err(|words| PortError::new(doing, words))?;
     let log = data_dir.join("pg_wal");
     let changed_since = history.iter().any(|switch| switch.switchpoint > switchpoint);
-    let row = changed_since.then(|| in_a_row(runtime, &log, timeline, &history)).transpose();
-    let row = row.map_err(|error| PortError::new(doing, error))?;
+    let row = (|| {
+        let needs_row = changed_since || has_unwritten(&log)?;
+        needs_row.then(|| in_a_row(runtime, &log, timeline, &history)).transpose()
+    })();
+    let row = row.map_err(|error: std::io::Error| PortError::new(doing, error))?;
     let log = row.as_ref().map_or(log.as_path(), TempDir::path);
     let mut program = Program::new(programs.join("pg_waldump"));
     program
