@@ -225,6 +225,7 @@ mod tests {
         let identity = Marked {
             command: ["sleep", "60"].map(str::to_owned).to_vec(),
             pid_file: folder.join("radius.pid"),
+            user: RunAs::Myself,
             mark: folder.display().to_string(),
         };
         let dependent = Dependent {

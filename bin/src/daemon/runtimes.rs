@@ -41,6 +41,7 @@ impl Runtimes for OnThisMachine {
         let identity = Marked {
             command: command.clone(),
             pid_file: config.beside_journal(&format!("{name}.pid")),
+            user,
             mark: format!("{}/{}/{name}", config.cluster.id, config.node.id),
         };
         Rc::new(Processes::new(user, output, identity))

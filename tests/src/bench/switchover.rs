@@ -4,7 +4,7 @@ use std::{process::Stdio, time::Duration};
 
 use interrex::sandbox::{ALPHA, BETA, Builder, Done, Sandbox, SandboxError, Writer};
 use interrex_actors::env::{Env, Moment, SystemEnv};
-use interrex_adapters::runtime;
+use interrex_adapters::runtime::Process;
 use interrex_events::{Demotion, Event, NodeId};
 use rustix::process::Signal;
 
@@ -99,10 +99,11 @@ async fn stop_and_promote() -> Done<f64> {
     let _sessions = by_hand::sessions(&sandbox, ALPHA).await?;
     sandbox.psql(ALPHA, "CHECKPOINT").await?;
     let began = SystemEnv.moment();
-    let postmaster = sandbox.postmaster_pid(ALPHA);
+    let postmaster = sandbox.postmaster_pid(ALPHA).and_then(Process::of);
     let postmaster = postmaster.ok_or_else(|| SandboxError::failed("stopping by hand", "nothing runs"))?;
-    runtime::signal(postmaster, Signal::INT);
-    runtime::wait_gone(postmaster, "postgres", PATIENCE).await;
+    postmaster.signal(Signal::INT);
+    // a stop that takes longer makes a longer gap
+    let _ = tokio::time::timeout(PATIENCE, postmaster.gone()).await;
     by_hand::promote(&client).await?;
     let gap = longest_gap(&sandbox, &writer, began, BETA).await?;
     sandbox.teardown()?;

@@ -3,7 +3,8 @@
 //! The adapter knows the server's protocol and its files; the runtime knows its processes. The adapter sees the files at their
 //! paths on this machine; a program gets the paths that it sees itself, by [`Runtime::inside`].
 //!
-//! **Invariant:** only a runtime reads a pid file or `/proc`, and only a runtime starts a program of a server.
+//! **Invariant:** only a runtime believes the number in a pid file or reads a process in `/proc`, and only a runtime starts a
+//! program of a server.
 
 mod process;
 mod program;
@@ -21,7 +22,7 @@ pub use rustix::process::Signal;
 pub use self::{
     process::{
         Command, InFolder, Marked, Postmaster, Process, Processes, RunAs, checked, ignored_signals, is_alive,
-        is_same_file, launch, leave_nothing_inherited, processes_in, run, signal, wait_gone, wait_reaped,
+        is_same_file, launch, leave_nothing_inherited, processes_in, run, signal, wait_reaped,
     },
     program::{Messages, Program, Running},
 };

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use rustix::process::Signal;
 
-use super::kernel::{ended, signal, started_at};
+use super::kernel::{Stat, ended, signal};
 
 /// A living process, known by its number and its start time: numbers are reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +17,12 @@ impl Process {
     /// The living process with this number.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Some(Self { pid, began: started_at(pid)? })
+        Some(Self { pid, began: Stat::of_living(pid)?.began })
     }
 
     /// The process that was just started with this number, even if it has ended since.
     pub(super) fn begun(pid: i32) -> Self {
-        Self { pid, began: started_at(pid).unwrap_or_default() }
+        Self { pid, began: Stat::of_living(pid).map(|stat| stat.began).unwrap_or_default() }
     }
 
     /// The process that had this number and this start time.
@@ -41,10 +41,14 @@ impl Process {
         self.pid
     }
 
+    fn stat(&self) -> Option<Stat> {
+        Stat::of_living(self.pid).filter(|stat| stat.began == self.began)
+    }
+
     /// Whether it lives.
     #[must_use]
     pub fn lives(&self) -> bool {
-        started_at(self.pid).is_some_and(|began| began == self.began)
+        self.stat().is_some()
     }
 
     /// Sends it a signal, if it lives.
@@ -68,9 +72,18 @@ impl Process {
     /// The number of the process that started it.
     #[must_use]
     pub fn parent(&self) -> Option<i32> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        let (_, fields) = stat.rsplit_once(')')?;
-        fields.split_whitespace().nth(1)?.parse().ok()
+        self.stat().map(|stat| stat.parent)
+    }
+
+    /// Whether it is the first process of its group.
+    pub(super) fn leads_its_group(&self) -> bool {
+        self.stat().is_some_and(|stat| stat.group == self.pid)
+    }
+
+    /// Its real user, if it lives.
+    pub(super) fn user(&self) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
     }
 
     /// Its program and arguments, or the title that it shows instead.
@@ -95,8 +108,7 @@ impl Process {
     /// Its name, as the kernel knows it: up to 15 characters of its program's.
     #[must_use]
     pub fn name(&self) -> String {
-        let name = fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
-        name.trim_end().to_owned()
+        self.stat().map(|stat| stat.name).unwrap_or_default()
     }
 }
 
@@ -107,6 +119,8 @@ fn service_of(groups: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -114,6 +128,18 @@ mod tests {
         let of = |group: &str| service_of(&format!("0::/{group}\n"));
         assert_eq!(of("system.slice/interrex.service").as_deref(), Some("interrex.service"));
         assert_eq!(of("user.slice/session-1.scope"), None);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_noticed_and_a_dead_process_that_is_not_reaped_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of(child.id().cast_signed()).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(20), process.gone()).await.is_err(), "it lives");
+        process.signal(Signal::KILL);
+        tokio::time::timeout(Duration::from_secs(5), process.gone()).await.unwrap();
+        assert!(fs::exists(format!("/proc/{}", process.pid())).unwrap(), "it is not reaped yet");
+        child.wait().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), process.gone()).await.unwrap();
     }
 
     #[test]

@@ -41,7 +41,53 @@ pub fn checked(output: &Output) -> Result<String, String> {
     Err(format!("{} ({})", last_lines.join(" / "), output.status))
 }
 
-/// Whether a process lives and runs this program. A zombie is dead.
+/// What the kernel says of a process in `/proc/PID/stat`, proc(5).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    /// Up to 15 characters of its program's name.
+    pub(super) name: String,
+    state: char,
+    /// The process that started it.
+    pub(super) parent: i32,
+    /// Its process group.
+    pub(super) group: i32,
+    /// When it began, in ticks since the machine started.
+    pub(super) began: String,
+}
+
+impl Stat {
+    /// Of any process, also a dead one that is not reaped.
+    fn of(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Of a living process.
+    pub(super) fn of_living(pid: i32) -> Option<Self> {
+        Self::of(pid).filter(|stat| !stat.is_dead())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // the name is in parentheses and may contain parentheses; the other fields follow the last one
+        let (head, tail) = text.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let mut fields = tail.split_whitespace();
+        Some(Self {
+            name: name.to_owned(),
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+            // field 22; the group is field 5
+            began: fields.nth(16)?.to_owned(),
+        })
+    }
+
+    /// A zombie, or a process that is being reaped at this moment.
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Whether a process lives and runs this program.
 #[must_use]
 pub fn is_alive(pid: i32, program: &str) -> bool {
     which_lives(pid, &[program]).is_some()
@@ -49,30 +95,19 @@ pub fn is_alive(pid: i32, program: &str) -> bool {
 
 /// Which of some programs a living process runs.
 pub(super) fn which_lives<'a>(pid: i32, programs: &[&'a str]) -> Option<&'a str> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the name is in parentheses and may contain parentheses; the state follows the last one
-    let (head, tail) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    // the kernel keeps 15 characters of a name
-    let is_name_of = |program: &&&str| name == program.get(..15.min(program.len())).unwrap_or(program);
-    let program = programs.iter().find(is_name_of)?;
-    (!tail.trim_start().starts_with('Z')).then_some(*program)
+    let stat = Stat::of_living(pid)?;
+    programs.iter().find(|program| is_name_of(&stat.name, Path::new(program))).copied()
 }
 
 /// Waits until a dead process is reaped: PostgreSQL's start takes an unreaped process for a living one.
 pub async fn wait_reaped(pid: i32, limit: Duration) {
     let reaped = async {
-        while is_zombie(pid) {
+        while Stat::of(pid).is_some_and(|stat| stat.is_dead()) {
             tokio::time::sleep(LOOK).await;
         }
     };
     // if this takes longer, the caller finds out by itself what is wrong
     let _ = tokio::time::timeout(limit, reaped).await;
-}
-
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, tail)| tail.trim_start().starts_with('Z'))
 }
 
 /// The living processes of a program that work in a folder.
@@ -97,17 +132,12 @@ pub(super) fn numbers() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Sends a signal to a process that [`is_alive`] was just asked about.
+/// Sends a signal to a process that was just seen.
 pub fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // it may have ended since: the next observation counts
         let _ = kill_process(pid, signal);
     }
-}
-
-/// Waits until a process has ended. Returns whether it did so within the limit.
-pub async fn wait_gone(pid: i32, program: &str, limit: Duration) -> bool {
-    tokio::time::timeout(limit, ended(pid, || is_alive(pid, program))).await.is_ok()
 }
 
 /// Waits until a process no longer lives. The kernel reports that within a millisecond, also for a zombie; if it does not (an old
@@ -133,33 +163,22 @@ fn watched(handle: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(handle, Interest::READABLE).ok()
 }
 
-/// When a living process began, in the kernel's ticks.
-pub(super) fn started_at(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" {
-        return None;
-    }
-    // field 22 of proc(5); the state is field 3
-    fields.nth(18).map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::RunAs, *};
 
-    #[tokio::test]
-    async fn the_end_of_a_process_is_told_and_a_dead_one_that_nobody_reaped_is_gone() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = child.id().cast_signed();
-        assert!(!wait_gone(pid, "sleep", Duration::from_millis(20)).await, "it lives");
-        signal(pid, Signal::KILL);
-        assert!(wait_gone(pid, "sleep", Duration::from_secs(5)).await);
-        assert!(is_zombie(pid), "nobody has reaped it yet");
-        child.wait().unwrap();
-        assert!(wait_gone(pid, "sleep", Duration::ZERO).await);
+    #[test]
+    fn a_process_that_is_being_reaped_is_dead_whatever_its_name_is() {
+        let stat = |state: &str| {
+            let text = format!("7 (a) Z (b) {state} 5 6 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 0\n");
+            Stat::parse(&text).unwrap()
+        };
+        let Stat { name, parent, group, began, .. } = stat("S");
+        assert_eq!((name.as_str(), parent, group, began.as_str()), ("a) Z (b", 5, 6, "4711"));
+        assert_eq!(
+            ["R", "S", "T", "Z", "X"].map(|state| stat(state).is_dead()),
+            [false, false, false, true, true]
+        );
     }
 
     #[tokio::test]

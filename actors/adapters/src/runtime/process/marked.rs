@@ -3,12 +3,10 @@
 
 use std::{fs, io, path::PathBuf};
 
+use async_trait::async_trait;
 use interrex_actors::ports::{Answer, PortError};
 
-use super::{
-    Identity, Process, RunAs,
-    kernel::{numbers, started_at},
-};
+use super::{Identity, Process, RunAs, kernel::numbers};
 use crate::guarded;
 
 /// The environment variable that distinguishes a program's process from other processes of the same program.
@@ -21,15 +19,19 @@ pub struct Marked {
     pub command: Vec<String>,
     /// The file with its process id.
     pub pid_file: PathBuf,
+    /// The user that it is started as.
+    pub user: RunAs,
     /// The value of its mark: the same for every supervisor of this node, and different on other nodes.
     pub mark: String,
 }
 
+#[async_trait(?Send)]
 impl Identity for Marked {
-    /// If the pid file is lost because the journal was moved, it is written again.
+    /// If the pid file is lost because the journal was moved, it is written again. A pid file that names a dead process is not
+    /// lost: no other process takes its place.
     fn find(&self) -> Option<Process> {
-        if let Some(process) = self.named() {
-            return Some(process);
+        if self.pid_file.exists() {
+            return self.named();
         }
         let process = self.marked()?;
         if let Err(error) = self.started(&process) {
@@ -41,6 +43,12 @@ impl Identity for Marked {
 
     fn processes(&self) -> Vec<Process> {
         self.find().into_iter().collect()
+    }
+
+    /// Between its start and its note, the new process is known by its mark alone.
+    async fn before_start(&self) -> Answer<()> {
+        guarded::remove_file(&self.pid_file)
+            .map_err(|error| PortError::new("removing the old pid file", error))
     }
 
     fn started(&self, process: &Process) -> Answer<()> {
@@ -55,9 +63,8 @@ impl Identity for Marked {
 
     fn look_alike(&self) -> Option<Process> {
         let own = self.named().map(|process| process.pid());
-        let alike = numbers()
-            .find(|pid| Some(*pid) != own && self.is_its_command(*pid) && started_at(*pid).is_some());
-        alike.and_then(Process::of)
+        let alike = |pid: &i32| Some(*pid) != own && self.is_its_command(*pid);
+        numbers().filter(alike).find_map(Process::of)
     }
 }
 
@@ -74,39 +81,29 @@ impl Marked {
     /// The process with the mark that leads its group: its children have the mark too.
     fn marked(&self) -> Option<Process> {
         let mark = format!("{MARK}={}", self.mark);
-        let pid = numbers().find(|pid| {
-            let is_it = match fs::read(format!("/proc/{pid}/environ")) {
-                Ok(environment) => environment.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()),
-                // a program with secrets, such as FreeRADIUS, shows its environment only to root: then its command decides
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    is_of_this_user(*pid) && self.is_its_command(*pid)
-                }
-                Err(_) => false,
-            };
-            is_it && leads_its_group(*pid)
-        });
-        pid.and_then(Process::of)
+        let is_it = |pid: &i32| match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(environment) => environment.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()),
+            // a program with secrets, such as FreeRADIUS, shows its environment only to root: then its command decides
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.is_its_command(*pid),
+            Err(_) => false,
+        };
+        let found = numbers().filter(is_it).filter_map(Process::of);
+        found.into_iter().find(|process| process.leads_its_group() && self.may_be_its_user(process))
+    }
+
+    /// Every user may write the mark into an environment. A program that root starts may change its user by itself.
+    fn may_be_its_user(&self, process: &Process) -> bool {
+        let started_as = match self.user {
+            RunAs::Myself => rustix::process::geteuid().as_raw(),
+            RunAs::User { uid, .. } => uid,
+        };
+        started_as == 0 || process.user() == Some(started_as)
     }
 
     fn is_its_command(&self, pid: i32) -> bool {
         let words: Vec<u8> = self.command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
         fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|found| found == words)
     }
-}
-
-/// Whether a process runs as the same user as this one.
-fn is_of_this_user(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let user =
-        status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok());
-    user == Some(rustix::process::geteuid().as_raw())
-}
-
-fn leads_its_group(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // field 5 of proc(5); the state is field 3
-    let group = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(2)?.parse().ok());
-    group == Some(pid) && started_at(pid).is_some()
 }
 
 #[cfg(test)]
@@ -122,6 +119,7 @@ mod tests {
         Marked {
             command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             pid_file: folder.join("it.pid"),
+            user: RunAs::Myself,
             mark: folder.display().to_string(),
         }
     }
@@ -179,6 +177,24 @@ mod tests {
         until(async || (!it.output_since(0).is_empty()).then_some(())).await;
         let steps = [(Signal::TERM, Duration::from_millis(100)), (Signal::KILL, LIMIT)];
         assert_eq!(it.stop(&started, &steps).await.unwrap().by, Signal::KILL);
+    }
+
+    #[tokio::test]
+    async fn another_users_process_with_the_mark_takes_no_dead_programs_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let it = marked(folder.path(), "exec sleep 60");
+        let started = runtime(&it).start(&Program::of(&it.command)).await.unwrap();
+        // as a hostile user would start it: with the mark, in a group of its own
+        let mut hostile = RunAs::Myself.command("sleep");
+        hostile.arg("60").env(MARK, &it.mark).process_group(0);
+        let mut hostile = hostile.spawn().unwrap();
+        runtime(&it).stop(&started, &[(Signal::KILL, LIMIT)]).await.unwrap();
+        assert_eq!(it.find(), None, "the pid file names a dead process");
+        fs::remove_file(&it.pid_file).unwrap();
+        let others = Marked { user: RunAs::User { uid: 65_533, gid: 65_533 }, ..it.clone() };
+        assert_eq!(others.find(), None, "it is started as another user");
+        assert_eq!(until(async || it.find()).await.pid(), hostile.id().unwrap().cast_signed());
+        hostile.kill().await.unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod run_as;
 use std::{
     cell::RefCell,
     fmt,
+    fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::Stdio,
@@ -20,6 +21,7 @@ use std::{
 use async_trait::async_trait;
 use interrex_actors::ports::{Answer, PortError};
 use rustix::process::{Pid, kill_process_group};
+use tokio::process::Child;
 
 use super::{Instance, Leftover, Messages, Program, Running, Runtime, Signal};
 use crate::guarded;
@@ -28,7 +30,7 @@ pub use self::{
     handle::Process,
     in_folder::{InFolder, is_same_file},
     inherited::{ignored_signals, leave_nothing_inherited},
-    kernel::{checked, is_alive, processes_in, run, signal, wait_gone, wait_reaped},
+    kernel::{checked, is_alive, processes_in, run, signal, wait_reaped},
     marked::Marked,
     postmaster::Postmaster,
     run_as::{Command, RunAs},
@@ -47,7 +49,12 @@ pub trait Identity: fmt::Debug {
     fn processes(&self) -> Vec<Process>;
 
     /// What a start needs before it, for example a dead process that is gone.
-    async fn before_start(&self) {}
+    ///
+    /// # Errors
+    /// It could not be done.
+    async fn before_start(&self) -> Answer<()> {
+        Ok(())
+    }
 
     /// Notes the process that was started.
     ///
@@ -85,7 +92,7 @@ impl<I: Identity> Processes<I> {
         Self { user, output: output.into(), identity, last_started: RefCell::default() }
     }
 
-    fn open_output(&self) -> io::Result<std::fs::File> {
+    fn open_output(&self) -> io::Result<File> {
         guarded::open(&self.output, self.user)
     }
 
@@ -104,9 +111,12 @@ impl<I: Identity> Processes<I> {
         command
     }
 
-    fn spawn_server(&self, server: &Program) -> io::Result<tokio::process::Child> {
+    fn open_for_output(&self) -> io::Result<(File, File)> {
         let output = guarded::append(&self.output, self.user)?;
-        let messages = output.try_clone()?;
+        Ok((output.try_clone()?, output))
+    }
+
+    fn spawn_server(&self, server: &Program, (output, messages): (File, File)) -> io::Result<Child> {
         let mut command = self.command(server);
         command.envs(self.identity.variables());
         // in its own process group, so that a Ctrl-C for the supervisor does not reach it
@@ -132,10 +142,13 @@ impl<I: Identity> Runtime for Processes<I> {
     }
 
     async fn start(&self, server: &Program) -> Answer<Instance> {
-        self.identity.before_start().await;
-        let name = server.path.file_name().unwrap_or_default().to_string_lossy();
-        let doing = format!("starting {name} with the output file {}", self.output.display());
-        let child = self.spawn_server(server).map_err(|error| PortError::new(&doing, error))?;
+        self.identity.before_start().await?;
+        let program = server.path.display();
+        let output = self.open_for_output().map_err(|error| {
+            PortError::new(&format!("opening {} for the output of {program}", self.output.display()), error)
+        })?;
+        let doing = format!("starting {program}");
+        let child = self.spawn_server(server, output).map_err(|error| PortError::new(&doing, error))?;
         let number = child.id().and_then(|number| i32::try_from(number).ok());
         // a process that ended at once is not reaped yet, and is known by its number
         let process =

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use interrex_actors::ports::Answer;
 
 use super::{
     Identity, Process,
@@ -54,9 +55,10 @@ impl Identity for Postmaster {
     }
 
     /// PostgreSQL's start takes a dead process that is not reaped for a living one.
-    async fn before_start(&self) {
+    async fn before_start(&self) -> Answer<()> {
         if let Some(dead) = self.named() {
             wait_reaped(dead, REAP_LIMIT).await;
         }
+        Ok(())
     }
 }
