@@ -29,7 +29,7 @@ async fn nothing_was_done(sandbox: &Sandbox) -> Done<()> {
 #[test]
 fn a_main_whose_answers_come_too_late_is_alive_as_long_as_its_log_arrives() {
     run(async {
-        let sandbox = two_nodes().postgres_only().threshold(Duration::from_secs(2)).build().await?;
+        let sandbox = two_nodes().postgres_only().threshold(Duration::from_secs(4)).build().await?;
         let main = sandbox.node(ALPHA)?;
         let supervisor = SlowProxy::start(format!("127.0.0.1:{}", main.supervisor_port)).await?;
         let postgres = SlowProxy::start(format!("127.0.0.1:{}", main.postgres_port)).await?;
@@ -108,16 +108,16 @@ fn auto_failover_that_is_disabled_only_says_what_it_would_have_done() {
 }
 
 #[test]
-fn a_supervisor_that_was_frozen_for_longer_than_the_threshold_blames_itself() {
+fn a_supervisor_that_was_frozen_for_ten_seconds_blames_itself() {
     run(async {
         let sandbox = two_nodes().postgres_only().build().await?;
         sandbox.start().await?;
         sandbox.signal_supervisor(BETA, Signal::STOP);
         // the freeze itself is what is tested: there is no condition to wait for
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         sandbox.signal_supervisor(BETA, Signal::CONT);
         withheld(&sandbox, WithheldRule::OwnStall).await?;
-        let stalled = |event: &Event| matches!(event, Event::SupervisorStalled(it) if it.stalled_ms > 3_500);
+        let stalled = |event: &Event| matches!(event, Event::SupervisorStalled(it) if it.stalled_ms > 9_000);
         sandbox.wait_event(BETA, "supervisor_stalled", |envelope| stalled(&envelope.event)).await?;
         sandbox.wait_healthy(BETA).await?;
         nothing_was_done(&sandbox).await
