@@ -24,4 +24,6 @@ pub mod ports;
 pub mod replication;
 pub mod starting;
 pub mod supervision;
+#[cfg(test)]
+mod test_values;
 pub mod wire;

@@ -103,19 +103,7 @@ mod tests {
     use interrex_projections::{InVain, Upset};
 
     use super::*;
-
-    fn policy() -> FailoverPolicy {
-        FailoverPolicy {
-            auto_enabled: true,
-            threshold_ms: 5_000,
-            cool_down_ms: 600_000,
-            maximum_lag_bytes: None,
-            rejoin_automatically: false,
-            candidate: None,
-            nodes: 2,
-            quorum: "none",
-        }
-    }
+    use crate::test_values::policy;
 
     fn now() -> Moment {
         let wall = DateTime::from_timestamp(1_800_000_000, 0).unwrap();

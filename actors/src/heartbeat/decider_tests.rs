@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     ports::NoReply,
+    test_values,
     wire::{MainPostgres, NodeReport, PostgresFacts, RedisFacts},
 };
 
@@ -27,14 +28,7 @@ struct Node {
 }
 
 fn spec(node: u32) -> NodeSpec {
-    let node = NodeId(node);
-    NodeSpec {
-        node,
-        name: format!("node{node}"),
-        address: Address::as_recorded(String::new()),
-        postgres: Address::as_recorded(String::new()),
-        redis: None,
-    }
+    test_values::spec(NodeId(node), &format!("node{node}"))
 }
 
 impl Node {

@@ -6,7 +6,7 @@ use interrex_projections::Projection as _;
 use uuid::Uuid;
 
 use super::*;
-use crate::wire::PostgresFacts;
+use crate::{test_values::spec, wire::PostgresFacts};
 
 const ME: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -26,13 +26,6 @@ struct Node {
 impl Node {
     fn of(role: Role) -> Self {
         let main = if role == Role::Secondary { PEER } else { ME };
-        let spec = |node: NodeId, name: &str| NodeSpec {
-            node,
-            name: name.to_owned(),
-            address: Address::as_recorded(String::new()),
-            postgres: Address::as_recorded(String::new()),
-            redis: None,
-        };
         let now = Moment {
             monotonic: Duration::from_secs(100),
             wall: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),

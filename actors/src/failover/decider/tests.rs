@@ -28,6 +28,7 @@ use crate::{
     },
     journal::Belief,
     messages::{FenceProof, MainSight, Operate, Operation, StepReport},
+    test_values,
 };
 
 const ME: NodeId = NodeId(2);

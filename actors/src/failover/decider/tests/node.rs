@@ -46,16 +46,7 @@ impl Node {
             me,
             belief: Belief::default(),
             sight: None,
-            policy: FailoverPolicy {
-                auto_enabled: true,
-                threshold_ms: 5_000,
-                cool_down_ms: 600_000,
-                maximum_lag_bytes: None,
-                rejoin_automatically: false,
-                candidate: None,
-                nodes: 2,
-                quorum: "none",
-            },
+            policy: test_values::policy(),
             candidates: std::collections::BTreeMap::new(),
             now: Moment {
                 monotonic: std::time::Duration::from_secs(100),
@@ -70,13 +61,6 @@ impl Node {
 
     /// A secondary whose standby streams.
     pub(super) fn secondary() -> Self {
-        let spec = |node: NodeId, name: &str| NodeSpec {
-            node,
-            name: name.to_owned(),
-            address: Address::as_recorded(String::new()),
-            postgres: Address::as_recorded(String::new()),
-            redis: None,
-        };
         let mut node = Self::empty(ME);
         node.store(
             SupervisorStarted {
@@ -84,7 +68,7 @@ impl Node {
                 version: String::new(),
                 pid: 1,
                 role: Role::Secondary,
-                nodes: vec![spec(MAIN, "alpha"), spec(ME, "beta")],
+                nodes: vec![test_values::spec(MAIN, "alpha"), test_values::spec(ME, "beta")],
                 main: Some(MAIN),
                 interrupted_run: None,
                 settings: serde_json::Map::new(),
@@ -164,19 +148,11 @@ impl Node {
     }
 
     pub(super) fn main_is_lost(&mut self) {
-        let finding = || Finding::bad("connection refused");
         let lost = MainLost {
             main: MAIN,
             silent_ms: 5_000,
             threshold_ms: 5_000,
-            evidence: Evidence {
-                supervisor: finding(),
-                postgres: finding(),
-                redis: finding(),
-                wal_receiver: finding(),
-                last_good_at: None,
-                missed_probes: 5,
-            },
+            evidence: test_values::no_answer(),
             last_report: None,
         };
         self.sees(&lost);

@@ -21,7 +21,7 @@ mod verdicts;
 mod watching;
 mod world;
 
-use interrex_events::{Evidence, Finding, NodeId, Request, RunKind, StepId};
+use interrex_events::{Finding, NodeId, Request, RunKind, StepId};
 use interrex_projections::{NodeStatus, Run, RunEnd};
 
 use self::{
@@ -29,7 +29,10 @@ use self::{
     faults::{Case, Fault, Nodes, Scene},
 };
 use super::{MAIN, ME, Node, switchover::switchover};
-use crate::messages::{MainSight, Operation};
+use crate::{
+    messages::{MainSight, Operation},
+    test_values,
+};
 
 /// The third node, where there is one.
 const THIRD: NodeId = NodeId(3);
@@ -41,13 +44,8 @@ const QUIET: u32 = 8;
 impl Node {
     /// A node of a cluster at rest: main serves, and the others stream from it. Of three, one alone may promote itself.
     fn of_cluster(me: NodeId, nodes: &[NodeId]) -> Self {
-        let spec = |node: &NodeId| interrex_events::NodeSpec {
-            node: *node,
-            name: ["alpha", "beta", "gamma"][(node.0 - 1) as usize].to_owned(),
-            address: interrex_events::Address::as_recorded(String::new()),
-            postgres: interrex_events::Address::as_recorded(String::new()),
-            redis: None,
-        };
+        let spec =
+            |node: &NodeId| test_values::spec(*node, ["alpha", "beta", "gamma"][(node.0 - 1) as usize]);
         let mut node = Self::empty(me);
         node.policy.nodes = nodes.len();
         node.policy.candidate = (nodes.len() > 2).then_some(ME);
@@ -64,18 +62,6 @@ impl Node {
         };
         node.store(started.into(), None);
         node
-    }
-}
-
-fn evidence() -> Evidence {
-    let finding = || Finding::bad("no answer");
-    Evidence {
-        supervisor: finding(),
-        postgres: finding(),
-        redis: finding(),
-        wal_receiver: finding(),
-        last_good_at: None,
-        missed_probes: 5,
     }
 }
 
@@ -174,7 +160,7 @@ fn wrong_with(case: Case) -> (Vec<String>, Cluster) {
     if !rests && cluster.waits_for_a_person() {
         let request = Request { forced: false, reason: Some("beta has all of the log".to_owned()) };
         // the old main's supervisor is alive, and says that it waits
-        let mut evidence = evidence();
+        let mut evidence = test_values::no_answer();
         evidence.supervisor = Finding::good("answers, and hands its role over");
         let silent_since = cluster.of(ME).node.now;
         let sight = MainSight {
