@@ -190,6 +190,21 @@ fn the_data_of_a_redis_that_was_seen_while_it_started_is_found_in_its_folder() {
 }
 
 #[test]
+fn a_redis_that_ends_while_it_starts_is_reported_with_its_log() {
+    on_one_thread(async {
+        let redis = Redis::new("");
+        fs::write(redis.data("dump.rdb"), "REDIS0011 damaged").unwrap();
+        let error = redis.adapter.start().await.unwrap_err().to_string();
+        assert!(error.contains("Redis was started and ended"), "{error}");
+        assert!(error.contains(&redis.folder.path().join("log").display().to_string()), "{error}");
+        // a program that is not there is named
+        let none = settings_with(redis.folder.path().join("none"), redis.folder.path(), redis.port);
+        let error = LocalRedis::new(none).start().await.unwrap_err().to_string();
+        assert!(error.contains("/none") && error.contains("No such file"), "{error}");
+    });
+}
+
+#[test]
 fn a_slow_save_is_waited_for_and_what_is_kept_is_what_was_in_memory() {
     on_one_thread(async {
         // 6 s, longer than it may get nowhere; and nothing of it was ever saved

@@ -8,11 +8,9 @@ use super::LocalPostgres;
 /// The line with the state.
 const STATE_LINE: usize = 7;
 
-/// What a server says of itself.
+/// What a server says of itself once it has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// It starts, and admits no session.
-    Starting,
     /// It admits sessions, or replays and will never admit them (`hot_standby = off`).
     Started,
     /// It ends.
@@ -38,7 +36,6 @@ impl StatusFile {
         let text = fs::read(&self.path).ok()?;
         // a path in it may have any encoding; PostgreSQL pads the state with blanks
         match String::from_utf8_lossy(&text).lines().nth(STATE_LINE)?.trim() {
-            "starting" => Some(State::Starting),
             "ready" | "standby" => Some(State::Started),
             "stopping" => Some(State::Stopping),
             _ => None,

@@ -358,21 +358,29 @@ impl LocalRedis {
             answer = self.answers() => answer?,
             () = runtime.gone(&started) => {
                 let output = runtime.output_since(begin);
-                let said = output.lines().rev().find(|line| !line.trim().is_empty());
+                let last = output.lines().rev().find(|line| !line.trim().is_empty());
                 return Err(PortError(format!(
-                    "Redis was started and ended at once: {}; see its log and {}",
-                    said.unwrap_or("it wrote no message"),
-                    runtime.output_name()
+                    "Redis was started and ended: {}; see its log {}",
+                    last.unwrap_or("it wrote no message to its output"),
+                    self.log_name()
                 )));
             }
             () = tokio::time::sleep(START_LIMIT) => {
                 return Err(PortError(format!(
-                    "Redis was started and did not answer within {START_LIMIT:?}: see its log"
+                    "Redis was started and did not answer within {START_LIMIT:?}: see its log {}",
+                    self.log_name()
                 )));
             }
         }
         self.told.borrow_mut().clear();
         Ok(true)
+    }
+
+    /// Where its messages are: the file that its configuration names, or its output.
+    fn log_name(&self) -> String {
+        let config = self.configuration().unwrap_or_default();
+        let named = config.value("logfile").filter(|file| !file.is_empty());
+        named.map_or_else(|| self.settings.runtime.output_name(), str::to_owned)
     }
 
     /// Waits until it answers or loads its data, which may take long.
